@@ -1,0 +1,31 @@
+# Every target works alone on a fresh machine: it makes .venv and installs what it needs.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint bench clean
+
+# Trains on the synthetic corpus, exports all seven patterns, predicts and prints the table.
+demo: $(VENV)/installed
+	$(BIN)/python -m ifmmin.benchmarks.demo --out demo
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# Timings are ratios within one run; close other work first.
+bench: $(VENV)/installed
+	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-group-by=group
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo build dist *.egg-info

@@ -1,0 +1,1 @@
+"""Measures bundles: accuracy and latency per pattern, beside their peers, in one run."""

@@ -1,0 +1,56 @@
+"""Fair timing of calls beside each other: shuffled turns, warm-up, raw samples kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+WARM_UP = 20
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Durations of one call."""
+
+    samples: NDArray[np.float64]
+    """Seconds, in the order of measurement."""
+
+    def percentile(self, percent: float) -> float:
+        """Seconds below which `percent` of the samples lie."""
+        return float(np.percentile(self.samples, percent))
+
+    @property
+    def p50(self) -> float:
+        """The median in seconds."""
+        return self.percentile(50)
+
+    @property
+    def p99(self) -> float:
+        """The 99th percentile in seconds."""
+        return self.percentile(99)
+
+
+def time_together(
+    calls: Mapping[str, Callable[[], object]], *, repeats: int, seed: int = 0
+) -> dict[str, Timing]:
+    """Time every call `repeats` times, one call at a time in an order shuffled anew each round.
+
+    A call that always follows its twin would find the caches warm and look faster than it is.
+    """
+    rng = np.random.default_rng(seed)
+    names = list(calls)
+    for name in names:
+        for _ in range(WARM_UP):
+            calls[name]()
+    samples = {name: np.empty(repeats) for name in names}
+    for turn in range(repeats):
+        for index in rng.permutation(len(names)):
+            call = calls[names[index]]
+            started = time.perf_counter()
+            call()
+            samples[names[index]][turn] = time.perf_counter() - started
+    return {name: Timing(values) for name, values in samples.items()}

@@ -1,0 +1,34 @@
+"""Torch-free runtime: answers from a bundle of graphs, whichever modalities are there."""
+
+from ifmmin.runtime.bundle import Bundle
+from ifmmin.runtime.errors import (
+    BackendUnavailable,
+    BundleError,
+    CheckpointError,
+    CorpusError,
+    IfmminError,
+    InputError,
+    ParityError,
+    RecipeError,
+)
+from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, MODALITIES, Modality, Pattern
+from ifmmin.runtime.predictor import Prediction, Predictor
+
+__all__ = [
+    "ALL_PATTERNS",
+    "INCOMPLETE_PATTERNS",
+    "MODALITIES",
+    "BackendUnavailable",
+    "Bundle",
+    "BundleError",
+    "CheckpointError",
+    "CorpusError",
+    "IfmminError",
+    "InputError",
+    "Modality",
+    "ParityError",
+    "Pattern",
+    "Prediction",
+    "Predictor",
+    "RecipeError",
+]

@@ -1,0 +1,65 @@
+"""How every command ends: 0 when done, 2 with one line for a user's mistake, 130 after Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Protocol
+
+from ifmmin.runtime.console import say
+from ifmmin.runtime.errors import IfmminError
+
+
+class Main(Protocol):
+    """A command's entry point: arguments (default: the process's own) to exit code."""
+
+    def __call__(self, arguments: Sequence[str] | None = None) -> int:
+        """Run the command."""
+        ...
+
+
+Body = Callable[[Sequence[str] | None], int]
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+def command(body: Body) -> Main:
+    """Wrap a command's body; user errors become one line, other exceptions keep their traceback."""
+
+    @functools.wraps(body)
+    def main(arguments: Sequence[str] | None = None) -> int:
+        try:
+            return body(arguments)
+        except IfmminError as error:
+            say(f"error: {' '.join(str(error).split())}")
+            return EXIT_USER_ERROR
+        except KeyboardInterrupt:
+            say("interrupted; nothing was left half written")
+            return EXIT_INTERRUPTED
+        except BrokenPipeError:
+            # The reader went away (`| head`); standard output must not be flushed again at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
+
+    return main
+
+
+def parser(name: str, description: str) -> argparse.ArgumentParser:
+    """An argument parser with `--version`, the same for every command."""
+    made = argparse.ArgumentParser(prog=name, description=description)
+    made.add_argument("--version", action="version", version=f"%(prog)s {package_version()}")
+    return made
+
+
+def package_version() -> str:
+    """The installed version of ifmmin, or `unknown` when run from a plain tree."""
+    try:
+        return version("ifmmin")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,104 @@
+"""What the commands show: rich bars and tables on a terminal, plain lines everywhere else."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+_PLAIN_EVERY_SECONDS = 5.0
+
+Advance = Callable[[str], None]
+"""Called once per finished step with a short note (`""` for none)."""
+
+
+def say(line: str) -> None:
+    """Print one line for the user on standard error; answers go to standard output."""
+    Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(line)
+
+
+@contextmanager
+def progress(title: str, total: int) -> Iterator[Advance]:
+    """Show the progress of `total` steps on standard error.
+
+    A bar on a terminal; elsewhere a line at most every few seconds and always one at the end.
+    """
+    if sys.stderr.isatty():
+        with _bar(title, total) as advance:
+            yield advance
+    else:
+        yield _plain(title, total)
+
+
+@contextmanager
+def _bar(title: str, total: int) -> Iterator[Advance]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=total, note="")
+        yield lambda note: bar.update(task, advance=1, note=note)
+
+
+def _plain(title: str, total: int) -> Advance:
+    done = 0
+    last = time.monotonic()
+
+    def advance(note: str) -> None:
+        nonlocal done, last
+        done += 1
+        now = time.monotonic()
+        if done == total or now - last >= _PLAIN_EVERY_SECONDS:
+            last = now
+            say(f"{title} {done}/{total} {note}".rstrip())
+
+    return advance
+
+
+def print_table(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None
+) -> None:
+    """Print a table on standard output: drawn by rich on a terminal, aligned Markdown elsewhere."""
+    if not sys.stdout.isatty():
+        if title:
+            write(f"{title}\n")
+        write(markdown_table(headers, rows))
+        return
+    table = Table(title=title)
+    for column, header in enumerate(headers):
+        table.add_column(header, justify="left" if column == 0 else "right")
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False).print(table)
+
+
+def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns are also aligned for reading as plain text."""
+    widths = [max(len(cell) for cell in column) for column in zip(headers, *rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [
+            cell.ljust(width) if index == 0 else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return "| " + " | ".join(padded) + " |"
+
+    rule = [
+        "-" * width if index == 0 else "-" * (width - 1) + ":" for index, width in enumerate(widths)
+    ]
+    return "\n".join([line(headers), line(rule), *(line(row) for row in rows)])
+
+
+def write(text: str) -> None:
+    """Write `text` and a newline to standard output, untouched, and flush it."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,53 @@
+"""One tree of errors that the user can mend; anything outside it is a fault of ours.
+
+IfmminError
+├── InputError           features, files or options given by the caller
+├── BundleError          a bundle that is not there, damaged, or too new
+├── CheckpointError      a file that is not a checkpoint of ours, or does not fit
+├── RecipeError          a recipe or a --set that contradicts itself
+├── CorpusError          a corpus that does not hold what its layout promises
+├── ParityError          a graph that does not say what its network says
+├── BackendUnavailable   a backend that cannot run here
+└── OutputError          a place that cannot be written
+
+A message says what was got, what was wanted, and what to do. The commands print it as one line
+and exit with code 2; see `ifmmin.runtime.command`.
+"""
+
+from __future__ import annotations
+
+
+class IfmminError(Exception):
+    """Base of every error that the user can mend."""
+
+
+class InputError(IfmminError):
+    """Features, files or options given by the caller are not usable."""
+
+
+class BundleError(IfmminError):
+    """A bundle is absent, damaged, incomplete or written by a newer version."""
+
+
+class CheckpointError(IfmminError):
+    """A file is not a checkpoint of ours or does not fit what is asked of it."""
+
+
+class RecipeError(IfmminError):
+    """A recipe, or an override of one of its fields, is not valid."""
+
+
+class CorpusError(IfmminError):
+    """A corpus does not hold what its layout promises."""
+
+
+class ParityError(IfmminError):
+    """An exported graph does not give the answers of its network."""
+
+
+class BackendUnavailable(IfmminError):  # noqa: N818 - the name that callers branch on
+    """A backend cannot run on this device; the message has the reason and the cure."""
+
+
+class OutputError(IfmminError):
+    """A file or directory cannot be written."""

@@ -1,0 +1,53 @@
+"""Figures of merit per pattern, from logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+ECE_BINS = 15
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """How well some logits say some labels. All but the confusion are in [0, 1]."""
+
+    wa: float
+    """Weighted accuracy: the share of right answers."""
+    ua: float
+    """Unweighted accuracy: the mean recall over the classes that occur."""
+    f1: float
+    """Macro F1 over the classes that occur or are answered."""
+    ece: float
+    """Expected calibration error of the winning class, 15 equal bins."""
+    confusion: list[list[int]]
+    """Counts, rows true and columns answered."""
+
+
+def measure(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> Metrics:
+    """The metrics of logits (N, C) against labels (N,)."""
+    classes = logits.shape[1]
+    answers = logits.argmax(axis=1)
+    confusion = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(confusion, (labels, answers), 1)
+    hits = confusion.diagonal()
+    true, answered = confusion.sum(axis=1), confusion.sum(axis=0)
+    seen = true > 0
+    either = (true + answered) > 0
+    return Metrics(
+        wa=float(hits.sum() / confusion.sum()),
+        ua=float((hits[seen] / true[seen]).mean()),
+        f1=float((2 * hits[either] / (true + answered)[either]).mean()),
+        ece=_expected_calibration_error(logits, answers == labels),
+        confusion=confusion.tolist(),
+    )
+
+
+def _expected_calibration_error(logits: NDArray[np.floating], right: NDArray[np.bool_]) -> float:
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    confidence = (shifted / shifted.sum(axis=1, keepdims=True)).max(axis=1)
+    bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
+    gap = np.bincount(bins, weights=right - confidence, minlength=ECE_BINS)
+    return float(np.abs(gap).sum() / len(right))
