@@ -1,0 +1,102 @@
+"""What is installed, and who may import whom."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FOLDERS = ("train", "export", "runtime", "benchmarks")
+MAY_IMPORT = {
+    "runtime": {"runtime"},
+    "train": {"train", "runtime"},
+    "export": {"export", "train", "runtime"},
+    "benchmarks": set(FOLDERS),
+}
+
+
+def _project(root: Path) -> dict[str, Any]:
+    return tomllib.loads((root / "pyproject.toml").read_text())
+
+
+def test_every_package_is_listed(root: Path) -> None:
+    found = {
+        "ifmmin." + ".".join(path.parent.relative_to(root).parts)
+        for folder in FOLDERS
+        for path in (root / folder).rglob("__init__.py")
+    }
+    assert found == set(_project(root)["tool"]["setuptools"]["packages"])
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_imports_point_one_way(root: Path, folder: str) -> None:
+    for path in (root / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path}: relative import"
+                names = [node.module or ""]
+            for name in names:
+                parts = name.split(".")
+                if parts[0] == "ifmmin" and len(parts) > 1:
+                    assert parts[1] in MAY_IMPORT[folder], f"{path} imports {name}"
+                if folder == "runtime":
+                    assert parts[0] not in {"torch", "onnx", "h5py"}, f"{path} imports {name}"
+
+
+def test_runtime_imports_without_torch(root: Path) -> None:
+    modules = [
+        "ifmmin." + ".".join(path.relative_to(root).with_suffix("").parts)
+        for path in sorted((root / "runtime").rglob("*.py"))
+        if path.name != "__init__.py"
+    ]
+    assert len(modules) > 10
+    blocked = (
+        "import sys\nfor name in ('torch', 'onnx', 'h5py', 'yaml'): sys.modules[name] = None\n"
+    )
+    script = blocked + "".join(f"import {module}\n" for module in modules)
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, timeout=60)
+
+
+def test_without_an_engine_one_line_says_what_to_install() -> None:
+    script = (
+        "import sys; sys.modules['onnxruntime'] = None\n"
+        "from ifmmin.runtime.backends import choose\n"
+        "from ifmmin.runtime.command import command\n"
+        "sys.exit(command(lambda arguments: choose('auto', 1) and 0)())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "ifmmin[cpu]" in done.stderr
+    assert "ifmmin[gpu]" in done.stderr
+
+
+def test_wheel_and_sdist_hold_what_they_should(root: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "tree"
+    subprocess.run(["git", "clone", "-q", str(root), str(copy)], check=True)
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path / "dist")]
+    subprocess.run([*build, str(copy)], check=True, capture_output=True)
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"ifmmin"}
+    assert "ifmmin/__init__.py" not in names
+    for folder in FOLDERS:
+        assert f"ifmmin/{folder}/py.typed" in names
+    assert "ifmmin/train/recipes/iemocap.yaml" in names
+    (sdist,) = (tmp_path / "dist").glob("*.tar.gz")
+    files = {name.partition("/")[2] for name in tarfile.open(sdist).getnames()}
+    assert {"runtime/predictor.py", "benchmarks/demo.py", "tests/conftest.py", "LICENSE"} <= files

@@ -1,0 +1,151 @@
+"""The synthetic corpus against its own generator, the released layout against files made here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from scipy.stats import multivariate_normal
+
+from ifmmin.runtime.errors import CorpusError
+from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Pattern
+from ifmmin.train.corpora import load_corpus
+from ifmmin.train.corpora.released import FeatureFile, ReleasedLayout
+from ifmmin.train.corpora.synthetic import (
+    SyntheticLayout,
+    SyntheticModality,
+    bayes_posterior,
+    build_sources,
+    draw_synthetic,
+    envelope,
+)
+from ifmmin.train.corpus import Utterance
+
+TINY = SyntheticLayout(
+    modalities={
+        m: SyntheticModality(dim=4, frames=(1, 4), gain=1.0, missing_length=9) for m in MODALITIES
+    },
+    train=40,
+    validation=8,
+    test=200,
+)
+
+
+def _whole_sequence_posterior(utterance: Utterance, pattern: Pattern) -> np.ndarray:
+    """From the multivariate normal of every raw value at once, no sufficient statistic."""
+    sources = build_sources(TINY)
+    maps, observed, latent_means, scales = [], [], [], []
+    for index, m in enumerate(pattern):
+        source, x = sources[m], utterance.features[m].astype(float)
+        shared_and_own = np.zeros((3, 2 + len(pattern)))
+        shared_and_own[:2, :2] = np.eye(2)
+        shared_and_own[2, 2 + index] = 1.0
+        for frame, weight in zip(x, envelope(len(x)), strict=True):
+            scale = np.diag(source.scale)
+            maps.append(scale @ (source.gain * weight * source.A) @ shared_and_own)
+            scales.append(source.scale)
+            observed.append(frame - source.offset)
+    matrix, noise = np.vstack(maps), np.diag(np.concatenate(scales) ** 2)
+    for c in range(4):
+        own = [sources[m].means[c, 2] for m in pattern]
+        latent_means.append(np.concatenate([sources[next(iter(pattern))].means[c, :2], own]))
+    densities = [
+        multivariate_normal(matrix @ mean, matrix @ matrix.T + noise).logpdf(
+            np.concatenate(observed)
+        )
+        for mean in latent_means
+    ]
+    posterior = np.exp(np.array(densities) - max(densities))
+    return np.asarray(posterior / posterior.sum())
+
+
+@pytest.mark.parametrize("pattern", ALL_PATTERNS, ids=str)
+def test_bayes_rule_equals_the_density_of_the_whole_sequence(pattern: Pattern) -> None:
+    utterances = draw_synthetic(TINY, fold=1).parts["test"][:12]
+    found = bayes_posterior(build_sources(TINY), utterances, pattern)
+    truth = [_whole_sequence_posterior(u, pattern) for u in utterances]
+    np.testing.assert_allclose(found, truth, atol=1e-9)
+
+
+def test_more_modalities_make_more_possible() -> None:
+    possible = draw_synthetic(TINY, fold=1).possible
+    singles = [possible[p] for p in ALL_PATTERNS[:3]]
+    assert min(singles) > 0.3
+    assert possible[ALL_PATTERNS[-1]] > max(singles)
+
+
+def test_folds_are_different_draws_and_each_is_reproducible() -> None:
+    first, again, second = (draw_synthetic(TINY, fold=f).parts["train"][0] for f in (1, 1, 2))
+    assert all(np.array_equal(first.features[m], again.features[m]) for m in MODALITIES)
+    assert any(not np.array_equal(first.features[m], second.features[m]) for m in MODALITIES)
+
+
+def _write_released(root: Path, break_it: str = "") -> ReleasedLayout:
+    rng = np.random.default_rng(0)
+    names = [f"utt{i}" for i in range(6)]
+    for letter, dim in (("A", 3), ("V", 4), ("L", 5)):
+        (root / "features" / letter).mkdir(parents=True)
+        with h5py.File(root / "features" / letter / "x.h5", "w") as file:
+            for index, name in enumerate(names):
+                x = rng.standard_normal((index + 1, dim))
+                if break_it == "nan" and name == "utt1" and letter == "V":
+                    x[1, 2] = np.nan
+                if break_it == "width" and name == "utt2" and letter == "L":
+                    x = x[:, :-1]
+                if not (break_it == "lacking" and name == "utt0" and letter == "V"):
+                    file[name] = x
+    with h5py.File(root / "features" / "A" / "stats.h5", "w") as file:
+        file["1/mean"], file["1/std"] = np.arange(3.0), np.array([1.0, 0.0, 2.0])
+    folder = root / "targets" / "1"
+    folder.mkdir(parents=True)
+    for part, chosen in (("trn", [0, 1]), ("val", [2, 3]), ("tst", [4, 5])):
+        np.save(folder / f"{part}_label.npy", np.eye(2)[[i % 2 for i in chosen]])
+        np.save(folder / f"{part}_int2name.npy", np.array([[names[i].encode()] for i in chosen]))
+    return ReleasedLayout(
+        name="made",
+        labels=("no", "yes"),
+        folds=2,
+        files={
+            MODALITIES[0]: FeatureFile(file="A/x.h5", standardise="A/stats.h5"),
+            MODALITIES[1]: FeatureFile(file="V/x.h5", standardise="train"),
+            MODALITIES[2]: FeatureFile(file="L/x.h5"),
+        },
+    )
+
+
+def _load(root: Path, layout: ReleasedLayout, fold: int = 1) -> Any:
+    return load_corpus(layout, fold=fold, features=root / "features", targets=root / "targets")
+
+
+def test_released_layout_is_read(tmp_path: Path) -> None:
+    corpus = _load(tmp_path, _write_released(tmp_path))
+    assert [u.name for u in corpus.parts["validation"]] == ["utt2", "utt3"]
+    assert [u.label for u in corpus.parts["test"]] == [0, 1]
+    assert corpus.statistics["a"].std.tolist() == [1.0, 1.0, 2.0]
+    frames = np.vstack([u.features[MODALITIES[1]] for u in corpus.parts["train"]])
+    np.testing.assert_allclose(corpus.statistics["v"].mean, frames.mean(0))
+    np.testing.assert_allclose(corpus.statistics["v"].std, frames.std(0))
+    assert "t" not in corpus.statistics
+
+
+def test_a_modality_that_a_file_lacks_is_missing(tmp_path: Path) -> None:
+    corpus = _load(tmp_path, _write_released(tmp_path, "lacking"))
+    assert set(corpus.parts["train"][0].features) == {"a", "t"}
+
+
+@pytest.mark.parametrize(
+    ("break_it", "fold", "message"),
+    [
+        ("nan", 1, "utterance utt1, modality v: nan at frame 1, column 2"),
+        ("width", 1, r"utterance utt2, modality t: got shape \(3, 4\), wanted \(frames, 5\)"),
+        ("", 2, "is --targets right"),
+        ("", 3, "has folds 1 to 2, got fold 3"),
+    ],
+)
+def test_broken_files_are_named(tmp_path: Path, break_it: str, fold: int, message: str) -> None:
+    layout = _write_released(tmp_path, break_it)
+    with pytest.raises(CorpusError, match=message):
+        _load(tmp_path, layout, fold)
