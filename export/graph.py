@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import onnx
 import torch
 from torch import Tensor, nn
+from torch.jit._trace import TracerWarning
 
 from ifmmin.export.specialise import SpecialisedNetwork
 from ifmmin.runtime.errors import ParityError
@@ -25,6 +26,8 @@ def trace(module: nn.Module, inputs: tuple[Tensor, ...], names: Sequence[str]) -
     with warnings.catch_warnings():
         # The TorchScript exporter is deprecated, and the other one silently freezes time axes.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
+        # nn.LSTM asks for sizes in Python; whatever tracing froze, the comparison would find.
+        warnings.filterwarnings("ignore", category=TracerWarning)
         # It warns that an LSTM graph may not fit other batch sizes; the batch here is always 1.
         warnings.filterwarnings("ignore", message="Exporting a model to ONNX with a batch_size")
         torch.onnx.export(

@@ -1,4 +1,4 @@
-"""The whole way on real data: fit, export, run, clip by clip. Results are of the composite corpus."""
+"""The whole way on real data: fit, export, run, clip by clip (composite corpus)."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ import pytest
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 FOLDERS = ("train", "export", "runtime", "benchmarks")
 MAY_IMPORT = {
@@ -98,5 +98,6 @@ def test_wheel_and_sdist_hold_what_they_should(root: Path, tmp_path: Path) -> No
         assert f"ifmmin/{folder}/py.typed" in names
     assert "ifmmin/train/recipes/iemocap.yaml" in names
     (sdist,) = (tmp_path / "dist").glob("*.tar.gz")
-    files = {name.partition("/")[2] for name in tarfile.open(sdist).getnames()}
+    with tarfile.open(sdist) as archive:
+        files = {name.partition("/")[2] for name in archive.getnames()}
     assert {"runtime/predictor.py", "benchmarks/demo.py", "tests/conftest.py", "LICENSE"} <= files

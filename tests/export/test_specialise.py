@@ -37,7 +37,9 @@ def _difference(network: EmotionNetwork, pattern: Pattern, small: nn.Module, alo
         truth = alone(network, Utterance("x", dict(x), 0))
         with torch.no_grad():
             found = small(*(torch.from_numpy(x[m]).double() for m in pattern)).numpy()
-        worst = max(worst, float(np.abs(found - truth).max()))
+        # Rounding grows with the size of what is summed.
+        scale = max(1.0, float(np.abs(truth).max()))
+        worst = max(worst, float(np.abs(found - truth).max()) / scale)
     return worst
 
 
@@ -51,7 +53,7 @@ def test_equal_in_float64_and_not_when_nudged(
     assert _difference(network, pattern, small, alone) < 1e-12
     nudged = copy.deepcopy(small)
     with torch.no_grad():
-        next(nudged.head.parameters())[0, 0] += 1e-3
+        nudged.get_parameter("head.classifier.linears.2.bias")[1] += 1e-6
     assert _difference(network, pattern, nudged, alone) > 1e-9
 
 
@@ -74,7 +76,9 @@ def test_graph_equals_the_network_from_shortest_to_2000_frames(
     network = make_network(model, form)
     content = to_onnx(specialise(network, pattern), DIMS, {"pattern": str(pattern)})
     probes = draw_probes(copy.deepcopy(network).double(), pattern)
-    assert {len(p.features[m]) for p in probes for m in pattern} >= {5, 2000}
+    for modality in pattern:
+        lengths = {len(probe.features[modality]) for probe in probes}
+        assert {network.config.minimum_length(modality), 2000} <= lengths
     found = compare(OnnxRuntimeCpu().load(content), pattern, probes)
     assert found, str(found)
     assert found.classes > 1
@@ -112,7 +116,6 @@ class _Naive(nn.Module):
         return logits.squeeze(0)
 
 
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_the_naive_export_is_caught(make_network: Any) -> None:
     network, pattern = make_network(), Pattern.parse("a")
     small = specialise(network, pattern)

@@ -29,7 +29,7 @@ def test_a_directory_is_exchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: bool
 ) -> None:
     if not kernel:
-        monkeypatch.setattr(atomic.ctypes, "CDLL", lambda *_, **__: object())
+        monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: object())
     path = tmp_path / "folder"
     for text in ("one", "two"):
         with atomic.atomic_directory(path) as part:

@@ -122,7 +122,7 @@ def test_an_output_that_cannot_be_written_is_told_before_training(
 
 
 def test_divergence_is_told(tmp_path: Path, capsys: Any) -> None:
-    assert _fit(tmp_path / "run", "--set", "stage1.learning_rate=1e30") == 2
+    assert _fit(tmp_path / "run", "--set", "stage1.learning_rate=1.0e+30") == 2
     assert "lower the learning rate" in capsys.readouterr().err
 
 
