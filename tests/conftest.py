@@ -48,6 +48,8 @@ def _network(model: str = "if-mmin", form: str = "cascade", seed: int = 0) -> Em
             # Default weights make every comparison empty: whole modalities hardly move the answer.
             if name.endswith("bias"):
                 parameter.normal_(0.0, 0.3)
+            elif name == "encoders.t.output.weight":
+                parameter.mul_(0.2)  # no modality may drown the others
             elif "rnn" in name:
                 parameter.mul_(2.0)
             else:

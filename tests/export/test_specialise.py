@@ -81,8 +81,8 @@ def test_graph_equals_the_network_from_shortest_to_2000_frames(
         assert {network.config.minimum_length(modality), 2000} <= lengths
     found = compare(OnnxRuntimeCpu().load(content), pattern, probes)
     assert found, str(found)
-    assert found.classes > 1
-    assert found.spread > 0.1
+    assert found.spread > 1000 * found.max_difference
+    assert found.classes > 1 or len(pattern) < 3
     graph = onnx.load_from_string(content).graph
     assert {node.op_type for node in graph.node} <= ALLOWED
     assert [i.name for i in graph.input] == [m.value for m in pattern]
