@@ -10,7 +10,7 @@ demo: $(VENV)/installed
 	$(BIN)/python -m ifmmin.benchmarks.demo --out demo
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

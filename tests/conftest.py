@@ -16,6 +16,9 @@ from ifmmin.train.config import Architecture, FeatureConfig, ModelConfig
 from ifmmin.train.corpus import Utterance
 from ifmmin.train.network import EmotionNetwork, build_network
 
+# The tests run beside each other; threads that wait for one another's cores make all of them crawl.
+torch.set_num_threads(1)
+
 ROOT = Path(__file__).resolve().parents[1]
 DIMS = {"a": 5, "v": 7, "t": 11}
 
