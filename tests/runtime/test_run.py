@@ -15,8 +15,9 @@ from ifmmin.export.writer import export_bundle
 from ifmmin.runtime.cli import main
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.manifest import MANIFEST_NAME
-from ifmmin.runtime.modality import ALL_PATTERNS, Pattern
+from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
 from ifmmin.runtime.predictor import Predictor
+from ifmmin.train.corpus import Utterance
 
 GOOD = {"a": (9, 5), "v": (4, 7), "t": (2, 11)}
 
@@ -177,3 +178,14 @@ def test_every_pattern_is_found_from_what_is_present(checkpoint: Path, tmp_path:
     answers = [predictor.predict(_arrays("".join(p))) for p in ALL_PATTERNS]
     assert [a.pattern for a in answers] == list(ALL_PATTERNS)
     assert len({tuple(a.logits.round(4)) for a in answers}) == 7
+
+
+@pytest.mark.parametrize("tokens", range(1, 8))
+def test_short_text_is_padded_as_the_network_does(
+    checkpoint: Path, tmp_path: Path, make_network: Any, alone: Any, tokens: int
+) -> None:
+    export_bundle(checkpoint, [Pattern.parse("t")], tmp_path / "text")
+    x = np.random.default_rng(tokens).standard_normal((tokens, 11)).astype(np.float32)
+    truth = alone(make_network().double(), Utterance("x", {Modality.T: x}, 0))
+    found = Predictor(tmp_path / "text").predict({"t": x}).logits
+    np.testing.assert_allclose(found, truth, atol=1e-4)
