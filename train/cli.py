@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from ifmmin.runtime.atomic import atomic_file
 from ifmmin.runtime.command import command, parser
 from ifmmin.runtime.console import print_table, say
 from ifmmin.runtime.errors import CheckpointError, InputError
@@ -20,8 +17,13 @@ from ifmmin.train.checkpoint import Header, load_checkpoint
 from ifmmin.train.config import MODELS
 from ifmmin.train.corpora import load_corpus
 from ifmmin.train.corpus import PARTS, Corpus
-from ifmmin.train.evaluate import mean_over_incomplete, score
-from ifmmin.train.metrics import Metrics, measure
+from ifmmin.train.evaluate import (
+    mean_over_incomplete,
+    measure_scores,
+    score,
+    write_predictions,
+)
+from ifmmin.train.metrics import Metrics
 from ifmmin.train.recipe import Recipe, load_recipe, recipe_names
 from ifmmin.train.run import CHECKPOINT_NAME, fit
 
@@ -102,22 +104,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     utterances = corpus.parts[options.part]
     scores = score(network, utterances)
     if options.predictions:
-        with (
-            atomic_file(options.predictions) as part,
-            part.open("w", newline="", encoding="utf-8") as file,
-        ):
-            writer = csv.writer(file)
-            writer.writerow(["utterance", "pattern", "true", "predicted", *corpus.labels])
-            for pattern, found in scores.items():
-                for row, logits in zip(found.rows, found.logits, strict=True):
-                    utterance = utterances[row]
-                    true, answer = utterance.label, int(logits.argmax())
-                    names = [corpus.labels[true], corpus.labels[answer]]
-                    writer.writerow([utterance.name, pattern, *names, *logits.tolist()])
-    metrics = {
-        pattern: measure(found.logits, _labels(corpus, options.part)[found.rows])
-        for pattern, found in scores.items()
-    }
+        write_predictions(options.predictions, scores, utterances, corpus.labels)
+    metrics = measure_scores(scores, utterances)
     _print_metrics(metrics, corpus if options.part == "test" else None)
 
 
@@ -126,12 +114,6 @@ def _recipe_of(header: Header, path: Path) -> Recipe:
         return msgspec.convert(header.training["recipe"], Recipe)
     except (KeyError, msgspec.ValidationError) as error:
         raise CheckpointError(f"{path} does not say on what it was trained ({error})") from error
-
-
-def _labels(corpus: Corpus, part: str) -> Any:
-    import numpy as np
-
-    return np.array([utterance.label for utterance in corpus.parts[part]])
 
 
 def _print_metrics(metrics: dict[Pattern, Metrics], corpus: Corpus | None) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ifmmin.runtime.atomic import atomic_file
 from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, Pattern
 from ifmmin.train.batch import collate, pattern_mask
 from ifmmin.train.corpus import Utterance
@@ -65,11 +68,32 @@ def evaluate(
     patterns: Sequence[Pattern] = ALL_PATTERNS,
 ) -> dict[Pattern, Metrics]:
     """Metrics under every pattern."""
+    return measure_scores(score(network, utterances, patterns), utterances)
+
+
+def measure_scores(
+    scores: Mapping[Pattern, Scores], utterances: Sequence[Utterance]
+) -> dict[Pattern, Metrics]:
+    """Metrics of logits that `score` gave for the same utterances."""
     labels = np.array([u.label for u in utterances])
-    return {
-        pattern: measure(scores.logits, labels[scores.rows])
-        for pattern, scores in score(network, utterances, patterns).items()
-    }
+    return {p: measure(found.logits, labels[found.rows]) for p, found in scores.items()}
+
+
+def write_predictions(
+    path: Path,
+    scores: Mapping[Pattern, Scores],
+    utterances: Sequence[Utterance],
+    labels: Sequence[str],
+) -> None:
+    """Every answer as a CSV row: utterance, pattern, true and predicted label, logits."""
+    with atomic_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["utterance", "pattern", "true", "predicted", *labels])
+        for pattern, found in scores.items():
+            for row, logits in zip(found.rows, found.logits, strict=True):
+                utterance = utterances[row]
+                answers = [labels[utterance.label], labels[int(logits.argmax())]]
+                writer.writerow([utterance.name, pattern, *answers, *logits.tolist()])
 
 
 def mean_over_incomplete(metrics: dict[Pattern, Metrics], figure: str) -> float:

@@ -7,7 +7,6 @@ own code would give. Its inputs are already standardised; that work is not count
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from ifmmin.export.encoders import LatencySequenceEncoder, LatencyTextCNN
 from ifmmin.export.graph import trace
+from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
 from ifmmin.runtime.modality import MODALITIES, Modality
 from ifmmin.train.encoders import TextCNN
 from ifmmin.train.network import EmotionNetwork
@@ -47,21 +47,11 @@ def _encoder(network: EmotionNetwork, modality: Modality) -> nn.Module:
 
 
 class Monolith:
-    """A session of the whole network, all three inputs always given."""
+    """A session of the whole network, all three inputs always given, bound as ours are."""
 
     def __init__(self, network: EmotionNetwork, threads: int = 1) -> None:
-        import onnxruntime
-
         self._network = network
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session: Any = onnxruntime.InferenceSession(
-            _export(network), options, providers=["CPUExecutionProvider"]
-        )
-        self._binding = self._session.io_binding()
-        self._binding.bind_output("logits")
+        self._run = OnnxRuntimeCpu(threads).load(_export(network))
 
     def prepare(
         self, features: Standardised, absent_frames: Mapping[Modality, int]
@@ -79,10 +69,7 @@ class Monolith:
 
     def __call__(self, inputs: Standardised) -> NDArray[np.float32]:
         """Logits (C,) of prepared inputs."""
-        for modality, array in inputs.items():
-            self._binding.bind_cpu_input(modality.value, array)
-        self._session.run_with_iobinding(self._binding)
-        logits: NDArray[np.float32] = self._binding.copy_outputs_to_cpu()[0][0]
+        logits: NDArray[np.float32] = self._run(inputs)[0]
         return logits
 
 

@@ -79,12 +79,16 @@ def test_a_run_is_complete_and_reproducible(tmp_path: Path, capsys: Any) -> None
 
 
 @pytest.mark.parametrize("model", ["fusion", "if-mmin"])
-@pytest.mark.parametrize("seed", ["1", "2"])
-def test_models_and_seeds_differ(tmp_path: Path, model: str, seed: str) -> None:
-    assert _fit(tmp_path / "run", "--model", model, "--seed", seed) == 0
-    network, header = load_checkpoint(tmp_path / "run" / "model.safetensors")
-    assert network.config.architecture.model == model
-    assert header.training["seed"] == int(seed)
+def test_models_and_seeds_differ(tmp_path: Path, model: str) -> None:
+    weights = []
+    for seed in (1, 2):
+        out = tmp_path / str(seed)
+        assert _fit(out, "--model", model, "--seed", str(seed)) == 0
+        network, header = load_checkpoint(out / "model.safetensors")
+        assert network.config.architecture.model == model
+        assert header.training["seed"] == seed
+        weights.append(network.state_dict()["classifier.linears.0.weight"])
+    assert not torch.equal(weights[0], weights[1])
 
 
 def test_an_existing_run_is_not_lost(tmp_path: Path, capsys: Any) -> None:
@@ -99,13 +103,16 @@ def test_an_existing_run_is_not_lost(tmp_path: Path, capsys: Any) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
 
+@pytest.mark.parametrize("where", ["stages._run_epoch", "run.write_run"])
 def test_interrupted_training_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, where: str
 ) -> None:
-    def interrupt(*_: object, **__: object) -> None:
+    def interrupt(folder: object, *_: object, **__: object) -> None:
+        if isinstance(folder, Path):
+            (folder / "model.safetensors").write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ifmmin.train.run.write_run", interrupt)
+    monkeypatch.setattr(f"ifmmin.train.{where}", interrupt)
     assert _fit(tmp_path / "run") == 130
     assert "interrupted" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
