@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from ifmmin.export.cli import main
+from ifmmin.export.specialise import SpecialisedNetwork, specialise
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.modality import ALL_PATTERNS, Pattern
 from ifmmin.runtime.predictor import Predictor
 from ifmmin.train.checkpoint import save_checkpoint
+from ifmmin.train.network import EmotionNetwork
 
 
 def _export(checkpoint: Path, out: Path, *patterns: str) -> int:
@@ -104,3 +107,18 @@ def test_an_interrupted_export_leaves_what_was_there(
     assert _export(checkpoint, out, "all") == 130
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
     assert {p.name for p in tmp_path.iterdir()} == {"bundle", "model.safetensors"}
+
+
+def test_a_graph_that_differs_is_never_written(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def nudged(network: EmotionNetwork, pattern: Pattern) -> SpecialisedNetwork:
+        made = specialise(network, pattern)
+        with torch.no_grad():
+            made.get_parameter("head.classifier.linears.1.weight").mul_(1.01)
+        return made
+
+    monkeypatch.setattr("ifmmin.export.writer.specialise", nudged)
+    assert _export(checkpoint, tmp_path / "bundle", "a", "a_v_t") == 2
+    assert "does not say what the network says" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
