@@ -15,9 +15,10 @@ from ifmmin.train.batch import collate, pattern_mask
 from ifmmin.train.corpora import load_corpus
 from ifmmin.train.corpus import Corpus, Utterance
 from ifmmin.train.evaluate import evaluate
+from ifmmin.train.losses import bounded, invariance_discrepancy
 from ifmmin.train.network import FusionNetwork, ImaginationNetwork
 from ifmmin.train.recipe import Recipe, load_recipe
-from ifmmin.train.stages import _Missing, _run_epoch, draw_patterns, train
+from ifmmin.train.stages import _Full, _Missing, _run_epoch, draw_patterns, train
 
 SMALL = (
     "corpus.modalities={a: {dim: 5, frames: [2, 6]}, v: {dim: 6, frames: [2, 6]}, "
@@ -145,3 +146,22 @@ def test_patterns_are_drawn_uniformly_within_what_is_present() -> None:
     assert len(drawn) == 7
     assert counts.std() < 0.1 * counts.mean()
     assert torch.equal(keep[6000:], present[6000:])
+
+
+@pytest.mark.parametrize("squashed", [False, True])
+def test_stage_1_losses_are_weighted_as_the_recipe_says(
+    make_network: Any, make_utterance: Any, squashed: bool
+) -> None:
+    network = make_network("fusion")
+    utterances = [make_utterance(np.random.default_rng(i), {"a": 3, "v": 4, "t": 6}, i % 4)
+                  for i in range(9)]  # fmt: skip
+    batch = collate(utterances, network.config)
+    recipe, _ = _small("stage1.cmd=0.5", f"stage1.cmd_bounded={str(squashed).lower()}")
+    with torch.no_grad():
+        found, output = _Full(network, recipe).losses(batch), network(batch)
+        features = bounded(output.invariant) if squashed else output.invariant
+        discrepancy = invariance_discrepancy(features)
+    assert set(found) == {"cross_entropy", "cmd"}
+    assert float(found["cmd"]) == pytest.approx(0.5 * float(discrepancy))
+    cross_entropy = F.cross_entropy(output.logits, batch.labels)
+    assert float(found["cross_entropy"]) == pytest.approx(float(cross_entropy))
