@@ -16,7 +16,8 @@ from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
 from ifmmin.runtime.predictor import Predictor
 from ifmmin.train.checkpoint import save_checkpoint
 from ifmmin.train.config import FeatureConfig, ModelConfig
-from ifmmin.train.network import EmotionNetwork, build_network
+from ifmmin.train.models import build_network
+from ifmmin.train.network import EmotionNetwork
 
 DIMS = {Modality.A: 130, Modality.V: 342, Modality.T: 1024}
 

@@ -8,12 +8,15 @@ from torch.nn import functional as F
 
 from ifmmin.export.folds import affine, fold_standardisation, weights
 from ifmmin.runtime.modality import Modality
+from ifmmin.train.config import TransformConfig
 from ifmmin.train.encoders import SequenceEncoder, TextCNN
+from ifmmin.train.frames import transform
 from ifmmin.train.network import EmotionNetwork
+from ifmmin.train.statistics import StatisticsEncoder
 
 
 class LatencySequenceEncoder(nn.Module):
-    """LSTM and maximum over time of one utterance: (T, D) raw -> (1, E)."""
+    """LSTM and pooling over time of one utterance: (T, D) raw -> (1, E)."""
 
     start: Tensor
 
@@ -28,11 +31,23 @@ class LatencySequenceEncoder(nn.Module):
         self.rnn.load_state_dict(state)
         # Without explicit initial states the exporter computes their shape from the input's.
         self.register_buffer("start", mean.new_zeros(1, 1, source.hidden_size))
+        self.pooling = encoder.pooling
+        if self.pooling == "attention":
+            self.attention = affine(*weights(encoder.attention))
+            self.attention_vector = affine(encoder.attention_vector.weight.detach(), None)
 
     def forward(self, x: Tensor) -> Tensor:
         """Time-major, as ONNX has it, so that nothing is transposed."""
-        outputs: Tensor = self.rnn(x.unsqueeze(1), (self.start, self.start))[0]
-        return outputs.amax(dim=0)
+        outputs, (last, _) = self.rnn(x.unsqueeze(1), (self.start, self.start))
+        if self.pooling == "last":
+            state: Tensor = last
+            return state.squeeze(0)
+        if self.pooling == "sum":
+            return torch.sum(outputs, dim=0)
+        if self.pooling == "attention":
+            scores = self.attention_vector(torch.tanh(self.attention(outputs)))
+            return torch.sum(scores.softmax(dim=0) * outputs, dim=0)
+        return torch.amax(outputs, dim=0)
 
 
 class LatencyTextCNN(nn.Module):
@@ -63,10 +78,75 @@ class LatencyTextCNN(nn.Module):
         return F.relu(self.output(F.relu(torch.cat(pooled, dim=1))))
 
 
+class LatencyStatisticsEncoder(nn.Module):
+    """Statistics over time of one utterance and their layer: (T, D) raw -> (1, E).
+
+    Both standardisations, of frames and of statistics, are one; it stays apart from the layer, since
+    statistics of raw features may lie far from zero compared with their deviation, and folded
+    weights would cancel in float32.
+    """
+
+    offset: Tensor
+    factor: Tensor
+
+    def __init__(self, encoder: StatisticsEncoder, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.functionals = encoder.config.functionals
+        self.limit = encoder.config.limit
+        moves = [mean if name in ("mean", "max", "min") else 0 * mean for name in self.functionals]
+        scale = std.repeat(len(moves))
+        self.register_buffer("offset", torch.cat(moves) + scale * encoder.offset)
+        self.register_buffer("factor", 1.0 / (scale * encoder.scale))
+        self.output = None if encoder.output is None else affine(*weights(encoder.output))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(T, D) -> (1, E)."""
+        statistics = [_functional(name, x) for name in self.functionals]
+        pooled = (torch.cat(statistics, dim=1) - self.offset) * self.factor
+        if self.limit is not None:
+            pooled = pooled.clamp(-self.limit, self.limit)
+        return pooled if self.output is None else torch.tanh(self.output(pooled))
+
+
+def _functional(name: str, x: Tensor) -> Tensor:
+    """One statistic over the time of one utterance: (T, D) -> (1, D)."""
+    if name == "max":
+        return torch.amax(x, dim=0, keepdim=True)
+    if name == "min":
+        return torch.amin(x, dim=0, keepdim=True)
+    if name == "delta":
+        before = torch.cat([x[:1], x[:-1]])
+        return (x - before).abs().mean(dim=0, keepdim=True)
+    mean = x.mean(dim=0, keepdim=True)
+    if name == "mean":
+        return mean
+    return (x - mean).square().mean(dim=0, keepdim=True).sqrt()
+
+
+class _Transformed(nn.Module):
+    """A transform of raw frames before an encoder."""
+
+    def __init__(self, config: TransformConfig, encoder: nn.Module) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = encoder
+
+    def forward(self, x: Tensor) -> Tensor:
+        embedding: Tensor = self.encoder(transform(x, self.config))
+        return embedding
+
+
 def latency_encoder(network: EmotionNetwork, modality: Modality) -> nn.Module:
     """The encoder of a modality with its standardisation folded in."""
     encoder = network.encoder(modality)
     normaliser = network.normaliser(modality)
-    if isinstance(encoder, TextCNN):
-        return LatencyTextCNN(encoder, normaliser.mean, normaliser.std)
-    return LatencySequenceEncoder(encoder, normaliser.mean, normaliser.std)
+    mean, std = normaliser.mean, normaliser.std
+    made: nn.Module
+    if isinstance(encoder, StatisticsEncoder):
+        made = LatencyStatisticsEncoder(encoder, mean, std)
+    elif isinstance(encoder, TextCNN):
+        made = LatencyTextCNN(encoder, mean, std)
+    else:
+        made = LatencySequenceEncoder(encoder, mean, std)
+    config = network.config.architecture.transforms.get(modality)
+    return made if config is None else _Transformed(config, made)

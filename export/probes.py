@@ -12,7 +12,9 @@ from ifmmin.runtime.bundle import Features
 from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.train.batch import collate
 from ifmmin.train.corpus import Utterance
+from ifmmin.train.frames import untransform
 from ifmmin.train.network import EmotionNetwork
+from ifmmin.train.statistics import StatisticsEncoder
 
 LONGEST = 2000
 _POOL = 96
@@ -51,7 +53,7 @@ def answer(network: EmotionNetwork, inputs: list[Features]) -> NDArray[np.float6
     with torch.no_grad():
         for features in inputs:
             batch = collate([Utterance("probe", dict(features), 0)], network.config)
-            rows.append(network(batch.to(torch.float64)).logits[0].numpy())
+            rows.append(network.answer(batch.to(torch.float64))[0].numpy())
     return np.stack(rows)
 
 
@@ -71,13 +73,34 @@ def _sequence(
 ) -> NDArray[np.float32]:
     normaliser = network.normaliser(modality)
     dim = network.config.features[modality].dim
-    scale = np.exp(rng.uniform(np.log(0.3), np.log(2.0)))
     steps = rng.standard_normal((frames, dim))
     for frame in range(1, frames):
         steps[frame] = 0.8 * steps[frame - 1] + 0.6 * steps[frame]
-    standard = scale * (rng.standard_normal(dim) + steps)
+    scale = np.exp(rng.uniform(np.log(0.3), np.log(2.0)))
+    level, within = _spread_of_frames(network, modality)
+    standard = level * scale * rng.standard_normal(dim) + within * scale * steps
     mean, std = normaliser.mean.numpy(), normaliser.std.numpy()
-    return np.asarray(mean + std * standard, dtype=np.float32)
+    config = network.config.architecture.transforms.get(modality)
+    return untransform(mean + std * standard, config).astype(np.float32)
+
+
+def _spread_of_frames(
+    network: EmotionNetwork, modality: Modality
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Deviations (D,) of an utterance's level and within it, in standardised frames.
+
+    A network that pools statistics knows them. Real features have tails: where a few utterances
+    make all of a feature's variance, unit noise would lie far outside of anything it was made for.
+    """
+    encoder = network.encoder(modality)
+    ones = np.ones(network.config.features[modality].dim)
+    if not isinstance(encoder, StatisticsEncoder):
+        return ones, ones
+    names = encoder.config.functionals
+    offset = dict(zip(names, encoder.offset.numpy().reshape(len(names), -1), strict=True))
+    scale = dict(zip(names, encoder.scale.numpy().reshape(len(names), -1), strict=True))
+    level = scale.get("mean", ones)
+    return level, offset.get("std", level)
 
 
 def _spread(logits: NDArray[np.float64]) -> list[int]:

@@ -14,7 +14,8 @@ from ifmmin.train.batch import Batch, collate
 from ifmmin.train.checkpoint import save_checkpoint
 from ifmmin.train.config import Architecture, FeatureConfig, ModelConfig
 from ifmmin.train.corpus import Utterance
-from ifmmin.train.network import EmotionNetwork, build_network
+from ifmmin.train.models import build_network
+from ifmmin.train.network import EmotionNetwork
 
 # The tests run beside each other; threads that wait for one another's cores make all of them crawl.
 torch.set_num_threads(1)

@@ -5,7 +5,8 @@ from ifmmin.train.config import Architecture, FeatureConfig, ModelConfig
 from ifmmin.train.corpora import load_corpus
 from ifmmin.train.corpus import Corpus, Statistics, Utterance
 from ifmmin.train.evaluate import evaluate, score
-from ifmmin.train.network import EmotionNetwork, build_network
+from ifmmin.train.models import build_network
+from ifmmin.train.network import EmotionNetwork
 from ifmmin.train.recipe import Recipe, load_recipe
 from ifmmin.train.run import fit
 from ifmmin.train.stages import train

@@ -24,6 +24,9 @@ class Batch:
     """Per modality frames (B,), int64; 0 where the modality is missing."""
     labels: Tensor
     """(B,) int64"""
+    pooled: dict[Modality, Tensor] | None = None
+    """Per modality pooled encodings (B, P), where they were computed before; features are then
+    empty."""
 
     def __len__(self) -> int:
         return len(self.labels)

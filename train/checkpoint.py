@@ -17,9 +17,10 @@ from ifmmin.runtime.atomic import atomic_file
 from ifmmin.runtime.command import package_version
 from ifmmin.runtime.errors import CheckpointError, IfmminError
 from ifmmin.train.config import ModelConfig
-from ifmmin.train.network import EmotionNetwork, build_network
+from ifmmin.train.models import build_network
+from ifmmin.train.network import EmotionNetwork
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _KEY = "ifmmin"
 
 
@@ -73,6 +74,11 @@ def _read_header(path: Path) -> Header:
     if schema > SCHEMA_VERSION:
         raise CheckpointError(
             f"{path} has schema {schema}, this version reads up to {SCHEMA_VERSION}; update ifmmin"
+        )
+    if schema < SCHEMA_VERSION:
+        raise CheckpointError(
+            f"{path} has schema {schema} of a version before the first release, this version reads "
+            f"{SCHEMA_VERSION}; train it again"
         )
     try:
         return msgspec.json.decode(text, type=Header)

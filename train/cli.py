@@ -18,6 +18,7 @@ from ifmmin.train.config import MODELS
 from ifmmin.train.corpora import load_corpus
 from ifmmin.train.corpus import PARTS, Corpus
 from ifmmin.train.evaluate import (
+    labels_of,
     mean_over_incomplete,
     measure_scores,
     score,
@@ -52,6 +53,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     fit_action.add_argument("--model", choices=MODELS, help="train this model instead")
     fit_action.add_argument(
+        "--corpus", metavar="RECIPE", help="take the corpus section of this recipe instead"
+    )
+    fit_action.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
         help="change a field of the recipe, e.g. --set stage2.epochs=10",
     )  # fmt: skip
@@ -75,37 +79,38 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _fit(options: argparse.Namespace) -> None:
-    overrides = list(options.overrides)
-    if options.model:
-        overrides.append(f"network.model={options.model}")
-    recipe = load_recipe(options.recipe, overrides)
+    recipe = load_recipe(
+        options.recipe, options.overrides, model=options.model, corpus=options.corpus
+    )
     corpus = load_corpus(
         recipe.corpus, fold=options.fold, features=options.features, targets=options.targets
     )
     counts = ", ".join(f"{len(corpus.parts[part])} {part}" for part in PARTS)
     say(f"corpus {corpus.name}, fold {options.fold}: {counts}")
-    test = fit(
+    found = fit(
         recipe, corpus, fold=options.fold, seed=options.seed, out=options.out,
         overwrite=options.overwrite,
     )  # fmt: skip
-    _print_metrics(test, corpus)
+    _print_metrics(found.test, corpus)
     say(f"wrote {options.out / CHECKPOINT_NAME}")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     network, header = load_checkpoint(options.checkpoint)
     fold = options.fold if options.fold is not None else header.training.get("fold", 1)
+    recipe = _recipe_of(header, options.checkpoint)
     corpus = load_corpus(
-        _recipe_of(header, options.checkpoint).corpus,
+        recipe.corpus,
         fold=fold,
         features=options.features,
         targets=options.targets,
     )
+    network.reference_batches = recipe.reference_batches
     utterances = corpus.parts[options.part]
     scores = score(network, utterances)
     if options.predictions:
         write_predictions(options.predictions, scores, utterances, corpus.labels)
-    metrics = measure_scores(scores, utterances)
+    metrics = measure_scores(scores, labels_of(utterances))
     _print_metrics(metrics, corpus if options.part == "test" else None)
 
 

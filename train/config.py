@@ -1,7 +1,7 @@
 """Everything that fixes a network's shape and meaning; it travels inside the checkpoint.
 
-Shapes in the whole package: B batch, T time (frames or tokens), D features per frame, E embedding,
-M = 3 modalities in canonical order a, v, t, C classes.
+Shapes in the whole package: B batch, T time (frames or tokens), D features per frame, P pooled
+values, E embedding, M = 3 modalities in canonical order a, v, t, C classes.
 """
 
 from __future__ import annotations
@@ -10,9 +10,13 @@ import msgspec
 
 from ifmmin.runtime.errors import RecipeError
 from ifmmin.runtime.modality import MODALITIES, Modality
+from ifmmin.train.checks import one_of, require_above, require_at_least, require_probability
 
 IMAGINATION_FORMS = ("cascade", "parallel")
-MODELS = ("if-mmin", "fusion")
+MODELS = ("if-mmin", "mmin", "augmented", "fusion", "linear")
+POOLINGS = ("maximum", "last", "attention", "sum")
+ACTIVATIONS = ("leaky_relu", "sigmoid", "tanh")
+FUNCTIONALS = ("mean", "std", "max", "min", "delta")
 
 
 class FeatureConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -26,45 +30,118 @@ class FeatureConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Frames a second; None where frames have no fixed rate."""
     missing_length: int = 100
     """Frames of the all-zero input whose encoding stands for the missing modality."""
+    normalised: bool = False
+    """The caller has to standardise the features: the checkpoint has no statistics for them."""
+
+
+class TransformConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What happens to raw frames before they are standardised."""
+
+    power: float = 1.0
+    """Exponent p of the signed power sign(x) |x|^p that every value is raised to."""
+    unit: bool = False
+    """Scale every frame to unit Euclidean length first."""
+
+    def __post_init__(self) -> None:
+        require_above(self, 0.0, "power")
+
+
+class StatisticsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An encoder that pools statistics over time in place of a sequence encoder."""
+
+    functionals: tuple[str, ...]
+    """Of every feature over time: `mean`, `std`, `max`, `min`, `delta` (absolute differences of
+    neighbouring frames, summed and divided by the number of frames)."""
+    dropout: float = 0.0
+    """Probability with which a pooled value is dropped in training."""
+    limit: float | None = None
+    """Largest absolute value of a standardised statistic; what is beyond is cut off."""
+
+    def __post_init__(self) -> None:
+        if not self.functionals or len(set(self.functionals)) < len(self.functionals):
+            raise RecipeError(
+                f"functionals wants one or more different names, got {list(self.functionals)}"
+            )
+        for name in self.functionals:
+            one_of("functionals", name, FUNCTIONALS)
+        if self.limit is not None:
+            require_above(self, 0.0, "limit")
+        require_probability(self, "dropout")
 
 
 class Architecture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Sizes and variants of the network; the defaults are the paper's."""
 
     model: str = "if-mmin"
-    """`if-mmin`, or `fusion`: encoders, invariant encoder and a classifier, no imagination."""
+    """`if-mmin`; `mmin`: imagination without invariant features, with a cycle loss (Zhao et al.
+    2021); `augmented`: encoders and a classifier, trained on random patterns; `fusion`: encoders,
+    invariant encoder and a classifier, trained on the full pattern; `linear`: one logistic
+    regression per pattern on pooled statistics."""
     imagination: str = "cascade"
     """`cascade`: each block takes the one before it (the paper's equations and the reference since
     September 2024); `parallel`: each takes h + k H' (the reference at publication)."""
     embedding: int = 128
     """Width E of every embedding: LSTM state, TextCNN output, invariant feature."""
+    pooling: str = "maximum"
+    """LSTM outputs over time: `maximum`, `last`, `attention` (softmax over time) or `sum` (what
+    the reference's attention comes to: its softmax runs over an axis of length 1)."""
     text_channels: int = 128
     """Channels of each text convolution."""
     text_kernels: tuple[int, ...] = (3, 4, 5)
     """Heights of the text convolutions, in tokens."""
     text_dropout: float = 0.5
     """Dropout before the last layer of the TextCNN."""
+    transforms: dict[Modality, TransformConfig] = {}
+    """What happens to raw frames of a modality before they are standardised; default nothing."""
+    statistics: dict[Modality, StatisticsConfig] | None = None
+    """Statistics over time in place of LSTM and TextCNN, for all three modalities or none."""
     invariant_layers: int = 2
-    """Linear + LeakyReLU layers of the invariant encoder."""
+    """Linear layers of the invariant encoder S."""
+    invariant_activation: str = "leaky_relu"
+    """After each of them: `leaky_relu`, `sigmoid` or `tanh`."""
+    invariant_end_active: bool = True
+    """Whether the activation also follows the last layer of S."""
+    invariant_dropout: bool = False
+    """Whether the stage's dropout also follows each activation of S."""
     blocks: int = 5
     """Residual autoencoder blocks of the imagination module."""
     block_sizes: tuple[int, ...] = (256, 128, 64)
     """Widths of a block's encoder; the decoder mirrors them."""
+    guide_dropout: float = 0.0
+    """Dropout on h and H' before the imagination module."""
     classifier_sizes: tuple[int, ...] = (128, 128)
     """Hidden widths of the classifier."""
+    evidence: bool = False
+    """Add to the classifier's logits a linear layer of each present embedding."""
+    evidence_dropout: float = 0.0
+    """Dropout before those layers."""
 
     def __post_init__(self) -> None:
-        _one_of("model", self.model, MODELS)
-        _one_of("imagination", self.imagination, IMAGINATION_FORMS)
-        for name in ("embedding", "text_channels", "invariant_layers", "blocks"):
-            if getattr(self, name) < 1:
-                raise RecipeError(f"{name} must be at least 1, got {getattr(self, name)}")
+        one_of("model", self.model, MODELS)
+        one_of("imagination", self.imagination, IMAGINATION_FORMS)
+        one_of("pooling", self.pooling, POOLINGS)
+        one_of("invariant_activation", self.invariant_activation, ACTIVATIONS)
+        require_at_least(self, 1, "embedding", "text_channels", "invariant_layers", "blocks")
         for name in ("text_kernels", "block_sizes", "classifier_sizes"):
             sizes = getattr(self, name)
             if not sizes or min(sizes) < 1:
                 raise RecipeError(f"{name} wants one or more positive sizes, got {list(sizes)}")
-        if not 0 <= self.text_dropout < 1:
-            raise RecipeError(f"text_dropout must be in [0, 1), got {self.text_dropout}")
+        require_probability(self, "text_dropout", "guide_dropout", "evidence_dropout")
+        if self.statistics is not None and set(self.statistics) != set(MODALITIES):
+            got = ", ".join(str(m) for m in self.statistics) or "none"
+            raise RecipeError(f"statistics wants all of a, v and t or to be left out, got {got}")
+        if self.model == "linear" and self.statistics is None:
+            raise RecipeError("model linear wants network.statistics; the recipe has none")
+
+    @property
+    def imagines(self) -> bool:
+        """Whether there is an imagination module, and so a second stage with a teacher."""
+        return self.model in ("if-mmin", "mmin")
+
+    @property
+    def invariant(self) -> bool:
+        """Whether there is an invariant encoder S."""
+        return self.model in ("if-mmin", "fusion")
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -90,9 +167,11 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     def minimum_length(self, modality: Modality) -> int:
         """Frames below which an input is zero-padded: the largest text kernel, else 1."""
-        return max(self.architecture.text_kernels) if modality is Modality.T else 1
+        if modality is Modality.T and self.architecture.statistics is None:
+            return max(self.architecture.text_kernels)
+        return 1
 
-
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise RecipeError(f"{name} must be one of {', '.join(known)}; got {value!r}")
+    def with_model(self, model: str) -> ModelConfig:
+        """The same configuration for another model."""
+        architecture = msgspec.structs.replace(self.architecture, model=model)
+        return msgspec.structs.replace(self, architecture=architecture)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifmmin.runtime.errors import CorpusError
-from ifmmin.runtime.modality import MODALITIES, Modality, Pattern
+from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.train.config import FeatureConfig
 
 PARTS = ("train", "validation", "test")
@@ -54,27 +54,17 @@ def training_statistics(utterances: Sequence[Utterance], modality: Modality) -> 
     count = sum(len(x) for x in frames)
     if count == 0:
         raise CorpusError(f"no training utterance has modality {modality}; nothing to standardise")
-    mean = sum(x.sum(axis=0, dtype=np.float64) for x in frames) / count
-    variance = sum(((x - mean) ** 2).sum(axis=0) for x in frames) / count
-    std = np.sqrt(np.asarray(variance))
-    return Statistics(np.asarray(mean), np.where(std > 0, std, 1.0))
+    mean = np.asarray(sum(x.sum(axis=0, dtype=np.float64) for x in frames) / count)
+    variance = np.asarray(sum(((x - mean) ** 2).sum(axis=0) for x in frames) / count)
+    return Statistics(mean, _no_zero(np.sqrt(variance)))
 
 
-def check_utterance(utterance: Utterance, features: dict[Modality, FeatureConfig]) -> None:
-    """CorpusError naming the utterance when a width is wrong or a value is not finite."""
-    for modality in MODALITIES:
-        array = utterance.features.get(modality)
-        if array is None:
-            continue
-        dim = features[modality].dim
-        if array.ndim != 2 or array.shape[1] != dim:
-            raise CorpusError(
-                f"utterance {utterance.name}, modality {modality}: got shape {array.shape}, "
-                f"wanted (frames, {dim})"
-            )
-        if not np.isfinite(array).all():
-            frame, column = np.argwhere(~np.isfinite(array))[0]
-            raise CorpusError(
-                f"utterance {utterance.name}, modality {modality}: {array[frame, column]} at "
-                f"frame {frame}, column {column}; features must be finite"
-            )
+def column_statistics(values: NDArray[np.floating]) -> Statistics:
+    """Mean and deviation (P,) of the columns of (N, P); a constant column gets deviation 1."""
+    exact = values.astype(np.float64)
+    return Statistics(exact.mean(axis=0), _no_zero(exact.std(axis=0)))
+
+
+def _no_zero(std: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1 where a deviation is zero, or so small that it is the rounding of a constant."""
+    return np.where(std > 1e-9, std, 1.0)

@@ -12,30 +12,45 @@ from torch.nn import functional as F
 
 from ifmmin.runtime.modality import MODALITIES, Modality
 from ifmmin.train.config import ModelConfig
-
-
-def time_mask(lengths: Tensor, frames: int) -> Tensor:
-    """True where a frame belongs to its utterance: (B,) lengths -> (B, frames)."""
-    return torch.arange(frames, device=lengths.device)[None, :] < lengths[:, None]
+from ifmmin.train.statistics import StatisticsEncoder, time_mask
 
 
 class SequenceEncoder(nn.Module):
-    """LSTM with the maximum over time of its outputs: (B, T, D) -> (B, E) (reference: A, V)."""
+    """LSTM whose outputs are pooled over time: (B, T, D) -> (B, E) (reference: A, V).
 
-    def __init__(self, dim: int, embedding: int) -> None:
+    pooling: `maximum`, `last`, `attention` = sum_t softmax_t(u . tanh(W r_t + b)) r_t, or `sum`.
+    """
+
+    def __init__(self, dim: int, embedding: int, pooling: str = "maximum") -> None:
         super().__init__()
         self.rnn = nn.LSTM(dim, embedding, batch_first=True)
+        self.pooling = pooling
         self.pooled_size = embedding
+        if pooling == "attention":
+            self.attention = nn.Linear(embedding, embedding)
+            self.attention_vector = nn.Linear(embedding, 1, bias=False)
 
     def pool(self, x: Tensor, lengths: Tensor) -> Tensor:
         """(B, T, D), (B,) of at least 1 -> (B, E); frames past an end never count."""
         outputs: Tensor = self.rnn(x)[0]
-        inside = time_mask(lengths, x.shape[1])[..., None]
-        return outputs.masked_fill(~inside, -torch.inf).amax(dim=1)
+        if self.pooling == "last":
+            return outputs[torch.arange(len(outputs)), lengths - 1]
+        outside = ~time_mask(lengths, x.shape[1])[..., None]
+        if self.pooling == "maximum":
+            return outputs.masked_fill(outside, -torch.inf).amax(dim=1)
+        if self.pooling == "sum":
+            return outputs.masked_fill(outside, 0.0).sum(dim=1)
+        scores = self.attention_vector(torch.tanh(self.attention(outputs)))
+        weights = scores.masked_fill(outside, -torch.inf).softmax(dim=1)
+        return (weights * outputs).sum(dim=1)
 
     def embed(self, pooled: Tensor) -> Tensor:
-        """The maximum is the embedding."""
+        """What is pooled is the embedding."""
         return pooled
+
+    def missing(self, dim: int, length: int) -> Tensor:
+        """Pooled encoding (1, E) of a missing modality: `length` frames of zeros."""
+        return _pool_zeros(self, self.rnn.weight_hh_l0, dim, length)
 
 
 class TextCNN(nn.Module):
@@ -81,24 +96,36 @@ class TextCNN(nn.Module):
         """(B, channels * kernels) -> (B, E)."""
         return F.relu(self.output(self.dropout(pooled)))
 
+    def missing(self, dim: int, length: int) -> Tensor:
+        """Pooled encoding (1, P) of a missing modality: `length` tokens of zeros."""
+        return _pool_zeros(self, self.output.weight, dim, length)
 
-Encoder = SequenceEncoder | TextCNN
+
+def _pool_zeros(encoder: SequenceEncoder | TextCNN, like: Tensor, dim: int, length: int) -> Tensor:
+    zeros = like.new_zeros(1, length, dim)
+    return encoder.pool(zeros, torch.tensor([length], device=like.device))
+
+
+Encoder = SequenceEncoder | TextCNN | StatisticsEncoder
 
 
 def build_encoders(config: ModelConfig) -> dict[Modality, Encoder]:
-    """The three encoders: LSTMs for a and v, a TextCNN for t."""
+    """The three encoders: LSTMs for a and v and a TextCNN for t, or statistics for all."""
+    return {modality: _build_encoder(config, modality) for modality in MODALITIES}
+
+
+def _build_encoder(config: ModelConfig, modality: Modality) -> Encoder:
     architecture = config.architecture
-    encoders: dict[Modality, Encoder] = {}
-    for modality in MODALITIES:
-        dim = config.features[modality].dim
-        if modality is Modality.T:
-            encoders[modality] = TextCNN(
-                dim,
-                architecture.embedding,
-                architecture.text_channels,
-                architecture.text_kernels,
-                architecture.text_dropout,
-            )
-        else:
-            encoders[modality] = SequenceEncoder(dim, architecture.embedding)
-    return encoders
+    dim = config.features[modality].dim
+    if architecture.statistics is not None:
+        width = None if architecture.model == "linear" else architecture.embedding
+        return StatisticsEncoder(dim, width, architecture.statistics[modality])
+    if modality is Modality.T:
+        return TextCNN(
+            dim,
+            architecture.embedding,
+            architecture.text_channels,
+            architecture.text_kernels,
+            architecture.text_dropout,
+        )
+    return SequenceEncoder(dim, architecture.embedding, architecture.pooling)

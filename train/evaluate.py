@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ifmmin.runtime.atomic import atomic_file
 from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, Pattern
-from ifmmin.train.batch import collate, pattern_mask
+from ifmmin.train.batch import pattern_mask
 from ifmmin.train.corpus import Utterance
+from ifmmin.train.feed import Feed
 from ifmmin.train.metrics import Metrics, measure
 from ifmmin.train.network import EmotionNetwork
 
@@ -29,37 +30,61 @@ class Scores:
     rows: NDArray[np.int64]
     """Their positions (N,) in what was scored."""
     logits: NDArray[np.floating]
-    """(N, C)"""
+    """Calibrated, (N, C)."""
+    raw: NDArray[np.floating]
+    """Before calibration, (N, C)."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Utterances after the encoders, whatever the pattern."""
+
+    h: Tensor
+    """(N, M, E)"""
+    present: Tensor
+    """(N, M) bool"""
+    absent: Tensor
+    """What stands for a missing modality: (1 or N, M, E)."""
+
+
+def embed(network: EmotionNetwork, utterances: Sequence[Utterance] | Feed) -> Embedded:
+    """Encode every modality once, in eval mode."""
+    feed = utterances if isinstance(utterances, Feed) else Feed(network, utterances)
+    training = network.training
+    network.eval()
+    embeddings, present, absent = [], [], []
+    with torch.no_grad():
+        for batch in feed.in_order(_BATCH):
+            embeddings.append(network.embeddings(batch))
+            present.append(batch.present)
+            if network.reference_batches:
+                absent.append(network.absent_embeddings(batch).expand(len(batch), -1, -1))
+        if not absent:
+            absent.append(network.missing_embeddings()[None])
+    network.train(training)
+    return Embedded(torch.cat(embeddings), torch.cat(present), torch.cat(absent))
 
 
 def score(
     network: EmotionNetwork,
-    utterances: Sequence[Utterance],
+    utterances: Sequence[Utterance] | Feed | Embedded,
     patterns: Sequence[Pattern] = ALL_PATTERNS,
 ) -> dict[Pattern, Scores]:
-    """Logits under every pattern. Each modality is encoded once, whatever the patterns."""
+    """Calibrated logits under every pattern."""
+    embedded = utterances if isinstance(utterances, Embedded) else embed(network, utterances)
     training = network.training
     network.eval()
+    scores = {}
     with torch.no_grad():
-        h, present = _embed(network, utterances)
-        missing = network.missing_embeddings()
-        scores = {}
         for pattern in patterns:
-            keep = present & pattern_mask([pattern])
+            keep = embedded.present & pattern_mask([pattern])
+            chosen = torch.where(keep[..., None], embedded.h, embedded.absent)
             rows = keep.any(dim=1).nonzero()[:, 0]
-            chosen = torch.where(keep[rows][..., None], h[rows], missing)
-            scores[pattern] = Scores(rows.numpy(), network.head(chosen).logits.numpy())
+            raw = network.head(chosen[rows], keep[rows]).logits
+            logits = network.calibrated(raw, keep[rows])
+            scores[pattern] = Scores(rows.numpy(), logits.numpy(), raw.numpy())
     network.train(training)
     return scores
-
-
-def _embed(network: EmotionNetwork, utterances: Sequence[Utterance]) -> tuple[Tensor, Tensor]:
-    embeddings, present = [], []
-    for start in range(0, len(utterances), _BATCH):
-        batch = collate(utterances[start : start + _BATCH], network.config)
-        embeddings.append(network.embeddings(batch))
-        present.append(batch.present)
-    return torch.cat(embeddings), torch.cat(present)
 
 
 def evaluate(
@@ -68,14 +93,18 @@ def evaluate(
     patterns: Sequence[Pattern] = ALL_PATTERNS,
 ) -> dict[Pattern, Metrics]:
     """Metrics under every pattern."""
-    return measure_scores(score(network, utterances, patterns), utterances)
+    return measure_scores(score(network, utterances, patterns), labels_of(utterances))
+
+
+def labels_of(utterances: Sequence[Utterance]) -> NDArray[np.int64]:
+    """The labels (N,)."""
+    return np.array([u.label for u in utterances])
 
 
 def measure_scores(
-    scores: Mapping[Pattern, Scores], utterances: Sequence[Utterance]
+    scores: Mapping[Pattern, Scores], labels: NDArray[np.int64]
 ) -> dict[Pattern, Metrics]:
-    """Metrics of logits that `score` gave for the same utterances."""
-    labels = np.array([u.label for u in utterances])
+    """Metrics of logits that `score` gave for utterances with these labels (N,)."""
     return {p: measure(found.logits, labels[found.rows]) for p, found in scores.items()}
 
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
+ACTIVATION: Mapping[str, type[nn.Module]] = {
+    "leaky_relu": nn.LeakyReLU,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+}
+
 
 class MLP(nn.Module):
-    """Linear layers with `activation` between them, and after the last one if `end_active`."""
+    """Linear layers with `activation` between them, and after the last one if `end_active`.
+
+    Dropout follows every activation.
+    """
 
     def __init__(
         self,

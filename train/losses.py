@@ -6,12 +6,13 @@ from itertools import combinations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 CMD_MOMENTS = 5
 
 
 def central_moment_discrepancy(x: Tensor, y: Tensor, moments: int = CMD_MOMENTS) -> Tensor:
-    """CMD of two samples (B, E), a scalar: sum over k of || c_k(x) - c_k(y) ||_2.
+    """CMD of two samples (N, E), (N', E), a scalar: sum over k of || c_k(x) - c_k(y) ||_2.
 
     c_1 is the mean, c_k the k-th central moment (Zellinger et al. 2017, without the 1 / (b - a)^k
     factor, as IF-MMIN uses it). The gradient is finite everywhere: zero where a norm is zero.
@@ -25,31 +26,60 @@ def central_moment_discrepancy(x: Tensor, y: Tensor, moments: int = CMD_MOMENTS)
     return total
 
 
-def bounded(invariant: Tensor) -> Tensor:
-    """H' (B, M, E) standardised over batch and modalities together, then squashed to (-1, 1).
+def bounded(invariant: Tensor, present: Tensor) -> Tensor:
+    """H' (B, M, E) standardised over batch and present modalities, then squashed to (-1, 1).
 
     The moments of unbounded features grow without limit, and the cheapest way to shrink them is to
     shut an encoder; here scale is no way out, and every moment is at most 2.
     """
-    centred = invariant - invariant.mean(dim=(0, 1))
-    deviation = centred.pow(2).mean(dim=(0, 1)).add(1e-6).sqrt()
+    seen = invariant[present]
+    centred = invariant - seen.mean(dim=0)
+    deviation = (seen - seen.mean(dim=0)).pow(2).mean(dim=0).add(1e-6).sqrt()
     return torch.tanh(centred / deviation)
 
 
-def invariance_discrepancy(invariant: Tensor) -> Tensor:
-    """Mean CMD over the three pairs of modalities of H' (B, M, E)."""
-    pairs = [
-        central_moment_discrepancy(invariant[:, i], invariant[:, j])
-        for i, j in combinations(range(invariant.shape[1]), 2)
-    ]
+def invariance_discrepancy(invariant: Tensor, present: Tensor) -> Tensor:
+    """Mean CMD over the three pairs of modalities of H' (B, M, E), where both are present (B, M).
+
+    A pair that fewer than two utterances show counts as zero.
+    """
+    pairs = []
+    for i, j in combinations(range(invariant.shape[1]), 2):
+        rows = present[:, i] & present[:, j]
+        if int(rows.sum()) < 2:
+            pairs.append(invariant.new_zeros(()))
+        else:
+            pairs.append(central_moment_discrepancy(invariant[rows, i], invariant[rows, j]))
     return torch.stack(pairs).mean()
 
 
-def imagination_target(full: Tensor, missing: Tensor, keep: Tensor) -> Tensor:
+def imagination_target(full: Tensor, absent: Tensor, keep: Tensor) -> Tensor:
     """What imagination should give (B, M, E): the teacher's encoding of the complement input.
 
-    full: teacher embeddings (B, M, E) of the whole utterance; missing: its missing embeddings
+    full: teacher embeddings (B, M, E) of the whole utterance; absent: its missing embeddings
     (M, E); keep: (B, M) bool, what the student was given. Where the student lacks a modality the
     target is its true embedding, elsewhere that of an absent one.
     """
-    return torch.where(keep[..., None], missing, full)
+    return torch.where(keep[..., None], absent, full)
+
+
+def missing_error(imagined: Tensor, full: Tensor, missing: Tensor) -> Tensor:
+    """MSE of imagined against true embeddings (B, M, E) over what is missing (B, M), else zero."""
+    squares = (imagined - full).pow(2).mean(dim=2)
+    return (squares * missing).sum() / missing.sum().clamp_min(1)
+
+
+def evidence_error(
+    evidence: Tensor, labels: Tensor, present: Tensor, weight: Tensor | None
+) -> Tensor:
+    """Cross-entropy of what each present modality alone says: (B, M, C), (B,), (B, M) -> scalar.
+
+    weight: (C,) of the classes.
+    """
+    rows, modalities = present.nonzero(as_tuple=True)
+    return F.cross_entropy(evidence[rows, modalities], labels[rows], weight)
+
+
+def distillation_error(logits: Tensor, teacher: Tensor) -> Tensor:
+    """Cross-entropy of logits (B, C) against the probabilities of the teacher's logits (B, C)."""
+    return F.cross_entropy(logits, teacher.softmax(dim=1))

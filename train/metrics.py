@@ -22,6 +22,8 @@ class Metrics:
     """Macro F1 over the classes that occur or are answered."""
     ece: float
     """Expected calibration error of the winning class, 15 equal bins."""
+    confidence: float
+    """Mean probability of the winning class; above `wa` a model is over-confident."""
     confusion: list[list[int]]
     """Counts, rows true and columns answered."""
 
@@ -30,6 +32,7 @@ def measure(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> Metric
     """The metrics of logits (N, C) against labels (N,)."""
     classes = logits.shape[1]
     answers = logits.argmax(axis=1)
+    confidence = softmax(logits).max(axis=1)
     confusion = np.zeros((classes, classes), dtype=np.int64)
     np.add.at(confusion, (labels, answers), 1)
     hits = confusion.diagonal()
@@ -40,14 +43,21 @@ def measure(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> Metric
         wa=float(hits.sum() / confusion.sum()),
         ua=float((hits[seen] / true[seen]).mean()),
         f1=float((2 * hits[either] / (true + answered)[either]).mean()),
-        ece=_expected_calibration_error(logits, answers == labels),
+        ece=_expected_calibration_error(confidence, answers == labels),
+        confidence=float(confidence.mean()),
         confusion=confusion.tolist(),
     )
 
 
-def _expected_calibration_error(logits: NDArray[np.floating], right: NDArray[np.bool_]) -> float:
+def softmax(logits: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Probabilities (N, C) of logits (N, C)."""
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    confidence = (shifted / shifted.sum(axis=1, keepdims=True)).max(axis=1)
+    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
+
+
+def _expected_calibration_error(
+    confidence: NDArray[np.floating], right: NDArray[np.bool_]
+) -> float:
     bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
     gap = np.bincount(bins, weights=right - confidence, minlength=ECE_BINS)
     return float(np.abs(gap).sum() / len(right))

@@ -1,4 +1,4 @@
-"""IF-MMIN and the stage-1 network it starts from, on padded batches of raw features."""
+"""What all networks share: encoders, invariant encoder, evidence, the meaning of missing."""
 
 from __future__ import annotations
 
@@ -7,18 +7,25 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ifmmin.runtime.modality import MODALITIES, Modality
+from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality
 from ifmmin.train.batch import Batch
 from ifmmin.train.config import ModelConfig
 from ifmmin.train.encoders import Encoder, build_encoders
-from ifmmin.train.imagination import Imagination
-from ifmmin.train.layers import MLP, initialise
+from ifmmin.train.frames import Normaliser, transform
+from ifmmin.train.layers import ACTIVATION, MLP
+from ifmmin.train.statistics import StatisticsEncoder, time_mask
 
 FUSION_ORDER: tuple[Modality, ...] = (Modality.A, Modality.T, Modality.V)
 """Order of the modalities inside h and H', the reference's; weights of its checkpoints need it."""
+_BITS = torch.tensor([2**i for i in range(len(MODALITIES))])
+_PATTERN_OF_BITS = torch.zeros(2 ** len(MODALITIES), dtype=torch.int64)
+for _index, _pattern in enumerate(ALL_PATTERNS):
+    _PATTERN_OF_BITS[sum(2**i for i, m in enumerate(MODALITIES) if m in _pattern)] = _index
 
-_TO_FUSION = [MODALITIES.index(m) for m in FUSION_ORDER]
-_FROM_FUSION = [FUSION_ORDER.index(m) for m in MODALITIES]
+
+def pattern_index(present: Tensor) -> Tensor:
+    """(B, M) bool, something present everywhere -> (B,) positions in ALL_PATTERNS."""
+    return _PATTERN_OF_BITS[(present * _BITS).sum(dim=1)]
 
 
 class Output(NamedTuple):
@@ -26,41 +33,44 @@ class Output(NamedTuple):
 
     logits: Tensor
     """(B, C)"""
-    invariant: Tensor
-    """H' = S(h): (B, M, E), canonical order."""
-    imagined: Tensor | None
+    invariant: Tensor | None = None
+    """H' = S(h): (B, M, E), canonical order; None without an invariant encoder."""
+    imagined: Tensor | None = None
     """Embeddings imagined for the missing modalities: (B, M, E); None without imagination."""
-
-
-class Normaliser(nn.Module):
-    """Standardises raw features of one modality: (x - mean) / std, statistics (D,)."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("std", torch.ones(dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., D) -> (..., D)."""
-        return (x - self.mean) / self.std
+    evidence: Tensor | None = None
+    """What each modality alone says: logits (B, M, C), also of absent ones; None without."""
 
 
 class EmotionNetwork(nn.Module):
-    """Encoders, invariant encoder S and dropout; subclasses add the way to the logits."""
+    """Encoders, invariant encoder S and evidence; subclasses add the way to the logits.
+
+    `reference_batches` makes padding and missing modalities what they are in the reference: zeros
+    of the batch's own length that run through the encoders. It is a way of training and measuring,
+    not part of a checkpoint: what is deployed sees one utterance and a constant.
+    """
+
+    temperatures: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.reference_batches = False
         architecture = config.architecture
         self.normalisers = nn.ModuleDict(
             {m.value: Normaliser(config.features[m].dim) for m in MODALITIES}
         )
         self.encoders = nn.ModuleDict({m.value: e for m, e in build_encoders(config).items()})
-        widths = [architecture.embedding] * (architecture.invariant_layers + 1)
-        self.invariant = MLP(widths, nn.LeakyReLU, end_active=True)
+        if architecture.invariant:
+            self.invariant = MLP(
+                [architecture.embedding] * (architecture.invariant_layers + 1),
+                ACTIVATION[architecture.invariant_activation],
+                end_active=architecture.invariant_end_active,
+            )
+        if architecture.evidence:
+            self.evidence = nn.ModuleDict(
+                {m.value: nn.Linear(architecture.embedding, len(config.labels)) for m in MODALITIES}
+            )
+        self.register_buffer("temperatures", torch.ones(len(ALL_PATTERNS)))
 
     def encoder(self, modality: Modality) -> Encoder:
         """The encoder of a modality."""
@@ -68,103 +78,119 @@ class EmotionNetwork(nn.Module):
         return encoder
 
     def normaliser(self, modality: Modality) -> Normaliser:
-        """The standardisation of a modality."""
+        """The standardisation of a modality's frames."""
         normaliser: Normaliser = self.normalisers[modality.value]  # type: ignore[assignment]
         return normaliser
 
-    def missing_pooled(self, modality: Modality) -> Tensor:
-        """Pooled encoding (1, P) of the all-zero input that stands for a missing modality."""
+    @property
+    def pools_once(self) -> bool:
+        """Whether pooling has no trained weights, so that an utterance is pooled once for all."""
+        return all(isinstance(self.encoder(m), StatisticsEncoder) for m in MODALITIES)
+
+    def missing_pooled(self, modality: Modality, length: int | None = None) -> Tensor:
+        """Pooled encoding (1, P) that stands for a missing modality.
+
+        length: frames of the all-zero input; default the configured one.
+        """
         feature = self.config.features[modality]
-        length = feature.missing_length
-        zeros = self.normaliser(modality).mean.new_zeros(1, length, feature.dim)
-        return self.encoder(modality).pool(zeros, torch.tensor([length], device=zeros.device))
+        return self.encoder(modality).missing(feature.dim, length or feature.missing_length)
 
     def missing_embeddings(self) -> Tensor:
         """The embeddings (M, E) of missing modalities."""
         return torch.cat([self.encoder(m).embed(self.missing_pooled(m)) for m in MODALITIES])
 
+    def absent_embeddings(self, batch: Batch) -> Tensor:
+        """What stands for missing modalities in a batch (M, E): constants, but for the reference
+        the encoding of zeros as long as the batch."""
+        if not self.reference_batches:
+            return self.missing_embeddings()
+        lengths = {m: batch.features[m].shape[1] for m in MODALITIES}
+        return torch.cat(
+            [self.encoder(m).embed(self.missing_pooled(m, lengths[m])) for m in MODALITIES]
+        )
+
     def embeddings(self, batch: Batch) -> Tensor:
         """(B, M, E), canonical order; absent modalities get the constant missing embedding."""
         return torch.stack([self._embedding(batch, m) for m in MODALITIES], dim=1)
 
-    def _embedding(self, batch: Batch, modality: Modality) -> Tensor:
-        encoder = self.encoder(modality)
-        lengths = batch.lengths[modality]
-        rows = lengths.nonzero()[:, 0]
-        if len(rows) == 0:
-            return encoder.embed(self.missing_pooled(modality).expand(len(lengths), -1))
-        x = self.normaliser(modality)(batch.features[modality][rows, : int(lengths.max())])
-        pooled = encoder.pool(x, lengths[rows])
-        if len(rows) < len(lengths):
-            # Only the utterances that have the modality go through the encoder.
-            missing = self.missing_pooled(modality).expand(len(lengths), -1)
-            pooled = missing.index_copy(0, rows, pooled)
-        return encoder.embed(pooled)
+    def pool(self, batch: Batch, modality: Modality, rows: Tensor) -> Tensor:
+        """Pooled encoding (N, P) of the utterances `rows` (N,), which must have the modality."""
+        if batch.pooled is not None:
+            return batch.pooled[modality][rows]
+        lengths = batch.lengths[modality][rows]
+        x = self.frames(batch.features[modality][rows, : int(lengths.max())], modality)
+        return self.encoder(modality).pool(x, lengths)
 
-    def head(self, h: Tensor) -> Output:
-        """From embeddings (B, M, E) in canonical order to the answer."""
+    def frames(self, raw: Tensor, modality: Modality) -> Tensor:
+        """Raw frames (..., D) transformed and standardised."""
+        config = self.config.architecture.transforms.get(modality)
+        standard: Tensor = self.normaliser(modality)(transform(raw, config))
+        return standard
+
+    def pool_or_missing(self, batch: Batch, modality: Modality) -> Tensor:
+        """Pooled encoding (B, P) of all, the constant where the modality is missing."""
+        count = len(batch)
+        rows = batch.lengths[modality].nonzero()[:, 0]
+        if len(rows) == count:
+            return self.pool(batch, modality, rows)
+        # Only the utterances that have the modality go through the encoder.
+        pooled = self.missing_pooled(modality).expand(count, -1)
+        if len(rows):
+            pooled = pooled.index_copy(0, rows, self.pool(batch, modality, rows))
+        return pooled
+
+    def _embedding(self, batch: Batch, modality: Modality) -> Tensor:
+        if self.reference_batches:
+            pooled = self._reference_pooled(batch, modality)
+        else:
+            pooled = self.pool_or_missing(batch, modality)
+        return self.encoder(modality).embed(pooled)
+
+    def _reference_pooled(self, batch: Batch, modality: Modality) -> Tensor:
+        x = self.frames(batch.features[modality], modality)
+        frames = x.shape[1]
+        inside = time_mask(batch.lengths[modality], frames)[..., None]
+        every = torch.full_like(batch.lengths[modality], frames)
+        return self.encoder(modality).pool(x.masked_fill(~inside, 0.0), every)
+
+    def head(self, h: Tensor, present: Tensor) -> Output:
+        """From embeddings (B, M, E), canonical order, to logits; present: (B, M) bool."""
         raise RuntimeError(f"{type(self).__name__} has no head")
 
     def forward(self, batch: Batch) -> Output:
-        """The answer to a batch of raw features."""
-        return self.head(self.embeddings(batch))
+        """The answer to a batch of raw features, before calibration."""
+        return self.head(self.embeddings(batch), batch.present)
+
+    def answer(self, batch: Batch) -> Tensor:
+        """Calibrated logits (B, C): what a deployed graph says."""
+        return self.calibrated(self(batch).logits, batch.present)
+
+    def calibrated(self, logits: Tensor, present: Tensor) -> Tensor:
+        """Logits (B, C) over the temperature of each utterance's pattern; present: (B, M) bool."""
+        return logits / self.temperatures[pattern_index(present)][:, None]
+
+    def weigh_evidence(self, h: Tensor) -> Tensor | None:
+        """What each embedding (B, M, E) alone says: (B, M, C); None without evidence."""
+        if not self.config.architecture.evidence:
+            return None
+        dropped = nn.functional.dropout(
+            h, self.config.architecture.evidence_dropout, training=self.training
+        )
+        return torch.stack(
+            [self.evidence[m.value](dropped[:, i]) for i, m in enumerate(MODALITIES)], dim=1
+        )
 
     def parts(self) -> dict[str, nn.Module]:
         """The sub-networks whose gradients are clipped apart, as the reference does."""
         parts = {name: module for name, module in self.named_children() if name != "encoders"}
-        del parts["normalisers"]
-        return parts | {f"encoder_{name}": module for name, module in self.encoders.items()}
+        parts |= {f"encoder_{name}": module for name, module in self.encoders.items()}
+        return {name: part for name, part in parts.items() if any(True for _ in part.parameters())}
 
     def set_dropout(self, probability: float) -> None:
-        """Set the dropout of the classifier."""
-        classifier: MLP = self.get_submodule("classifier")  # type: ignore[assignment]
-        classifier.dropout.p = probability
-
-
-class FusionNetwork(EmotionNetwork):
-    """Stage 1: a classifier on [h; H'], all modalities meant to be present."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config)
-        architecture = config.architecture
-        sizes = (6 * architecture.embedding, *architecture.classifier_sizes, len(config.labels))
-        self.classifier = MLP(sizes, nn.ReLU)
-        initialise(self)
-
-    def head(self, h: Tensor) -> Output:
-        """Logits of [h; H'] in fusion order."""
-        invariant = self.invariant(h)
-        joined = torch.cat([_fusion_flat(h), _fusion_flat(invariant)], dim=1)
-        return Output(self.classifier(joined), invariant, None)
-
-
-class ImaginationNetwork(EmotionNetwork):
-    """IF-MMIN, stage 2: a classifier on the latents of the imagination module."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config)
-        architecture = config.architecture
-        self.imagination = Imagination(architecture)
-        latent = architecture.blocks * architecture.block_sizes[-1]
-        sizes = (latent, *architecture.classifier_sizes, len(config.labels))
-        self.classifier = MLP(sizes, nn.ReLU)
-        initialise(self)
-
-    def head(self, h: Tensor) -> Output:
-        """Logits of the latents, and the imagined embeddings."""
-        invariant = self.invariant(h)
-        latents, imagined = self.imagination(_fusion_flat(h), _fusion_flat(invariant))
-        imagined = imagined.unflatten(1, (3, -1))[:, _FROM_FUSION]
-        return Output(self.classifier(latents), invariant, imagined)
-
-
-def _fusion_flat(h: Tensor) -> Tensor:
-    """(B, M, E) in canonical order -> (B, 3E) in fusion order."""
-    return h[:, _TO_FUSION].flatten(1)
-
-
-def build_network(config: ModelConfig) -> EmotionNetwork:
-    """The network that `config.architecture.model` names, freshly initialised."""
-    if config.architecture.model == "fusion":
-        return FusionNetwork(config)
-    return ImaginationNetwork(config)
+        """Set the dropout of the classifier, and of S where the configuration says so."""
+        names = ["classifier"]
+        if self.config.architecture.invariant and self.config.architecture.invariant_dropout:
+            names.append("invariant")
+        for name in names:
+            stack: MLP = self.get_submodule(name)  # type: ignore[assignment]
+            stack.dropout.p = probability

@@ -11,85 +11,13 @@ import msgspec
 import yaml
 
 from ifmmin.runtime.errors import RecipeError
-from ifmmin.train.config import Architecture
+from ifmmin.train.checks import one_of, require_at_least
+from ifmmin.train.config import MODELS, Architecture
 from ifmmin.train.corpora import Layout
+from ifmmin.train.schedule import Stage1, Stage2
 
 SELECT_BY = ("ua", "wa", "f1")
-PATTERN_SETS = ("incomplete", "all")
-
-
-class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How one stage is optimised, with Adam."""
-
-    epochs: int
-    """Epochs at the constant learning rate."""
-    decay_epochs: int
-    """Epochs after them, in which the learning rate falls linearly towards zero."""
-    steps_per_epoch: int | None = None
-    """Updates between two validations; none: one pass over the training part."""
-    batch_size: int
-    """Utterances per update."""
-    learning_rate: float
-    beta1: float = 0.9
-    """Adam's first moment decay."""
-    weight_decay: float = 0.0
-    """Decoupled weight decay (AdamW) on every parameter."""
-    dropout: float
-    """Probability in the classifier."""
-    clip: float
-    """Largest gradient norm of each sub-network."""
-
-    def __post_init__(self) -> None:
-        if self.epochs + self.decay_epochs < 1 or min(self.epochs, self.decay_epochs) < 0:
-            raise RecipeError("epochs and decay_epochs must be at least 0 and together at least 1")
-        if self.batch_size < 2:
-            raise RecipeError(f"batch_size must be at least 2, got {self.batch_size}")
-        if self.steps_per_epoch is not None and self.steps_per_epoch < 1:
-            raise RecipeError(f"steps_per_epoch must be at least 1, got {self.steps_per_epoch}")
-        for name, least in (("learning_rate", 0.0), ("clip", 0.0)):
-            if getattr(self, name) <= least:
-                raise RecipeError(f"{name} must be above {least}, got {getattr(self, name)}")
-        for name in ("dropout", "beta1"):
-            if not 0 <= getattr(self, name) < 1:
-                raise RecipeError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-
-    @property
-    def total_epochs(self) -> int:
-        """All epochs of the stage."""
-        return self.epochs + self.decay_epochs
-
-    def rate_at(self, epoch: int) -> float:
-        """Learning rate of an epoch, counted from 1, as the reference decays it."""
-        past = max(0, epoch - self.epochs)
-        return self.learning_rate * (1.0 - past / (self.decay_epochs + 1))
-
-
-class Stage1(Schedule, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Full modality: cross-entropy + cmd * CMD of the invariant features."""
-
-    cmd: float = 1.0
-    """Weight of the CMD term."""
-    cmd_bounded: bool = False
-    """CMD of the standardised and squashed features instead of the raw ones, which on small corpora
-    shut the text encoder (docs/method.md)."""
-
-
-class Stage2(Schedule, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Missing modality: cross-entropy + imagination * MSE + invariance * MSE."""
-
-    imagination: float = 1.0
-    """Weight of MSE(imagined, teacher embeddings of what is missing)."""
-    invariance: float = 100.0
-    """Weight of MSE(H' of the student, H' of the teacher on the whole utterance)."""
-    patterns: str = "incomplete"
-    """Patterns drawn uniformly in training: the six `incomplete` ones or `all` seven."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.patterns not in PATTERN_SETS:
-            raise RecipeError(
-                f"patterns must be one of {', '.join(PATTERN_SETS)}; got {self.patterns!r}"
-            )
+_LINEAR_STATISTICS = {m: {"functionals": ["mean", "std"]} for m in ("a", "v", "t")}
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -101,15 +29,29 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     network: Architecture
     stage1: Stage1
     stage2: Stage2 | None = None
-    """Absent for the model `fusion`."""
+    """Absent for the models `fusion` and `linear`."""
     select: str = "ua"
     """Validation figure that picks the epoch: ua, wa or f1."""
+    reference_batches: bool = False
+    """Train and measure as the reference does: zero padding and zeroed modalities run through the
+    encoders, so that an answer depends on its batch. The checkpoint's graphs do not."""
+    length_buckets: int = 8
+    """Batches are drawn from shuffled groups of this many batches sorted by length; 1: no sorting,
+    as the reference."""
 
     def __post_init__(self) -> None:
-        if self.select not in SELECT_BY:
-            raise RecipeError(f"select must be one of {', '.join(SELECT_BY)}; got {self.select!r}")
-        if self.network.model != "fusion" and self.stage2 is None:
+        one_of("select", self.select, SELECT_BY)
+        require_at_least(self, 1, "length_buckets")
+        if (self.network.imagines or self.network.model == "augmented") and self.stage2 is None:
             raise RecipeError(f"model {self.network.model} wants a stage2; the recipe has none")
+        if self.reference_batches and self.network.statistics is not None:
+            raise RecipeError("reference_batches wants sequence encoders, not network.statistics")
+        if not self.network.evidence:
+            for number, stage in ((1, self.stage1), (2, self.stage2)):
+                if stage is not None and stage.evidence:
+                    raise RecipeError(
+                        f"stage{number}.evidence is {stage.evidence} but network.evidence is off"
+                    )
 
 
 def recipe_names() -> list[str]:
@@ -118,11 +60,45 @@ def recipe_names() -> list[str]:
     return sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def load_recipe(name_or_file: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a shipped recipe or a YAML file; `overrides` are `stage1.epochs=3` and the like.
+def load_recipe(
+    name_or_file: str,
+    overrides: Sequence[str] = (),
+    *,
+    model: str | None = None,
+    corpus: str | None = None,
+) -> Recipe:
+    """Read a shipped recipe or a YAML file.
 
+    model: train this one, with what the recipe's `models` section says of it; corpus: take the
+    corpus section of this recipe instead; overrides: `stage1.epochs=3` and the like, applied last.
     Raises RecipeError saying which field is wrong.
     """
+    content = _read(name_or_file)
+    if corpus is not None:
+        content["corpus"] = _read(corpus).get("corpus")
+    by_model = content.pop("models", None) or {}
+    for name in by_model:
+        one_of(f"recipe {name_or_file}: models", name, MODELS)
+    network = content.setdefault("network", {})
+    if model is not None:
+        one_of("model", model, MODELS)
+        network["model"] = model
+    chosen = network.get("model", "if-mmin")
+    _merge(content, by_model.get(chosen) or {})
+    if chosen == "linear":
+        # The specialist is the same whatever the recipe: nothing of its network applies.
+        content["network"] = {"model": "linear", "statistics": _LINEAR_STATISTICS}
+        content["stage1"]["evidence"] = 0.0
+        content.pop("stage2", None)
+    for override in overrides:
+        _override(content, override)
+    try:
+        return msgspec.convert(content, Recipe)
+    except (msgspec.ValidationError, RecipeError) as error:
+        raise RecipeError(f"recipe {name_or_file}: {error}") from error
+
+
+def _read(name_or_file: str) -> dict[str, Any]:
     if name_or_file in recipe_names():
         text = (files("ifmmin.train") / "recipes" / f"{name_or_file}.yaml").read_text("utf-8")
     elif Path(name_or_file).is_file():
@@ -135,12 +111,17 @@ def load_recipe(name_or_file: str, overrides: Sequence[str] = ()) -> Recipe:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise RecipeError(f"{name_or_file} is not YAML: {error}") from error
-    for override in overrides:
-        _override(content, override)
-    try:
-        return msgspec.convert(content, Recipe)
-    except msgspec.ValidationError as error:
-        raise RecipeError(f"recipe {name_or_file}: {error}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("stage1"), dict):
+        raise RecipeError(f"{name_or_file} is not a recipe: it has no section stage1")
+    return content
+
+
+def _merge(content: dict[str, Any], changes: dict[str, Any]) -> None:
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(content.get(key), dict):
+            _merge(content[key], value)
+        else:
+            content[key] = value
 
 
 def _override(content: Any, override: str) -> None:

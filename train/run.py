@@ -1,9 +1,8 @@
-"""A training run on disk: model.safetensors, recipe.yaml, metrics.json, history.csv."""
+"""A training run on disk: checkpoint, resolved recipe, metrics, history, predictions, plots."""
 
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -12,46 +11,46 @@ import msgspec
 
 from ifmmin.runtime.atomic import atomic_directory, require_writable
 from ifmmin.runtime.errors import OutputError
-from ifmmin.runtime.modality import Pattern
 from ifmmin.train.checkpoint import save_checkpoint
 from ifmmin.train.corpus import Corpus
-from ifmmin.train.evaluate import evaluate
-from ifmmin.train.metrics import Metrics
+from ifmmin.train.evaluate import write_predictions
+from ifmmin.train.health import warn
+from ifmmin.train.measure import Report, report
+from ifmmin.train.optimise import HistoryRow
 from ifmmin.train.recipe import Recipe, dump_recipe
-from ifmmin.train.stages import HistoryRow, Trained, train
+from ifmmin.train.stages import Trained, train
 
 CHECKPOINT_NAME = "model.safetensors"
 RECIPE_NAME = "recipe.yaml"
 METRICS_NAME = "metrics.json"
 HISTORY_NAME = "history.csv"
+PREDICTIONS_NAME = "predictions.csv"
 
 
 def fit(
     recipe: Recipe, corpus: Corpus, *, fold: int, seed: int, out: Path, overwrite: bool = False
-) -> dict[Pattern, Metrics]:
-    """Train, measure on the test part once, and write the run; returns the test metrics.
+) -> Report:
+    """Train, calibrate, measure on the test part once, and write the run.
 
     Raises OutputError before training when `out` is in use and `overwrite` does not allow it.
     """
     check_free(out, overwrite=overwrite)
     trained = train(recipe, corpus, seed=seed)
-    test = evaluate(trained.network, corpus.parts["test"])
-    metrics: dict[str, Any] = {
-        "test": _by_pattern(test),
-        "validation": _by_pattern(evaluate(trained.network, corpus.parts["validation"])),
-    }
-    if corpus.possible:
-        metrics["possible"] = {str(p): value for p, value in corpus.possible.items()}
+    found = report(trained.network, corpus)
+    warn(found.metrics["health"])
     training = {
         "recipe": msgspec.to_builtins(recipe),
         "corpus": corpus.name,
         "fold": fold,
         "seed": seed,
-        "metrics": metrics,
+        "metrics": found.metrics,
     }
     with atomic_directory(out) as part:
         write_run(part, trained, recipe, training)
-    return test
+        write_predictions(
+            part / PREDICTIONS_NAME, found.scores, corpus.parts["test"], corpus.labels
+        )
+    return found
 
 
 def check_free(out: Path, *, overwrite: bool) -> None:
@@ -73,10 +72,6 @@ def write_run(folder: Path, trained: Trained, recipe: Recipe, training: dict[str
     text = json.dumps(training["metrics"], indent=2) + "\n"
     (folder / METRICS_NAME).write_text(text, encoding="utf-8")
     _write_history(folder / HISTORY_NAME, trained.history)
-
-
-def _by_pattern(metrics: dict[Pattern, Metrics]) -> dict[str, Any]:
-    return {str(pattern): dataclasses.asdict(value) for pattern, value in metrics.items()}
 
 
 def _write_history(path: Path, history: list[HistoryRow]) -> None:

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import copy
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-import msgspec
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from numpy.typing import NDArray
 
-from ifmmin.runtime.console import progress
-from ifmmin.runtime.errors import RecipeError
-from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS
-from ifmmin.train.batch import Batch, collate, pattern_mask
+from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, MODALITIES, Modality
 from ifmmin.train.config import ModelConfig
-from ifmmin.train.corpus import Corpus, Utterance
-from ifmmin.train.evaluate import evaluate, mean_over_incomplete
-from ifmmin.train.losses import bounded, imagination_target, invariance_discrepancy
-from ifmmin.train.network import EmotionNetwork, FusionNetwork, ImaginationNetwork
-from ifmmin.train.recipe import Recipe, Schedule, Stage1, Stage2
+from ifmmin.train.corpus import Corpus, Utterance, column_statistics
+from ifmmin.train.feed import Feed
+from ifmmin.train.frames import frame_statistics
+from ifmmin.train.linear import LinearNetwork, fit_linear
+from ifmmin.train.models import FusionNetwork, ImaginationNetwork
+from ifmmin.train.network import EmotionNetwork
+from ifmmin.train.objectives import Objective, TaughtObjective
+from ifmmin.train.optimise import HistoryRow, Validation, run_stage
+from ifmmin.train.recipe import Recipe
+from ifmmin.train.schedule import Schedule
+from ifmmin.train.statistics import StatisticsEncoder
+from ifmmin.train.teacher import Teacher
 
-Losses = Callable[[Batch], dict[str, Tensor]]
-"""The weighted terms of a stage's loss on a batch."""
-HistoryRow = dict[str, float | int]
-
-_FULL = ALL_PATTERNS[-1]
+_FULL = ALL_PATTERNS[-1:]
+_Network = TypeVar("_Network", bound=EmotionNetwork)
 
 
 @dataclass(frozen=True)
@@ -37,187 +35,117 @@ class Trained:
 
     network: EmotionNetwork
     history: list[HistoryRow]
-    """A row per epoch: stage, epoch, learning rate, mean of every loss term, validation figure."""
+    """A row per epoch: stage, epoch, learning rate, mean of every loss term, validation figure,
+    share of active embedding units per modality."""
 
 
 def train(recipe: Recipe, corpus: Corpus, *, seed: int) -> Trained:
     """Train the recipe's network on a corpus. The same seed and thread count give the same bits."""
     torch.manual_seed(seed)
-    draws = np.random.default_rng(seed)
-    config = ModelConfig(
-        labels=corpus.labels, features=corpus.features, architecture=recipe.network
-    )
-    teacher = FusionNetwork(_with_model(config, "fusion"))
-    set_statistics(teacher, corpus)
-    history = _run_stage(1, teacher, recipe.stage1, corpus, _Full(teacher, recipe), draws)
-    if recipe.stage2 is None or config.architecture.model == "fusion":
-        return Trained(teacher.eval(), history)
-    student = ImaginationNetwork(config)
-    for part in ("normalisers", "encoders", "invariant"):
-        student.get_submodule(part).load_state_dict(teacher.get_submodule(part).state_dict())
-    missing = _Missing(student, teacher, recipe, recipe.stage2, draws)
-    history += _run_stage(2, student, recipe.stage2, corpus, missing, draws)
-    return Trained(student.eval(), history)
+    session = _Session(recipe, corpus, np.random.default_rng(seed))
+    model = recipe.network.model
+    if model == "linear":
+        return session.linear()
+    if model == "augmented":
+        return session.augmented()
+    if model == "fusion":
+        return session.fusion("fusion")
+    return session.imagining()
 
 
-def _with_model(config: ModelConfig, model: str) -> ModelConfig:
-    architecture = msgspec.structs.replace(config.architecture, model=model)
-    return msgspec.structs.replace(config, architecture=architecture)
+class _Session:
+    """The corpus, the configuration and the draws of one training."""
+
+    def __init__(self, recipe: Recipe, corpus: Corpus, draws: np.random.Generator) -> None:
+        self._recipe = recipe
+        self._corpus = corpus
+        self._draws = draws
+        self._config = ModelConfig(
+            labels=corpus.labels, features=corpus.features, architecture=recipe.network
+        )
+
+    def linear(self) -> Trained:
+        network = LinearNetwork(self._config)
+        set_statistics(network, self._corpus)
+        fit_linear(network, self._corpus.parts["train"])
+        return Trained(network.eval(), [])
+
+    def fusion(self, model: str) -> Trained:
+        network = self._prepare(FusionNetwork(self._config.with_model(model)))
+        feed = Feed(network, self._corpus.parts["train"])
+        objective = Objective(network, self._recipe.stage1, feed, self._draws)
+        return Trained(network, self._run(1, objective, feed))
+
+    def augmented(self) -> Trained:
+        assert self._recipe.stage2 is not None
+        network = self._prepare(FusionNetwork(self._config))
+        feed = Feed(network, self._corpus.parts["train"])
+        objective = Objective(network, self._recipe.stage2, feed, self._draws)
+        return Trained(network, self._run(2, objective, feed))
+
+    def imagining(self) -> Trained:
+        assert self._recipe.stage2 is not None
+        # MMIN's teacher fuses without invariant features, as the baseline `augmented` does.
+        first = self.fusion("fusion" if self._config.architecture.invariant else "augmented")
+        teacher = first.network
+        assert isinstance(teacher, FusionNetwork)
+        student = self._prepare(ImaginationNetwork(self._config))
+        for part in ("encoders", "invariant", "evidence"):
+            if hasattr(teacher, part):
+                student.get_submodule(part).load_state_dict(teacher.get_submodule(part).state_dict())
+        feed = Feed(student, self._corpus.parts["train"])
+        objective = TaughtObjective(
+            student, self._recipe.stage2, feed, self._draws, Teacher(teacher, feed)
+        )
+        return Trained(student, first.history + self._run(2, objective, feed))
+
+    def _prepare(self, network: _Network) -> _Network:
+        set_statistics(network, self._corpus)
+        network.reference_batches = self._recipe.reference_batches
+        return network
+
+    def _run(self, number: int, objective: Objective, feed: Feed) -> list[HistoryRow]:
+        stage: Schedule = objective.stage
+        patterns = _FULL if stage.patterns == "full" else INCOMPLETE_PATTERNS
+        held_out = Feed(objective.network, self._corpus.parts["validation"])
+        history = run_stage(
+            number,
+            objective,
+            feed,
+            Validation(held_out, patterns, self._recipe.select),
+            buckets=self._recipe.length_buckets,
+            draws=self._draws,
+        )
+        objective.network.eval()
+        return history
 
 
 def set_statistics(network: EmotionNetwork, corpus: Corpus) -> None:
-    """Give the network the corpus's standardisation."""
-    for modality, statistics in corpus.statistics.items():
-        normaliser = network.normaliser(modality)
-        normaliser.mean.copy_(torch.from_numpy(statistics.mean))
-        normaliser.std.copy_(torch.from_numpy(statistics.std))
+    """Give the network the standardisation of frames, and of statistics where it pools those.
 
-
-class _Full:
-    """Stage 1: everything present, invariance by CMD."""
-
-    def __init__(self, network: FusionNetwork, recipe: Recipe) -> None:
-        self._network = network
-        self._stage: Stage1 = recipe.stage1
-        self._figure = recipe.select
-
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        output = self._network(batch)
-        terms = {"cross_entropy": F.cross_entropy(output.logits, batch.labels)}
-        if self._stage.cmd:
-            invariant = bounded(output.invariant) if self._stage.cmd_bounded else output.invariant
-            terms["cmd"] = self._stage.cmd * invariance_discrepancy(invariant)
-        return terms
-
-    def validate(self, utterances: Sequence[Utterance]) -> float:
-        metrics = evaluate(self._network, utterances, [_FULL])
-        return float(getattr(metrics[_FULL], self._figure))
-
-
-class _Missing:
-    """Stage 2: a pattern is drawn for every utterance; the teacher sees all of it."""
-
-    def __init__(
-        self,
-        network: ImaginationNetwork,
-        teacher: FusionNetwork,
-        recipe: Recipe,
-        stage: Stage2,
-        draws: np.random.Generator,
-    ) -> None:
-        self._network = network
-        self._teacher = teacher.eval().requires_grad_(False)
-        self._stage = stage
-        self._figure = recipe.select
-        self._patterns = pattern_mask(
-            ALL_PATTERNS if stage.patterns == "all" else INCOMPLETE_PATTERNS
-        )
-        self._draws = draws
-
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        keep = draw_patterns(batch.present, self._patterns, self._draws)
-        output = self._network(batch.masked(keep))
-        assert output.imagined is not None
-        with torch.no_grad():
-            full = self._teacher.embeddings(batch)
-            target = imagination_target(full, self._teacher.missing_embeddings(), keep)
-            invariant = self._teacher.invariant(full)
-        return {
-            "cross_entropy": F.cross_entropy(output.logits, batch.labels),
-            "imagination": self._stage.imagination * F.mse_loss(output.imagined, target),
-            "invariance": self._stage.invariance * F.mse_loss(output.invariant, invariant),
-        }
-
-    def validate(self, utterances: Sequence[Utterance]) -> float:
-        return mean_over_incomplete(evaluate(self._network, utterances), self._figure)
-
-
-def draw_patterns(present: Tensor, patterns: Tensor, draws: np.random.Generator) -> Tensor:
-    """A pattern of `patterns` (P, M) for each utterance, within what is `present` (B, M).
-
-    Where the drawn pattern would leave nothing, the utterance keeps what it has.
+    With sequence encoders, only modalities that the corpus standardises are.
     """
-    keep = patterns[torch.from_numpy(draws.integers(len(patterns), size=len(present)))] & present
-    return torch.where(keep.any(dim=1, keepdim=True), keep, present)
+    train = corpus.parts["train"]
+    for modality in MODALITIES:
+        encoder = network.encoder(modality)
+        if isinstance(encoder, StatisticsEncoder) or modality in corpus.statistics:
+            config = network.config.architecture.transforms.get(modality)
+            network.normaliser(modality).take(frame_statistics(corpus, modality, config))
+        if isinstance(encoder, StatisticsEncoder):
+            encoder.take(column_statistics(_pooled_frames(network, encoder, modality, train)))
 
 
-def _run_stage(
-    number: int,
+def _pooled_frames(
     network: EmotionNetwork,
-    schedule: Schedule,
-    corpus: Corpus,
-    objective: _Full | _Missing,
-    draws: np.random.Generator,
-) -> list[HistoryRow]:
-    """Optimise; leave the network at its best validation epoch."""
-    network.set_dropout(schedule.dropout)
-    optimiser = torch.optim.AdamW(
-        network.parameters(), betas=(schedule.beta1, 0.999), weight_decay=schedule.weight_decay
-    )
-    batches = _batches(corpus.parts["train"], network.config, schedule, draws)
-    history: list[HistoryRow] = []
-    best, best_state = -math.inf, network.state_dict()
-    with progress(f"stage {number}", schedule.total_epochs) as advance:
-        for epoch in range(1, schedule.total_epochs + 1):
-            rate = schedule.rate_at(epoch)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            network.train()
-            terms = _run_epoch(network, schedule, next(batches), objective.losses, optimiser)
-            if not all(math.isfinite(value) for value in terms.values()):
-                raise RecipeError(
-                    f"the loss became {terms} in stage {number}, epoch {epoch}; "
-                    "lower the learning rate or the weight of the term that grew"
-                )
-            figure = objective.validate(corpus.parts["validation"])
-            if figure > best:
-                best, best_state = figure, copy.deepcopy(network.state_dict())
-            history.append(
-                {"stage": number, "epoch": epoch, "rate": rate, **terms, "validation": figure}
-            )
-            loss = sum(terms.values())
-            advance(f"loss {loss:.3f}, validation {figure:.3f}, best {best:.3f}")
-    network.load_state_dict(best_state)
-    return history
-
-
-def _run_epoch(
-    network: EmotionNetwork,
-    schedule: Schedule,
-    batches: Sequence[Sequence[Utterance]],
-    losses: Losses,
-    optimiser: torch.optim.Optimizer,
-) -> dict[str, float]:
-    """One epoch of updates; returns the mean of every loss term."""
-    totals: dict[str, float] = {}
-    for utterances in batches:
-        terms = losses(collate(utterances, network.config))
-        optimiser.zero_grad()
-        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
-        for part in network.parts().values():
-            nn.utils.clip_grad_norm_(part.parameters(), schedule.clip)
-        optimiser.step()
-        for name, value in terms.items():
-            totals[name] = totals.get(name, 0.0) + float(value.detach())
-    return {name: total / len(batches) for name, total in totals.items()}
-
-
-def _batches(
+    encoder: StatisticsEncoder,
+    modality: Modality,
     utterances: Sequence[Utterance],
-    config: ModelConfig,
-    schedule: Schedule,
-    draws: np.random.Generator,
-) -> Iterator[list[list[Utterance]]]:
-    """Endless epochs of shuffled batches; passes over the data run on across epochs of steps."""
-    size = min(schedule.batch_size, len(utterances))
-    per_pass = len(utterances) // size
-
-    def endless() -> Iterator[list[Utterance]]:
-        while True:
-            order = draws.permutation(len(utterances))
-            for start in range(0, per_pass * size, size):
-                yield [utterances[i] for i in order[start : start + size]]
-
-    source = endless()
-    while True:
-        yield [next(source) for _ in range(schedule.steps_per_epoch or per_pass)]
+) -> NDArray[np.float32]:
+    """Statistics (N, P) of the utterances that have a modality, before they are standardised."""
+    pooled = []
+    for utterance in utterances:
+        if modality in utterance.features:
+            raw = torch.from_numpy(utterance.features[modality].astype(np.float32))[None]
+            lengths = torch.tensor([raw.shape[1]])
+            pooled.append(encoder.statistics(network.frames(raw, modality), lengths).numpy())
+    return np.concatenate(pooled)

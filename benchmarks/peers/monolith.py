@@ -34,7 +34,8 @@ class _Whole(nn.Module):
     def forward(self, a: Tensor, v: Tensor, t: Tensor) -> Tensor:
         given = zip(MODALITIES, (a, v, t), strict=True)
         h = torch.stack([self.encoders[m.value](x) for m, x in given], dim=1)
-        return self.network.head(h).logits
+        every = torch.ones(1, len(MODALITIES), dtype=torch.bool)
+        return self.network.head(h, every).logits
 
 
 def _encoder(network: EmotionNetwork, modality: Modality) -> nn.Module:

@@ -16,7 +16,7 @@ from ifmmin.train.corpora import load_corpus
 from ifmmin.train.corpus import Corpus, Utterance
 from ifmmin.train.evaluate import evaluate
 from ifmmin.train.losses import bounded, invariance_discrepancy
-from ifmmin.train.network import FusionNetwork, ImaginationNetwork
+from ifmmin.train.models import FusionNetwork, ImaginationNetwork
 from ifmmin.train.recipe import Recipe, load_recipe
 from ifmmin.train.stages import _Full, _Missing, _run_epoch, draw_patterns, train
 

@@ -8,6 +8,7 @@ TARGETS/FOLD/{trn,val,tst}_int2name.npy   names (N, 1) or (N,), bytes or str
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -23,9 +24,9 @@ from ifmmin.train.corpus import (
     Corpus,
     Statistics,
     Utterance,
-    check_utterance,
     training_statistics,
 )
+from ifmmin.train.problems import require_sound
 
 _FILE_PREFIX = dict(zip(PARTS, ("trn", "val", "tst"), strict=True))
 
@@ -64,10 +65,27 @@ def load_released(
     layout: ReleasedLayout, *, features: Path | None, targets: Path | None, fold: int
 ) -> Corpus:
     """Read one fold. Raises CorpusError naming the file or the utterance at fault."""
+    corpus = read_released(layout, features=features, targets=targets, fold=fold)
+    require_sound(corpus)
+    assert features is not None
+    statistics = {
+        modality: _statistics(layout.files[modality], modality, features, fold, corpus)
+        for modality in MODALITIES
+        if layout.files[modality].standardise != "none"
+    }
+    return replace(corpus, statistics=statistics)
+
+
+def read_released(
+    layout: ReleasedLayout, *, features: Path | None, targets: Path | None, fold: int
+) -> Corpus:
+    """Read one fold as it is, sound or not, without statistics."""
     if features is None or targets is None:
         raise CorpusError(f"corpus {layout.name} is read from files; give --features and --targets")
     if not 1 <= fold <= layout.folds:
         raise CorpusError(f"corpus {layout.name} has folds 1 to {layout.folds}, got fold {fold}")
+    if not (targets / str(fold)).is_dir():
+        raise CorpusError(f"fold {fold} has no directory in {targets}; is --targets right?")
     names_and_labels = {
         part: _read_targets(targets / str(fold), prefix, len(layout.labels))
         for part, prefix in _FILE_PREFIX.items()
@@ -78,22 +96,22 @@ def load_released(
         file = layout.files[modality]
         arrays[modality] = _read_features(features / file.file, wanted)
         described[modality] = _describe(file, modality, arrays[modality])
-    parts = {}
-    for part, (names, labels) in names_and_labels.items():
-        parts[part] = [
-            Utterance(name, {m: arrays[m][name] for m in MODALITIES if name in arrays[m]}, label)
+    parts = {
+        part: [
+            Utterance(name, _features_of(name, arrays), label)
             for name, label in zip(names, labels, strict=True)
         ]
-        for utterance in parts[part]:
-            check_utterance(utterance, described)
-            if not utterance.features:
-                raise CorpusError(f"utterance {utterance.name} is in none of the feature files")
-    statistics = {
-        modality: _statistics(layout.files[modality], modality, features, fold, parts["train"])
-        for modality in MODALITIES
-        if layout.files[modality].standardise != "none"
+        for part, (names, labels) in names_and_labels.items()
     }
-    return Corpus(layout.name, layout.labels, described, parts, statistics)
+    return Corpus(layout.name, layout.labels, described, parts)
+
+
+def _features_of(
+    name: str, arrays: dict[Modality, dict[str, NDArray[np.floating]]]
+) -> dict[Modality, NDArray[np.floating]]:
+    """What there is of an utterance; a dataset without frames is a missing modality."""
+    found = {m: arrays[m][name] for m in MODALITIES if name in arrays[m]}
+    return {m: x for m, x in found.items() if len(x)}
 
 
 def _read_targets(directory: Path, prefix: str, classes: int) -> tuple[list[str], list[int]]:
@@ -101,7 +119,8 @@ def _read_targets(directory: Path, prefix: str, classes: int) -> tuple[list[str]
     names = _load_npy(directory / f"{prefix}_int2name.npy")
     names = names.reshape(len(names), -1)[:, 0]
     decoded = [n.decode() if isinstance(n, bytes) else str(n) for n in names]
-    if labels.ndim == 2 and labels.shape[1] == classes and (labels.sum(axis=1) == 1).all():
+    if labels.ndim == 2 and labels.shape[1] == classes:
+        _require_one_hot(labels, decoded, directory / f"{prefix}_label.npy")
         integers = labels.argmax(axis=1)
     elif labels.ndim == 1 and labels.size and labels.min() >= 0 and labels.max() < classes:
         integers = labels.astype(np.int64)
@@ -117,6 +136,16 @@ def _read_targets(directory: Path, prefix: str, classes: int) -> tuple[list[str]
     return decoded, [int(label) for label in integers]
 
 
+def _require_one_hot(labels: NDArray[np.generic], names: list[str], path: Path) -> None:
+    right = ((labels == 1).sum(axis=1) == 1) & ((labels != 0).sum(axis=1) == 1)
+    if not right.all():
+        row = int(np.argmin(right))
+        name = names[row] if row < len(names) else f"number {row}"
+        raise CorpusError(
+            f"{path}: utterance {name} has label {labels[row].tolist()}, wanted a single 1"
+        )
+
+
 def _load_npy(path: Path) -> NDArray[np.generic]:
     try:
         array: NDArray[np.generic] = np.load(path, allow_pickle=False)
@@ -126,15 +155,22 @@ def _load_npy(path: Path) -> NDArray[np.generic]:
 
 
 def _read_features(path: Path, wanted: set[str]) -> dict[str, NDArray[np.floating]]:
-    """The datasets of the wanted utterances, in the type in which they are stored."""
+    """The datasets of the wanted utterances, each read once, as stored but never wider than
+    float32."""
     try:
         with h5py.File(path, "r") as file:
-            found = {name: np.asarray(file[name]) for name in file if name in wanted}
+            found = {name: _compact(file[name]) for name in sorted(wanted) if name in file}
     except OSError as error:
         raise CorpusError(f"{path} cannot be read ({error}); is --features right?") from error
     if not found:
         raise CorpusError(f"{path} holds none of the fold's utterances; is --targets right?")
     return found
+
+
+def _compact(dataset: h5py.Dataset) -> NDArray[np.floating]:
+    if dataset.dtype == np.float64:
+        return np.asarray(dataset.astype(np.float32)[()])
+    return np.asarray(dataset[()])
 
 
 def _describe(
@@ -154,15 +190,26 @@ def _describe(
 
 
 def _statistics(
-    file: FeatureFile, modality: Modality, root: Path, fold: int, train: list[Utterance]
+    file: FeatureFile, modality: Modality, root: Path, fold: int, corpus: Corpus
 ) -> Statistics:
     if file.standardise == "train":
-        return training_statistics(train, modality)
+        return training_statistics(corpus.parts["train"], modality)
     path = root / file.standardise
     try:
         with h5py.File(path, "r") as content:
             mean, std = (np.asarray(content[f"{fold}/{name}"]) for name in ("mean", "std"))
     except (OSError, KeyError) as error:
         raise CorpusError(f"{path} gives no mean and std for fold {fold} ({error})") from error
-    std = std.astype(np.float64)
-    return Statistics(mean.astype(np.float64), np.where(std > 0, std, 1.0))
+    return read_statistics(mean, std, corpus.features[modality].dim, path)
+
+
+def read_statistics(
+    mean: NDArray[np.generic], std: NDArray[np.generic], dim: int, path: Path
+) -> Statistics:
+    """Statistics from a file, checked; a deviation of 0 becomes 1, as the reference reads it."""
+    if mean.shape != (dim,) or std.shape != (dim,):
+        raise CorpusError(f"{path}: got mean {mean.shape} and std {std.shape}, wanted ({dim},)")
+    mean, std = mean.astype(np.float64), std.astype(np.float64)
+    if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std >= 0).all()):
+        raise CorpusError(f"{path}: mean and std must be finite and std not negative")
+    return Statistics(mean, np.where(std > 0, std, 1.0))
