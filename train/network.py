@@ -7,9 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ifmmin.runtime.errors import CheckpointError
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality
 from ifmmin.train.batch import Batch
 from ifmmin.train.config import ModelConfig
+from ifmmin.train.corpus import Corpus
 from ifmmin.train.encoders import Encoder, build_encoders
 from ifmmin.train.frames import Normaliser, transform
 from ifmmin.train.layers import ACTIVATION, MLP
@@ -152,6 +154,21 @@ class EmotionNetwork(nn.Module):
         inside = time_mask(batch.lengths[modality], frames)[..., None]
         every = torch.full_like(batch.lengths[modality], frames)
         return self.encoder(modality).pool(x.masked_fill(~inside, 0.0), every)
+
+    def require_corpus(self, corpus: Corpus) -> None:
+        """CheckpointError unless a corpus has this network's classes and widths."""
+        if corpus.labels != self.config.labels:
+            raise CheckpointError(
+                f"the checkpoint answers {', '.join(self.config.labels)}, corpus {corpus.name} has "
+                f"{', '.join(corpus.labels)}; they must be the same in the same order"
+            )
+        for modality in MODALITIES:
+            ours, theirs = self.config.features[modality].dim, corpus.features[modality].dim
+            if ours != theirs:
+                raise CheckpointError(
+                    f"the checkpoint takes {ours} features of {modality}, corpus {corpus.name} has "
+                    f"{theirs}; give the features that it was trained on"
+                )
 
     def head(self, h: Tensor, present: Tensor) -> Output:
         """From embeddings (B, M, E), canonical order, to logits; present: (B, M) bool."""

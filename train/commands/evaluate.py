@@ -1,0 +1,62 @@
+"""`ifmmin-train evaluate`: measure a checkpoint under all patterns."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import msgspec
+
+from ifmmin.runtime.errors import CheckpointError, IfmminError
+from ifmmin.train.checkpoint import Header, load_checkpoint
+from ifmmin.train.commands.options import add_roots, add_threads, use_threads
+from ifmmin.train.commands.show import print_metrics
+from ifmmin.train.corpora import load_corpus
+from ifmmin.train.corpus import PARTS
+from ifmmin.train.evaluate import labels_of, measure_scores, score, write_predictions
+from ifmmin.train.recipe import Recipe, load_recipe
+
+NAME, HELP = "evaluate", "measure a checkpoint under all patterns"
+
+
+def add(action: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    action.add_argument("checkpoint", type=Path)
+    action.add_argument(
+        "--recipe", help="whose corpus to measure on; default: the checkpoint's own"
+    )
+    action.add_argument("--fold", type=int, help="default: the checkpoint's own")
+    action.add_argument("--part", choices=PARTS, default="test")
+    action.add_argument(
+        "--predictions", type=Path, help="write every utterance's logits to this CSV"
+    )
+    add_roots(action)
+    add_threads(action)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Do it."""
+    use_threads(options.threads)
+    network, header = load_checkpoint(options.checkpoint)
+    recipe = load_recipe(options.recipe) if options.recipe else _own(header, options.checkpoint)
+    fold = options.fold if options.fold is not None else header.training.get("fold", 1)
+    corpus = load_corpus(
+        recipe.corpus, fold=fold, features=options.features, targets=options.targets
+    )
+    network.require_corpus(corpus)
+    network.reference_batches = recipe.reference_batches
+    utterances = corpus.parts[options.part]
+    scores = score(network, utterances)
+    if options.predictions:
+        write_predictions(options.predictions, scores, utterances, corpus.labels)
+    possible = corpus.possible if options.part == "test" else None
+    print_metrics(measure_scores(scores, labels_of(utterances)), possible)
+
+
+def _own(header: Header, path: Path) -> Recipe:
+    try:
+        return msgspec.convert(header.training["recipe"], Recipe)
+    except (KeyError, msgspec.ValidationError, IfmminError) as error:
+        raise CheckpointError(
+            f"{path} does not say on what it was trained ({error}); give --recipe"
+        ) from error

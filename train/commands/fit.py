@@ -1,0 +1,48 @@
+"""`ifmmin-train fit`: train a network and write a run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ifmmin.runtime.console import say
+from ifmmin.train.commands.options import add_recipe, add_roots, add_threads, use_threads
+from ifmmin.train.commands.show import print_metrics
+from ifmmin.train.config import MODELS
+from ifmmin.train.corpora import load_corpus
+from ifmmin.train.corpus import PARTS
+from ifmmin.train.recipe import load_recipe
+from ifmmin.train.run import CHECKPOINT_NAME, fit
+
+NAME, HELP = "fit", "train a network and write a run"
+
+
+def add(action: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_recipe(action)
+    action.add_argument("--model", choices=MODELS, help="train this model instead")
+    action.add_argument("--fold", type=int, default=1)
+    action.add_argument("--seed", type=int, default=0)
+    action.add_argument("--out", type=Path, required=True, help="directory of the run")
+    action.add_argument("--overwrite", action="store_true", help="replace a run at --out")
+    add_roots(action)
+    add_threads(action)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Do it."""
+    use_threads(options.threads)
+    recipe = load_recipe(
+        options.recipe, options.overrides, model=options.model, corpus=options.corpus
+    )
+    corpus = load_corpus(
+        recipe.corpus, fold=options.fold, features=options.features, targets=options.targets
+    )
+    counts = ", ".join(f"{len(corpus.parts[part])} {part}" for part in PARTS)
+    say(f"corpus {corpus.name}, fold {options.fold}: {counts}")
+    found = fit(
+        recipe, corpus, fold=options.fold, seed=options.seed, out=options.out,
+        overwrite=options.overwrite,
+    )  # fmt: skip
+    print_metrics(found.test, corpus.possible)
+    say(f"wrote {options.out / CHECKPOINT_NAME}")
