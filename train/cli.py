@@ -6,9 +6,9 @@ import sys
 from collections.abc import Sequence
 
 from ifmmin.runtime.command import command, parser
-from ifmmin.train.commands import evaluate, fit
+from ifmmin.train.commands import evaluate, fit, inspect
 
-ACTIONS = (fit, evaluate)
+ACTIONS = (fit, evaluate, inspect)
 
 
 @command

@@ -30,6 +30,7 @@ class Feed:
         self.utterances = utterances
         self.labels = torch.tensor([u.label for u in utterances])
         self._config = network.config
+        self._dtype = network.temperatures.dtype
         self._pooled = _pool(network, utterances) if network.pools_once else None
 
     def __len__(self) -> int:
@@ -38,7 +39,7 @@ class Feed:
     def batch(self, rows: Rows) -> Batch:
         """The utterances at `rows` (B,)."""
         if self._pooled is None:
-            return collate([self.utterances[i] for i in rows], self._config)
+            return collate([self.utterances[i] for i in rows], self._config).to(self._dtype)
         index = torch.from_numpy(rows)
         pooled, lengths = self._pooled.pooled, self._pooled.lengths
         assert pooled is not None
@@ -68,6 +69,7 @@ def _pool(network: EmotionNetwork, utterances: Sequence[Utterance]) -> Batch:
     pieces: list[Batch] = []
     for start in range(0, len(utterances), _POOL_AT_ONCE):
         batch = collate(utterances[start : start + _POOL_AT_ONCE], network.config)
+        batch = batch.to(network.temperatures.dtype)
         with torch.no_grad():
             pooled = {m: network.pool_or_missing(batch, m) for m in MODALITIES}
         pieces.append(Batch({}, batch.lengths, batch.labels, pooled))
@@ -86,20 +88,20 @@ def _pool(network: EmotionNetwork, utterances: Sequence[Utterance]) -> Batch:
 def endless_rows(
     feed: Feed, size: int, buckets: int, draws: np.random.Generator
 ) -> Iterator[Rows]:
-    """Endless passes of shuffled batches; what does not fill a batch waits for another pass.
+    """Endless passes of shuffled batches of `size`, the last of a pass maybe smaller.
 
     Groups of `buckets` batches are sorted by length, so that little is padded; which utterances
     share a group, and the order of a group's batches, is drawn anew every pass.
     """
     size = min(size, len(feed))
-    per_pass = len(feed) // size
     costs = feed.costs() if buckets > 1 and feed.sorts else None
     while True:
-        order = draws.permutation(len(feed))[: per_pass * size]
+        order = draws.permutation(len(feed))
         for start in range(0, len(order), size * buckets):
             group = order[start : start + size * buckets]
-            batches = group.reshape(-1, size)
             if costs is not None:
-                batches = group[np.argsort(costs[group], kind="stable")].reshape(-1, size)
-                batches = batches[draws.permutation(len(batches))]
+                group = group[np.argsort(costs[group], kind="stable")]
+            batches = [group[i : i + size] for i in range(0, len(group), size)]
+            if costs is not None:
+                batches = [batches[i] for i in draws.permutation(len(batches))]
             yield from batches

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from ifmmin.runtime.errors import CorpusError
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality
-from ifmmin.train.batch import Batch, collate
+from ifmmin.train.batch import Batch
 from ifmmin.train.config import ModelConfig
 from ifmmin.train.corpus import Utterance
+from ifmmin.train.feed import Feed
 from ifmmin.train.network import EmotionNetwork, Output, pattern_index
 
-_POOL_AT_ONCE = 64
+_AT_ONCE = 64
 
 
 class LinearNetwork(EmotionNetwork):
@@ -57,10 +58,7 @@ def fit_linear(network: LinearNetwork, utterances: Sequence[Utterance]) -> None:
     """Fit every pattern's regression (L2, C = 1, balanced classes) on those that have all of it."""
     from sklearn.linear_model import LogisticRegression
 
-    batches = [
-        collate(utterances[start : start + _POOL_AT_ONCE], network.config)
-        for start in range(0, len(utterances), _POOL_AT_ONCE)
-    ]
+    batches = list(Feed(network, utterances).in_order(_AT_ONCE))
     with torch.no_grad():
         h = torch.cat([network.embeddings(batch) for batch in batches]).double().numpy()
     present = torch.cat([batch.present for batch in batches]).numpy()

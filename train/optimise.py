@@ -57,7 +57,7 @@ def run_stage(
     network, stage = objective.network, objective.stage
     network.set_dropout(stage.dropout)
     batches = endless_rows(feed, stage.batch_size, buckets, draws)
-    steps = stage.steps_per_epoch or max(1, len(feed) // stage.batch_size)
+    steps = stage.steps_per_epoch or math.ceil(len(feed) / stage.batch_size)
     optimiser = _optimiser(objective)
     averaged = _averaged(network, stage)
     judged: EmotionNetwork = averaged.module if averaged else network

@@ -92,6 +92,8 @@ def load_recipe(
         content.pop("stage2", None)
     for override in overrides:
         _override(content, override)
+    if model is not None and isinstance(content["network"], dict):
+        content["network"]["model"] = model  # --set may have replaced the whole section
     try:
         return msgspec.convert(content, Recipe)
     except (msgspec.ValidationError, RecipeError) as error:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
-
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
 
-from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, MODALITIES
-from ifmmin.train.batch import collate, pattern_mask
+from ifmmin.runtime.modality import INCOMPLETE_PATTERNS, MODALITIES
+from ifmmin.train import optimise
+from ifmmin.train.checkpoint import save_checkpoint
 from ifmmin.train.corpora import load_corpus
-from ifmmin.train.corpus import Corpus, Utterance
-from ifmmin.train.evaluate import evaluate
-from ifmmin.train.losses import bounded, invariance_discrepancy
-from ifmmin.train.models import FusionNetwork, ImaginationNetwork
+from ifmmin.train.corpus import Corpus
+from ifmmin.train.evaluate import evaluate, score
+from ifmmin.train.network import EmotionNetwork
+from ifmmin.train.objectives import Objective
 from ifmmin.train.recipe import Recipe, load_recipe
-from ifmmin.train.stages import _Full, _Missing, _run_epoch, draw_patterns, train
+from ifmmin.train.optimise import Validation
+from ifmmin.train.stages import train
 
 SMALL = (
     "corpus.modalities={a: {dim: 5, frames: [2, 6]}, v: {dim: 6, frames: [2, 6]}, "
@@ -56,17 +57,102 @@ def test_stage_2_starts_from_stage_1() -> None:
         torch.testing.assert_close(student[name], teacher[name], rtol=0, atol=1e-8)
 
 
-def test_the_best_validation_epoch_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    figures, states = iter([0.1, 0.9, 0.2, 0.9, 0.0]), []
+@pytest.mark.parametrize(("keep", "kept_epoch"), [("best", 1), ("last", 4)])
+def test_the_epoch_that_the_recipe_names_is_kept(
+    monkeypatch: pytest.MonkeyPatch, keep: str, kept_epoch: int
+) -> None:
+    figures = iter([0.1, 0.2, 0.3, 0.1, 0.9, 0.2, 0.9, 0.0])
+    states = []
 
-    def validate(objective: _Missing, _: object) -> float:
-        states.append(copy.deepcopy(objective._network.state_dict()))
-        return next(figures)
+    def judge(_: Validation, network: EmotionNetwork) -> dict[str, float]:
+        states.append(copy.deepcopy(network.state_dict()))
+        return {"validation": next(figures)}
 
-    monkeypatch.setattr(_Missing, "validate", validate)
-    kept = train(*_small(), seed=0).network.state_dict()
-    same = [all(torch.equal(kept[name], state[name]) for name in kept) for state in states]
-    assert same == [False, True, False, False, False]
+    monkeypatch.setattr(Validation, "__call__", judge)
+    kept = train(*_small(f"stage2.keep={keep}"), seed=0).network.state_dict()
+    same = [all(torch.equal(kept[name], state[name]) for name in kept) for state in states[3:]]
+    assert same == [index == kept_epoch for index in range(5)]
+
+
+def test_averaged_weights_are_judged_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    more = ["network.model=fusion", "stage1.average=0.9", "stage1.keep=last"]
+    states: list[dict[str, torch.Tensor]] = []
+
+    def judge(_: Validation, network: EmotionNetwork) -> dict[str, float]:
+        states.append(copy.deepcopy(network.state_dict()))
+        return {"validation": 0.0}
+
+    update = optimise.update
+    steps: list[dict[str, torch.Tensor]] = []
+
+    def spy(objective: Objective, *rest: Any) -> None:
+        update(objective, *rest)
+        steps.append(copy.deepcopy(objective.network.state_dict()))
+
+    monkeypatch.setattr(Validation, "__call__", judge)
+    monkeypatch.setattr(optimise, "update", spy)
+    kept = train(*_small(*more), seed=0).network.state_dict()
+    name = "classifier.linears.0.weight"
+    average = steps[0][name].clone()
+    for step in steps[1:]:
+        average = 0.9 * average + 0.1 * step[name]
+    torch.testing.assert_close(kept[name], average)
+    assert torch.equal(states[-1][name], kept[name])
+
+
+@pytest.mark.parametrize("model", ["if-mmin", "mmin", "augmented", "fusion", "linear"])
+def test_every_model_trains_to_the_same_bytes(model: str, tmp_path: Path) -> None:
+    files = []
+    for name in ("one", "two"):
+        recipe = load_recipe("synthetic", _for_model(model), model=model)
+        trained = train(recipe, load_corpus(recipe.corpus, fold=1), seed=1)
+        save_checkpoint(tmp_path / name, trained.network, {})
+        files.append((tmp_path / name).read_bytes())
+    assert files[0] == files[1]
+    for stage in {row["stage"] for row in trained.history}:
+        errors = [row["cross_entropy"] for row in trained.history if row["stage"] == stage]
+        assert errors[-1] < errors[0]
+
+
+def _for_model(model: str) -> list[str]:
+    wanted = {"fusion": ("corpus", "network", "stage1"), "linear": ("corpus",)}.get(model)
+    return [line for line in SMALL if wanted is None or line.startswith(wanted)]
+
+
+@pytest.mark.parametrize("patterns", ["every", "all"])
+def test_statistics_encoders_train_on_every_pattern(patterns: str) -> None:
+    functionals = "{functionals: [mean, std], dropout: 0.1, limit: 4}"
+    statistics = f"{{a: {functionals}, v: {functionals}, t: {functionals}}}"
+    recipe, corpus = _small(
+        f"network.statistics={statistics}",
+        "network.evidence=true",
+        "stage1.evidence=1.0",
+        "stage2.evidence=1.0",
+        f"stage2.patterns={patterns}",
+        "stage2.decay=cosine",
+        "stage2.warm_up=3",
+        "stage2.imagination_of=missing",
+        "stage2.distillation=0.5",
+        "stage2.class_balance=true",
+    )
+    trained = train(recipe, corpus, seed=0)
+    last = trained.history[-1]
+    assert {"evidence", "distillation", "imagination", "invariance"} <= set(last)
+    errors = [row["cross_entropy"] for row in trained.history if row["stage"] == 2]
+    assert errors[-1] < errors[0]
+
+
+def test_reference_batches_train_and_let_padding_in() -> None:
+    recipe, corpus = _small("reference_batches=true", "length_buckets=1")
+    network = train(recipe, corpus, seed=0).network
+    test = corpus.parts["test"][:20]
+    together = score(network, test)[INCOMPLETE_PATTERNS[0]].logits
+    alone = np.concatenate([score(network, [u])[INCOMPLETE_PATTERNS[0]].logits for u in test])
+    assert np.abs(together - alone).max() > 1e-4
+    network.reference_batches = False
+    together = score(network, test)[INCOMPLETE_PATTERNS[0]].logits
+    alone = np.concatenate([score(network, [u])[INCOMPLETE_PATTERNS[0]].logits for u in test])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
 def test_validation_is_the_mean_over_the_incomplete_patterns() -> None:
@@ -75,93 +161,3 @@ def test_validation_is_the_mean_over_the_incomplete_patterns() -> None:
     best = max(row["validation"] for row in trained.history if row["stage"] == 2)
     metrics = evaluate(trained.network, corpus.parts["validation"])
     assert best == pytest.approx(np.mean([metrics[p].ua for p in INCOMPLETE_PATTERNS]))
-
-
-def test_every_sub_network_is_clipped_apart(make_network: Any, make_utterance: Any) -> None:
-    network = make_network()
-    recipe, _ = _small()
-    utterances = [make_utterance(np.random.default_rng(i), {"a": 4, "v": 4, "t": 6}, i % 4)
-                  for i in range(8)]  # fmt: skip
-    before = {name: p.detach().clone() for name, p in network.named_parameters()}
-    # Plain gradient descent with rate 1 moves a part by exactly its clipped gradient.
-    descent = torch.optim.SGD(network.parameters(), lr=1.0)
-    _run_epoch(
-        network,
-        recipe.stage1,
-        [utterances],
-        lambda batch: {"loss": 1e6 * F.cross_entropy(network(batch).logits, batch.labels)},
-        descent,
-    )
-    moved = {name: p.detach() - before[name] for name, p in network.named_parameters()}
-    norms = []
-    for part in network.parts().values():
-        names = [n for n, p in network.named_parameters() if any(p is q for q in part.parameters())]
-        norms.append(float(torch.cat([moved[n].flatten() for n in names]).norm()))
-    assert len(norms) == 6
-    np.testing.assert_allclose(norms, recipe.stage1.clip, rtol=1e-3)
-
-
-def test_stage_2_losses_equal_their_formulas(make_network: Any, make_utterance: Any) -> None:
-    student, teacher = make_network(seed=1).double(), make_network("fusion", seed=2).double()
-    assert isinstance(student, ImaginationNetwork)
-    assert isinstance(teacher, FusionNetwork)
-    recipe, _ = _small()
-    assert recipe.stage2 is not None
-    utterances = [make_utterance(np.random.default_rng(i), {"a": 3 + i, "v": 4, "t": 6}, i % 4)
-                  for i in range(12)]  # fmt: skip
-    batch = collate(utterances, student.config).to(torch.float64)
-    missing = _Missing(student, teacher, recipe, recipe.stage2, np.random.default_rng(7))
-    with torch.no_grad():
-        found = missing.losses(batch)
-        keep = draw_patterns(batch.present, pattern_mask(INCOMPLETE_PATTERNS),
-                             np.random.default_rng(7))  # fmt: skip
-        entropies, imagination, invariance = [], [], []
-        for row, utterance in enumerate(utterances):
-            # Each utterance alone, with only what its pattern leaves, and its complement.
-            left = {m: utterance.features[m] for i, m in enumerate(MODALITIES) if keep[row, i]}
-            rest = {m: x for m, x in utterance.features.items() if m not in left}
-            parts = [
-                collate([Utterance("x", features, utterance.label)], student.config)
-                for features in (left, rest, utterance.features)
-            ]
-            given, complement, whole = (part.to(torch.float64) for part in parts)
-            output = student(given)
-            assert output.imagined is not None
-            entropies.append(F.cross_entropy(output.logits, given.labels))
-            imagination.append(((output.imagined - teacher.embeddings(complement)) ** 2).mean())
-            target = teacher.invariant(teacher.embeddings(whole))
-            invariance.append(((output.invariant - target) ** 2).mean())
-    for name, values, weight in (
-        ("cross_entropy", entropies, 1.0),
-        ("imagination", imagination, recipe.stage2.imagination),
-        ("invariance", invariance, recipe.stage2.invariance),
-    ):
-        assert float(found[name]) == pytest.approx(weight * float(torch.stack(values).mean()))
-
-
-def test_patterns_are_drawn_uniformly_within_what_is_present() -> None:
-    present = torch.tensor([[True, True, True]] * 6000 + [[False, True, False]] * 500)
-    keep = draw_patterns(present, pattern_mask(ALL_PATTERNS), np.random.default_rng(0))
-    drawn, counts = np.unique(keep[:6000].numpy(), axis=0, return_counts=True)
-    assert len(drawn) == 7
-    assert counts.std() < 0.1 * counts.mean()
-    assert torch.equal(keep[6000:], present[6000:])
-
-
-@pytest.mark.parametrize("squashed", [False, True])
-def test_stage_1_losses_are_weighted_as_the_recipe_says(
-    make_network: Any, make_utterance: Any, squashed: bool
-) -> None:
-    network = make_network("fusion")
-    utterances = [make_utterance(np.random.default_rng(i), {"a": 3, "v": 4, "t": 6}, i % 4)
-                  for i in range(9)]  # fmt: skip
-    batch = collate(utterances, network.config)
-    recipe, _ = _small("stage1.cmd=0.5", f"stage1.cmd_bounded={str(squashed).lower()}")
-    with torch.no_grad():
-        found, output = _Full(network, recipe).losses(batch), network(batch)
-        features = bounded(output.invariant) if squashed else output.invariant
-        discrepancy = invariance_discrepancy(features)
-    assert set(found) == {"cross_entropy", "cmd"}
-    assert float(found["cmd"]) == pytest.approx(0.5 * float(discrepancy))
-    cross_entropy = F.cross_entropy(output.logits, batch.labels)
-    assert float(found["cross_entropy"]) == pytest.approx(float(cross_entropy))

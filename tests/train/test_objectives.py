@@ -1,0 +1,172 @@
+"""The losses of both stages against their formulas, utterance by utterance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, MODALITIES
+from ifmmin.train.batch import collate, pattern_mask
+from ifmmin.train.corpus import Utterance
+from ifmmin.train.feed import Feed
+from ifmmin.train.losses import bounded, invariance_discrepancy
+from ifmmin.train.models import FusionNetwork, ImaginationNetwork
+from ifmmin.train.objectives import Objective, TaughtObjective, draw_patterns
+from ifmmin.train.optimise import update
+from ifmmin.train.schedule import Stage1, Stage2
+from ifmmin.train.teacher import Teacher
+
+COMMON: dict[str, Any] = {
+    "epochs": 1, "decay_epochs": 0, "batch_size": 16, "learning_rate": 1e-3, "dropout": 0.0,
+    "clip": 0.5,
+}  # fmt: skip
+
+
+def _utterances(make: Any, count: int = 12) -> list[Utterance]:
+    return [
+        make(np.random.default_rng(i), {"a": 3 + i, "v": 4, "t": 6}, i % 4) for i in range(count)
+    ]
+
+
+def _draws() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+def test_every_sub_network_is_clipped_apart(make_network: Any, make_utterance: Any) -> None:
+    network = make_network()
+    feed = Feed(network, _utterances(make_utterance, 8))
+    objective = Objective(network, Stage1(**COMMON), feed, _draws())
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    # Plain gradient descent with rate 1 moves a part by exactly its clipped gradient.
+    descent = torch.optim.SGD(network.parameters(), lr=1.0)
+    batch = feed.batch(np.arange(8))
+    update(objective, descent, 1e6 * F.cross_entropy(network(batch).logits, batch.labels))
+    moved = {name: p.detach() - before[name] for name, p in network.named_parameters()}
+    norms = []
+    for part in network.parts().values():
+        names = [n for n, p in network.named_parameters() if any(p is q for q in part.parameters())]
+        norms.append(float(torch.cat([moved[n].flatten() for n in names]).norm()))
+    assert len(norms) == 6
+    np.testing.assert_allclose(norms, 0.5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("model", ["if-mmin", "mmin"])
+@pytest.mark.parametrize("of", ["all", "missing"])
+def test_stage_2_losses_equal_their_formulas(
+    make_network: Any, make_utterance: Any, model: str, of: str
+) -> None:
+    student = make_network(model, seed=1).double()
+    teacher = make_network("fusion" if model == "if-mmin" else "augmented", seed=2).double()
+    assert isinstance(student, ImaginationNetwork)
+    assert isinstance(teacher, FusionNetwork)
+    stage = Stage2(
+        **COMMON, imagination=3.0, imagination_of=of, invariance=10.0, cycle=2.0, distillation=0.5
+    )
+    utterances = _utterances(make_utterance)
+    feed = Feed(student, utterances)
+    taught = TaughtObjective(student, stage, feed, _draws(), Teacher(teacher, feed))
+    if taught._cycle is not None:
+        taught._cycle.double()
+    rows = np.arange(len(utterances))[::-1].copy()
+    with torch.no_grad():
+        found = taught.losses(feed.batch(rows), rows)
+        present = torch.ones(len(rows), 3, dtype=torch.bool)
+        keep = draw_patterns(present, pattern_mask(INCOMPLETE_PATTERNS), _draws())
+        expected: dict[str, list[torch.Tensor]] = {name: [] for name in found}
+        for row, which in enumerate(rows):
+            utterance = utterances[which]
+            # Each utterance alone, with only what its pattern leaves, and its complement.
+            left = {m: utterance.features[m] for i, m in enumerate(MODALITIES) if keep[row, i]}
+            rest = {m: x for m, x in utterance.features.items() if m not in left}
+            parts = [
+                collate([Utterance("x", features, utterance.label)], student.config)
+                for features in (left, rest, utterance.features)
+            ]
+            given, complement, whole = (part.to(torch.float64) for part in parts)
+            output, said = student(given), teacher(whole)
+            assert output.imagined is not None
+            expected["cross_entropy"].append(F.cross_entropy(output.logits, given.labels))
+            squares = (output.imagined - teacher.embeddings(complement)) ** 2
+            missing = ~keep[row]
+            expected["imagination"].append(
+                squares.mean() if of == "all" else squares[0, missing].mean() * missing.sum()
+            )
+            p = said.logits.softmax(dim=1)
+            expected["distillation"].append(-(p * output.logits.log_softmax(dim=1)).sum())
+            if model == "if-mmin":
+                assert output.invariant is not None
+                expected["invariance"].append(((output.invariant - said.invariant) ** 2).mean())
+            else:
+                h = student.embeddings(given)[:, [0, 2, 1]].flatten(1)
+                imagined = output.imagined[:, [0, 2, 1]].flatten(1)
+                assert taught._cycle is not None
+                expected["cycle"].append(((taught._cycle(imagined, None)[1] - h) ** 2).mean())
+    weights = {"imagination": 3.0, "invariance": 10.0, "cycle": 2.0, "distillation": 0.5}
+    assert set(found) == {"cross_entropy", "imagination", "distillation"} | (
+        {"invariance"} if model == "if-mmin" else {"cycle"}
+    )
+    for name, values in expected.items():
+        mean = torch.stack(values).mean()
+        if name == "imagination" and of == "missing":
+            mean = torch.stack(values).sum() / (~keep).sum()
+        assert float(found[name]) == pytest.approx(weights.get(name, 1.0) * float(mean))
+
+
+def test_every_pattern_counts_once_per_utterance(make_network: Any, make_utterance: Any) -> None:
+    network = make_network("augmented").double()
+    utterances = _utterances(make_utterance, 5)
+    lacking = Utterance("lacks", {MODALITIES[0]: utterances[0].features[MODALITIES[0]]}, 2)
+    feed = Feed(network, [*utterances, lacking])
+    objective = Objective(network, Stage2(**COMMON, patterns="every"), feed, _draws())
+    with torch.no_grad():
+        batch = feed.batch(np.arange(6))
+        found = objective.losses(batch, np.arange(6))["cross_entropy"]
+        errors = []
+        for utterance in feed.utterances:
+            for pattern in ALL_PATTERNS:
+                left = {m: x for m, x in utterance.features.items() if m in pattern}
+                if left:
+                    one = collate([Utterance("x", left, utterance.label)], network.config)
+                    logits = network(one.to(torch.float64)).logits
+                    errors.append(F.cross_entropy(logits, one.labels))
+    assert len(errors) == 5 * 7 + 4
+    assert float(found) == pytest.approx(float(torch.stack(errors).mean()))
+
+
+def test_patterns_are_drawn_uniformly_within_what_is_present() -> None:
+    present = torch.tensor([[True, True, True]] * 6000 + [[False, True, False]] * 500)
+    keep = draw_patterns(present, pattern_mask(ALL_PATTERNS), np.random.default_rng(0))
+    drawn, counts = np.unique(keep[:6000].numpy(), axis=0, return_counts=True)
+    assert len(drawn) == 7
+    assert counts.std() < 0.1 * counts.mean()
+    assert torch.equal(keep[6000:], present[6000:])
+
+
+@pytest.mark.parametrize("squashed", [False, True])
+def test_stage_1_losses_are_weighted_as_the_recipe_says(
+    make_network: Any, make_utterance: Any, squashed: bool
+) -> None:
+    network = make_network("fusion")
+    feed = Feed(network, _utterances(make_utterance, 9))
+    stage = Stage1(
+        **COMMON, cmd=0.5, cmd_bounded=squashed, class_balance=True, label_smoothing=0.1
+    )
+    batch = feed.batch(np.arange(9))
+    with torch.no_grad():
+        found = Objective(network, stage, feed, _draws()).losses(batch, np.arange(9))
+        output = network(batch)
+        features = bounded(output.invariant, batch.present) if squashed else output.invariant
+        discrepancy = invariance_discrepancy(features, batch.present)
+    assert set(found) == {"cross_entropy", "cmd"}
+    assert float(found["cmd"]) == pytest.approx(0.5 * float(discrepancy))
+    weights = 9 / (4 * np.bincount(batch.labels.numpy(), minlength=4))
+    logs = output.logits.log_softmax(dim=1).numpy()
+    labels = batch.labels.numpy()
+    chosen = -0.9 * weights[labels] * logs[np.arange(9), labels]
+    spread = -0.1 / 4 * (logs * weights).sum(axis=1)
+    expected = (chosen + spread).sum() / weights[labels].sum()
+    assert float(found["cross_entropy"]) == pytest.approx(expected, rel=1e-5)
