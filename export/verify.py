@@ -15,9 +15,9 @@ from ifmmin.runtime.modality import Pattern
 
 TOLERANCE = 1e-4
 """Largest difference of a logit that a float32 graph may show; 2e-5 is typical."""
-ROUNDING = 2e-6
+ROUNDING = 5e-6
 """The same as a share of a probe's largest logit, where that is more: float32 knows no better.
-It matters above logits of 50, as where a pooling sums over long inputs."""
+It matters above logits of 20, as where a pooling sums over long inputs."""
 
 
 @dataclass(frozen=True)
