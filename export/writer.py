@@ -169,6 +169,7 @@ def _write(
                 minimum_length=config.minimum_length(m),
                 frame_rate=config.features[m].frame_rate,
                 features=config.features[m].features,
+                normalised=config.features[m].normalised,
             )
             for m in MODALITIES
         },

@@ -25,6 +25,8 @@ class ModalitySpec(msgspec.Struct, frozen=True, kw_only=True):
     """Frames a second; None where frames have no fixed rate (words, one vector a clip)."""
     features: str
     """What the numbers are, for the person who has to compute them."""
+    normalised: bool = False
+    """The caller standardises: the graph holds no statistics."""
 
 
 class GraphEntry(msgspec.Struct, frozen=True, kw_only=True):

@@ -85,6 +85,8 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     pooling: str = "maximum"
     """LSTM outputs over time: `maximum`, `last`, `attention` (softmax over time) or `sum` (what
     the reference's attention comes to: its softmax runs over an axis of length 1)."""
+    pooling_v: str | None = None
+    """Pooling of v, where it differs from that of a."""
     text_channels: int = 128
     """Channels of each text convolution."""
     text_kernels: tuple[int, ...] = (3, 4, 5)
@@ -120,6 +122,8 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         one_of("model", self.model, MODELS)
         one_of("imagination", self.imagination, IMAGINATION_FORMS)
         one_of("pooling", self.pooling, POOLINGS)
+        if self.pooling_v is not None:
+            one_of("pooling_v", self.pooling_v, POOLINGS)
         one_of("invariant_activation", self.invariant_activation, ACTIVATIONS)
         require_at_least(self, 1, "embedding", "text_channels", "invariant_layers", "blocks")
         for name in ("text_kernels", "block_sizes", "classifier_sizes"):
@@ -132,6 +136,10 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise RecipeError(f"statistics wants all of a, v and t or to be left out, got {got}")
         if self.model == "linear" and self.statistics is None:
             raise RecipeError("model linear wants network.statistics; the recipe has none")
+
+    def pooling_of(self, modality: Modality) -> str:
+        """How the LSTM outputs of a or v are pooled over time."""
+        return self.pooling_v or self.pooling if modality is Modality.V else self.pooling
 
     @property
     def imagines(self) -> bool:

@@ -128,4 +128,4 @@ def _build_encoder(config: ModelConfig, modality: Modality) -> Encoder:
             architecture.text_kernels,
             architecture.text_dropout,
         )
-    return SequenceEncoder(dim, architecture.embedding, architecture.pooling)
+    return SequenceEncoder(dim, architecture.embedding, architecture.pooling_of(modality))
