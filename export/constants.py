@@ -45,7 +45,7 @@ class Constants:
 
 
 class Evidence(nn.Module):
-    """What present embeddings say alone, summed, as one layer: (B, p E) in fusion order -> (B, C)."""
+    """What present embeddings say alone, summed, as one layer of [h_m] in fusion order."""
 
     def __init__(self, network: EmotionNetwork, constants: Constants) -> None:
         super().__init__()

@@ -81,9 +81,9 @@ class LatencyTextCNN(nn.Module):
 class LatencyStatisticsEncoder(nn.Module):
     """Statistics over time of one utterance and their layer: (T, D) raw -> (1, E).
 
-    Both standardisations, of frames and of statistics, are one; it stays apart from the layer, since
-    statistics of raw features may lie far from zero compared with their deviation, and folded
-    weights would cancel in float32.
+    Both standardisations, of frames and of statistics, are one; it stays apart from the layer,
+    since statistics of raw features may lie far from zero compared with their deviation, and
+    folded weights would cancel in float32.
     """
 
     offset: Tensor

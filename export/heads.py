@@ -23,9 +23,7 @@ from ifmmin.train.network import FUSION_ORDER, EmotionNetwork
 class Head(nn.Module):
     """S, evidence and classifier; subclasses say what the classifier sees."""
 
-    def __init__(
-        self, network: FusionNetwork | ImaginationNetwork, constants: Constants
-    ) -> None:
+    def __init__(self, network: FusionNetwork | ImaginationNetwork, constants: Constants) -> None:
         super().__init__()
         architecture = network.config.architecture
         self.count = len(constants.present)

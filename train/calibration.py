@@ -60,4 +60,3 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> 
 
     found = minimize_scalar(surprise, bounds=np.log(_RANGE), method="bounded")
     return float(np.exp(found.x))
-

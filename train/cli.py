@@ -6,9 +6,9 @@ import sys
 from collections.abc import Sequence
 
 from ifmmin.runtime.command import command, parser
-from ifmmin.train.commands import evaluate, fit, inspect
+from ifmmin.train.commands import evaluate, fit, import_released, inspect, sweep
 
-ACTIONS = (fit, evaluate, inspect)
+ACTIONS = (fit, evaluate, sweep, inspect, import_released)
 
 
 @command

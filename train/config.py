@@ -139,7 +139,9 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     def pooling_of(self, modality: Modality) -> str:
         """How the LSTM outputs of a or v are pooled over time."""
-        return self.pooling_v or self.pooling if modality is Modality.V else self.pooling
+        if modality is Modality.V and self.pooling_v is not None:
+            return self.pooling_v
+        return self.pooling
 
     @property
     def imagines(self) -> bool:

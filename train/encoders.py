@@ -42,7 +42,8 @@ class SequenceEncoder(nn.Module):
             return outputs.masked_fill(outside, 0.0).sum(dim=1)
         scores = self.attention_vector(torch.tanh(self.attention(outputs)))
         weights = scores.masked_fill(outside, -torch.inf).softmax(dim=1)
-        return (weights * outputs).sum(dim=1)
+        mean: Tensor = (weights * outputs).sum(dim=1)
+        return mean
 
     def embed(self, pooled: Tensor) -> Tensor:
         """What is pooled is the embedding."""
@@ -50,7 +51,7 @@ class SequenceEncoder(nn.Module):
 
     def missing(self, dim: int, length: int) -> Tensor:
         """Pooled encoding (1, E) of a missing modality: `length` frames of zeros."""
-        return _pool_zeros(self, self.rnn.weight_hh_l0, dim, length)
+        return _pool_zeros(self, dim, length)
 
 
 class TextCNN(nn.Module):
@@ -98,12 +99,12 @@ class TextCNN(nn.Module):
 
     def missing(self, dim: int, length: int) -> Tensor:
         """Pooled encoding (1, P) of a missing modality: `length` tokens of zeros."""
-        return _pool_zeros(self, self.output.weight, dim, length)
+        return _pool_zeros(self, dim, length)
 
 
-def _pool_zeros(encoder: SequenceEncoder | TextCNN, like: Tensor, dim: int, length: int) -> Tensor:
-    zeros = like.new_zeros(1, length, dim)
-    return encoder.pool(zeros, torch.tensor([length], device=like.device))
+def _pool_zeros(encoder: SequenceEncoder | TextCNN, dim: int, length: int) -> Tensor:
+    zeros = next(encoder.parameters()).new_zeros(1, length, dim)
+    return encoder.pool(zeros, torch.tensor([length], device=zeros.device))
 
 
 Encoder = SequenceEncoder | TextCNN | StatisticsEncoder

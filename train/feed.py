@@ -85,9 +85,7 @@ def _pool(network: EmotionNetwork, utterances: Sequence[Utterance]) -> Batch:
     )
 
 
-def endless_rows(
-    feed: Feed, size: int, buckets: int, draws: np.random.Generator
-) -> Iterator[Rows]:
+def endless_rows(feed: Feed, size: int, buckets: int, draws: np.random.Generator) -> Iterator[Rows]:
     """Endless passes of shuffled batches of `size`, the last of a pass maybe smaller.
 
     Groups of `buckets` batches are sorted by length, so that little is padded; which utterances

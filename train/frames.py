@@ -49,10 +49,8 @@ def transform(x: Tensor, config: TransformConfig | None) -> Tensor:
     return x
 
 
-def untransform(
-    y: NDArray[np.floating], config: TransformConfig | None
-) -> NDArray[np.floating]:
-    """Raw frames (..., D) whose transform has the direction of `y`, and its values but for `unit`."""
+def untransform(y: NDArray[np.floating], config: TransformConfig | None) -> NDArray[np.floating]:
+    """Raw frames (..., D) whose transform is `y`, but for its length where it has unit length."""
     if config is None or config.power == 1.0:
         return y
     return np.asarray(np.sign(y) * np.abs(y) ** (1.0 / config.power))

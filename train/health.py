@@ -16,7 +16,7 @@ ACTIVE_DEVIATION = 1e-3
 """A unit is active when its deviation over utterances is larger."""
 LEAST_ACTIVE = 0.1
 """Share of active units below which an embedding is called dead."""
-LEAST_DIMENSIONS = 1.5
+LEAST_DIMENSIONS = 1.1
 """Effective dimensions below which invariant features are called collapsed."""
 
 

@@ -53,9 +53,7 @@ def report(network: EmotionNetwork, corpus: Corpus) -> Report:
     return Report(figures, scores, embedded, metrics)
 
 
-def _before(
-    scores: Mapping[Pattern, Scores], labels: NDArray[np.int64]
-) -> dict[Pattern, Metrics]:
+def _before(scores: Mapping[Pattern, Scores], labels: NDArray[np.int64]) -> dict[Pattern, Metrics]:
     """Metrics of the same answers without calibration."""
     return {pattern: measure(found.raw, labels[found.rows]) for pattern, found in scores.items()}
 

@@ -58,9 +58,11 @@ def run_stage(
     network.set_dropout(stage.dropout)
     batches = endless_rows(feed, stage.batch_size, buckets, draws)
     steps = stage.steps_per_epoch or math.ceil(len(feed) / stage.batch_size)
-    optimiser = _optimiser(objective)
+    optimiser = build_optimiser(objective)
     averaged = _averaged(network, stage)
-    judged: EmotionNetwork = averaged.module if averaged else network
+    judged = network
+    if averaged is not None:
+        judged = averaged.module  # type: ignore[assignment]
     history: list[HistoryRow] = []
     best, kept = -math.inf, network.state_dict()
     with progress(f"stage {number}", stage.total_epochs) as advance:
@@ -79,7 +81,8 @@ def run_stage(
     return history
 
 
-def _optimiser(objective: Objective) -> torch.optim.Optimizer:
+def build_optimiser(objective: Objective) -> torch.optim.Optimizer:
+    """AdamW over all parts of the objective, as its schedule says."""
     stage = objective.stage
     parameters = [p for part in objective.parts().values() for p in part.parameters()]
     matrices = [p for p in parameters if p.dim() > 1]
@@ -94,7 +97,7 @@ def _optimiser(objective: Objective) -> torch.optim.Optimizer:
 def _averaged(network: EmotionNetwork, stage: Schedule) -> AveragedModel | None:
     if not stage.average:
         return None
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(stage.average))
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(stage.average))  # type: ignore[no-untyped-call]
 
 
 def _run_epoch(

@@ -17,6 +17,8 @@ from ifmmin.train.evaluate import write_predictions
 from ifmmin.train.health import warn
 from ifmmin.train.measure import Report, report
 from ifmmin.train.optimise import HistoryRow
+from ifmmin.train.plots import draw_run
+from ifmmin.train.projection import project, write_projection
 from ifmmin.train.recipe import Recipe, dump_recipe
 from ifmmin.train.stages import Trained, train
 
@@ -25,13 +27,23 @@ RECIPE_NAME = "recipe.yaml"
 METRICS_NAME = "metrics.json"
 HISTORY_NAME = "history.csv"
 PREDICTIONS_NAME = "predictions.csv"
+PROJECTION_NAME = "projection.csv"
+PLOTS_NAME = "plots"
 
 
 def fit(
-    recipe: Recipe, corpus: Corpus, *, fold: int, seed: int, out: Path, overwrite: bool = False
+    recipe: Recipe,
+    corpus: Corpus,
+    *,
+    fold: int,
+    seed: int,
+    out: Path,
+    overwrite: bool = False,
+    plots: bool = True,
 ) -> Report:
     """Train, calibrate, measure on the test part once, and write the run.
 
+    plots: also draw losses, confusion and projection, a second's work.
     Raises OutputError before training when `out` is in use and `overwrite` does not allow it.
     """
     check_free(out, overwrite=overwrite)
@@ -45,11 +57,16 @@ def fit(
         "seed": seed,
         "metrics": found.metrics,
     }
+    test, labels = corpus.parts["test"], corpus.labels
+    points = project(trained.network, found.embedded, test, labels)
     with atomic_directory(out) as part:
         write_run(part, trained, recipe, training)
-        write_predictions(
-            part / PREDICTIONS_NAME, found.scores, corpus.parts["test"], corpus.labels
-        )
+        write_predictions(part / PREDICTIONS_NAME, found.scores, test, labels)
+        if points:
+            write_projection(part / PROJECTION_NAME, points)
+        if plots:
+            (part / PLOTS_NAME).mkdir()
+            draw_run(part / PLOTS_NAME, trained.history, found.metrics, points, labels)
     return found
 
 

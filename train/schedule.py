@@ -68,9 +68,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             require_at_least(self, 1, "steps_per_epoch")
         require_at_least(self, 0, "warm_up", "weight_decay", "evidence", "cmd")
         require_above(self, 0.0, "learning_rate", "clip")
-        require_probability(
-            self, "dropout", "beta1", "beta2", "label_smoothing", "average"
-        )
+        require_probability(self, "dropout", "beta1", "beta2", "label_smoothing", "average")
         one_of("decay", self.decay, DECAYS)
         one_of("keep", self.keep, KEEP)
         one_of("patterns", self.patterns, PATTERN_SETS)
@@ -87,7 +85,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             past = max(0, epoch - self.epochs)
             rate = self.learning_rate * (1.0 - past / (self.decay_epochs + 1))
         else:
-            past = max(0.0, step - self.epochs * steps_per_epoch)
+            past = max(0, step - self.epochs * steps_per_epoch)
             share = past / max(1, self.decay_epochs * steps_per_epoch)
             rate = self.learning_rate * 0.5 * (1.0 + math.cos(math.pi * share))
         return rate * min(1.0, (step + 1) / (self.warm_up + 1))

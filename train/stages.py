@@ -92,7 +92,9 @@ class _Session:
         student = self._prepare(ImaginationNetwork(self._config))
         for part in ("encoders", "invariant", "evidence"):
             if hasattr(teacher, part):
-                student.get_submodule(part).load_state_dict(teacher.get_submodule(part).state_dict())
+                student.get_submodule(part).load_state_dict(
+                    teacher.get_submodule(part).state_dict()
+                )
         feed = Feed(student, self._corpus.parts["train"])
         objective = TaughtObjective(
             student, self._recipe.stage2, feed, self._draws, Teacher(teacher, feed)

@@ -17,7 +17,7 @@ from ifmmin.export.encoders import LatencySequenceEncoder, LatencyTextCNN
 from ifmmin.export.graph import trace
 from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
 from ifmmin.runtime.modality import MODALITIES, Modality
-from ifmmin.train.encoders import TextCNN
+from ifmmin.train.encoders import SequenceEncoder, TextCNN
 from ifmmin.train.network import EmotionNetwork
 
 Standardised = Mapping[Modality, NDArray[np.float32]]
@@ -44,6 +44,7 @@ def _encoder(network: EmotionNetwork, modality: Modality) -> nn.Module:
     mean, std = torch.zeros(dim), torch.ones(dim)
     if isinstance(encoder, TextCNN):
         return LatencyTextCNN(encoder, mean, std)
+    assert isinstance(encoder, SequenceEncoder), "the monolith is the reference's network"
     return LatencySequenceEncoder(encoder, mean, std)
 
 

@@ -24,8 +24,22 @@ from ifmmin.train.network import EmotionNetwork
 
 DIMS = {Modality.A: 5, Modality.V: 7, Modality.T: 11}
 ALLOWED = {
-    "Add", "Concat", "Constant", "Conv", "Flatten", "Gemm", "Identity", "LSTM", "LeakyRelu",
-    "MatMul", "ReduceMax", "Relu", "Reshape", "Split", "Squeeze", "Unsqueeze",
+    "Add",
+    "Concat",
+    "Constant",
+    "Conv",
+    "Flatten",
+    "Gemm",
+    "Identity",
+    "LSTM",
+    "LeakyRelu",
+    "MatMul",
+    "ReduceMax",
+    "Relu",
+    "Reshape",
+    "Split",
+    "Squeeze",
+    "Unsqueeze",
 }
 MORE = {
     "sigmoid-s": {"Sigmoid"},

@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import msgspec
 import numpy as np
 import pytest
+import yaml
 from scipy.stats import multivariate_normal
 
 from ifmmin.runtime.errors import CorpusError
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Pattern
-from ifmmin.train.corpora import load_corpus
+from ifmmin.train.cli import main
+from ifmmin.train.corpora import AdapterLayout, load_corpus
 from ifmmin.train.corpora.released import FeatureFile, ReleasedLayout
 from ifmmin.train.corpora.synthetic import (
     SyntheticLayout,
@@ -95,14 +98,26 @@ def _write_released(root: Path, break_it: str = "") -> ReleasedLayout:
                     x[1, 2] = np.nan
                 if break_it == "width" and name == "utt2" and letter == "L":
                     x = x[:, :-1]
+                if break_it == "type" and name == "utt3" and letter == "A":
+                    x = x.astype(np.int32)
+                if break_it == "empty" and name == "utt0" and letter == "V":
+                    x = x[:0]
                 if not (break_it == "lacking" and name == "utt0" and letter == "V"):
                     file[name] = x
     with h5py.File(root / "features" / "A" / "stats.h5", "w") as file:
         file["1/mean"], file["1/std"] = np.arange(3.0), np.array([1.0, 0.0, 2.0])
     folder = root / "targets" / "1"
     folder.mkdir(parents=True)
-    for part, chosen in (("trn", [0, 1]), ("val", [2, 3]), ("tst", [4, 5])):
-        np.save(folder / f"{part}_label.npy", np.eye(2)[[i % 2 for i in chosen]])
+    last = [4, 1] if break_it == "twice" else [4, 5]
+    for part, chosen in (("trn", [0, 1]), ("val", [2, 3]), ("tst", last)):
+        labels = np.eye(2)[[i % 2 for i in chosen]]
+        if break_it == "two-hot" and part == "val":
+            labels[1] = 1
+        if break_it == "label" and part == "trn":
+            labels[1] = labels[0]
+        if break_it == "twice" and part == "tst":
+            labels[1] = labels[0]
+        np.save(folder / f"{part}_label.npy", labels)
         np.save(folder / f"{part}_int2name.npy", np.array([[names[i].encode()] for i in chosen]))
     return ReleasedLayout(
         name="made",
@@ -131,8 +146,9 @@ def test_released_layout_is_read(tmp_path: Path) -> None:
     assert "t" not in corpus.statistics
 
 
-def test_a_modality_that_a_file_lacks_is_missing(tmp_path: Path) -> None:
-    corpus = _load(tmp_path, _write_released(tmp_path, "lacking"))
+@pytest.mark.parametrize("how", ["lacking", "empty"])
+def test_a_modality_that_a_file_lacks_is_missing(tmp_path: Path, how: str) -> None:
+    corpus = _load(tmp_path, _write_released(tmp_path, how))
     assert set(corpus.parts["train"][0].features) == {"a", "t"}
 
 
@@ -141,7 +157,11 @@ def test_a_modality_that_a_file_lacks_is_missing(tmp_path: Path) -> None:
     [
         ("nan", 1, "utterance utt1, modality v: nan at frame 1, column 2"),
         ("width", 1, r"utterance utt2, modality t: got shape \(3, 4\), wanted \(frames, 5\)"),
-        ("", 2, "is --targets right"),
+        ("type", 1, "utterance utt3, modality a: got int32, wanted a floating type"),
+        ("twice", 1, "utterance utt1 is in train and again in test; and 1 more"),
+        ("two-hot", 1, r"val_label.npy: utterance utt3 has label \[1.0, 1.0\], wanted a single 1"),
+        ("label", 1, "no training utterance is of class yes"),
+        ("", 2, "fold 2 has no directory .* is --targets right"),
         ("", 3, "has folds 1 to 2, got fold 3"),
     ],
 )
@@ -149,3 +169,70 @@ def test_broken_files_are_named(tmp_path: Path, break_it: str, fold: int, messag
     layout = _write_released(tmp_path, break_it)
     with pytest.raises(CorpusError, match=message):
         _load(tmp_path, layout, fold)
+
+
+def test_features_are_kept_compact(tmp_path: Path) -> None:
+    corpus = _load(tmp_path, _write_released(tmp_path))
+    assert {x.dtype for u in corpus.parts["train"] for x in u.features.values()} == {
+        np.dtype(np.float32)  # stored as float64
+    }
+
+
+def _inspect(root: Path, layout: ReleasedLayout, *more: str) -> int:
+    recipe = {
+        "name": "made", "description": "", "network": {"model": "fusion"},
+        "corpus": {"layout": "released", **msgspec.to_builtins(layout)},
+        "stage1": {"epochs": 1, "decay_epochs": 0, "batch_size": 2, "learning_rate": 0.1,
+                   "dropout": 0.0, "clip": 1.0},
+    }  # fmt: skip
+    (root / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    roots = ["--features", str(root / "features"), "--targets", str(root / "targets")]
+    return main(["inspect", "--recipe", str(root / "recipe.yaml"), *roots, *more])
+
+
+def test_inspect_prints_what_is_there(tmp_path: Path, capsys: Any) -> None:
+    layout = _write_released(tmp_path, "lacking")
+    assert _inspect(tmp_path, layout, "--fold", "1") == 0
+    out = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines()]
+    assert ["v", "4", "float32", "0.0", "2-6", "4", "-", "1 of 6"] in rows
+    assert ["train", "2", "1 (50%)", "1 (50%)", "0", "1", "0"] in rows
+
+
+def test_inspect_lists_every_problem_and_fails(tmp_path: Path, capsys: Any) -> None:
+    layout = _write_released(tmp_path, "nan")
+    assert _inspect(tmp_path, layout) == 2
+    error = capsys.readouterr().err
+    assert "problem: fold 1: utterance utt1, modality v: nan at frame 1, column 2" in error
+    assert "problem: fold 2: fold 2 has no directory" in error
+    assert "error: 2 problems" in error
+
+
+ADAPTER = """
+from ifmmin.runtime.modality import MODALITIES
+from ifmmin.train.corpora import draw_synthetic
+from ifmmin.train.corpora.synthetic import SyntheticLayout, SyntheticModality
+def load(*, fold, features, targets, frames=4, give="corpus"):
+    if give != "corpus":
+        return give
+    modality = SyntheticModality(dim=4, frames=(2, frames))
+    layout = SyntheticLayout(modalities=dict.fromkeys(MODALITIES, modality), train=12, test=8)
+    return draw_synthetic(layout, fold=fold)
+"""
+
+
+def test_an_adapter_gives_the_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "made_adapter.py").write_text(ADAPTER)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    layout = AdapterLayout(function="made_adapter:load", folds=2, options={"frames": 9})
+    corpus = load_corpus(layout, fold=2)
+    assert max(len(u.features[MODALITIES[0]]) for u in corpus.parts["train"]) > 4
+    for options, fold, message in (
+        ({"function": "made_adapter:load", "options": {"give": "x"}}, 1, "gave a str, wanted"),
+        ({"function": "made_adapter:none"}, 1, "has no none"),
+        ({"function": "no_such_module:load"}, 1, "cannot import no_such_module"),
+        ({"function": "load"}, 1, "wanted package.module:function"),
+        ({"function": "made_adapter:load"}, 2, "folds 1 to 1, got fold 2"),
+    ):
+        with pytest.raises(CorpusError, match=message):
+            load_corpus(AdapterLayout(**options), fold=fold)

@@ -13,7 +13,6 @@ from ifmmin.train.losses import (
     missing_error,
 )
 
-
 ALL = torch.ones(64, 3, dtype=torch.bool)
 
 
@@ -43,10 +42,14 @@ def test_cmd_gradient_is_finite_where_its_norms_are_zero() -> None:
 def test_scaling_features_is_no_way_out_of_the_bounded_cmd() -> None:
     h = torch.randn(64, 3, 5, generator=torch.Generator().manual_seed(2))
     h[:, 0] += 2.0
-    small, large = (float(invariance_discrepancy(bounded(scale * h, ALL), ALL)) for scale in (0.1, 10.0))
+    small, large = (
+        float(invariance_discrepancy(bounded(scale * h, ALL), ALL)) for scale in (0.1, 10.0)
+    )
     assert abs(small - large) < 1e-2
     assert float(bounded(h, ALL).abs().max()) < 1.0
-    assert float(invariance_discrepancy(0.1 * h, ALL)) < 0.2 * float(invariance_discrepancy(h, ALL[: len(h)]))
+    assert float(invariance_discrepancy(0.1 * h, ALL)) < 0.2 * float(
+        invariance_discrepancy(h, ALL[: len(h)])
+    )
 
 
 def test_imagination_target_is_the_teachers_view_of_the_complement() -> None:

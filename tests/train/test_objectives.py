@@ -152,9 +152,7 @@ def test_stage_1_losses_are_weighted_as_the_recipe_says(
 ) -> None:
     network = make_network("fusion")
     feed = Feed(network, _utterances(make_utterance, 9))
-    stage = Stage1(
-        **COMMON, cmd=0.5, cmd_bounded=squashed, class_balance=True, label_smoothing=0.1
-    )
+    stage = Stage1(**COMMON, cmd=0.5, cmd_bounded=squashed, class_balance=True, label_smoothing=0.1)
     batch = feed.batch(np.arange(9))
     with torch.no_grad():
         found = Objective(network, stage, feed, _draws()).losses(batch, np.arange(9))

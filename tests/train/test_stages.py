@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -17,8 +18,8 @@ from ifmmin.train.corpus import Corpus
 from ifmmin.train.evaluate import evaluate, score
 from ifmmin.train.network import EmotionNetwork
 from ifmmin.train.objectives import Objective
-from ifmmin.train.recipe import Recipe, load_recipe
 from ifmmin.train.optimise import Validation
+from ifmmin.train.recipe import Recipe, load_recipe
 from ifmmin.train.stages import train
 
 SMALL = (

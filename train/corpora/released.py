@@ -209,7 +209,8 @@ def read_statistics(
     """Statistics from a file, checked; a deviation of 0 becomes 1, as the reference reads it."""
     if mean.shape != (dim,) or std.shape != (dim,):
         raise CorpusError(f"{path}: got mean {mean.shape} and std {std.shape}, wanted ({dim},)")
-    mean, std = mean.astype(np.float64), std.astype(np.float64)
-    if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std >= 0).all()):
+    means: NDArray[np.float64] = mean.astype(np.float64)
+    deviations: NDArray[np.float64] = std.astype(np.float64)
+    if not np.isfinite([means, deviations]).all() or deviations.min() < 0:
         raise CorpusError(f"{path}: mean and std must be finite and std not negative")
-    return Statistics(mean, np.where(std > 0, std, 1.0))
+    return Statistics(means, np.where(deviations > 0, deviations, 1.0))
