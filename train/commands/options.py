@@ -15,10 +15,10 @@ def add_roots(action: argparse.ArgumentParser) -> None:
     action.add_argument("--targets", type=Path, help="root of the label files")
 
 
-def add_recipe(action: argparse.ArgumentParser) -> None:
+def add_recipe(action: argparse.ArgumentParser, *, required: bool = True) -> None:
     """What to train."""
     action.add_argument(
-        "--recipe", required=True, help=f"a YAML file or one of {', '.join(recipe_names())}"
+        "--recipe", required=required, help=f"a YAML file or one of {', '.join(recipe_names())}"
     )
     action.add_argument(
         "--corpus", metavar="RECIPE", help="take the corpus section of this recipe instead"
