@@ -19,7 +19,8 @@ from ifmmin.train.frames import Normaliser
 from ifmmin.train.models import build_network
 from ifmmin.train.network import EmotionNetwork
 from ifmmin.train.released_files import ReleasedFiles, read_released_files
-from ifmmin.train.released_nets import Mapped, map_nets
+from ifmmin.train.released_form import imagination_form
+from ifmmin.train.released_nets import map_nets
 from ifmmin.train.released_options import (
     MISSING_FRAMES,
     feature_config,
@@ -30,11 +31,6 @@ from ifmmin.train.released_options import (
 
 _SETTLED = 1e-3
 """Largest change of a missing modality's embedding when its zeros are twice as many."""
-HOW_TO_TELL = (
-    "the form is not in the files: in models/networks/autoencoder_2.py of the code that trained "
-    "them, a loop that adds H' (`shared`) to its running input is parallel (code of October 2022 to "
-    "September 2024), one that adds it to the output of the block before is cascade (code since)"
-)
 
 
 @dataclass(frozen=True)
@@ -66,8 +62,8 @@ def import_released(
     """
     files = read_released_files(directory, fold, epoch)
     mapped = map_nets(files)
-    notes = [*_surprises(files), *mapped.notes]
-    form = _form(files, mapped, imagination, notes)
+    form, doubts = imagination_form(files, mapped, imagination)
+    notes = [*mapped.notes, *doubts]
     how = standardised(files.options)
     if statistics is not None and how != "fold":
         raise InputError(
@@ -96,44 +92,6 @@ def import_released(
         notes.append(f"inputs of a count as {config.features[Modality.A].features}")
     _require_settled(network, missing_frames or {})
     return Imported(network, _record(files, fold), tuple(notes))
-
-
-def _surprises(files: ReleasedFiles) -> list[str]:
-    notes = [f"{name} has no part in an answer: not imported" for name in files.unread]
-    said = str(files.options.get("model", ""))
-    wanted = {"fusion": "utt_shared", "if-mmin": "IFMMIN", "mmin": "mmin"}[files.model]
-    if said and said.lower() != wanted.lower():
-        notes.append(
-            f"warning: train_opt.conf says model {said}; it has the files of {wanted}, as which it "
-            "is imported"
-        )
-    return notes
-
-
-def _form(files: ReleasedFiles, mapped: Mapped, imagination: str | None, notes: list[str]) -> str:
-    """The form of IF-IM; of other models one that nothing reads."""
-    if files.model == "mmin":
-        if imagination is not None:
-            raise InputError(
-                "--imagination is for IF-MMIN, and without a net invariant this is an MMIN; leave "
-                "it out, or find the missing file"
-            )
-        notes.append("without invariant features this is an MMIN")
-    if files.model == "fusion" and imagination is not None:
-        notes.append("stage 1 does not imagine: --imagination is not used")
-    if files.model != "if-mmin":
-        return "cascade"
-    looks = "parallel" if mapped.idle_decoders else "cascade"
-    traces = (
-        "all biases of the decoders but the last are zero, as the parallel form leaves them"
-        if mapped.idle_decoders
-        else "decoders before the last were trained, which only the cascade does"
-    )
-    if imagination is None:
-        raise InputError(f"give --imagination cascade or parallel; {HOW_TO_TELL}. Here {traces}")
-    if imagination != looks:
-        notes.append(f"warning: --imagination {imagination}, but {traces}; {HOW_TO_TELL}")
-    return imagination
 
 
 def _labels(labels: Sequence[str] | None, classes: int) -> tuple[str, ...]:

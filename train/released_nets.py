@@ -54,8 +54,8 @@ def map_nets(files: ReleasedFiles) -> Mapped:
         if embd_method(options, modality) == "attention":
             _drop_attention(net, embedding)
             notes.append(
-                f"{modality}: the reference's attention takes its softmax over an axis of length 1, "
-                "so all weights are 1: imported as the sum over time, its weights dropped"
+                f"{modality}: the softmax of the reference's attention runs over an axis of length "
+                "1, so all weights are 1: imported as the sum over time, its own weights dropped"
             )
     pooling, pooling_v = pooling_of(options, Modality.A), pooling_of(options, Modality.V)
     architecture |= {"pooling": pooling, "pooling_v": None if pooling_v == pooling else pooling_v}

@@ -77,8 +77,8 @@ class Weights:
         """CheckpointError naming a key that nobody took."""
         if self._left:
             raise CheckpointError(
-                f"{self._where(min(self._left))} is not expected; was the checkpoint trained with changed code "
-                "or other options than train_opt.conf says?"
+                f"{self._where(min(self._left))} is not expected; was it trained with changed code "
+                "or with other options than train_opt.conf says?"
             )
 
     def _require(self, key: str) -> None:

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import msgspec
 
+from ifmmin.runtime.console import say
 from ifmmin.runtime.errors import CheckpointError, IfmminError
+from ifmmin.runtime.modality import MODALITIES
 from ifmmin.train.checkpoint import Header, load_checkpoint
 from ifmmin.train.commands.options import add_roots, add_threads, use_threads
 from ifmmin.train.commands.show import print_metrics
 from ifmmin.train.corpora import load_corpus
-from ifmmin.train.corpus import PARTS
+from ifmmin.train.corpus import PARTS, Corpus
 from ifmmin.train.evaluate import labels_of, measure_scores, score, write_predictions
+from ifmmin.train.network import EmotionNetwork
 from ifmmin.train.recipe import Recipe, load_recipe
 
 NAME, HELP = "evaluate", "measure a checkpoint under all patterns"
@@ -44,6 +47,7 @@ def run(options: argparse.Namespace) -> None:
         recipe.corpus, fold=fold, features=options.features, targets=options.targets
     )
     network.require_corpus(corpus)
+    _standardise(network, corpus)
     network.reference_batches = recipe.reference_batches
     utterances = corpus.parts[options.part]
     scores = score(network, utterances)
@@ -51,6 +55,20 @@ def run(options: argparse.Namespace) -> None:
         write_predictions(options.predictions, scores, utterances, corpus.labels)
     possible = corpus.possible if options.part == "test" else None
     print_metrics(measure_scores(scores, labels_of(utterances)), possible)
+
+
+def _standardise(network: EmotionNetwork, corpus: Corpus) -> None:
+    """Do what a checkpoint without statistics leaves to its caller."""
+    for modality in MODALITIES:
+        if not network.config.features[modality].normalised:
+            continue
+        if modality in corpus.statistics:
+            network.normaliser(modality).take(corpus.statistics[modality])
+        else:
+            say(
+                f"the checkpoint wants {modality} standardised and {corpus.name} has no statistics "
+                "for it: its values are taken as they are"
+            )
 
 
 def _own(header: Header, path: Path) -> Recipe:
