@@ -45,16 +45,18 @@ class Constants:
 
 
 class Evidence(nn.Module):
-    """What present embeddings say alone, summed, as one layer of [h_m] in fusion order."""
+    """What present modalities say alone, summed, as one layer of what they say it of."""
 
     def __init__(self, network: EmotionNetwork, constants: Constants) -> None:
         super().__init__()
+        self.of_pooled = network.config.architecture.evidence == "pooled"
         pairs = [weights(network.evidence[FUSION_ORDER[i].value]) for i in constants.present]
         weight = torch.cat([weight for weight, _ in pairs], dim=1)
         bias = torch.stack([bias for _, bias in pairs]).sum(dim=0)
         self.linear = affine(weight / constants.temperature, bias / constants.temperature)
 
-    def forward(self, embeddings: Sequence[Tensor]) -> Tensor:
-        """Present embeddings (B, E) in fusion order -> (B, C)."""
-        logits: Tensor = self.linear(torch.cat(list(embeddings), dim=1))
+    def forward(self, embeddings: Sequence[Tensor], pooled: Sequence[Tensor]) -> Tensor:
+        """Present embeddings (B, E) and pooled values (B, P_m) in fusion order -> (B, C)."""
+        source = pooled if self.of_pooled else embeddings
+        logits: Tensor = self.linear(torch.cat(list(source), dim=1))
         return logits

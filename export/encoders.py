@@ -8,9 +8,7 @@ from torch.nn import functional as F
 
 from ifmmin.export.folds import affine, fold_standardisation, weights
 from ifmmin.runtime.modality import Modality
-from ifmmin.train.config import TransformConfig
 from ifmmin.train.encoders import SequenceEncoder, TextCNN
-from ifmmin.train.frames import transform
 from ifmmin.train.network import EmotionNetwork
 from ifmmin.train.statistics import StatisticsEncoder
 
@@ -36,8 +34,8 @@ class LatencySequenceEncoder(nn.Module):
             self.attention = affine(*weights(encoder.attention))
             self.attention_vector = affine(encoder.attention_vector.weight.detach(), None)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Time-major, as ONNX has it, so that nothing is transposed."""
+    def pool(self, x: Tensor) -> Tensor:
+        """Raw (T, D) -> (1, E). Time-major, as ONNX has it, so that nothing is transposed."""
         outputs, (last, _) = self.rnn(x.unsqueeze(1), (self.start, self.start))
         if self.pooling == "last":
             state: Tensor = last
@@ -48,6 +46,10 @@ class LatencySequenceEncoder(nn.Module):
             scores = self.attention_vector(torch.tanh(self.attention(outputs)))
             return torch.sum(scores.softmax(dim=0) * outputs, dim=0)
         return torch.amax(outputs, dim=0)
+
+    def embed(self, pooled: Tensor) -> Tensor:
+        """What is pooled is the embedding."""
+        return pooled
 
 
 class LatencyTextCNN(nn.Module):
@@ -71,11 +73,15 @@ class LatencyTextCNN(nn.Module):
             self.convolutions.append(convolution)
         self.output = affine(*weights(encoder.output))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(T, D) -> (1, E)."""
+    def pool(self, x: Tensor) -> Tensor:
+        """Raw (T, D) -> (1, P)."""
         image = x[None, None]
         pooled = [convolution(image).amax(dim=2).flatten(1) for convolution in self.convolutions]
-        return F.relu(self.output(F.relu(torch.cat(pooled, dim=1))))
+        return F.relu(torch.cat(pooled, dim=1))
+
+    def embed(self, pooled: Tensor) -> Tensor:
+        """(1, P) -> (1, E)."""
+        return F.relu(self.output(pooled))
 
 
 class LatencyStatisticsEncoder(nn.Module):
@@ -99,12 +105,16 @@ class LatencyStatisticsEncoder(nn.Module):
         self.register_buffer("factor", 1.0 / (scale * encoder.scale))
         self.output = None if encoder.output is None else affine(*weights(encoder.output))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(T, D) -> (1, E)."""
+    def pool(self, x: Tensor) -> Tensor:
+        """(T, D) -> (1, P)."""
         statistics = [_functional(name, x) for name in self.functionals]
         pooled = (torch.cat(statistics, dim=1) - self.offset) * self.factor
         if self.limit is not None:
             pooled = pooled.clamp(-self.limit, self.limit)
+        return pooled
+
+    def embed(self, pooled: Tensor) -> Tensor:
+        """(1, P) -> (1, E)."""
         return pooled if self.output is None else torch.tanh(self.output(pooled))
 
 
@@ -123,30 +133,16 @@ def _functional(name: str, x: Tensor) -> Tensor:
     return (x - mean).square().mean(dim=0, keepdim=True).sqrt()
 
 
-class _Transformed(nn.Module):
-    """A transform of raw frames before an encoder."""
-
-    def __init__(self, config: TransformConfig, encoder: nn.Module) -> None:
-        super().__init__()
-        self.config = config
-        self.encoder = encoder
-
-    def forward(self, x: Tensor) -> Tensor:
-        embedding: Tensor = self.encoder(transform(x, self.config))
-        return embedding
+LatencyEncoder = LatencySequenceEncoder | LatencyTextCNN | LatencyStatisticsEncoder
 
 
-def latency_encoder(network: EmotionNetwork, modality: Modality) -> nn.Module:
+def latency_encoder(network: EmotionNetwork, modality: Modality) -> LatencyEncoder:
     """The encoder of a modality with its standardisation folded in."""
     encoder = network.encoder(modality)
     normaliser = network.normaliser(modality)
     mean, std = normaliser.mean, normaliser.std
-    made: nn.Module
     if isinstance(encoder, StatisticsEncoder):
-        made = LatencyStatisticsEncoder(encoder, mean, std)
-    elif isinstance(encoder, TextCNN):
-        made = LatencyTextCNN(encoder, mean, std)
-    else:
-        made = LatencySequenceEncoder(encoder, mean, std)
-    config = network.config.architecture.transforms.get(modality)
-    return made if config is None else _Transformed(config, made)
+        return LatencyStatisticsEncoder(encoder, mean, std)
+    if isinstance(encoder, TextCNN):
+        return LatencyTextCNN(encoder, mean, std)
+    return LatencySequenceEncoder(encoder, mean, std)

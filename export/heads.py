@@ -28,14 +28,15 @@ class Head(nn.Module):
         architecture = network.config.architecture
         self.count = len(constants.present)
         self.invariant = copy_mlp(network.invariant) if architecture.invariant else None
-        self.evidence = Evidence(network, constants) if architecture.evidence else None
+        weighs = architecture.evidence != "none"
+        self.evidence = Evidence(network, constants) if weighs else None
         self.classifier = copy_mlp(network.classifier)
         constants.cool(self.classifier)
 
-    def forward(self, embeddings: Sequence[Tensor]) -> Tensor:
-        """Present embeddings (B, E) in fusion order -> (B, C)."""
+    def forward(self, embeddings: Sequence[Tensor], pooled: Sequence[Tensor] = ()) -> Tensor:
+        """Present embeddings (B, E) and pooled values (B, P_m) in fusion order -> (B, C)."""
         logits: Tensor = self.classifier(self.features(embeddings))
-        return logits if self.evidence is None else logits + self.evidence(embeddings)
+        return logits if self.evidence is None else logits + self.evidence(embeddings, pooled)
 
     def features(self, embeddings: Sequence[Tensor]) -> Tensor:
         """What goes into the classifier, (B, F)."""
@@ -181,7 +182,7 @@ class LinearHead(nn.Module):
         weight, bias = torch.cat(blocks, dim=1).detach(), network.bias[index].detach()
         self.linear = affine(weight / constants.temperature, bias / constants.temperature)
 
-    def forward(self, embeddings: Sequence[Tensor]) -> Tensor:
+    def forward(self, embeddings: Sequence[Tensor], pooled: Sequence[Tensor] = ()) -> Tensor:
         """Present statistics (B, P_m) in fusion order -> (B, C)."""
         logits: Tensor = self.linear(torch.cat(list(embeddings), dim=1))
         return logits

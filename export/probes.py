@@ -72,7 +72,7 @@ def _sequence(
     network: EmotionNetwork, modality: Modality, frames: int, rng: np.random.Generator
 ) -> NDArray[np.float32]:
     normaliser = network.normaliser(modality)
-    dim = network.config.features[modality].dim
+    dim = network.config.frame_width(modality)
     steps = rng.standard_normal((frames, dim))
     for frame in range(1, frames):
         steps[frame] = 0.8 * steps[frame - 1] + 0.6 * steps[frame]
@@ -93,7 +93,7 @@ def _spread_of_frames(
     make all of a feature's variance, unit noise would lie far outside of anything it was made for.
     """
     encoder = network.encoder(modality)
-    ones = np.ones(network.config.features[modality].dim)
+    ones = np.ones(network.config.frame_width(modality))
     if not isinstance(encoder, StatisticsEncoder):
         return ones, ones
     names = encoder.config.functionals

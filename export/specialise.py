@@ -7,9 +7,10 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from ifmmin.export.encoders import latency_encoder
+from ifmmin.export.encoders import LatencyEncoder, latency_encoder
 from ifmmin.export.heads import build_head
 from ifmmin.runtime.modality import Pattern
+from ifmmin.train.frames import transform
 from ifmmin.train.network import FUSION_ORDER, EmotionNetwork
 
 
@@ -23,14 +24,20 @@ class SpecialisedNetwork(nn.Module):
     def __init__(self, network: EmotionNetwork, pattern: Pattern) -> None:
         super().__init__()
         self.pattern = pattern
+        self.transforms = network.config.architecture.transforms
         self.encoders = nn.ModuleDict({m.value: latency_encoder(network, m) for m in pattern})
         self.head = build_head(network, pattern)
 
     def forward(self, *features: Tensor) -> Tensor:
         """(T, D) per modality, canonical order -> (C,)."""
         given = dict(zip(self.pattern, features, strict=True))
-        embeddings = [self.encoders[m.value](given[m]) for m in FUSION_ORDER if m in given]
-        logits: Tensor = self.head(embeddings)
+        embeddings, pooled = [], []
+        for modality in (m for m in FUSION_ORDER if m in given):
+            encoder: LatencyEncoder = self.encoders[modality.value]  # type: ignore[assignment]
+            frames = transform(given[modality], self.transforms.get(modality))
+            pooled.append(encoder.pool(frames))
+            embeddings.append(encoder.embed(pooled[-1]))
+        logits: Tensor = self.head(embeddings, pooled)
         return logits.squeeze(0)
 
 

@@ -37,7 +37,10 @@ _STATISTICS = {
     Modality.V: StatisticsConfig(functionals=("mean", "delta")),
     Modality.T: StatisticsConfig(functionals=("std", "mean"), limit=1.5),
 }
-_TRANSFORMS = {Modality.V: TransformConfig(power=0.25), Modality.T: TransformConfig(unit=True)}
+_TRANSFORMS = {
+    Modality.V: TransformConfig(powers=(0.25, 1.0)),
+    Modality.T: TransformConfig(unit=True),
+}
 _INVARIANT = ("invariant_layers", "invariant_activation", "invariant_end_active")
 KINDS: dict[str, dict[str, Any]] = {
     "if-mmin": {},
@@ -52,10 +55,10 @@ KINDS: dict[str, dict[str, Any]] = {
     "sum": {"pooling": "sum", "model": "fusion"},
     "transforms": {"transforms": _TRANSFORMS, "model": "augmented"},
     "statistics": {
-        "statistics": _STATISTICS, "transforms": _TRANSFORMS, "evidence": True,
+        "statistics": _STATISTICS, "transforms": _TRANSFORMS, "evidence": "embedding",
         "invariant_activation": "tanh", "guide_dropout": 0.3, "evidence_dropout": 0.3,
     },
-    "statistics-fusion": {"statistics": _STATISTICS, "evidence": True, "model": "fusion"},
+    "statistics-fusion": {"statistics": _STATISTICS, "evidence": "pooled", "model": "fusion"},
     "linear": {"statistics": _STATISTICS, "model": "linear"},
 }  # fmt: skip
 """Every way to make a network, by what differs from the paper's."""
@@ -124,7 +127,7 @@ def _last_layers(network: EmotionNetwork) -> list[tuple[torch.Tensor, torch.Tens
     if isinstance(network, LinearNetwork):
         return [(network.weight, network.bias)]
     names = ["classifier.linears.2"]
-    if network.config.architecture.evidence:
+    if network.config.architecture.evidence != "none":
         names += [f"evidence.{m}" for m in MODALITIES]
     parameters = dict(network.named_parameters())
     return [(parameters[f"{n}.weight"], parameters[f"{n}.bias"]) for n in names]

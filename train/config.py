@@ -16,6 +16,7 @@ IMAGINATION_FORMS = ("cascade", "parallel")
 MODELS = ("if-mmin", "mmin", "augmented", "fusion", "linear")
 POOLINGS = ("maximum", "last", "attention", "sum")
 ACTIVATIONS = ("leaky_relu", "sigmoid", "tanh")
+EVIDENCE = ("none", "embedding", "pooled")
 FUNCTIONALS = ("mean", "std", "max", "min", "delta")
 
 
@@ -37,13 +38,15 @@ class FeatureConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class TransformConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What happens to raw frames before they are standardised."""
 
-    power: float = 1.0
-    """Exponent p of the signed power sign(x) |x|^p that every value is raised to."""
+    powers: tuple[float, ...] = (1.0,)
+    """Exponents p of the signed powers sign(x) |x|^p that take the place of the values x, one after
+    the other: D values become D * len(powers)."""
     unit: bool = False
     """Scale every frame to unit Euclidean length first."""
 
     def __post_init__(self) -> None:
-        require_above(self, 0.0, "power")
+        if not self.powers or min(self.powers) <= 0:
+            raise RecipeError(f"powers wants one or more above 0, got {list(self.powers)}")
 
 
 class StatisticsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -113,8 +116,10 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Dropout on h and H' before the imagination module."""
     classifier_sizes: tuple[int, ...] = (128, 128)
     """Hidden widths of the classifier."""
-    evidence: bool = False
-    """Add to the classifier's logits a linear layer of each present embedding."""
+    evidence: str = "none"
+    """What each present modality adds to the classifier's logits by a linear layer of its own, as
+    experts whose evidence is independent given the class: of its `embedding`, of its `pooled`
+    values before the embedding, or `none`."""
     evidence_dropout: float = 0.0
     """Dropout before those layers."""
 
@@ -122,6 +127,7 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         one_of("model", self.model, MODELS)
         one_of("imagination", self.imagination, IMAGINATION_FORMS)
         one_of("pooling", self.pooling, POOLINGS)
+        one_of("evidence", self.evidence, EVIDENCE)
         if self.pooling_v is not None:
             one_of("pooling_v", self.pooling_v, POOLINGS)
         one_of("invariant_activation", self.invariant_activation, ACTIVATIONS)
@@ -174,6 +180,11 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                     f"missing_length of {modality} must be at least {shortest}, "
                     f"got {self.features[modality].missing_length}"
                 )
+
+    def frame_width(self, modality: Modality) -> int:
+        """Values per frame after the transform, which is what encoders and statistics see."""
+        transform = self.architecture.transforms.get(modality)
+        return self.features[modality].dim * (len(transform.powers) if transform else 1)
 
     def minimum_length(self, modality: Modality) -> int:
         """Frames below which an input is zero-padded: the largest text kernel, else 1."""

@@ -117,7 +117,7 @@ def build_encoders(config: ModelConfig) -> dict[Modality, Encoder]:
 
 def _build_encoder(config: ModelConfig, modality: Modality) -> Encoder:
     architecture = config.architecture
-    dim = config.features[modality].dim
+    dim = config.frame_width(modality)
     if architecture.statistics is not None:
         width = None if architecture.model == "linear" else architecture.embedding
         return StatisticsEncoder(dim, width, architecture.statistics[modality])

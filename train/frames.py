@@ -38,22 +38,24 @@ class Normaliser(nn.Module):
 
 
 def transform(x: Tensor, config: TransformConfig | None) -> Tensor:
-    """Raw frames (..., D) scaled to unit length and raised to a signed power, as configured."""
+    """Raw frames (..., D) scaled to unit length and raised to signed powers: (..., D * powers)."""
     if config is None:
         return x
     if config.unit:
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         x = x / length.clamp_min(_SMALLEST_LENGTH)
-    if config.power != 1.0:
-        x = x.sign() * x.abs().pow(config.power)
-    return x
+    raised = [x if p == 1.0 else x.sign() * x.abs().pow(p) for p in config.powers]
+    return raised[0] if len(raised) == 1 else torch.cat(raised, dim=-1)
 
 
 def untransform(y: NDArray[np.floating], config: TransformConfig | None) -> NDArray[np.floating]:
-    """Raw frames (..., D) whose transform is `y`, but for its length where it has unit length."""
-    if config is None or config.power == 1.0:
+    """Raw frames (..., D) whose transform has the values of `y` (..., D * powers) for the largest
+    power, but for their length where the transform gives unit length."""
+    if config is None:
         return y
-    return np.asarray(np.sign(y) * np.abs(y) ** (1.0 / config.power))
+    largest = int(np.argmax(config.powers))
+    chosen = np.split(y, len(config.powers), axis=-1)[largest]
+    return np.asarray(np.sign(chosen) * np.abs(chosen) ** (1.0 / config.powers[largest]))
 
 
 def frame_statistics(

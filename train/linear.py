@@ -37,15 +37,15 @@ class LinearNetwork(EmotionNetwork):
         self.weight = nn.Parameter(torch.zeros(shape))
         self.bias = nn.Parameter(torch.zeros(len(ALL_PATTERNS), classes))
 
-    def _embedding(self, batch: Batch, modality: Modality) -> Tensor:
-        pooled = super()._embedding(batch, modality)
+    def embed(self, pooled: Tensor, modality: Modality) -> Tensor:
+        """(B, P) -> (B, E), padded with zeros."""
         return nn.functional.pad(pooled, (0, self.width - pooled.shape[1]))
 
     def missing_embeddings(self) -> Tensor:
         """Zeros (M, E): no weight reads them."""
         return self.weight.new_zeros(len(MODALITIES), self.width)
 
-    def head(self, h: Tensor, present: Tensor) -> Output:
+    def head(self, h: Tensor, present: Tensor, evidence: Tensor | None = None) -> Output:
         """Each utterance's logits by the regression of its pattern."""
         every = torch.einsum("bme,pcme->bpc", h, self.weight) + self.bias
         return Output(every[torch.arange(len(h)), pattern_index(present)])

@@ -27,13 +27,12 @@ class FusionNetwork(EmotionNetwork):
         self.classifier = MLP(sizes, nn.ReLU)
         initialise_network(self)
 
-    def head(self, h: Tensor, present: Tensor) -> Output:
+    def head(self, h: Tensor, present: Tensor, evidence: Tensor | None = None) -> Output:
         """Logits of [h; H'] in fusion order."""
         invariant = self.invariant(h) if self.config.architecture.invariant else None
         joined = fusion_flat(h)
         if invariant is not None:
             joined = torch.cat([joined, fusion_flat(invariant)], dim=1)
-        evidence = self.weigh_evidence(h)
         logits = add_evidence(self.classifier(joined), evidence, present)
         return Output(logits, invariant, None, evidence)
 
@@ -52,13 +51,12 @@ class ImaginationNetwork(EmotionNetwork):
         self.guide_dropout = nn.Dropout(architecture.guide_dropout)
         initialise_network(self)
 
-    def head(self, h: Tensor, present: Tensor) -> Output:
+    def head(self, h: Tensor, present: Tensor, evidence: Tensor | None = None) -> Output:
         """Logits of the latents, and the imagined embeddings."""
         invariant = self.invariant(h) if self.config.architecture.invariant else None
         guide = None if invariant is None else self.guide_dropout(fusion_flat(invariant))
         latents, imagined = self.imagination(self.guide_dropout(fusion_flat(h)), guide)
         imagined = imagined.unflatten(1, (3, -1))[:, _FROM_FUSION]
-        evidence = self.weigh_evidence(h)
         logits = add_evidence(self.classifier(latents), evidence, present)
         return Output(logits, invariant, imagined, evidence)
 
@@ -67,7 +65,7 @@ def initialise_network(network: EmotionNetwork) -> None:
     """The reference's initialisation. Where there is evidence, what is added to it starts at
     zero, so that training begins with the sum of what each modality says."""
     initialise(network)
-    if network.config.architecture.evidence:
+    if network.config.architecture.evidence != "none":
         classifier: MLP = network.get_submodule("classifier")  # type: ignore[assignment]
         nn.init.zeros_(classifier.linears[-1].weight)  # type: ignore[arg-type]
 

@@ -43,6 +43,15 @@ class Output(NamedTuple):
     """What each modality alone says: logits (B, M, C), also of absent ones; None without."""
 
 
+class Encoded(NamedTuple):
+    """Utterances after the encoders."""
+
+    h: Tensor
+    """Embeddings (B, M, E), canonical order."""
+    evidence: Tensor | None
+    """What each modality alone says: logits (B, M, C), also of absent ones; None without."""
+
+
 class EmotionNetwork(nn.Module):
     """Encoders, invariant encoder S and evidence; subclasses add the way to the logits.
 
@@ -59,7 +68,7 @@ class EmotionNetwork(nn.Module):
         self.reference_batches = False
         architecture = config.architecture
         self.normalisers = nn.ModuleDict(
-            {m.value: Normaliser(config.features[m].dim) for m in MODALITIES}
+            {m.value: Normaliser(config.frame_width(m)) for m in MODALITIES}
         )
         self.encoders = nn.ModuleDict({m.value: e for m, e in build_encoders(config).items()})
         if architecture.invariant:
@@ -68,10 +77,14 @@ class EmotionNetwork(nn.Module):
                 ACTIVATION[architecture.invariant_activation],
                 end_active=architecture.invariant_end_active,
             )
-        if architecture.evidence:
+        if architecture.evidence != "none":
             self.evidence = nn.ModuleDict(
-                {m.value: nn.Linear(architecture.embedding, len(config.labels)) for m in MODALITIES}
+                {
+                    m.value: nn.Linear(self._evidence_width(m), len(config.labels))
+                    for m in MODALITIES
+                }
             )
+            self.evidence_dropout = nn.Dropout(architecture.evidence_dropout)
         self.register_buffer("temperatures", torch.ones(len(ALL_PATTERNS)))
 
     def encoder(self, modality: Modality) -> Encoder:
@@ -95,11 +108,12 @@ class EmotionNetwork(nn.Module):
         length: frames of the all-zero input; default the configured one.
         """
         feature = self.config.features[modality]
-        return self.encoder(modality).missing(feature.dim, length or feature.missing_length)
+        width = self.config.frame_width(modality)
+        return self.encoder(modality).missing(width, length or feature.missing_length)
 
     def missing_embeddings(self) -> Tensor:
         """The embeddings (M, E) of missing modalities."""
-        return torch.cat([self.encoder(m).embed(self.missing_pooled(m)) for m in MODALITIES])
+        return torch.cat([self.embed(self.missing_pooled(m), m) for m in MODALITIES])
 
     def absent_embeddings(self, batch: Batch) -> Tensor:
         """What stands for missing modalities in a batch (M, E): constants, but for the reference
@@ -107,13 +121,21 @@ class EmotionNetwork(nn.Module):
         if not self.reference_batches:
             return self.missing_embeddings()
         lengths = {m: batch.features[m].shape[1] for m in MODALITIES}
-        return torch.cat(
-            [self.encoder(m).embed(self.missing_pooled(m, lengths[m])) for m in MODALITIES]
-        )
+        return torch.cat([self.embed(self.missing_pooled(m, lengths[m]), m) for m in MODALITIES])
+
+    def encode(self, batch: Batch) -> Encoded:
+        """Everything up to the head, canonical order; absent modalities get the constant."""
+        pooled = {m: self._pooled(batch, m) for m in MODALITIES}
+        h = torch.stack([self.embed(pooled[m], m) for m in MODALITIES], dim=1)
+        return Encoded(h, self._weigh(pooled, h))
 
     def embeddings(self, batch: Batch) -> Tensor:
-        """(B, M, E), canonical order; absent modalities get the constant missing embedding."""
-        return torch.stack([self._embedding(batch, m) for m in MODALITIES], dim=1)
+        """h (B, M, E), canonical order; absent modalities get the constant missing embedding."""
+        return torch.stack([self.embed(self._pooled(batch, m), m) for m in MODALITIES], dim=1)
+
+    def embed(self, pooled: Tensor, modality: Modality) -> Tensor:
+        """Pooled encodings (B, P) -> (B, E)."""
+        return self.encoder(modality).embed(pooled)
 
     def pool(self, batch: Batch, modality: Modality, rows: Tensor) -> Tensor:
         """Pooled encoding (N, P) of the utterances `rows` (N,), which must have the modality."""
@@ -141,12 +163,10 @@ class EmotionNetwork(nn.Module):
             pooled = pooled.index_copy(0, rows, self.pool(batch, modality, rows))
         return pooled
 
-    def _embedding(self, batch: Batch, modality: Modality) -> Tensor:
+    def _pooled(self, batch: Batch, modality: Modality) -> Tensor:
         if self.reference_batches:
-            pooled = self._reference_pooled(batch, modality)
-        else:
-            pooled = self.pool_or_missing(batch, modality)
-        return self.encoder(modality).embed(pooled)
+            return self._reference_pooled(batch, modality)
+        return self.pool_or_missing(batch, modality)
 
     def _reference_pooled(self, batch: Batch, modality: Modality) -> Tensor:
         x = self.frames(batch.features[modality], modality)
@@ -170,13 +190,17 @@ class EmotionNetwork(nn.Module):
                     f"{theirs}; give the features that it was trained on"
                 )
 
-    def head(self, h: Tensor, present: Tensor) -> Output:
-        """From embeddings (B, M, E), canonical order, to logits; present: (B, M) bool."""
+    def head(self, h: Tensor, present: Tensor, evidence: Tensor | None = None) -> Output:
+        """From h (B, M, E) in canonical order to logits.
+
+        present: (B, M) bool; evidence: what `encode` gave, (B, M, C).
+        """
         raise RuntimeError(f"{type(self).__name__} has no head")
 
     def forward(self, batch: Batch) -> Output:
         """The answer to a batch of raw features, before calibration."""
-        return self.head(self.embeddings(batch), batch.present)
+        encoded = self.encode(batch)
+        return self.head(encoded.h, batch.present, encoded.evidence)
 
     def answer(self, batch: Batch) -> Tensor:
         """Calibrated logits (B, C): what a deployed graph says."""
@@ -186,16 +210,20 @@ class EmotionNetwork(nn.Module):
         """Logits (B, C) over the temperature of each utterance's pattern; present: (B, M) bool."""
         return logits / self.temperatures[pattern_index(present)][:, None]
 
-    def weigh_evidence(self, h: Tensor) -> Tensor | None:
-        """What each embedding (B, M, E) alone says: (B, M, C); None without evidence."""
-        if not self.config.architecture.evidence:
+    def _evidence_width(self, modality: Modality) -> int:
+        pooled = self.config.architecture.evidence == "pooled"
+        return self.encoder(modality).pooled_size if pooled else self.config.architecture.embedding
+
+    def _weigh(self, pooled: dict[Modality, Tensor], h: Tensor) -> Tensor | None:
+        """What each modality alone says: logits (B, M, C); None without evidence."""
+        source = self.config.architecture.evidence
+        if source == "none":
             return None
-        dropped = nn.functional.dropout(
-            h, self.config.architecture.evidence_dropout, training=self.training
-        )
-        return torch.stack(
-            [self.evidence[m.value](dropped[:, i]) for i, m in enumerate(MODALITIES)], dim=1
-        )
+        said = []
+        for index, modality in enumerate(MODALITIES):
+            x = pooled[modality] if source == "pooled" else h[:, index]
+            said.append(self.evidence[modality.value](self.evidence_dropout(x)))
+        return torch.stack(said, dim=1)
 
     def parts(self) -> dict[str, nn.Module]:
         """The sub-networks whose gradients are clipped apart, as the reference does."""

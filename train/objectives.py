@@ -71,20 +71,24 @@ class Objective:
     def see(self, batch: Batch) -> Seen:
         """Run the network under the stage's patterns."""
         present = batch.present
-        cases = torch.arange(len(batch))
         if self.stage.patterns == "every":
-            h = self.network.embeddings(batch)
+            encoded = self.network.encode(batch)
+            cases = torch.arange(len(batch))
             keep = (self._patterns[:, None] & present[None]).flatten(0, 1)
             cases = cases.repeat(len(self._patterns))
             some = keep.any(dim=1)
             keep, cases = keep[some], cases[some]
-            h = torch.where(keep[..., None], h[cases], self.network.absent_embeddings(batch))
+            absent = self.network.absent_embeddings(batch)
+            h = torch.where(keep[..., None], encoded.h[cases], absent)
+            evidence = None if encoded.evidence is None else encoded.evidence[cases]
         else:
             keep = present
             if self.stage.patterns != "full":
                 keep = draw_patterns(present, self._patterns, self._draws)
-            h = self.network.embeddings(batch.masked(keep))
-        return Seen(self.network.head(h, keep), h, batch.labels[cases], keep, cases)
+            h, evidence = self.network.encode(batch.masked(keep))
+            cases = torch.arange(len(batch))
+        output = self.network.head(h, keep, evidence)
+        return Seen(output, h, batch.labels[cases], keep, cases)
 
     def own_terms(self, seen: Seen) -> Terms:
         """The terms that need no teacher."""

@@ -60,9 +60,8 @@ def run_stage(
     steps = stage.steps_per_epoch or math.ceil(len(feed) / stage.batch_size)
     optimiser = build_optimiser(objective)
     averaged = _averaged(network, stage)
-    judged = network
-    if averaged is not None:
-        judged = averaged.module  # type: ignore[assignment]
+    judged = network if averaged is None else averaged.module
+    assert isinstance(judged, EmotionNetwork)
     history: list[HistoryRow] = []
     best, kept = -math.inf, network.state_dict()
     with progress(f"stage {number}", stage.total_epochs) as advance:

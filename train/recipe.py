@@ -46,11 +46,11 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise RecipeError(f"model {self.network.model} wants a stage2; the recipe has none")
         if self.reference_batches and self.network.statistics is not None:
             raise RecipeError("reference_batches wants sequence encoders, not network.statistics")
-        if not self.network.evidence:
+        if self.network.evidence == "none":
             for number, stage in ((1, self.stage1), (2, self.stage2)):
                 if stage is not None and stage.evidence:
                     raise RecipeError(
-                        f"stage{number}.evidence is {stage.evidence} but network.evidence is off"
+                        f"stage{number}.evidence is {stage.evidence} but network.evidence is none"
                     )
 
 

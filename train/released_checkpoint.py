@@ -22,6 +22,8 @@ from ifmmin.train.released_files import ReleasedFiles, read_released_files
 from ifmmin.train.released_form import imagination_form
 from ifmmin.train.released_nets import map_nets
 from ifmmin.train.released_options import (
+    BY_CORPUS,
+    BY_UTTERANCE,
     MISSING_FRAMES,
     feature_config,
     iemocap_layout,
@@ -65,11 +67,8 @@ def import_released(
     form, doubts = imagination_form(files, mapped, imagination)
     notes = [*mapped.notes, *doubts]
     how = standardised(files.options)
-    if statistics is not None and how != "fold":
-        raise InputError(
-            f"--statistics: train_opt.conf says that a is standardised by {how or 'nothing'}, not "
-            "by the training statistics of the fold; leave it out"
-        )
+    if statistics is not None:
+        _require_statistics_fit(how, notes)
     frames = {**MISSING_FRAMES, **(missing_frames or {})}
     config = ModelConfig(
         labels=_labels(labels, mapped.classes),
@@ -110,6 +109,16 @@ def _labels(labels: Sequence[str] | None, classes: int) -> tuple[str, ...]:
 def _buffers(network: EmotionNetwork) -> dict[str, torch.Tensor]:
     """What the reference has not: statistics that change nothing, temperatures of 1."""
     return dict(network.named_buffers())
+
+
+def _require_statistics_fit(how: str | None, notes: list[str]) -> None:
+    if how is None or how == BY_UTTERANCE:
+        raise InputError(
+            f"--statistics: by train_opt.conf a is standardised with {how or 'nothing'}, not with "
+            "the statistics of a fold; leave it out"
+        )
+    if how == BY_CORPUS:
+        notes.append(f"warning: by train_opt.conf --statistics has to hold {how}")
 
 
 def _take_statistics(normaliser: Normaliser, path: Path, fold: int) -> None:

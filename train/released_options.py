@@ -26,6 +26,9 @@ _POOLING = {"maxpool": "maximum", "last": "last", "attention": "sum"}
 _TYPES = {
     Modality.A: ("comparE", "comparE_raw"), Modality.V: ("denseface",), Modality.T: ("bert_large",)
 }  # fmt: skip
+BY_FOLD = "the training statistics of fold"
+BY_CORPUS = "mean and deviation over all utterances of the corpus"
+BY_UTTERANCE = "the utterance's own mean and deviation (n - 1)"
 MISSING_FRAMES = {Modality.A: 100, Modality.V: 50, Modality.T: 5}
 """Zero frames that stand for a missing modality; the released features have 50 of v for everyone,
 and the encoding of zero tokens is the same from the largest kernel on."""
@@ -73,11 +76,14 @@ def pooling_of(options: Options, modality: Modality) -> str:
 
 
 def standardised(options: Options) -> str | None:
-    """How the reference standardises a: `fold`, `utterance`, or None for features that it takes as
-    they are."""
-    if options.get("A_type", "comparE") not in _TYPES[Modality.A]:
+    """With whose mean and deviation the reference standardises a, as the end of a sentence; None
+    for features that it takes as they are."""
+    said = options.get("A_type", "comparE")
+    if said not in _TYPES[Modality.A]:
         return None
-    return "utterance" if options.get("norm_method") == "utt" else "fold"
+    if options.get("norm_method") == "utt":
+        return BY_UTTERANCE
+    return BY_FOLD if said == "comparE" else BY_CORPUS
 
 
 def feature_config(
@@ -90,10 +96,8 @@ def feature_config(
         file = iemocap_layout().files[modality]
         text, rate = file.features, file.frame_rate
     how = standardised(options) if modality is Modality.A and not known else None
-    if how == "fold":
-        text += f"; already z-scored with the training statistics of fold {fold}"
-    elif how == "utterance":
-        text += "; already z-scored with the utterance's own mean and deviation (n - 1)"
+    if how is not None:
+        text += f"; already z-scored with {how}" + (f" {fold}" if how == BY_FOLD else "")
     return FeatureConfig(
         dim=dim, features=text, frame_rate=rate, missing_length=missing_length,
         normalised=how is not None,

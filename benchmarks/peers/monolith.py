@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ifmmin.export.encoders import LatencySequenceEncoder, LatencyTextCNN
+from ifmmin.export.encoders import LatencyEncoder, LatencySequenceEncoder, LatencyTextCNN
 from ifmmin.export.graph import trace
 from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
 from ifmmin.runtime.modality import MODALITIES, Modality
@@ -33,12 +33,16 @@ class _Whole(nn.Module):
 
     def forward(self, a: Tensor, v: Tensor, t: Tensor) -> Tensor:
         given = zip(MODALITIES, (a, v, t), strict=True)
-        h = torch.stack([self.encoders[m.value](x) for m, x in given], dim=1)
+        h = torch.stack([self._embed(m, x) for m, x in given], dim=1)
         every = torch.ones(1, len(MODALITIES), dtype=torch.bool)
         return self.network.head(h, every).logits
 
+    def _embed(self, modality: Modality, x: Tensor) -> Tensor:
+        encoder: LatencyEncoder = self.encoders[modality.value]  # type: ignore[assignment]
+        return encoder.embed(encoder.pool(x))
 
-def _encoder(network: EmotionNetwork, modality: Modality) -> nn.Module:
+
+def _encoder(network: EmotionNetwork, modality: Modality) -> LatencyEncoder:
     encoder = network.encoder(modality)
     dim = network.config.features[modality].dim
     mean, std = torch.zeros(dim), torch.ones(dim)

@@ -227,12 +227,13 @@ def test_an_adapter_gives_the_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyP
     layout = AdapterLayout(function="made_adapter:load", folds=2, options={"frames": 9})
     corpus = load_corpus(layout, fold=2)
     assert max(len(u.features[MODALITIES[0]]) for u in corpus.parts["train"]) > 4
-    for options, fold, message in (
+    wrong: list[tuple[dict[str, Any], int, str]] = [
         ({"function": "made_adapter:load", "options": {"give": "x"}}, 1, "gave a str, wanted"),
         ({"function": "made_adapter:none"}, 1, "has no none"),
         ({"function": "no_such_module:load"}, 1, "cannot import no_such_module"),
         ({"function": "load"}, 1, "wanted package.module:function"),
         ({"function": "made_adapter:load"}, 2, "folds 1 to 1, got fold 2"),
-    ):
+    ]
+    for options, fold, message in wrong:
         with pytest.raises(CorpusError, match=message):
             load_corpus(AdapterLayout(**options), fold=fold)

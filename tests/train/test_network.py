@@ -73,7 +73,7 @@ def _textcnn(w: Weights, x: np.ndarray) -> np.ndarray:
             for i in range(len(x) - kernel + 1)
         ]
         pooled.append(np.max(windows, axis=0))
-    return _relu(_linear(w, "encoders.t.output", np.concatenate(pooled)))
+    return np.concatenate(pooled)
 
 
 def _stack(w: Weights, name: str, x: np.ndarray, between: Any, *, end: bool = False) -> np.ndarray:
@@ -85,8 +85,8 @@ def _stack(w: Weights, name: str, x: np.ndarray, between: Any, *, end: bool = Fa
     return x
 
 
-def _embedding(w: Weights, m: Modality, x: np.ndarray | None, config: ModelConfig) -> np.ndarray:
-    """From raw frames, or nothing, to h_m (statistics for the linear model)."""
+def _pooled(w: Weights, m: Modality, x: np.ndarray | None, config: ModelConfig) -> np.ndarray:
+    """From raw frames, or nothing, to what is pooled of them."""
     shape, name = config.architecture, f"encoders.{m}"
     transform = shape.transforms.get(m)
     if x is not None:
@@ -95,9 +95,9 @@ def _embedding(w: Weights, m: Modality, x: np.ndarray | None, config: ModelConfi
             x = np.vstack([x, np.zeros((5 - len(x), x.shape[1]))])
         if transform is not None and transform.unit:
             # A frame of zeros has no direction and stays.
-            x = x / np.maximum(np.sqrt((x**2).sum(1, keepdims=True)), 1e-12)
+            x = np.asarray(x / np.maximum(np.sqrt((x**2).sum(1, keepdims=True)), 1e-12))
         if transform is not None:
-            x = np.sign(x) * np.abs(x) ** transform.power
+            x = np.concatenate([np.sign(x) * np.abs(x) ** p for p in transform.powers], axis=1)
         x = (x - w[f"normalisers.{m}.mean"]) / w[f"normalisers.{m}.std"]
     if shape.statistics is not None:
         config_m = shape.statistics[m]
@@ -107,16 +107,27 @@ def _embedding(w: Weights, m: Modality, x: np.ndarray | None, config: ModelConfi
             s = np.concatenate([_functional(f, x) for f in config_m.functionals])
             s = (s - w[f"{name}.offset"]) / w[f"{name}.scale"]
             s = np.clip(s, -(config_m.limit or np.inf), config_m.limit or np.inf)
-        return s if shape.model == "linear" else np.tanh(_linear(w, f"{name}.output", s))
+        return s
     if x is None:
         x = np.zeros((9, len(w[f"normalisers.{m}.mean"])))
     return _textcnn(w, x) if m == "t" else _pooled_lstm(w, name, x, shape.pooling)
 
 
+def _embedding(w: Weights, m: Modality, pooled: np.ndarray, shape: Architecture) -> np.ndarray:
+    if shape.statistics is not None and shape.model != "linear":
+        return np.asarray(np.tanh(_linear(w, f"encoders.{m}.output", pooled)))
+    return (
+        _relu(_linear(w, "encoders.t.output", pooled))
+        if shape.statistics is None and m == "t"
+        else pooled
+    )
+
+
 def _formula(w: Weights, utterance: Utterance, pattern: Pattern, config: ModelConfig) -> Any:
     shape = config.architecture
     raw = {m: utterance.features[m] if m in pattern else None for m in MODALITIES}
-    h = {m: _embedding(w, m, raw[m], config) for m in MODALITIES}
+    pooled = {m: _pooled(w, m, raw[m], config) for m in MODALITIES}
+    h = {m: _embedding(w, m, pooled[m], shape) for m in MODALITIES}
     index = ALL_PATTERNS.index(pattern)
     logits = np.zeros(4)
     if shape.model == "linear":
@@ -124,9 +135,10 @@ def _formula(w: Weights, utterance: Utterance, pattern: Pattern, config: ModelCo
             if m in pattern:
                 logits = logits + w["weight"][index, :, i, : len(h[m])] @ h[m]
         return (logits + w["bias"][index]) / w["temperatures"][index]
-    if shape.evidence:
+    if shape.evidence != "none":
         for m in pattern:
-            logits = logits + _linear(w, f"evidence.{m}", h[m])
+            said_of = pooled[m] if shape.evidence == "pooled" else h[m]
+            logits = logits + _linear(w, f"evidence.{m}", said_of)
     return (logits + _classify(w, h, shape)) / w["temperatures"][index]
 
 

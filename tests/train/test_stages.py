@@ -126,7 +126,7 @@ def test_statistics_encoders_train_on_every_pattern(patterns: str) -> None:
     statistics = f"{{a: {functionals}, v: {functionals}, t: {functionals}}}"
     recipe, corpus = _small(
         f"network.statistics={statistics}",
-        "network.evidence=true",
+        "network.evidence=pooled",
         "stage1.evidence=1.0",
         "stage2.evidence=1.0",
         f"stage2.patterns={patterns}",

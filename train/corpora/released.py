@@ -159,7 +159,7 @@ def _read_features(path: Path, wanted: set[str]) -> dict[str, NDArray[np.floatin
     float32."""
     try:
         with h5py.File(path, "r") as file:
-            found = {name: _compact(file[name]) for name in sorted(wanted) if name in file}
+            found = {name: _compact(file[name], path) for name in sorted(wanted) if name in file}
     except OSError as error:
         raise CorpusError(f"{path} cannot be read ({error}); is --features right?") from error
     if not found:
@@ -167,10 +167,11 @@ def _read_features(path: Path, wanted: set[str]) -> dict[str, NDArray[np.floatin
     return found
 
 
-def _compact(dataset: h5py.Dataset) -> NDArray[np.floating]:
-    if dataset.dtype == np.float64:
-        return np.asarray(dataset.astype(np.float32)[()])
-    return np.asarray(dataset[()])
+def _compact(item: object, path: Path) -> NDArray[np.floating]:
+    if not isinstance(item, h5py.Dataset):
+        raise CorpusError(f"{path}: wanted one dataset per utterance, found something else inside")
+    wide = item.dtype == np.float64
+    return np.asarray(item[()], dtype=np.float32 if wide else item.dtype)
 
 
 def _describe(
