@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> None:
         epoch=options.epoch,
         missing_frames=_missing_frames(options.missing_frames),
         statistics=options.statistics,
-        labels=None if options.labels is None else options.labels.split(","),
+        labels=None if options.labels is None else _names(options.labels),
     )
     save_checkpoint(options.out, found.network, found.training)
     for note in found.notes:
@@ -60,6 +60,10 @@ def run(options: argparse.Namespace) -> None:
     epoch = found.training["imported"]["epoch"]
     say(f"{config.architecture.model}, epoch {epoch}, answers {', '.join(config.labels)}")
     say(f"wrote {options.out}")
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
 
 
 def _missing_frames(text: str | None) -> dict[Modality, int]:
