@@ -85,6 +85,7 @@ def resolve(
     """
     entries: dict[str, Recipe] = {}
     slugs: dict[str, str] = {}
+    unused = set(overrides)
     for text in (part.strip() for group in models for part in group.split(",")):
         name, equals, what = text.rpartition("=")
         name = name if equals else text
@@ -100,18 +101,24 @@ def resolve(
                 f"got --model {text!r}, wanted MODEL (with --recipe), RECIPE:MODEL or "
                 f"NAME=RECIPE:MODEL, where MODEL is one of {', '.join(MODELS)}"
             )
-        entries[name] = _load(name, source, model, overrides, corpus)
+        entries[name], used = _load(name, source, model, overrides, corpus)
+        unused -= set(used)
+    if unused:
+        raise RecipeError(
+            f"--set {min(unused)} concerns none of {', '.join(entries)}; leave it out"
+        )
     _require_one_corpus(entries)
     return entries
 
 
 def _load(
     name: str, source: str, model: str, overrides: Sequence[str], corpus: str | None
-) -> Recipe:
+) -> tuple[Recipe, list[str]]:
+    """The recipe of an entry, and the overrides that concern it."""
     try:
         plain = load_recipe(source, model=model, corpus=corpus)
-        fitting = [text for text in overrides if _concerns(plain, text)]
-        return load_recipe(source, fitting, model=model, corpus=corpus)
+        used = [text for text in overrides if _concerns(plain, text)]
+        return load_recipe(source, used, model=model, corpus=corpus), used
     except RecipeError as error:
         raise RecipeError(f"--model {name}: {error}") from error
 

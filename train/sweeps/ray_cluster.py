@@ -28,8 +28,7 @@ def run_ray(jobs: Sequence[Job], *, parallel: int, threads: int) -> Generator[Ou
                 try:
                     yield ray.get(reference)
                 except ray.exceptions.RayError as error:
-                    lines = str(error).strip().splitlines() or [type(error).__name__]
-                    yield Outcome(job.unit, f"Ray lost it: {lines[0]}", str(error))
+                    yield Outcome(job.unit, f"Ray lost it: {_last_line(error)}", str(error))
     finally:
         ray.shutdown()
 
@@ -49,8 +48,14 @@ def _start(cpus: int) -> Any:
     try:
         ray.init(**options)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BackendUnavailable(
-            f"Ray did not start: {reason}; is RAY_ADDRESS right? --executor local needs none"
+            f"Ray did not start: {_last_line(error)}; is RAY_ADDRESS right? "
+            "--executor local needs none"
         ) from error
     return ray
+
+
+def _last_line(error: Exception) -> str:
+    """What an error says; Ray puts the cause behind the traceback."""
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip() if lines else type(error).__name__

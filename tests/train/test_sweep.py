@@ -1,0 +1,304 @@
+"""Sweeps: what is asked, what is refused, what is written."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
+
+from ifmmin.runtime.errors import IfmminError, InputError
+from ifmmin.train.cli import main
+from ifmmin.train.recipe import dump_recipe, load_recipe
+from ifmmin.train.sweeps.plan import Plan, parse_numbers, resolve
+
+MODELS = ("--model", "if-mmin,linear")
+
+
+@pytest.fixture(scope="module")
+def swept(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("sweep") / "made"
+    grid = ["--folds", "1-2", "--seeds", "0-1", "--jobs", "1"]
+    assert main(["sweep", *tiny, *MODELS, *grid, "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture
+def copy(swept: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(swept, tmp_path / "copy"))
+
+
+def _units(out: Path) -> dict[str, int]:
+    return {
+        str(path.relative_to(out)): path.stat().st_mtime_ns
+        for path in (out / "units").glob("*/fold-*/seed-?")
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"), [("1-3", [1, 2, 3]), ("4,2", [2, 4]), ("1-2, 2-3,7", [1, 2, 3, 7])]
+)
+def test_numbers_are_ranges_and_lists(text: str, numbers: list[int]) -> None:
+    assert parse_numbers(text, "--folds", least=1) == numbers
+
+
+@pytest.mark.parametrize("text", ["", "0-2", "3-1", "a", "1,,2", "-1", "1-2-3"])
+def test_wrong_numbers_are_refused(text: str) -> None:
+    with pytest.raises(InputError, match=r"--folds .* wanted numbers from 1"):
+        parse_numbers(text, "--folds", least=1)
+
+
+def test_entries_are_models_recipes_and_names(tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(dump_recipe(load_recipe("synthetic", ["stage1.epochs=9"])))
+    entries = resolve(["if-mmin,mmin", f"longer={other}:if-mmin"], "synthetic")
+    assert [recipe.network.model for recipe in entries.values()] == ["if-mmin", "mmin", "if-mmin"]
+    assert list(entries) == ["if-mmin", "mmin", "longer"]
+    assert entries["longer"].stage1.epochs == 9
+    assert entries["if-mmin"].stage1.epochs == 4
+
+
+def test_an_override_concerns_the_entries_that_have_the_section() -> None:
+    entries = resolve(
+        ["if-mmin", "linear"], "synthetic", overrides=["stage2.epochs=7", "corpus.test=50"]
+    )
+    assert entries["if-mmin"].stage2 is not None
+    assert entries["if-mmin"].stage2.epochs == 7
+    assert entries["linear"] == resolve(
+        ["linear"], "synthetic", overrides=["corpus.test=50"]
+    )["linear"]  # fmt: skip
+    assert entries["linear"].corpus.test == 50  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("models", "overrides", "message"),
+    [
+        (["mmin", "lstm"], [], "'lstm'.*wanted MODEL .*if-mmin, mmin"),
+        (["mmin", "none.yaml:mmin"], [], "--model none.yaml:mmin: no recipe"),
+        (["mmin", "mmin"], [], "no name of its own.*NAME=mmin"),
+        (["x:=mmin", "x=mmin"], [], "no name of its own"),
+        (["=mmin"], [], "no name of its own"),
+        (["if-mmin", "mmin"], ["stage2.epochz=1"], "--model if-mmin: .*epochz"),
+        (["linear"], ["stage2.epochs=1"], "stage2.epochs=1 concerns none of linear"),
+        (["mmin", "iemocap:mmin"], [], "synthetic, iemocap:mmin on iemocap .*give --corpus"),
+    ],
+)
+def test_entries_that_make_no_sense_are_named(
+    models: list[str], overrides: list[str], message: str
+) -> None:
+    with pytest.raises(IfmminError, match=message):
+        resolve(models, "synthetic", overrides=overrides)
+
+
+def test_units_of_a_fold_follow_each_other() -> None:
+    plan = Plan(entries=resolve(["mmin", "linear"], "synthetic"), folds=[1, 2], seeds=[0, 1],
+                threads=1)  # fmt: skip
+    units = plan.units()
+    assert len(units) == len(set(units)) == 8
+    assert [unit.fold for unit in units] == [1] * 4 + [2] * 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model", "lstm"], "wanted MODEL"),
+        (["--model", "mmin", "--folds", "x"], "--folds"),
+        (["--model", "mmin", "--jobs", "0"], "--jobs must be at least 1"),
+        (["--model", "mmin", "--threads", "0"], "--threads must be at least 1"),
+    ],
+)
+def test_mistakes_are_one_line(
+    tiny: list[str], tmp_path: Path, capsys: Any, options: list[str], message: str
+) -> None:
+    assert main(["sweep", *tiny, *options, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sweep_is_complete(swept: Path) -> None:
+    assert {path.name for path in swept.iterdir()} == {
+        ".lock", "sweep.json", "units", "plots", "results.md", "results.csv", "units.csv",
+        "differences.csv",
+    }  # fmt: skip
+    assert {path.name for path in (swept / "plots").iterdir()} == {
+        "bars.png", "calibration.png", "losses-if-mmin.png", "confusion-if-mmin.png",
+        "confusion-linear.png", "projection-if-mmin.png",
+    }  # fmt: skip
+    text = (swept / "results.md").read_text()
+    assert text.count("| 4 of 4 |") == 2
+    for name in ("bars", "losses-if-mmin", "projection-if-mmin"):
+        assert f"[{name}](plots/{name}.png)" in text
+    assert str(swept.parent) not in text + (swept / "sweep.json").read_text()
+    with (swept / "units.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 8 * 7
+
+
+def test_the_tables_equal_scikit_learn_on_the_predictions(swept: Path) -> None:
+    with (swept / "results.csv").open() as file:
+        written = {
+            (row["entry"], row["pattern"], row["figure"]): float(row["mean"])
+            for row in csv.DictReader(file)
+        }
+    for entry in ("if-mmin", "linear"):
+        figures: dict[tuple[str, str], list[float]] = {}
+        for path in (swept / "units" / entry).glob("*/*/predictions.csv"):
+            rows = list(csv.DictReader(path.read_text().splitlines()))
+            for pattern in dict.fromkeys(row["pattern"] for row in rows):
+                some = [row for row in rows if row["pattern"] == pattern]
+                true, answered = ([row[c] for row in some] for c in ("true", "predicted"))
+                for figure, value in (
+                    ("ua", balanced_accuracy_score(true, answered)),
+                    ("wa", accuracy_score(true, answered)),
+                    ("f1", f1_score(true, answered, average="macro")),
+                ):
+                    figures.setdefault((pattern, figure), []).append(value)
+        assert len(figures) == 7 * 3
+        for (pattern, figure), values in figures.items():
+            assert len(values) == 4
+            mean = sum(values) / 4
+            assert written[entry, pattern, figure] == pytest.approx(mean, abs=1e-6)
+
+
+def test_folds_seeds_and_entries_are_added_and_the_rest_stays(
+    copy: Path, tiny: list[str], capsys: Any
+) -> None:
+    before = _units(copy)
+    (copy / "units" / "if-mmin" / "fold-1" / ".seed-0.abc.part").mkdir()
+    (copy / "units" / "if-mmin" / "fold-1" / ".seed-0.abc.part" / "metrics.json").write_text("{tor")
+    (copy / ".results.md.xyz.part").write_text("torn")
+    more = ["--model", "linear,ours=linear", "--folds", "2-3", "--jobs", "1"]
+    assert main(["sweep", *tiny, *more, "--out", str(copy)]) == 0
+    after = _units(copy)
+    assert before.items() <= after.items()
+    new = {"units/ours/fold-2/seed-0", "units/ours/fold-3/seed-0", "units/linear/fold-3/seed-0"}
+    assert after.keys() - before.keys() == new
+    assert list(copy.rglob("*.part")) == []
+    plan = json.loads((copy / "sweep.json").read_text())
+    assert (list(plan["entries"]), plan["folds"], plan["seeds"]) == (
+        ["if-mmin", "linear", "ours"], [1, 2, 3], [0, 1],
+    )  # fmt: skip
+    text = (copy / "results.md").read_text()
+    for units in ("4 of 6", "5 of 6", "2 of 6"):
+        assert units in text
+
+
+def test_the_report_of_finished_units_is_made_again_the_same(
+    copy: Path, swept: Path, tiny: list[str]
+) -> None:
+    made = [p for p in swept.rglob("*") if p.is_file() and "units" not in p.parts]
+    for path in made:
+        if path.suffix in (".md", ".csv", ".png"):
+            (copy / path.relative_to(swept)).unlink()
+    options = [*MODELS, "--folds", "1-2", "--seeds", "0-1", "--out", str(copy)]
+    assert main(["sweep", *tiny, *options]) == 0
+    for path in made:
+        assert (copy / path.relative_to(swept)).read_bytes() == path.read_bytes(), path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--set", "stage1.epochs=9"], "if-mmin is another recipe .*stage1.epochs was 2, now 9"),
+        (["--set", "corpus.test=41"], "corpus.test was 40, now 41"),
+        (["--threads", "2"], "ran with --threads 1, got 2"),
+    ],
+)
+def test_a_changed_recipe_is_refused(
+    copy: Path, tiny: list[str], capsys: Any, change: list[str], message: str
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*") if path.is_file()}
+    assert main(["sweep", *tiny, *MODELS, *change, "--out", str(copy)]) == 2
+    assert re.search(message, capsys.readouterr().err)
+    before.pop(copy / ".lock")
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_two_sweeps_never_share_a_directory(copy: Path, tiny: list[str], capsys: Any) -> None:
+    with (copy / ".lock").open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert main(["sweep", *tiny, *MODELS, "--out", str(copy)]) == 2
+    error = capsys.readouterr().err
+    assert "another sweep is at work" in error
+    assert error.count("\n") == 1
+
+
+def test_a_directory_of_something_else_is_left_alone(
+    tmp_path: Path, tiny: list[str], capsys: Any
+) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    assert main(["sweep", *tiny, *MODELS, "--out", str(tmp_path)]) == 2
+    assert "in use by something else" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_damaged_run_is_named(copy: Path, tiny: list[str], capsys: Any) -> None:
+    (copy / "units" / "linear" / "fold-2" / "seed-1" / "metrics.json").unlink()
+    assert main(["sweep", *tiny, *MODELS, "--out", str(copy)]) == 2
+    error = capsys.readouterr().err
+    assert "the run of linear, fold 2, seed 1 is damaged" in error
+    assert "remove" in error
+
+
+ADAPTER = """
+import os, signal
+from ifmmin.train.corpora.synthetic import SyntheticLayout, draw_synthetic
+import msgspec
+
+def read(fold, features, targets, **options):
+    if fold == 2:
+        os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does when memory runs out
+    if fold == 3:
+        raise ZeroDivisionError("a fault in the adapter")
+    return draw_synthetic(msgspec.convert(options | {"layout": "synthetic"}, SyntheticLayout),
+                          fold=fold)
+"""
+
+
+def test_units_that_fail_are_listed_and_the_others_go_on(
+    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    (tmp_path / "some_adapter.py").write_text(ADAPTER)
+    monkeypatch.syspath_prepend(tmp_path)
+    recipe = load_recipe("synthetic", [text for text in tiny[2:] if text != "--set"])
+    content = json.loads(msgspec.json.encode(recipe))
+    options = {k: v for k, v in content["corpus"].items() if k != "layout"}
+    content["corpus"] = {"layout": "adapter", "function": "some_adapter:read", "folds": 4,
+                         "options": options}  # fmt: skip
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text(yaml.safe_dump(content))
+    content["stage1"]["learning_rate"] = 1e30
+    bad.write_text(yaml.safe_dump(content))
+    out = tmp_path / "out"
+    entries = ["--model", f"good={good}:augmented", "--model", f"bad={bad}:mmin"]
+    arguments = ["sweep", *entries, "--folds", "1-4", "--jobs", "1", "--out", str(out)]
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    assert "6 of 8 units failed" in error
+    text = (out / "results.md").read_text()
+    for line in (
+        "- good, fold 2, seed 0: its process was killed, likely for want of memory",
+        "- good, fold 3, seed 0: ZeroDivisionError: a fault in the adapter",
+        "- bad, fold 1, seed 0: the loss became",
+        "- bad, fold 4, seed 0: the loss became",
+    ):
+        assert line in text
+    assert set(_units(out)) == {"units/good/fold-1/seed-0", "units/good/fold-4/seed-0"}
+    trace = (out / "units" / "good" / "fold-3" / "seed-0.error.txt").read_text()
+    assert "Traceback" in trace
+    # Mended, they run and are no longer listed.
+    (tmp_path / "some_adapter.py").write_text(ADAPTER.replace("fold == ", "fold == 90"))
+    assert main(["sweep", *entries[:2], *arguments[5:]]) == 0
+    text = (out / "results.md").read_text()
+    assert "- good" not in text
+    assert "4 of 4" in text

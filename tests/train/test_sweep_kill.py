@@ -1,0 +1,152 @@
+"""A sweep may die at any moment: what is finished stays, and the end is the same."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ifmmin.train.cli import main
+
+KILLS = 10
+GRID = ["--model", "if-mmin,linear", "--folds", "1-2", "--seeds", "0-2"]
+UNITS = 12
+REPORT = ("results.md", "results.csv", "units.csv", "differences.csv", "plots/bars.png")
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/task").is_dir(), reason="finds worker processes in /proc, as on Linux"
+)
+
+
+def _start(tiny: list[str], out: Path, jobs: int = 1) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "ifmmin.train.cli", "sweep", *tiny, *GRID]
+    return subprocess.Popen(
+        [*command, "--jobs", str(jobs), "--out", str(out)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def _finished(out: Path) -> dict[str, int]:
+    """The finished units and when each of their files was written."""
+    return {
+        str(path.relative_to(out)): path.stat().st_mtime_ns
+        for run in (out / "units").glob("*/fold-?/seed-?")
+        for path in [run, *run.iterdir()]
+    }
+
+
+def _count(out: Path) -> int:
+    return sum(1 for _ in (out / "units").glob("*/fold-?/seed-?"))
+
+
+def _wait_for(process: subprocess.Popen[str], out: Path, units: int) -> None:
+    while process.poll() is None and _count(out) < units:
+        time.sleep(0.02)
+
+
+def _children(parent: int) -> list[int]:
+    listed = Path(f"/proc/{parent}/task/{parent}/children")
+    return [int(child) for child in listed.read_text().split()] if listed.is_file() else []
+
+
+def _alive(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+def _require_gone(processes: list[int]) -> None:
+    deadline = time.monotonic() + 10
+    while any(_alive(process) for process in processes):
+        assert time.monotonic() < deadline, "workers outlive the sweep that started them"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("undisturbed") / "sweep"
+    assert main(["sweep", *tiny, *GRID, "--jobs", "1", "--out", str(out)]) == 0
+    return out
+
+
+def _require_same_report(out: Path, undisturbed: Path) -> None:
+    for name in REPORT:
+        assert (out / name).read_bytes() == (undisturbed / name).read_bytes(), name
+    assert list(out.rglob("*.part")) == []
+
+
+def test_ten_kills_change_nothing(tiny: list[str], tmp_path: Path, undisturbed: Path) -> None:
+    out = tmp_path / "sweep"
+    draws = np.random.default_rng(7)
+    seen: dict[str, int] = {}
+    counts, workers_seen = [], 0
+    for kill in range(KILLS):
+        process = _start(tiny, out, jobs=2 if kill in (4, 8) else 1)
+        if kill % 4 == 0:  # before there is much: while it starts
+            time.sleep(draws.uniform(0.0, 4.0))
+        else:  # after none to two more units, somewhere within the next
+            _wait_for(process, out, min(_count(out) + int(draws.integers(3)), UNITS))
+            time.sleep(draws.uniform(0.0, 0.8))
+        workers = _children(process.pid)
+        process.kill()
+        process.communicate()
+        _require_gone(workers)
+        workers_seen += len(workers)
+        now = _finished(out)
+        assert seen.items() <= now.items(), "a finished unit was lost or written again"
+        seen = now
+        counts.append(_count(out))
+    assert workers_seen > 0
+    assert counts[-1] > counts[0], "the kills must fall between units, not before all of them"
+    process = _start(tiny, out)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 0, error
+    assert seen.items() <= _finished(out).items()
+    _require_same_report(out, undisturbed)
+
+
+def test_ctrl_c_stops_at_once_and_finished_units_stay(
+    tiny: list[str], tmp_path: Path, undisturbed: Path
+) -> None:
+    out = tmp_path / "sweep"
+    process = _start(tiny, out, jobs=2)
+    _wait_for(process, out, 3)
+    workers = _children(process.pid)
+    before = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of the group
+    _, error = process.communicate(timeout=30)
+    assert time.monotonic() - before < 5
+    assert process.returncode == 130
+    assert "Traceback" not in error
+    assert "interrupted" in error
+    _require_gone(workers)
+    assert list(out.rglob("*.part")) == []
+    seen = _finished(out)
+    assert 3 <= _count(out) < UNITS
+    assert main(["sweep", *tiny, *GRID, "--jobs", "1", "--out", str(out)]) == 0
+    assert seen.items() <= _finished(out).items()
+    _require_same_report(out, undisturbed)
+
+
+def test_the_lock_dies_with_the_process(tiny: list[str], tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "sweep"
+    process = _start(tiny, out)
+    while not (out / "sweep.json").is_file():
+        assert process.poll() is None
+        time.sleep(0.02)
+    small = ["--model", "linear", "--folds", "1", "--seeds", "0", "--out", str(out)]
+    assert main(["sweep", *tiny, *small]) == 2
+    assert "another sweep is at work" in capsys.readouterr().err
+    process.kill()
+    process.communicate()
+    assert main(["sweep", *tiny, *small]) == 0
