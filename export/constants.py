@@ -20,6 +20,8 @@ class Constants:
         self.present = [i for i, m in enumerate(FUSION_ORDER) if m in pattern]
         self.absent = [i for i, m in enumerate(FUSION_ORDER) if m not in pattern]
         self.temperature = network.temperatures[ALL_PATTERNS.index(pattern)]
+        gated = network.config.architecture.evidence != "none"
+        self.share = (network.gate if gated else 1.0) / self.temperature
         rows = [MODALITIES.index(FUSION_ORDER[i]) for i in self.absent]
         with torch.no_grad():
             missing = network.missing_embeddings()
@@ -39,9 +41,9 @@ class Constants:
         return columns(matrix, self.absent, self.width) @ constant
 
     def cool(self, mlp: MLP) -> None:
-        """Divide what a classifier says by the temperature, in its last layer."""
+        """Gate what a classifier says and divide it by the temperature, in its last layer."""
         weight, bias = weights(mlp.linears[-1])
-        mlp.linears[-1] = affine(weight / self.temperature, bias / self.temperature)
+        mlp.linears[-1] = affine(weight * self.share, bias * self.share)
 
 
 class Evidence(nn.Module):

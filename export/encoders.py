@@ -10,7 +10,7 @@ from ifmmin.export.folds import affine, fold_standardisation, weights
 from ifmmin.runtime.modality import Modality
 from ifmmin.train.encoders import SequenceEncoder, TextCNN
 from ifmmin.train.network import EmotionNetwork
-from ifmmin.train.statistics import StatisticsEncoder
+from ifmmin.train.statistics import CREST_FLOOR, StatisticsEncoder, frame_weights
 
 
 class LatencySequenceEncoder(nn.Module):
@@ -94,43 +94,61 @@ class LatencyStatisticsEncoder(nn.Module):
 
     offset: Tensor
     factor: Tensor
+    crest_floor: Tensor
 
     def __init__(self, encoder: StatisticsEncoder, mean: Tensor, std: Tensor) -> None:
         super().__init__()
         self.functionals = encoder.config.functionals
         self.limit = encoder.config.limit
-        moves = [mean if name in ("mean", "max", "min") else 0 * mean for name in self.functionals]
-        scale = std.repeat(len(moves))
+        levels = ("mean", "max", "min", "weighted_mean")
+        self.weight_column = encoder.config.weight_column
+        moves = [mean if name in levels else 0 * mean for name in self.functionals]
+        # A crest has no unit: it is of standardised frames already.
+        scale = torch.cat([std if name != "crest" else 0 * std + 1 for name in self.functionals])
+        self.register_buffer("crest_floor", CREST_FLOOR * std)
         self.register_buffer("offset", torch.cat(moves) + scale * encoder.offset)
         self.register_buffer("factor", 1.0 / (scale * encoder.scale))
         self.output = None if encoder.output is None else affine(*weights(encoder.output))
 
     def pool(self, x: Tensor) -> Tensor:
         """(T, D) -> (1, P)."""
-        statistics = [_functional(name, x) for name in self.functionals]
+        statistics = [self._functional(name, x) for name in self.functionals]
         pooled = (torch.cat(statistics, dim=1) - self.offset) * self.factor
         if self.limit is not None:
             pooled = pooled.clamp(-self.limit, self.limit)
         return pooled
 
+    def _functional(self, name: str, x: Tensor) -> Tensor:
+        """One statistic over the time of one utterance: (T, D) -> (1, D)."""
+        if name == "max":
+            return torch.amax(x, dim=0, keepdim=True)
+        if name == "min":
+            return torch.amin(x, dim=0, keepdim=True)
+        if name == "delta":
+            before = torch.cat([x[:1], x[:-1]])
+            return (x - before).abs().mean(dim=0, keepdim=True)
+        if name.startswith("weighted"):
+            return self._weighted(name, x)
+        mean = x.mean(dim=0, keepdim=True)
+        if name == "mean":
+            return mean
+        std = (x - mean).square().mean(dim=0, keepdim=True).sqrt()
+        if name == "std":
+            return std
+        return (torch.amax(x, dim=0, keepdim=True) - mean) / (std + self.crest_floor)
+
+    def _weighted(self, name: str, x: Tensor) -> Tensor:
+        assert self.weight_column is not None
+        weights = frame_weights(x[:, self.weight_column : self.weight_column + 1])
+        shares = (weights / weights.sum(dim=0, keepdim=True)).T
+        mean = shares @ x
+        if name == "weighted_mean":
+            return mean
+        return (shares @ (x - mean).square()).sqrt()
+
     def embed(self, pooled: Tensor) -> Tensor:
         """(1, P) -> (1, E)."""
         return pooled if self.output is None else torch.tanh(self.output(pooled))
-
-
-def _functional(name: str, x: Tensor) -> Tensor:
-    """One statistic over the time of one utterance: (T, D) -> (1, D)."""
-    if name == "max":
-        return torch.amax(x, dim=0, keepdim=True)
-    if name == "min":
-        return torch.amin(x, dim=0, keepdim=True)
-    if name == "delta":
-        before = torch.cat([x[:1], x[:-1]])
-        return (x - before).abs().mean(dim=0, keepdim=True)
-    mean = x.mean(dim=0, keepdim=True)
-    if name == "mean":
-        return mean
-    return (x - mean).square().mean(dim=0, keepdim=True).sqrt()
 
 
 LatencyEncoder = LatencySequenceEncoder | LatencyTextCNN | LatencyStatisticsEncoder

@@ -33,8 +33,12 @@ ROOT = Path(__file__).resolve().parents[1]
 DIMS = {"a": 5, "v": 7, "t": 11}
 
 _STATISTICS = {
-    Modality.A: StatisticsConfig(functionals=("mean", "std", "max", "min"), dropout=0.2),
-    Modality.V: StatisticsConfig(functionals=("mean", "delta")),
+    Modality.A: StatisticsConfig(
+        functionals=("mean", "std", "max", "min", "weighted_mean", "weighted_std"),
+        dropout=0.2,
+        weight_column=1,
+    ),
+    Modality.V: StatisticsConfig(functionals=("mean", "delta", "crest")),
     Modality.T: StatisticsConfig(functionals=("std", "mean"), limit=1.5),
 }
 _TRANSFORMS = {
@@ -88,13 +92,16 @@ def _network(kind: str = "if-mmin", seed: int = 0) -> EmotionNetwork:
     network = build_network(config)
     with torch.no_grad():
         _scatter(network)
+        if network.config.architecture.evidence != "none":
+            network.gate.fill_(0.8)
         rng = np.random.default_rng(0)
         some = collate([_utterance(rng, {"a": 9, "v": 8, "t": 7}) for _ in range(16)], config)
         # Logits around zero that vary by class and input, so that every class wins somewhere.
         logits = network.eval()(some).logits
-        for weight, bias in _last_layers(network):
+        layers = _last_layers(network)
+        layers[0][1].sub_(logits.mean(dim=0) / network.gate)
+        for weight, bias in layers:
             weight.mul_(3.0 / logits.std(dim=0).mean())
-            bias.sub_(logits.mean(dim=0) / len(_last_layers(network)))
             bias.mul_(3.0 / logits.std(dim=0).mean())
         network.temperatures.uniform_(0.7, 1.5)
     return network
@@ -121,6 +128,7 @@ def _scatter(network: EmotionNetwork) -> None:
         if isinstance(encoder, StatisticsEncoder):
             encoder.offset.uniform_(0.1, 1.0)
             encoder.scale.uniform_(0.5, 2.0)
+            encoder.weigh_as(normaliser)
 
 
 def _last_layers(network: EmotionNetwork) -> list[tuple[torch.Tensor, torch.Tensor]]:

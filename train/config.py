@@ -17,7 +17,7 @@ MODELS = ("if-mmin", "mmin", "augmented", "fusion", "linear")
 POOLINGS = ("maximum", "last", "attention", "sum")
 ACTIVATIONS = ("leaky_relu", "sigmoid", "tanh")
 EVIDENCE = ("none", "embedding", "pooled")
-FUNCTIONALS = ("mean", "std", "max", "min", "delta")
+FUNCTIONALS = ("mean", "std", "max", "min", "delta", "crest", "weighted_mean", "weighted_std")
 
 
 class FeatureConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,10 +53,15 @@ class StatisticsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """An encoder that pools statistics over time in place of a sequence encoder."""
 
     functionals: tuple[str, ...]
-    """Of every feature over time: `mean`, `std`, `max`, `min`, `delta` (absolute differences of
-    neighbouring frames, summed and divided by the number of frames)."""
+    """Of every standardised feature over time: `mean`, `std`, `max`, `min`, `delta` (absolute
+    differences of neighbouring frames, summed and divided by the number of frames), `crest`
+    ((max - mean) / (std + 0.1): how far the peak stands out), `weighted_mean` and `weighted_std`
+    (frames weighted by `weight_column`)."""
     dropout: float = 0.0
     """Probability with which a pooled value is dropped in training."""
+    weight_column: int | None = None
+    """Feature whose raw value, where positive, weighs the frames of the weighted functionals: of
+    ComParE's low-level descriptors, 1 is the probability of voicing."""
     limit: float | None = None
     """Largest absolute value of a standardised statistic; what is beyond is cut off."""
 
@@ -69,6 +74,11 @@ class StatisticsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             one_of("functionals", name, FUNCTIONALS)
         if self.limit is not None:
             require_above(self, 0.0, "limit")
+        weighted = any(name.startswith("weighted") for name in self.functionals)
+        if weighted != (self.weight_column is not None):
+            raise RecipeError(
+                "weighted functionals and weight_column want each other; one is missing"
+            )
         require_probability(self, "dropout")
 
 
@@ -173,6 +183,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         if set(self.features) != set(MODALITIES):
             got = ", ".join(str(m) for m in self.features) or "none"
             raise RecipeError(f"features of a, v and t are wanted, got {got}")
+        self._check_weight_columns()
         for modality in MODALITIES:
             shortest = self.minimum_length(modality)
             if self.features[modality].missing_length < shortest:
@@ -180,6 +191,19 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                     f"missing_length of {modality} must be at least {shortest}, "
                     f"got {self.features[modality].missing_length}"
                 )
+
+    def _check_weight_columns(self) -> None:
+        for modality, config in (self.architecture.statistics or {}).items():
+            column = config.weight_column
+            if column is None:
+                continue
+            if not 0 <= column < self.features[modality].dim:
+                raise RecipeError(
+                    f"weight_column of {modality} must be in 0 to {self.features[modality].dim - 1}, "
+                    f"got {column}"
+                )
+            if modality in self.architecture.transforms:
+                raise RecipeError(f"weight_column of {modality} wants frames without a transform")
 
     def frame_width(self, modality: Modality) -> int:
         """Values per frame after the transform, which is what encoders and statistics see."""

@@ -55,6 +55,12 @@ def softmax(logits: NDArray[np.floating]) -> NDArray[np.floating]:
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
 
 
+def log_loss(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
+    """Mean negative log-likelihood, in nats, of labels (N,) under logits (N, C)."""
+    chosen = softmax(logits)[np.arange(len(labels)), labels]
+    return float(-np.log(np.maximum(chosen, 1e-300)).mean())
+
+
 def _expected_calibration_error(
     confidence: NDArray[np.floating], right: NDArray[np.bool_]
 ) -> float:

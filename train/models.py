@@ -33,7 +33,7 @@ class FusionNetwork(EmotionNetwork):
         joined = fusion_flat(h)
         if invariant is not None:
             joined = torch.cat([joined, fusion_flat(invariant)], dim=1)
-        logits = add_evidence(self.classifier(joined), evidence, present)
+        logits = self.add_evidence(self.classifier(joined), evidence, present)
         return Output(logits, invariant, None, evidence)
 
 
@@ -57,24 +57,19 @@ class ImaginationNetwork(EmotionNetwork):
         guide = None if invariant is None else self.guide_dropout(fusion_flat(invariant))
         latents, imagined = self.imagination(self.guide_dropout(fusion_flat(h)), guide)
         imagined = imagined.unflatten(1, (3, -1))[:, _FROM_FUSION]
-        logits = add_evidence(self.classifier(latents), evidence, present)
+        logits = self.add_evidence(self.classifier(latents), evidence, present)
         return Output(logits, invariant, imagined, evidence)
 
 
 def initialise_network(network: EmotionNetwork) -> None:
-    """The reference's initialisation. Where there is evidence, what is added to it starts at
-    zero, so that training begins with the sum of what each modality says."""
+    """The reference's initialisation. Where there is evidence, it and what is added to it start at
+    zero: a regression needs no random start, and the classifier learns what is left."""
     initialise(network)
     if network.config.architecture.evidence != "none":
         classifier: MLP = network.get_submodule("classifier")  # type: ignore[assignment]
         nn.init.zeros_(classifier.linears[-1].weight)  # type: ignore[arg-type]
-
-
-def add_evidence(logits: Tensor, evidence: Tensor | None, present: Tensor) -> Tensor:
-    """Logits (B, C) plus the evidence (B, M, C) of present modalities (B, M)."""
-    if evidence is None:
-        return logits
-    return logits + (evidence * present[..., None]).sum(dim=1)
+        for parameter in network.evidence.parameters():
+            nn.init.zeros_(parameter)
 
 
 def fusion_flat(h: Tensor) -> Tensor:

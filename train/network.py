@@ -61,6 +61,9 @@ class EmotionNetwork(nn.Module):
     """
 
     temperatures: Tensor
+    """Of every pattern (7,), in the order of ALL_PATTERNS; fitted after training."""
+    gate: Tensor
+    """Share of the classifier beside the evidence, a scalar; fitted after training."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -86,6 +89,7 @@ class EmotionNetwork(nn.Module):
             )
             self.evidence_dropout = nn.Dropout(architecture.evidence_dropout)
         self.register_buffer("temperatures", torch.ones(len(ALL_PATTERNS)))
+        self.register_buffer("gate", torch.ones(()))
 
     def encoder(self, modality: Modality) -> Encoder:
         """The encoder of a modality."""
@@ -224,6 +228,12 @@ class EmotionNetwork(nn.Module):
             x = pooled[modality] if source == "pooled" else h[:, index]
             said.append(self.evidence[modality.value](self.evidence_dropout(x)))
         return torch.stack(said, dim=1)
+
+    def add_evidence(self, logits: Tensor, evidence: Tensor | None, present: Tensor) -> Tensor:
+        """A classifier's logits (B, C), gated, plus the evidence (B, M, C) of what is present."""
+        if evidence is None:
+            return logits
+        return self.gate * logits + (evidence * present[..., None]).sum(dim=1)
 
     def parts(self) -> dict[str, nn.Module]:
         """The sub-networks whose gradients are clipped apart, as the reference does."""

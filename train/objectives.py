@@ -87,25 +87,43 @@ class Objective:
                 keep = draw_patterns(present, self._patterns, self._draws)
             h, evidence = self.network.encode(batch.masked(keep))
             cases = torch.arange(len(batch))
-        output = self.network.head(h, keep, evidence)
+        apart = self.stage.evidence_sum > 0 and evidence is not None
+        output = self.network.head(h, keep, evidence.detach() if apart else evidence)
+        output = output._replace(evidence=evidence)
         return Seen(output, h, batch.labels[cases], keep, cases)
 
     def own_terms(self, seen: Seen) -> Terms:
         """The terms that need no teacher."""
         stage, output = self.stage, seen.output
-        terms = {
-            "cross_entropy": F.cross_entropy(
-                output.logits, seen.labels, self._weight, label_smoothing=stage.label_smoothing
-            )
-        }
-        if stage.evidence and output.evidence is not None:
-            error = evidence_error(output.evidence, seen.labels, seen.present, self._weight)
-            terms["evidence"] = stage.evidence * error
+        terms = {"cross_entropy": self._cross_entropy(output.logits, seen.labels)}
+        if output.evidence is not None:
+            terms |= self._evidence_terms(output.evidence, seen)
         if stage.cmd and output.invariant is not None:
             invariant = output.invariant
             if stage.cmd_bounded:
                 invariant = bounded(invariant, seen.present)
             terms["cmd"] = stage.cmd * invariance_discrepancy(invariant, seen.present)
+        return terms
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        smoothing = self.stage.label_smoothing
+        return F.cross_entropy(logits, labels, self._weight, label_smoothing=smoothing)
+
+    def _evidence_terms(self, evidence: Tensor, seen: Seen) -> Terms:
+        stage = self.stage
+        terms: Terms = {}
+        if stage.evidence:
+            error = evidence_error(evidence, seen.labels, seen.present, self._weight)
+            terms["evidence"] = stage.evidence * error
+        if stage.evidence_sum:
+            total = (evidence * seen.present[..., None]).sum(dim=1)
+            terms["evidence_sum"] = stage.evidence_sum * self._cross_entropy(total, seen.labels)
+        if stage.evidence_l2:
+            squares = [
+                weight * self.network.evidence[modality.value].weight.square().sum()
+                for modality, weight in stage.evidence_l2.items()
+            ]
+            terms["evidence_l2"] = 0.5 * torch.stack(squares).sum()
         return terms
 
 

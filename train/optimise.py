@@ -83,13 +83,22 @@ def run_stage(
 def build_optimiser(objective: Objective) -> torch.optim.Optimizer:
     """AdamW over all parts of the objective, as its schedule says."""
     stage = objective.stage
-    parameters = [p for part in objective.parts().values() for p in part.parameters()]
-    matrices = [p for p in parameters if p.dim() > 1]
-    vectors = [p for p in parameters if p.dim() < 2]
-    groups: list[dict[str, Any]] = [
-        {"params": matrices, "weight_decay": stage.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
+    groups: list[dict[str, Any]] = []
+    for name, part in objective.parts().items():
+        rate = stage.learning_rate
+        if name == "evidence" and stage.evidence_rate is not None:
+            rate = stage.evidence_rate
+        for matrices in (True, False):
+            # The evidence has a penalty of its own.
+            decays = matrices and not (name == "evidence" and stage.evidence_l2)
+            groups.append(
+                {
+                    "params": [p for p in part.parameters() if (p.dim() > 1) == matrices],
+                    "weight_decay": stage.weight_decay if decays else 0.0,
+                    "share": rate / stage.learning_rate,
+                }
+            )
+    groups = [group for group in groups if group["params"]]
     return torch.optim.AdamW(groups, betas=(stage.beta1, stage.beta2))
 
 
@@ -112,7 +121,7 @@ def _run_epoch(
     totals: dict[str, torch.Tensor] = {}
     for step in range((epoch - 1) * steps, epoch * steps):
         for group in optimiser.param_groups:
-            group["lr"] = objective.stage.rate_at(step, steps)
+            group["lr"] = group["share"] * objective.stage.rate_at(step, steps)
         rows = next(batches)
         terms = objective.losses(feed.batch(rows), rows)
         update(objective, optimiser, torch.stack(list(terms.values())).sum())

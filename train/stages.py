@@ -134,6 +134,7 @@ def set_statistics(network: EmotionNetwork, corpus: Corpus) -> None:
             config = network.config.architecture.transforms.get(modality)
             network.normaliser(modality).take(frame_statistics(corpus, modality, config))
         if isinstance(encoder, StatisticsEncoder):
+            encoder.weigh_as(network.normaliser(modality))
             encoder.take(column_statistics(_pooled_frames(network, encoder, modality, train)))
 
 

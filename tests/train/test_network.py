@@ -58,9 +58,17 @@ def _pooled_lstm(w: Weights, name: str, x: np.ndarray, pooling: str) -> np.ndarr
     return np.asarray(pools[pooling])
 
 
-def _functional(name: str, x: np.ndarray) -> np.ndarray:
+def _functional(name: str, x: np.ndarray, raw: np.ndarray) -> np.ndarray:
+    if name.startswith("weighted"):
+        weights = np.maximum(raw[:, 1], 0) + 1e-3
+        mean = np.average(x, axis=0, weights=weights)
+        if name == "weighted_mean":
+            return np.asarray(mean)
+        return np.asarray(np.sqrt(np.average((x - mean) ** 2, axis=0, weights=weights)))
     if name == "delta":
         return np.asarray(np.abs(np.diff(x, axis=0)).sum(0) / len(x))
+    if name == "crest":
+        return np.asarray((x.max(0) - x.mean(0)) / (x.std(0) + 0.1))
     return np.asarray(getattr(x, name)(0))
 
 
@@ -89,8 +97,9 @@ def _pooled(w: Weights, m: Modality, x: np.ndarray | None, config: ModelConfig) 
     """From raw frames, or nothing, to what is pooled of them."""
     shape, name = config.architecture, f"encoders.{m}"
     transform = shape.transforms.get(m)
+    raw = np.zeros((0, 2))
     if x is not None:
-        x = x.astype(float)
+        raw = x = x.astype(float)
         if m == "t" and shape.statistics is None and len(x) < 5:
             x = np.vstack([x, np.zeros((5 - len(x), x.shape[1]))])
         if transform is not None and transform.unit:
@@ -104,7 +113,7 @@ def _pooled(w: Weights, m: Modality, x: np.ndarray | None, config: ModelConfig) 
         if x is None:
             s = np.zeros(len(w[f"{name}.offset"]))
         else:
-            s = np.concatenate([_functional(f, x) for f in config_m.functionals])
+            s = np.concatenate([_functional(f, x, raw) for f in config_m.functionals])
             s = (s - w[f"{name}.offset"]) / w[f"{name}.scale"]
             s = np.clip(s, -(config_m.limit or np.inf), config_m.limit or np.inf)
         return s
@@ -139,7 +148,8 @@ def _formula(w: Weights, utterance: Utterance, pattern: Pattern, config: ModelCo
         for m in pattern:
             said_of = pooled[m] if shape.evidence == "pooled" else h[m]
             logits = logits + _linear(w, f"evidence.{m}", said_of)
-    return (logits + _classify(w, h, shape)) / w["temperatures"][index]
+    gate = 1.0 if shape.evidence == "none" else w["gate"]
+    return (logits + gate * _classify(w, h, shape)) / w["temperatures"][index]
 
 
 def _classify(w: Weights, h: dict[Modality, np.ndarray], shape: Architecture) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from ifmmin.runtime.console import say
 from ifmmin.runtime.errors import InputError, RecipeError
 from ifmmin.train.config import MODELS
 from ifmmin.train.recipe import Recipe, load_recipe
@@ -103,10 +104,8 @@ def resolve(
             )
         entries[name], used = _load(name, source, model, overrides, corpus)
         unused -= set(used)
-    if unused:
-        raise RecipeError(
-            f"--set {min(unused)} concerns none of {', '.join(entries)}; leave it out"
-        )
+    for text in sorted(unused):
+        say(f"note: --set {text} concerns none of {', '.join(entries)}")
     _require_one_corpus(entries)
     return entries
 

@@ -76,7 +76,7 @@ def bars(results: Results, figure: str) -> Figure:
     (chance, *handles), (text, *names) = axis.get_legend_handles_labels()
     drawn.legend(
         [*handles, chance], [*names, text], loc="outside upper center",
-        ncols=min(5, len(results) + 1), frameon=False,
+        ncols=min(6, len(results) + 1), frameon=False,
     )  # fmt: skip
     return drawn
 
