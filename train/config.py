@@ -174,8 +174,11 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """A network: its classes, its inputs, its architecture."""
 
     labels: tuple[str, ...]
+    """Names of the classes, in the order of the logits."""
     features: dict[Modality, FeatureConfig]
+    """What the inputs are."""
     architecture: Architecture = msgspec.field(default_factory=Architecture)
+    """Sizes and variants."""
 
     def __post_init__(self) -> None:
         if len(self.labels) < 2:

@@ -38,13 +38,13 @@ def project(
     without an invariant encoder."""
     if not network.config.architecture.invariant:
         return []
-    rows, columns = (index.numpy() for index in embedded.present.nonzero(as_tuple=True))
     with torch.no_grad():
-        features = network.invariant(embedded.h)[rows, columns].double().numpy()
-    places = principal_components(features)
+        features = network.invariant(embedded.h)[embedded.present].double().numpy()
+    places = principal_components(features).tolist()
+    cases: list[list[int]] = embedded.present.nonzero().tolist()
     return [
-        Point(utterances[r].name, MODALITIES[c].value, labels[utterances[r].label], x, y)
-        for r, c, (x, y) in zip(rows, columns, places.tolist(), strict=True)
+        Point(utterances[row].name, MODALITIES[m].value, labels[utterances[row].label], x, y)
+        for (row, m), (x, y) in zip(cases, places, strict=True)
     ]
 
 

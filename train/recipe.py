@@ -24,10 +24,15 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Everything that a training run needs besides the data's place, the fold and the seed."""
 
     name: str
+    """What a table calls it."""
     description: str
+    """What it is for, and where it departs from what was published."""
     corpus: Layout
+    """Where utterances come from."""
     network: Architecture
+    """What is trained."""
     stage1: Stage1
+    """How the teacher, or a network of one stage, is trained."""
     stage2: Stage2 | None = None
     """Absent for the models `fusion` and `linear`."""
     select: str = "ua"

@@ -27,7 +27,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     batch_size: int
     """Utterances per update."""
     learning_rate: float
-    """At its highest."""
+    """Adam's step size at its highest; weights move by about as much in an update."""
     decay: str = "linear"
     """`linear`: epoch by epoch, as the reference; `cosine`: update by update."""
     warm_up: int = 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from safetensors.torch import save_file
 from ifmmin.runtime.errors import CheckpointError, RecipeError
 from ifmmin.train.checkpoint import load_checkpoint, save_checkpoint
 from ifmmin.train.cli import main
+from ifmmin.train.config import MODELS
 from ifmmin.train.recipe import dump_recipe, load_recipe, recipe_names
 
 TINY = [
@@ -36,6 +39,31 @@ def test_every_recipe_parses_and_its_dump_reads_back(name: str, tmp_path: Path) 
     assert recipe.name == name
     (tmp_path / "r.yaml").write_text(dump_recipe(recipe))
     assert load_recipe(str(tmp_path / "r.yaml")) == recipe
+
+
+@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("model", MODELS)
+def test_every_recipe_resolves_for_every_model(name: str, model: str) -> None:
+    recipe = load_recipe(name, model=model)
+    assert recipe.network.model == model
+    assert (recipe.stage2 is None) <= (model in ("fusion", "linear"))
+
+
+@pytest.mark.parametrize(
+    "module", ["recipe", "schedule", "config", "corpora/released", "corpora/synthetic",
+               "corpora/adapter"],
+)  # fmt: skip
+def test_every_field_of_a_recipe_is_documented(root: Path, module: str) -> None:
+    tree = ast.parse((root / "train" / f"{module}.py").read_text())
+    bare = []
+    for structure in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+        if any(isinstance(base, ast.Attribute) and base.attr == "Struct" or
+               isinstance(base, ast.Name) and base.id == "Schedule" for base in structure.bases):  # fmt: skip
+            for node, after in pairwise([*structure.body, ast.Pass()]):
+                said = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+                if isinstance(node, ast.AnnAssign) and not said:
+                    bare.append(f"{structure.name}.{ast.unparse(node.target)}")
+    assert bare in ([], ["Stage1.patterns", "Stage2.patterns"])  # documented in Schedule
 
 
 def test_iemocap_holds_the_reference_hyper_parameters() -> None:

@@ -54,9 +54,11 @@ class ReleasedLayout(
     """A corpus in the released layout."""
 
     name: str
+    """What tables and messages call it."""
     labels: tuple[str, ...]
     """Names of the classes, in the order of the label columns."""
     files: dict[Modality, FeatureFile]
+    """Where the features of each modality are."""
     folds: int
     """Number of folds, directories `1` to `folds` of the target root."""
 

@@ -55,6 +55,7 @@ class SyntheticLayout(
     """The synthetic corpus; another fold is another draw from the same generator."""
 
     modalities: dict[Modality, SyntheticModality]
+    """The generator of each modality."""
     train: int = 1200
     """Training utterances."""
     validation: int = 200
