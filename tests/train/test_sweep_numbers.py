@@ -41,9 +41,7 @@ def _result(entry: str, fold: int, seed: int, size: int = 30, skill: float = 0.5
 def _recall(true: Integers, answered: Integers) -> float:
     some = answered >= 0
     labels = np.unique(true[some])
-    return float(
-        recall_score(true[some], answered[some], average="macro", labels=labels, zero_division=0.0)
-    )
+    return float(recall_score(true[some], answered[some], average="macro", labels=labels))
 
 
 def _plain(results: list[Result], rows: Integers) -> list[float]:
