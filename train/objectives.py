@@ -87,9 +87,10 @@ class Objective:
                 keep = draw_patterns(present, self._patterns, self._draws)
             h, evidence = self.network.encode(batch.masked(keep))
             cases = torch.arange(len(batch))
-        apart = self.stage.evidence_sum > 0 and evidence is not None
-        output = self.network.head(h, keep, evidence.detach() if apart else evidence)
-        output = output._replace(evidence=evidence)
+        given = evidence
+        if evidence is not None and self.stage.evidence_sum:
+            given = evidence.detach()
+        output = self.network.head(h, keep, given)._replace(evidence=evidence)
         return Seen(output, h, batch.labels[cases], keep, cases)
 
     def own_terms(self, seen: Seen) -> Terms:
@@ -120,8 +121,8 @@ class Objective:
             terms["evidence_sum"] = stage.evidence_sum * self._cross_entropy(total, seen.labels)
         if stage.evidence_l2:
             squares = [
-                weight * self.network.evidence[modality.value].weight.square().sum()
-                for modality, weight in stage.evidence_l2.items()
+                weight * self.network.get_parameter(f"evidence.{m}.weight").square().sum()
+                for m, weight in stage.evidence_l2.items()
             ]
             terms["evidence_l2"] = 0.5 * torch.stack(squares).sum()
         return terms

@@ -26,6 +26,9 @@ from ifmmin.train.corpora.synthetic import (
     envelope,
 )
 from ifmmin.train.corpus import Utterance
+from ifmmin.train.evaluate import evaluate
+from ifmmin.train.recipe import load_recipe
+from ifmmin.train.stages import train
 
 TINY = SyntheticLayout(
     modalities={
@@ -209,6 +212,8 @@ def test_inspect_lists_every_problem_and_fails(tmp_path: Path, capsys: Any) -> N
 
 
 ADAPTER = """
+import numpy as np
+from ifmmin.train import Corpus, FeatureConfig, Utterance
 from ifmmin.runtime.modality import MODALITIES
 from ifmmin.train.corpora import draw_synthetic
 from ifmmin.train.corpora.synthetic import SyntheticLayout, SyntheticModality
@@ -218,6 +223,16 @@ def load(*, fold, features, targets, frames=4, give="corpus"):
     modality = SyntheticModality(dim=4, frames=(2, frames))
     layout = SyntheticLayout(modalities=dict.fromkeys(MODALITIES, modality), train=12, test=8)
     return draw_synthetic(layout, fold=fold)
+def by_hand(*, fold, features, targets):
+    def part(count):
+        rng = np.random.default_rng(count)
+        return [
+            Utterance(f"{count}-{i}", {m: rng.normal(size=(6, 3)) for m in "avt"[i % 3 :]}, i % 2)
+            for i in range(count)
+        ]
+    inputs = {m: FeatureConfig(dim=3) for m in "avt"}
+    parts = {"train": part(12), "validation": part(6), "test": part(9)}
+    return Corpus("mine", ("no", "yes"), inputs, parts)
 """
 
 
@@ -227,6 +242,11 @@ def test_an_adapter_gives_the_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyP
     layout = AdapterLayout(function="made_adapter:load", folds=2, options={"frames": 9})
     corpus = load_corpus(layout, fold=2)
     assert max(len(u.features[MODALITIES[0]]) for u in corpus.parts["train"]) > 4
+    # As the documentation writes it: letters for modalities, and gaps.
+    corpus = load_corpus(AdapterLayout(function="made_adapter:by_hand"), fold=1)
+    recipe = load_recipe("synthetic", model="fusion")
+    trained = train(recipe, corpus, seed=0)
+    assert set(evaluate(trained.network, corpus.parts["test"])) == set(ALL_PATTERNS)
     wrong: list[tuple[dict[str, Any], int, str]] = [
         ({"function": "made_adapter:load", "options": {"give": "x"}}, 1, "gave a str, wanted"),
         ({"function": "made_adapter:none"}, 1, "has no none"),
