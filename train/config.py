@@ -200,10 +200,10 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             column = config.weight_column
             if column is None:
                 continue
-            if not 0 <= column < self.features[modality].dim:
+            last = self.features[modality].dim - 1
+            if not 0 <= column <= last:
                 raise RecipeError(
-                    f"weight_column of {modality} must be in 0 to {self.features[modality].dim - 1}, "
-                    f"got {column}"
+                    f"weight_column of {modality} must be in 0 to {last}, got {column}"
                 )
             if modality in self.architecture.transforms:
                 raise RecipeError(f"weight_column of {modality} wants frames without a transform")

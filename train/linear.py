@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from ifmmin.runtime.errors import CorpusError
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality
-from ifmmin.train.batch import Batch
 from ifmmin.train.config import ModelConfig
 from ifmmin.train.corpus import Utterance
 from ifmmin.train.feed import Feed
