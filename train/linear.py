@@ -1,23 +1,29 @@
 """The linear specialist: one balanced logistic regression per pattern on pooled statistics.
 
-What any network has to beat: a corpus on which it does not is better served by this.
+What any network has to beat: a corpus on which it does not is better served by this. The strength
+of each regression is chosen on the validation part, so it is no straw man.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ifmmin.runtime.errors import CorpusError
-from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality
+from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality, Pattern
 from ifmmin.train.config import ModelConfig
 from ifmmin.train.corpus import Utterance
 from ifmmin.train.feed import Feed
+from ifmmin.train.metrics import measure
 from ifmmin.train.network import EmotionNetwork, Output, pattern_index
 
+STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+"""Inverse strengths C of the L2 penalty that are tried."""
 _AT_ONCE = 64
 
 
@@ -53,29 +59,72 @@ class LinearNetwork(EmotionNetwork):
         """There is none."""
 
 
-def fit_linear(network: LinearNetwork, utterances: Sequence[Utterance]) -> None:
-    """Fit every pattern's regression (L2, C = 1, balanced classes) on those that have all of it."""
-    from sklearn.linear_model import LogisticRegression
+def fit_linear(
+    network: LinearNetwork, train: Sequence[Utterance], validation: Sequence[Utterance]
+) -> None:
+    """Fit every pattern's regression (L2, balanced classes) on the utterances that have all of it.
 
-    batches = list(Feed(network, utterances).in_order(_AT_ONCE))
-    with torch.no_grad():
-        h = torch.cat([network.embeddings(batch) for batch in batches]).double().numpy()
-    present = torch.cat([batch.present for batch in batches]).numpy()
-    labels = np.array([u.label for u in utterances])
+    Its strength C is the one of STRENGTHS with the best validation UA, the smallest of equals.
+    """
+    parts = [_Part.of(network, utterances) for utterances in (train, validation)]
     for index, pattern in enumerate(ALL_PATTERNS):
         inside = [MODALITIES.index(m) for m in pattern]
-        rows = present[:, inside].all(axis=1)
-        seen = np.unique(labels[rows])
-        if len(seen) < len(network.config.labels):
-            lacking = sorted(set(range(len(network.config.labels))) - set(seen.tolist()))
-            names = ", ".join(network.config.labels[c] for c in lacking)
-            raise CorpusError(f"no training utterance of class {names} has pattern {pattern}")
-        regression = LogisticRegression(class_weight="balanced", max_iter=5000)
-        regression.fit(h[rows][:, inside].reshape(rows.sum(), -1), labels[rows])
-        weight = regression.coef_.reshape(-1, len(inside), network.width)
-        bias = regression.intercept_
+        fitted, held_out = (part.having(inside) for part in parts)
+        _require_classes(fitted.labels, network.config.labels, pattern)
+        weight, bias = _best(fitted, held_out)
+        with torch.no_grad():
+            network.weight[index][:, inside] = torch.from_numpy(
+                weight.reshape(-1, len(inside), network.width)
+            ).float()
+            network.bias[index] = torch.from_numpy(bias).float()
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Statistics (N, M, E), what is present (N, M) and labels (N,) of some utterances."""
+
+    h: NDArray[np.float64]
+    present: NDArray[np.bool_]
+    labels: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, network: LinearNetwork, utterances: Sequence[Utterance]) -> _Part:
+        batches = list(Feed(network, utterances).in_order(_AT_ONCE))
+        with torch.no_grad():
+            h = torch.cat([network.embeddings(batch) for batch in batches]).double()
+        present = torch.cat([batch.present for batch in batches])
+        labels = torch.cat([batch.labels for batch in batches])
+        return cls(h.numpy(), present.numpy(), labels.numpy())
+
+    def having(self, inside: list[int]) -> _Part:
+        """The utterances that have all of some modalities, and only those of their statistics."""
+        rows = self.present[:, inside].all(axis=1)
+        h = self.h[rows][:, inside].reshape(int(rows.sum()), -1)
+        return _Part(h, self.present[rows], self.labels[rows])
+
+
+def _best(fitted: _Part, held_out: _Part) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weights (C, F) and biases (C,) of the strength that validation prefers."""
+    from sklearn.linear_model import LogisticRegression
+
+    best, chosen = -1.0, (np.empty(0), np.empty(0))
+    for strength in STRENGTHS:
+        regression = LogisticRegression(C=strength, class_weight="balanced", max_iter=5000)
+        regression.fit(fitted.h, fitted.labels)
+        weight, bias = regression.coef_, regression.intercept_
         if len(weight) == 1:  # two classes: scikit-learn gives the log-odds of the second
             weight, bias = np.concatenate([-weight, weight]) / 2, np.append(-bias, bias) / 2
-        with torch.no_grad():
-            network.weight[index][:, inside] = torch.from_numpy(weight).float()
-            network.bias[index] = torch.from_numpy(bias).float()
+        if not len(held_out.labels):
+            return weight, bias
+        figure = measure(held_out.h @ weight.T + bias, held_out.labels).ua
+        if figure > best:
+            best, chosen = figure, (weight, bias)
+    return chosen
+
+
+def _require_classes(labels: NDArray[np.int64], names: Sequence[str], pattern: Pattern) -> None:
+    lacking = [name for index, name in enumerate(names) if index not in labels]
+    if lacking:
+        raise CorpusError(
+            f"no training utterance of class {', '.join(lacking)} has pattern {pattern}"
+        )

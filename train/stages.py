@@ -67,7 +67,7 @@ class _Session:
     def linear(self) -> Trained:
         network = LinearNetwork(self._config)
         set_statistics(network, self._corpus)
-        fit_linear(network, self._corpus.parts["train"])
+        fit_linear(network, self._corpus.parts["train"], self._corpus.parts["validation"])
         return Trained(network.eval(), [])
 
     def fusion(self, model: str) -> Trained:

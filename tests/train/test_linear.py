@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import recall_score
 from sklearn.preprocessing import StandardScaler
 
 from ifmmin.runtime.errors import CorpusError
@@ -40,8 +41,16 @@ def test_equal_to_scikit_learn(pattern: Pattern) -> None:
     parts = {name: _pooled(part, pattern) for name, part in corpus.parts.items()}
     labels = [u.label for u in corpus.parts["train"]]
     scaler = StandardScaler().fit(parts["train"])
-    truth = LogisticRegression(class_weight="balanced", max_iter=5000)
-    truth.fit(scaler.transform(parts["train"]), labels)
+    held_out = [u.label for u in corpus.parts["validation"]]
+    x = scaler.transform(parts["validation"])
+    best, truth = -1.0, None
+    for strength in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0):
+        one = LogisticRegression(C=strength, class_weight="balanced", max_iter=5000)
+        one.fit(scaler.transform(parts["train"]), labels)
+        figure = recall_score(held_out, one.predict(x), average="macro")
+        if figure > best + 1e-9:
+            best, truth = figure, one
+    assert truth is not None
     expected = truth.decision_function(scaler.transform(parts["test"]))
     found = score(network, corpus.parts["test"], [pattern])[pattern].raw
     np.testing.assert_allclose(found, expected, atol=2e-2)
