@@ -7,7 +7,8 @@ Where there is evidence, the gate says how much the classifier, and so imaginati
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,8 +63,7 @@ def fit_gate(network: EmotionNetwork, embedded: Embedded, labels: NDArray[np.int
             for pattern, alone in without.items()
         )
 
-    found = minimize_scalar(surprise, bounds=(0.0, 1.0), method="bounded")
-    return float(found.x)
+    return _minimum(surprise, (0.0, 1.0))
 
 
 def _with_gate(network: EmotionNetwork, embedded: Embedded, gate: float) -> dict[Pattern, Scores]:
@@ -81,5 +81,10 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> 
     def surprise(log_temperature: float) -> float:
         return log_loss(exact / np.exp(log_temperature), labels)
 
-    found = minimize_scalar(surprise, bounds=np.log(_RANGE), method="bounded")
-    return float(np.exp(found.x))
+    low, high = np.log(_RANGE)
+    return float(np.exp(_minimum(surprise, (low, high))))
+
+
+def _minimum(function: Callable[[float], float], bounds: tuple[float, float]) -> float:
+    found: Any = minimize_scalar(function, bounds=bounds, method="bounded")
+    return float(found.x)

@@ -111,7 +111,7 @@ def _best(fitted: _Part, held_out: _Part) -> tuple[NDArray[np.float64], NDArray[
     for strength in STRENGTHS:
         regression = LogisticRegression(C=strength, class_weight="balanced", max_iter=5000)
         regression.fit(fitted.h, fitted.labels)
-        weight, bias = regression.coef_, regression.intercept_
+        weight, bias = np.asarray(regression.coef_), np.asarray(regression.intercept_)
         if len(weight) == 1:  # two classes: scikit-learn gives the log-odds of the second
             weight, bias = np.concatenate([-weight, weight]) / 2, np.append(-bias, bias) / 2
         if not len(held_out.labels):
