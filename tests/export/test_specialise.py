@@ -48,8 +48,8 @@ MORE = {
     "transforms": {"Abs", "Clip", "Div", "Mul", "Pow", "ReduceL2", "Sign", "Expand", "Shape"},
 }
 _STATISTICS = {
-    "Abs", "Clip", "Div", "Mul", "Pow", "ReduceL2", "ReduceMean", "ReduceMin", "Sign", "Slice",
-    "Sqrt", "Sub", "Tanh",
+    "Abs", "Clip", "Div", "Mul", "Pow", "ReduceL2", "ReduceMean", "ReduceMin", "ReduceSum",
+    "Sign", "Slice", "Sqrt", "Sub", "Tanh", "Transpose",
 }  # fmt: skip
 
 
@@ -100,8 +100,8 @@ def test_graph_equals_the_network_from_shortest_to_2000_frames(
         lengths = {len(probe.features[modality]) for probe in probes}
         assert {network.config.minimum_length(modality), 2000} <= lengths
     found = compare(OnnxRuntimeCpu().load(content), pattern, probes)
-    # What a sum over time gives grows with the length, and its rounding in float32 with it.
-    assert found or (kind == "sum" and found.excess < 3), str(found)
+    # A sum over 2,000 frames, and statistics that meet weights at once, round more in float32.
+    assert found or (kind in ("sum", "linear") and found.excess < 3), str(found)
     assert found.spread > 1000 * found.max_difference
     assert found.classes > 1 or len(pattern) < 3
     graph = onnx.load_from_string(content).graph

@@ -107,12 +107,18 @@ def test_an_utterance_that_lacks_a_modality_is_cooled_by_the_pattern_it_has(
 
 def test_a_run_reports_both_and_its_checkpoint_holds_the_temperatures(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    corpus = ["corpus.train=120", "corpus.validation=80", "corpus.test=80"]
-    chosen = [word for line in corpus for word in ("--set", line)]
-    small = "--set network={model: linear,statistics: {a: {functionals: [mean]}, "
-    small += "v: {functionals: [mean]}, t: {functionals: [mean]}}}"
-    flag, _, value = small.partition(" ")
-    command = ["fit", "--recipe", "synthetic", "--model", "linear", *chosen, flag, value]
+    lines = [
+        "corpus.modalities={a: {dim: 5, frames: [2, 6], gain: 1.0}, v: {dim: 6, frames: [2, 6], "
+        "gain: 1.0}, t: {dim: 7, frames: [5, 9], gain: 1.0, missing_length: 5}}",
+        "corpus.train=48",
+        "corpus.validation=120",
+        "corpus.test=120",
+        "network={embedding: 16, text_channels: 8}",
+        "stage2={epochs: 60, decay_epochs: 0, batch_size: 16, learning_rate: 5.0e-3, "
+        "dropout: 0.0, clip: 1.0, patterns: all, keep: last}",
+    ]
+    chosen = [word for line in lines for word in ("--set", line)]
+    command = ["fit", "--recipe", "synthetic", "--model", "augmented", *chosen]
     assert main([*command, "--out", str(out)]) == 0
     test = json.loads((out / "metrics.json").read_text())["test"]
     network, _ = load_checkpoint(out / "model.safetensors")
@@ -121,7 +127,7 @@ def test_a_run_reports_both_and_its_checkpoint_holds_the_temperatures(tmp_path: 
         assert entry["temperature"] == pytest.approx(temperature)
         assert entry["temperature"] != 1.0
         assert entry["ece_uncalibrated"] != entry["ece"]
-    # 120 training utterances of 1,496 features: sure of itself, and wrong.
+    # Trained on 48 utterances until it knows them: sure of itself, and wrong.
     gaps = [e["confidence_uncalibrated"] - e["wa"] for e in test.values()]
     calibrated = [e["confidence"] - e["wa"] for e in test.values()]
     assert np.mean(gaps) > 0.15
