@@ -94,8 +94,8 @@ def _drop_attention(net: Weights, embedding: int) -> None:
 
 
 def _text(net: Weights, embedding: int, architecture: dict[str, Any]) -> State:
-    channels, dim = net.size("conv1.weight", 0), net.size("conv1.weight", 3)
-    kernels = [net.size(f"conv{number}.weight", 2) for number in (1, 2, 3)]
+    channels, dim = (net.size("conv1.weight", axis, axes=4) for axis in (0, 3))
+    kernels = [net.size(f"conv{number}.weight", 2, axes=4) for number in (1, 2, 3)]
     state = {}
     for index, kernel in enumerate(kernels):
         weight = net.take(f"conv{index + 1}.weight", channels, 1, kernel, dim)

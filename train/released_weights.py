@@ -33,13 +33,14 @@ class Weights:
     def __contains__(self, key: str) -> bool:
         return key in self._left
 
-    def size(self, key: str, axis: int) -> int:
-        """Length of an axis of a tensor that is still there."""
+    def size(self, key: str, axis: int, *, axes: int = 2) -> int:
+        """Length of an axis of a tensor that is still there and must have so many `axes`: sizes
+        read off a tensor of another form would make a sound key look wrong."""
         self._require(key)
         shape = self._left[key].shape
-        if axis >= len(shape):
+        if len(shape) != axes:
             raise CheckpointError(
-                f"{self._where(key)} has shape {tuple(shape)}, wanted more than {axis} axes"
+                f"{self._where(key)} has shape {tuple(shape)}, wanted {axes} axes"
             )
         return shape[axis]
 
