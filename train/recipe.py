@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +16,17 @@ from ifmmin.train.checks import one_of, require_at_least
 from ifmmin.train.config import MODELS, Architecture
 from ifmmin.train.corpora import Layout
 from ifmmin.train.schedule import Stage1, Stage2
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which 1e-3 is a number; YAML 1.1 reads it as text without a point."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
 
 SELECT_BY = ("ua", "wa", "f1")
 _LINEAR_STATISTICS = {m: {"functionals": ["mean", "std"]} for m in ("a", "v", "t")}
@@ -115,7 +127,7 @@ def _read(name_or_file: str) -> dict[str, Any]:
             f"no recipe {name_or_file!r}; give a YAML file or one of {', '.join(recipe_names())}"
         )
     try:
-        content = yaml.safe_load(text)
+        content = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise RecipeError(f"{name_or_file} is not YAML: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("stage1"), dict):
@@ -140,7 +152,7 @@ def _override(content: Any, override: str) -> None:
         if not isinstance(content, dict) or not isinstance(content.get(name), dict):
             raise RecipeError(f"--set {override}: the recipe has no section {name!r}")
         content = content[name]
-    content[last] = yaml.safe_load(value)
+    content[last] = yaml.load(value, Loader=_Loader)
 
 
 def dump_recipe(recipe: Recipe) -> str:

@@ -82,3 +82,11 @@ def test_warm_up_and_cosine(step: int, share: float) -> None:
         decay="cosine", warm_up=4,
     )  # fmt: skip
     assert stage.rate_at(step, 10) == pytest.approx(2.0 * share, rel=1e-2)
+
+
+def test_batches_of_a_group_do_not_come_by_length() -> None:
+    costs = np.random.default_rng(0).integers(1, 1000, 320)
+    feed: Any = _Lengths(costs.tolist())
+    batches = list(islice(endless_rows(feed, 32, 10, np.random.default_rng(0)), 10))
+    means = [costs[batch].mean() for batch in batches]
+    assert means != sorted(means)

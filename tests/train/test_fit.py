@@ -93,6 +93,11 @@ def test_a_wrong_override_is_named(override: str, message: str) -> None:
         load_recipe("synthetic", [override])
 
 
+@pytest.mark.parametrize("text", ["1e-3", "1E-3", "1.0e-3", "0.001", "1.e-3"])
+def test_a_number_may_be_written_as_people_do(text: str) -> None:
+    assert load_recipe("synthetic", [f"stage1.learning_rate={text}"]).stage1.learning_rate == 1e-3
+
+
 def test_a_run_is_complete_and_reproducible(tmp_path: Path, capsys: Any) -> None:
     assert _fit(tmp_path / "one") == 0
     assert _fit(tmp_path / "two") == 0

@@ -162,3 +162,17 @@ def test_validation_is_the_mean_over_the_incomplete_patterns() -> None:
     best = max(row["validation"] for row in trained.history if row["stage"] == 2)
     metrics = evaluate(trained.network, corpus.parts["validation"])
     assert best == pytest.approx(np.mean([metrics[p].ua for p in INCOMPLETE_PATTERNS]))
+
+
+@pytest.mark.parametrize(("rate", "moves"), [(1e-12, False), (1e-1, True)])
+def test_the_evidence_moves_at_its_own_rate(rate: float, moves: bool) -> None:
+    recipe, corpus = _small(
+        "network.model=fusion",
+        "network.evidence=embedding",
+        "stage1.evidence=1.0",
+        f"stage1.evidence_rate={rate!r}",
+        "stage1.keep=last",
+    )
+    weights = train(recipe, corpus, seed=0).network.state_dict()
+    assert (float(weights["evidence.a.weight"].abs().max()) > 0.05) == moves
+    assert float(weights["classifier.linears.2.weight"].abs().max()) > 1e-3
