@@ -8,6 +8,7 @@ IfmminError
 ├── CorpusError          a corpus that does not hold what its layout promises
 ├── ParityError          a graph that does not say what its network says
 ├── BackendUnavailable   a backend that cannot run here
+├── EngineError          an engine that cannot be built or loaded
 └── OutputError          a place that cannot be written
 
 A message says what was got, what was wanted, and what to do. The commands print it as one line
@@ -47,6 +48,10 @@ class ParityError(IfmminError):
 
 class BackendUnavailable(IfmminError):  # noqa: N818 - the name that callers branch on
     """A backend cannot run on this device; the message has the reason and the cure."""
+
+
+class EngineError(IfmminError):
+    """An engine cannot be built or loaded; the message has what TensorRT says."""
 
 
 class OutputError(IfmminError):
