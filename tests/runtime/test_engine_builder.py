@@ -1,0 +1,163 @@
+"""Engines of every form of graph, built without a GPU; what cannot be built is said clearly."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from small_engines import GRAPHS, TARGETS, Profile, build, refusal
+from small_graphs import dynamic_quantised_graph, quantised_graph
+from small_recurrent import lstm_graph
+
+from ifmmin.runtime.backends import engine_builder, engine_network
+from ifmmin.runtime.errors import EngineError, InputError
+from ifmmin.runtime.manifest import ProfileSpec
+
+trt = pytest.importorskip(
+    "tensorrt_rtx",
+    reason="TensorRT-RTX is not installed: pip install tensorrt-rtx-cu12",
+    exc_type=ImportError,
+)
+
+
+@pytest.mark.parametrize("targets", [(), TARGETS], ids=["any", "named"])
+@pytest.mark.parametrize("name", GRAPHS)
+def test_every_form_builds(name: str, targets: tuple[str, ...]) -> None:
+    built = build(name, targets=targets)
+    assert len(built.content) > 10_000
+    assert (built.flavour, built.version) == ("tensorrt-rtx", trt.__version__)
+    assert built.targets == targets
+    assert built.layers == sum(built.layer_types.values())
+    assert built.timing_cache is None
+    assert built.build_seconds > 0
+    loops = {"scan": 3, "masked": 3, "lstm": 2, "step": 2}
+    assert built.layer_types.get("RECURRENCE", 0) == loops.get(name.removesuffix(" fp16"), 0)
+    assert all("Int64 binding" in line for line in built.warnings)
+
+
+def test_the_forms_of_one_lstm_agree() -> None:
+    """Else the graphs of these tests would be of no worth."""
+    rng = np.random.default_rng(1)
+    long, short = (rng.standard_normal((n, 5), dtype=np.float32) for n in (9, 4))
+    answers: dict[str, Any] = {}
+    for name in ("lstm", "scan"):
+        session = onnxruntime.InferenceSession(GRAPHS[name][0])
+        answers[name] = [session.run(None, {"a": x})[0] for x in (long, short)]
+    padded = np.stack([long, np.vstack([short, np.full((5, 5), 9, np.float32)])])
+    masked = onnxruntime.InferenceSession(GRAPHS["masked"][0])
+    rows: Any = masked.run(None, {"a": padded, "a_lengths": np.array([9, 4])})[0]
+    np.testing.assert_allclose(answers["scan"], answers["lstm"], atol=1e-6)
+    np.testing.assert_allclose(rows, answers["lstm"], atol=1e-6)
+
+
+def test_the_same_build_gives_the_same_size() -> None:
+    """Not the same bytes: TensorRT writes some records in the order of their addresses."""
+    first, again = (build("masked fp16", targets=TARGETS) for _ in range(2))
+    assert len(first.content) == len(again.content)
+    assert first.layer_types == again.layer_types
+    assert len(build("masked", targets=TARGETS).content) != len(first.content)
+
+
+def changed(name: str, **sizes: tuple[int, int, int]) -> Profile:
+    """The profile of a graph with another time."""
+    return {
+        key: ProfileSpec(
+            minimum=(sizes[key][0], *spec.minimum[1:]),
+            optimum=(sizes[key][1], *spec.optimum[1:]),
+            maximum=(sizes[key][2], *spec.maximum[1:]),
+        )
+        for key, spec in GRAPHS[name][1].items()
+    }
+
+
+def test_a_minimum_above_the_maximum() -> None:
+    message = refusal(InputError, GRAPHS["lstm"][0], changed("lstm", a=(50, 25, 20)))
+    assert "minimum, optimum and maximum (50, 25, 20)" in message
+
+
+def test_fewer_tokens_than_a_kernel() -> None:
+    """For 1 token TensorRT warns and goes on. For 4, which leave a kernel of 5 nothing, it does not
+    even warn, so a minimum may only come from a manifest: see test_engine_profile."""
+    message = refusal(EngineError, GRAPHS["text"][0], changed("text", t=(1, 25, 200)))
+    assert "no meaning for a size of the profile" in message
+    assert "conv3: spatial dimension" in message
+    assert GRAPHS["text"][1]["t"].minimum == (5, 11)
+
+
+@pytest.mark.parametrize(
+    ("graph", "words"),
+    [
+        (quantised_graph(quantised_bias=True), ["node 3 'bias_dq' (DequantizeLinear)", "Int32"]),
+        (dynamic_quantised_graph(), ["node 1 'rnn' (DynamicQuantizeLSTM)", "Plugin not found"]),
+        (b"garbage", ["the file is not an ONNX graph"]),
+        (lstm_graph()[:300], ["the file is not an ONNX graph"]),
+        (b"", ["the graph has no outputs"]),
+    ],
+    ids=["int32 bias", "operator of ONNX Runtime", "garbage", "cut off", "empty"],
+)
+def test_a_graph_that_cannot_be_read(graph: bytes, words: list[str]) -> None:
+    message = refusal(EngineError, graph, {})
+    assert all(word in message for word in words), message
+
+
+def test_a_target_that_cannot_compute_it() -> None:
+    graph, profile = GRAPHS["lstm"]
+    message = refusal(EngineError, graph, profile, targets=("SM75",))
+    assert "Turing (SM75): FP32 GEMM is not supported" in message
+    assert build("lstm fp16", targets=("SM75",)).content
+
+
+def test_too_little_workspace() -> None:
+    message = refusal(EngineError, *GRAPHS["masked"], workspace_bytes=1 << 10)
+    assert "raise workspace_bytes, or lower the largest batch" in message
+
+
+@pytest.mark.parametrize("target", ["SM87", "sm86", "CURRENT", "NONE"])
+def test_an_unknown_target(target: str) -> None:
+    message = refusal(InputError, *GRAPHS["lstm"], targets=("SM86", target))
+    assert f"unknown target {target!r}" in message
+    assert all(known in message for known in TARGETS)
+    assert "CURRENT," not in message
+
+
+def test_messages_of_every_build_arrive() -> None:
+    """TensorRT keeps the first logger of a process; each failure must still have its own reason."""
+    graph, profile = GRAPHS["lstm"]
+    assert "Turing" in refusal(EngineError, graph, profile, targets=("SM75",))
+    text = refusal(EngineError, GRAPHS["text"][0], changed("text", t=(1, 25, 200)))
+    assert "conv3" in text
+    assert "Turing" not in text
+    assert build("lstm").warnings == ()
+    assert "Turing" in refusal(EngineError, graph, profile, targets=("SM75",))
+
+
+def test_a_build_whose_messages_go_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent(trt.ILogger):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+
+        def log(self, severity: Any, text: str) -> None:
+            pass
+
+    silent = Silent()
+    for module in (engine_builder, engine_network):
+        monkeypatch.setattr(module, "logger_of", lambda _trt: silent)
+    assert "build engines in a process of their own" in refusal(EngineError, *GRAPHS["lstm"])
+
+
+def test_progress_names_phases_and_its_errors_stop_the_build() -> None:
+    phases: list[str] = []
+    build("lstm", progress=phases.append)
+    assert "Building engine" in phases
+
+    def fail(phase: str) -> None:
+        raise ValueError(phase)
+
+    with pytest.raises(ValueError, match="Building engine"):
+        build("lstm", progress=fail)
+    with pytest.raises(KeyboardInterrupt):
+        build("lstm", progress=lambda _phase: signal.raise_signal(signal.SIGINT))
+    assert build("lstm").content

@@ -1,0 +1,51 @@
+"""The small graphs with their profiles, and how a test builds them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from small_graphs import TEXT_STATES, quantised_graph, text_graph, text_step_graph
+from small_pieces import MODALITIES, entry_of
+from small_recurrent import lstm_graph, masked_scan_graph, scan_graph, step_graph
+
+from ifmmin.runtime.backends.engine_builder import BuiltEngine, build_engine
+from ifmmin.runtime.backends.engine_profile import profile_of
+from ifmmin.runtime.errors import IfmminError
+from ifmmin.runtime.manifest import ProfileSpec
+
+Profile = dict[str, ProfileSpec]
+TARGETS = ("SM86", "SM89", "SM120")
+
+
+def described(content: bytes, shape: str, subject: str, states: Any = ()) -> tuple[bytes, Profile]:
+    return content, profile_of(entry_of(content, shape, subject, states), MODALITIES)
+
+
+GRAPHS = {
+    "lstm": described(lstm_graph(), "latency", "a"),
+    "lstm fp16": described(lstm_graph("float16"), "latency", "a"),
+    "scan": described(scan_graph(), "latency", "a"),
+    "scan fp16": described(scan_graph("float16"), "latency", "a"),
+    "masked": described(masked_scan_graph(), "throughput", "a"),
+    "masked fp16": described(masked_scan_graph("float16"), "throughput", "a"),
+    "text": described(text_graph(), "latency", "t"),
+    "text fp16": described(text_graph("float16"), "latency", "t"),
+    "quantised": described(quantised_graph(), "head", "a"),
+    "step": described(step_graph(), "step", "a"),
+    "text step": described(text_step_graph(), "step", "t", TEXT_STATES),
+}
+
+
+def build(name: str, **options: Any) -> BuiltEngine:
+    graph, profile = GRAPHS[name]
+    return build_engine(graph, profile, **{"flavour": "tensorrt-rtx", **options})
+
+
+def refusal(kind: type[IfmminError], graph: bytes, profile: Profile, **options: Any) -> str:
+    with pytest.raises(kind) as caught:
+        build_engine(graph, profile, **{"flavour": "tensorrt-rtx", **options})
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "CUDA driver" not in message, "noise of a machine without a GPU"
+    return message
