@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from ifmmin.runtime.backends.engine_config import WORKSPACE_BYTES, BuildOptions,
 from ifmmin.runtime.backends.engine_network import input_shapes, parse_graph
 from ifmmin.runtime.backends.engine_profile import check_profile
 from ifmmin.runtime.backends.engine_progress import Progress, monitor_of
+from ifmmin.runtime.backends.engine_targets import forgotten_on_failure
 from ifmmin.runtime.backends.tensorrt_log import Messages, collect, logger_of
 from ifmmin.runtime.backends.tensorrt_module import load_tensorrt
 from ifmmin.runtime.errors import BackendUnavailable, EngineError
@@ -77,7 +79,8 @@ def build_engine(
         config = make_config(trt, builder, options, messages)
         config.progress_monitor = monitor
         _add_profile(builder, config, profile, messages)
-        content = _build(builder, network, config, messages)
+        with forgotten_on_failure(trt, builder) if options.rtx else nullcontext():
+            content = _build(builder, network, config, messages)
         built = time.perf_counter()
         kinds = Counter(network.get_layer(i).type.name for i in range(network.num_layers))
         return BuiltEngine(

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ifmmin.runtime.backends.engine_targets import check_targets, set_targets
 from ifmmin.runtime.backends.tensorrt_log import Messages
 from ifmmin.runtime.errors import InputError
 
 WORKSPACE_BYTES = 4 << 30
-"""A limit, not a reservation: a batch of 64 utterances of 2000 frames needs half a GiB. It is the
+"""A limit, not a reservation: 64 utterances of 2000 frames of every modality need 1.3 GB. It is the
 same on every machine, since TensorRT's own limit, the device's memory, would change the engine."""
-
-_NO_TARGET = ("NONE", "CURRENT")
 
 
 @dataclass(frozen=True)
@@ -32,20 +31,12 @@ class BuildOptions:
         if self.rtx:
             if self.timing_cache is not None:
                 raise InputError("tensorrt-rtx keeps no timing cache; leave timing_cache out")
-            self._check_targets(trt)
+            check_targets(trt, self.targets)
         elif self.targets:
             raise InputError(
                 f"{self.flavour} builds for the GPU that it runs on; leave the targets "
                 f"{', '.join(self.targets)} out, or build with tensorrt-rtx"
             )
-
-    def _check_targets(self, trt: Any) -> None:
-        known = [name for name in trt.ComputeCapability.__members__ if name not in _NO_TARGET]
-        for target in self.targets:
-            if target not in known:
-                raise InputError(
-                    f"unknown target {target!r}; this tensorrt-rtx builds for {', '.join(known)}"
-                )
 
     @property
     def rtx(self) -> bool:
@@ -69,17 +60,10 @@ def make_config(trt: Any, builder: Any, options: BuildOptions, messages: Message
     else:
         config.clear_flag(trt.BuilderFlag.TF32)
     if options.rtx:
-        _set_targets(trt, config, options.targets)
+        set_targets(trt, config, options.targets)
     else:
         _set_timing_cache(config, options.timing_cache, messages)
     return config
-
-
-def _set_targets(trt: Any, config: Any, targets: tuple[str, ...]) -> None:
-    if targets:
-        config.num_compute_capabilities = len(targets)
-        for index, target in enumerate(targets):
-            config.set_compute_capability(getattr(trt.ComputeCapability, target), index)
 
 
 def _set_timing_cache(config: Any, content: bytes | None, messages: Messages) -> None:

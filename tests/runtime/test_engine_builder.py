@@ -13,6 +13,8 @@ from small_graphs import dynamic_quantised_graph, quantised_graph
 from small_recurrent import lstm_graph
 
 from ifmmin.runtime.backends import engine_builder, engine_network
+from ifmmin.runtime.backends.engine_progress import monitor_of
+from ifmmin.runtime.backends.tensorrt_log import Messages
 from ifmmin.runtime.errors import EngineError, InputError
 from ifmmin.runtime.manifest import ProfileSpec
 
@@ -110,6 +112,14 @@ def test_a_target_that_cannot_compute_it() -> None:
     assert build("lstm fp16", targets=("SM75",)).content
 
 
+@pytest.mark.parametrize("name", ["lstm", "text"])
+def test_a_failed_build_leaves_nothing_behind(name: str) -> None:
+    """TensorRT-RTX itself would give the next engine another size."""
+    before = build(name, targets=("SM86",))
+    refusal(EngineError, *GRAPHS["lstm"], targets=("SM75",))
+    assert len(build(name, targets=("SM86",)).content) == len(before.content)
+
+
 def test_too_little_workspace() -> None:
     message = refusal(EngineError, *GRAPHS["masked"], workspace_bytes=1 << 10)
     assert "raise workspace_bytes, or lower the largest batch" in message
@@ -161,3 +171,11 @@ def test_progress_names_phases_and_its_errors_stop_the_build() -> None:
     with pytest.raises(KeyboardInterrupt):
         build("lstm", progress=lambda _phase: signal.raise_signal(signal.SIGINT))
     assert build("lstm").content
+
+
+def test_an_interrupted_build_is_not_carried_on() -> None:
+    messages = Messages()
+    monitor = monitor_of(trt, messages, None)
+    assert monitor.step_complete("Timing tactics", 1)
+    messages.interrupt = KeyboardInterrupt()
+    assert not monitor.step_complete("Timing tactics", 2)
