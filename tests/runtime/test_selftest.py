@@ -1,0 +1,223 @@
+"""A sound bundle passes; whatever is wrong with one is found and named."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import load_file, save
+from small_bundles import copied, edit, exchange, flip, nudge, put, relabel, small_bundle
+
+from ifmmin.runtime.bundle import Bundle
+from ifmmin.runtime.check import Check
+from ifmmin.runtime.manifest import MANIFEST_NAME, PRECISIONS
+from ifmmin.runtime.selftest import check_bundle
+
+Spoil = Callable[[Path], object]
+
+
+@pytest.fixture
+def bundle(make_network: Any, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
+    """A copy of a sound bundle of a, t and a_t in float32."""
+    return copied(small_bundle(make_network, tmp_path_factory), tmp_path)
+
+
+def _failed(bundle: Path) -> list[Check]:
+    return [check for check in check_bundle(Bundle(bundle)) if not check.passed]
+
+
+def test_a_sound_bundle_passes_in_every_precision(
+    make_network: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    made = small_bundle(make_network, tmp_path_factory, ("a_t",), PRECISIONS)
+    seen: list[str] = []
+    checks = check_bundle(Bundle(made), advance=seen.append)
+    assert [str(check) for check in checks if not check.passed or check.note] == []
+    graphs = Bundle(made).manifest.graphs
+    assert sorted(seen) == sorted(entry.file for entry in graphs)
+    assert {entry.precision for entry in graphs} == set(PRECISIONS)
+    for entry in graphs:
+        golden = [c for c in checks if c.file == entry.file and c.what == "golden vectors"]
+        assert len(golden) == 1, entry.file
+        if entry.modality is None:
+            assert golden[0].difference is not None
+            assert golden[0].allowed is not None
+            assert 0 < golden[0].difference <= golden[0].allowed
+
+
+def _stale_engine(bundle: Path, sha256: str | None = None) -> None:
+    """An engine of a graph; with `sha256` of what the graph was then."""
+    (bundle / "a.engine").touch()
+
+    def add(manifest: dict[str, Any]) -> None:
+        graph = manifest["graphs"][0]
+        manifest["engines"].append(
+            {
+                "engine": "tensorrt-rtx", "version": "1.0", "targets": ["SM86"],
+                "graph": graph["file"], "graph_sha256": sha256 or graph["sha256"],
+                "file": "a.engine", "sha256": "", "bytes": 0, "profile": {},
+            }
+        )  # fmt: skip
+
+    edit(bundle, add)
+    put(bundle, "a.engine", b"engine")
+
+
+def _golden_without(bundle: Path, key: str) -> None:
+    tensors = load_file(bundle / "golden.safetensors")
+    kept = {name: array for name, array in tensors.items() if not name.startswith(key)}
+    put(bundle, "golden.safetensors", save(kept))
+
+
+def _wider(bundle: Path) -> None:
+    edit(bundle, lambda m: m["graphs"][0]["inputs"][0]["shape"].__setitem__(-1, 6))
+
+
+def _other_dim(bundle: Path) -> None:
+    edit(bundle, lambda m: m["modalities"]["a"].__setitem__("dim", 6))
+
+
+def _lose_output(bundle: Path) -> None:
+    edit(bundle, lambda m: m["graphs"][0]["outputs"][0].__setitem__("name", "answer"))
+
+
+def _twice(bundle: Path) -> None:
+    edit(bundle, lambda m: m["graphs"].append(m["graphs"][0]))
+
+
+FAULTS: dict[str, tuple[Spoil, set[tuple[str, str]]]] = {
+    "a flipped bit in a graph": (
+        lambda b: flip(b / "t.throughput.fp32.onnx"), {("t.throughput.fp32.onnx", "file")},
+    ),
+    "a flipped bit in the golden file": (
+        lambda b: flip(b / "golden.safetensors"), {("golden.safetensors", "file")},
+    ),
+    "a missing graph": (
+        lambda b: (b / "a.latency.fp32.onnx").unlink(), {("a.latency.fp32.onnx", "file")},
+    ),
+    "no golden file": (
+        lambda b: (b / "golden.safetensors").unlink(), {("golden.safetensors", "file")},
+    ),
+    "a file outside": (
+        lambda b: edit(b, lambda m: m["graphs"][0].__setitem__("file", "../a.onnx")),
+        {("../a.onnx", "file")},
+    ),
+    "another size": (
+        lambda b: edit(b, lambda m: m["graphs"][0].__setitem__("bytes", 1)),
+        {("a.latency.fp32.onnx", "file")},
+    ),
+    "a graph twice": (_twice, {(MANIFEST_NAME, "names everything once")}),
+    "not a graph": (
+        lambda b: put(b, "a.latency.fp32.onnx", b"no"), {("a.latency.fp32.onnx", "loads")},
+    ),
+    "exchanged heads of the same width": (
+        lambda b: exchange(b, "a.head.fp32.onnx", "t.head.fp32.onnx"),
+        {(f"{m}.head.fp32.onnx", what) for m in "at"
+         for what in ("inputs", "metadata", "golden vectors")},
+    ),
+    "exchanged summaries": (
+        lambda b: exchange(b, "a.summary.fp32.onnx", "t.summary.fp32.onnx"),
+        {(f"{m}.summary.fp32.onnx", what) for m in "at"
+         for what in ("inputs", "metadata", "golden vectors")}
+        | {(f"{m}.step.fp32.onnx", "golden vectors") for m in "at"}
+        | {(f"{p}.head.fp32.onnx", "golden vectors") for p in ("a", "t", "a_t")},
+    ),
+    "a nudged latency graph": (
+        lambda b: nudge(b, "a.latency.fp32.onnx"), {("a.latency.fp32.onnx", "golden vectors")},
+    ),
+    "a nudged throughput graph": (
+        lambda b: nudge(b, "a_t.throughput.fp32.onnx"),
+        {("a_t.throughput.fp32.onnx", "golden vectors")},
+    ),
+    "a nudged head": (
+        lambda b: nudge(b, "a_t.head.fp32.onnx"), {("a_t.head.fp32.onnx", "golden vectors")},
+    ),
+    # Answers cannot tell a wrong step from a wrong summary; t is proven by its own head.
+    "a nudged step": (
+        lambda b: nudge(b, "a.step.fp32.onnx"),
+        {(f"a.{shape}.fp32.onnx", "golden vectors") for shape in ("step", "summary", "head")}
+        | {("a_t.head.fp32.onnx", "golden vectors")},
+    ),
+    "a graph that is not a number": (
+        lambda b: nudge(b, "a.latency.fp32.onnx", float("nan")),
+        {("a.latency.fp32.onnx", "golden vectors")},
+    ),
+    "another width of an input": (
+        _wider, {("a.latency.fp32.onnx", what) for what in ("inputs", "sizes")},
+    ),
+    "another width of a modality": (
+        _other_dim,
+        {(f"{name}.fp32.onnx", "sizes")
+         for name in ("a.latency", "a_t.latency", "a.throughput", "a_t.throughput", "a.step")},
+    ),
+    "another output": (_lose_output, {("a.latency.fp32.onnx", "outputs")}),
+    "an engine of another graph": (
+        lambda b: _stale_engine(b, "0" * 64), {("a.engine", "built from")},
+    ),
+    "golden answers that are not there": (
+        lambda b: _golden_without(b, "logits/a_t/"),
+        {(f"a_t.{s}.fp32.onnx", "golden vectors") for s in ("latency", "throughput", "head")},
+    ),
+    "no golden inputs": (
+        lambda b: _golden_without(b, "inputs/"), {("golden.safetensors", "file")},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_is_wrong_is_found_and_named_and_nothing_else(bundle: Path, fault: str) -> None:
+    spoil, wanted = FAULTS[fault]
+    spoil(bundle)
+    failed = _failed(bundle)
+    assert {(check.file, check.what) for check in failed} == wanted, [str(c) for c in failed]
+    assert all(check.detail and "\n" not in check.detail for check in failed)
+
+
+def test_a_graph_of_another_network_is_known_by_its_metadata_and_its_answers(
+    bundle: Path, make_network: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    file = "a.latency.fp32.onnx"
+    other = small_bundle(make_network, tmp_path_factory, ("a",), seed=1)
+    put(bundle, file, (other / file).read_bytes())
+    assert [check.what for check in _failed(bundle)] == ["metadata", "golden vectors"]
+    own = json.loads((bundle / MANIFEST_NAME).read_text())["checkpoint"]["sha256"]
+    relabel(bundle, file, (other / file).read_bytes(), checkpoint_sha256=own)
+    (found,) = _failed(bundle)
+    assert (found.file, found.what) == (file, "golden vectors")
+
+
+def test_a_sound_engine_passes_and_a_damaged_one_does_not(bundle: Path) -> None:
+    _stale_engine(bundle)
+    assert _failed(bundle) == []
+    flip(bundle / "a.engine")
+    (found,) = _failed(bundle)
+    assert (found.file, found.what) == ("a.engine", "file")
+
+
+def test_a_file_that_nothing_reads_is_only_noted(bundle: Path) -> None:
+    (bundle / "notes.txt").touch()
+    (bundle / ".gitattributes").touch()
+    checks = check_bundle(Bundle(bundle))
+    assert all(check.passed for check in checks)
+    assert [check.file for check in checks if check.note] == ["notes.txt"]
+
+
+def test_without_an_engine_one_line_says_what_to_install(bundle: Path) -> None:
+    script = (
+        "import sys; sys.modules['onnxruntime'] = None\n"
+        "from ifmmin.runtime.bundle import Bundle\n"
+        "from ifmmin.runtime.command import command\n"
+        "from ifmmin.runtime.selftest import check_bundle\n"
+        "sys.exit(command(lambda a: check_bundle(Bundle(sys.argv[1])) and 0)())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(bundle)], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "ifmmin[cpu]" in done.stderr

@@ -1,0 +1,114 @@
+"""Bundles of a tiny network, made once for all tests that ask, and ways to spoil a copy of one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from ifmmin.export.export import Request, export_bundle
+from ifmmin.runtime.manifest import MANIFEST_NAME
+from ifmmin.runtime.modality import Pattern
+from ifmmin.train.checkpoint import save_checkpoint
+
+LOSSES = {"probabilities": 0.3, "agreement": 0.5}
+"""A tiny random network bears few bits badly; that is not what these tests are about."""
+TRAINING = {
+    "recipe": {"name": "small", "description": "Made for tests.", "stage1": {"epochs": 3}},
+    "corpus": "made",
+    "fold": 2,
+    "seed": 7,
+    "metrics": {"test": {"a": {"wa": 0.5, "ua": 0.625, "ece": 0.1, "confusion": [[3, 1], [0, 4]]}}},
+}
+_MADE: dict[tuple[Any, ...], Path] = {}
+
+
+def small_bundle(
+    make_network: Callable[..., Any],
+    factory: pytest.TempPathFactory,
+    patterns: Sequence[str] = ("a", "t", "a_t"),
+    precisions: Sequence[str] = ("fp32",),
+    seed: int = 0,
+) -> Path:
+    """A sound bundle, not to be changed; its checkpoint `model.safetensors` lies beside it."""
+    key = (tuple(patterns), tuple(precisions), seed)
+    if key not in _MADE:
+        folder = factory.mktemp("made")
+        save_checkpoint(folder / "model.safetensors", make_network(seed=seed), TRAINING)
+        export_bundle(
+            folder / "model.safetensors",
+            [Pattern.parse(pattern) for pattern in patterns],
+            folder / "bundle",
+            request=Request(precisions=precisions, losses=LOSSES),
+        )
+        _MADE[key] = folder / "bundle"
+    return _MADE[key]
+
+
+def copied(bundle: Path, folder: Path) -> Path:
+    """A copy of a bundle that may be spoilt."""
+    return Path(shutil.copytree(bundle, folder / "bundle"))
+
+
+def edit(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the content of the manifest in place."""
+    path = bundle / MANIFEST_NAME
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def flip(path: Path) -> None:
+    """Exchange one bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def put(bundle: Path, file: str, content: bytes) -> None:
+    """Write a file and make the manifest agree with it, as somebody would who knows how."""
+    (bundle / file).write_bytes(content)
+    sha256 = hashlib.sha256(content).hexdigest()
+
+    def agree(manifest: dict[str, Any]) -> None:
+        for entry in [*manifest["graphs"], *manifest["engines"], manifest["golden"]]:
+            if entry["file"] == file:
+                entry["sha256"] = sha256
+                if "bytes" in entry:
+                    entry["bytes"] = len(content)
+
+    edit(bundle, agree)
+
+
+def exchange(bundle: Path, first: str, second: str) -> None:
+    """Let two graph files change places."""
+    contents = [(bundle / name).read_bytes() for name in (first, second)]
+    put(bundle, first, contents[1])
+    put(bundle, second, contents[0])
+
+
+def nudge(bundle: Path, file: str, factor: float = 1.05) -> None:
+    """Multiply the largest weight of a graph."""
+    model = onnx.load(bundle / file)
+    weight = max(
+        (t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT),
+        key=lambda t: int(numpy_helper.to_array(t).size),
+    )
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * factor, weight.name))
+    put(bundle, file, model.SerializeToString())
+
+
+def relabel(bundle: Path, file: str, source: bytes, **metadata: str) -> None:
+    """Put a graph in the place of another, dressed up to look like it."""
+    model = onnx.load_from_string(source)
+    props = {p.key: p.value for p in model.metadata_props} | metadata
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, props)
+    put(bundle, file, model.SerializeToString())
