@@ -1,0 +1,140 @@
+"""Compares the graphs of a bundle with their checkpoint again, on inputs that export never saw."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ifmmin.export.compare import Comparison, compare
+from ifmmin.export.drive import StepRunner, StreamProbes, run_alone, run_batches, run_head
+from ifmmin.export.fresh_limits import fresh_limits
+from ifmmin.export.limits import judge
+from ifmmin.export.missing import with_missing_frames
+from ifmmin.export.probes import Probe, Probes
+from ifmmin.runtime.backends import Runner
+from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
+from ifmmin.runtime.bundle import Bundle
+from ifmmin.runtime.check import Check
+from ifmmin.runtime.console import Advance
+from ifmmin.runtime.errors import BundleError, CheckpointError
+from ifmmin.runtime.manifest import GraphEntry
+from ifmmin.runtime.modality import Modality, Pattern
+from ifmmin.runtime.selftest import load_as_exported
+from ifmmin.train.checkpoint import load_checkpoint
+from ifmmin.train.network import EmotionNetwork
+
+WHAT = "fresh probes"
+SHAPES = ("latency", "throughput", "head")
+"""What gives logits; steps and summaries are proven by heads."""
+_SEED = 1
+"""Export draws its probes with 0."""
+_STREAMS, _LONG = 10, 900
+"""Utterances that are cut into chunks, and frames of one that is longer."""
+
+
+def comparable(bundle: Bundle) -> list[GraphEntry]:
+    """The graphs that `reprove` compares."""
+    return [entry for entry in bundle.manifest.graphs if entry.shape in SHAPES]
+
+
+def reprove(bundle: Bundle, checkpoint: Path, *, advance: Advance) -> list[Check]:
+    """Compare every latency, throughput and head graph with the network in float64.
+
+    advance: called once per graph. Raises CheckpointError where the file is not the checkpoint of
+    the bundle, and BundleError where a graph is damaged.
+    """
+    network = _network(bundle, checkpoint)
+    proof = _Proof(bundle, network)
+    checks = []
+    for entry in comparable(bundle):
+        checks.append(proof.check(entry))
+        advance(entry.file)
+    return checks
+
+
+def _network(bundle: Bundle, checkpoint: Path) -> EmotionNetwork:
+    """The network as it was exported."""
+    try:
+        found = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"no checkpoint at {checkpoint} ({error.strerror})") from error
+    wanted = bundle.manifest.checkpoint.sha256
+    if found != wanted:
+        raise CheckpointError(
+            f"{checkpoint} is not the checkpoint of {bundle.directory}: its sha256 is "
+            f"{found[:12]}..., the bundle was made from {wanted[:12]}...; give that one"
+        )
+    network, _ = load_checkpoint(checkpoint)
+    # The bundle may have been exported with other canonical lengths than the checkpoint's.
+    lengths = {m: spec.missing.length for m, spec in bundle.manifest.modalities.items()}
+    with_missing_frames(network, lengths)
+    return network
+
+
+class _Proof:
+    def __init__(self, bundle: Bundle, network: EmotionNetwork) -> None:
+        self._bundle = bundle
+        self._engine = OnnxRuntimeCpu()
+        self._probes = Probes(network, seed=_SEED)
+        self._summaries: dict[tuple[Modality, str], NDArray[np.floating]] = {}
+
+    @cached_property
+    def _streams(self) -> StreamProbes:
+        return StreamProbes(self._probes.truth, self._probes.stream_inputs(_STREAMS, _LONG))
+
+    def check(self, entry: GraphEntry) -> Check:
+        assert entry.pattern is not None
+        comparison = self._compare(entry, entry.pattern)
+        limits = fresh_limits(entry)
+        found = judge(entry.file, comparison, None, limits)
+        detail = "; ".join(f"{v.figure} {v.got:.2g}, allowed {v.allowed:.2g}" for v in found)
+        by_logits = limits.logits is not None
+        return Check(
+            file=entry.file,
+            what=WHAT,
+            passed=not found,
+            detail=detail or str(comparison),
+            difference=comparison.max_difference if by_logits else comparison.probability_max,
+            unit="logit" if by_logits else "probability",
+            allowed=limits.logits if by_logits else limits.probabilities,
+        )
+
+    def _compare(self, entry: GraphEntry, pattern: Pattern) -> Comparison:
+        if entry.shape == "head":
+            made = {m: self._summarised(m, entry.precision) for m in pattern}
+            return _compared(run_head(self._load(entry), pattern, made), self._streams.of(pattern))
+        drive = run_alone if entry.shape == "latency" else run_batches
+        probes = self._probes.of(pattern)
+        return _compared(drive(self._load(entry), probes), probes)
+
+    def _summarised(self, modality: Modality, precision: str) -> NDArray[np.floating]:
+        """Summaries (N, S) of a modality after every chunk."""
+        key = (modality, precision)
+        if key not in self._summaries:
+            step, summary = (self._one(shape, *key) for shape in ("step", "summary"))
+            runner = StepRunner(self._load(step), step.states, step.outputs)
+            self._summaries[key] = self._streams.summaries(modality, runner, self._load(summary))
+        return self._summaries[key]
+
+    def _one(self, shape: str, modality: Modality, precision: str) -> GraphEntry:
+        found = self._bundle.find(shape, modality, precision)
+        if not found:
+            raise BundleError(
+                f"{self._bundle.directory} has heads but no {precision} {shape} graph of "
+                f"{modality}; export it again"
+            )
+        return found[0]
+
+    def _load(self, entry: GraphEntry) -> Runner:
+        content = self._bundle.graph(entry)
+        return load_as_exported(self._engine, self._bundle.manifest, entry, content)
+
+
+def _compared(found: NDArray[np.floating], probes: Sequence[Probe]) -> Comparison:
+    truth = np.stack([probe.logits for probe in probes])
+    return compare(found, truth, [str(probe) for probe in probes])

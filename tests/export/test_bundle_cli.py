@@ -1,0 +1,210 @@
+"""`ifmmin-bundle`: proves and shows bundles, without torch, and says what is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_bundles import copied, edit, flip, relabel, small_bundle
+
+from ifmmin.export.bundle_cli import main
+from ifmmin.export.export import Request, export_bundle
+from ifmmin.export.fresh_limits import fresh_limits
+from ifmmin.export.limits import DEFAULTS, Evaluation
+from ifmmin.runtime.bundle import Bundle
+from ifmmin.runtime.manifest import PRECISIONS, GraphEntry
+from ifmmin.runtime.modality import Modality, Pattern
+
+
+@pytest.fixture
+def made(make_network: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sound bundle of a, t and a_t in float32, not to be changed."""
+    return small_bundle(make_network, tmp_path_factory)
+
+
+@pytest.fixture
+def bundle(made: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return copied(made, tmp_path)
+
+
+def _run(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def _error(capsys: Any, *arguments: object) -> str:
+    assert _run(*arguments) == 2
+    text: str = capsys.readouterr().err
+    assert text.splitlines()[-1].startswith("error: ")
+    return text.splitlines()[-1]
+
+
+def test_a_sound_bundle_is_proven(made: Path, capsys: Any) -> None:
+    assert _run("verify", made) == 0
+    out, err = capsys.readouterr()
+    for entry in Bundle(made).manifest.graphs:
+        (row,) = [line for line in out.splitlines() if line.startswith(f"| {entry.file} ")]
+        assert "7 of 7" in row
+    assert "checks passed" in err
+    assert "failed" not in err
+
+
+def test_everything_that_is_wrong_is_listed(bundle: Path, capsys: Any) -> None:
+    flip(bundle / "a.latency.fp32.onnx")
+    (bundle / "t.head.fp32.onnx").unlink()
+    (bundle / "notes.txt").touch()
+    assert _run("verify", bundle) == 1
+    out, err = capsys.readouterr()
+    failed = [line for line in err.splitlines() if line.startswith("failed: ")]
+    assert [line.split(":")[1].strip() for line in failed] == [
+        "a.latency.fp32.onnx", "t.head.fp32.onnx",
+    ]  # fmt: skip
+    assert "note: notes.txt" in err
+    assert "2 of " in err.splitlines()[-1]
+    assert "0 of 1" in out
+
+
+def test_what_is_no_bundle_is_a_mistake_of_the_user(tmp_path: Path, capsys: Any) -> None:
+    for action in ("verify", "inspect"):
+        assert "no bundle at" in _error(capsys, action, tmp_path / "nowhere")
+
+
+def test_the_checkpoint_proves_every_graph_again(made: Path, capsys: Any) -> None:
+    assert _run("verify", made, "--checkpoint", made.parent / "model.safetensors") == 0
+    out, err = capsys.readouterr()
+    assert "compare 9/9" in err
+    (row,) = [line for line in out.splitlines() if "a_t.head.fp32.onnx" in line]
+    assert "8 of 8" in row
+
+
+def test_another_checkpoint_is_refused(
+    made: Path, make_network: Any, tmp_path_factory: pytest.TempPathFactory, capsys: Any
+) -> None:
+    other = small_bundle(make_network, tmp_path_factory, ("a",), seed=1).parent
+    text = _error(capsys, "verify", made, "--checkpoint", other / "model.safetensors")
+    assert "is not the checkpoint of" in text
+    assert "no checkpoint at" in _error(capsys, "verify", made, "--checkpoint", other / "none")
+
+
+def test_only_the_checkpoint_knows_a_bundle_that_agrees_with_itself(
+    make_network: Any, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, capsys: Any
+) -> None:
+    """All of another network, golden vectors too, under the name of this checkpoint."""
+    checkpoint = small_bundle(make_network, tmp_path_factory).parent / "model.safetensors"
+    own = Bundle(checkpoint.parent / "bundle").manifest.checkpoint.sha256
+    bundle = copied(small_bundle(make_network, tmp_path_factory, ("a",), seed=1), tmp_path)
+    edit(bundle, lambda manifest: manifest["checkpoint"].__setitem__("sha256", own))
+    for entry in Bundle(bundle).manifest.graphs:
+        content = (bundle / entry.file).read_bytes()
+        relabel(bundle, entry.file, content, checkpoint_sha256=own)
+    assert _run("verify", bundle) == 0
+    assert _run("verify", bundle, "--checkpoint", checkpoint) == 1
+    err = capsys.readouterr().err
+    for shape in ("latency", "throughput", "head"):
+        assert f"failed: a.{shape}.fp32.onnx: fresh probes: logits" in err
+
+
+def test_a_damaged_bundle_is_not_compared(bundle: Path, made: Path, capsys: Any) -> None:
+    flip(bundle / "a.step.fp32.onnx")
+    assert _run("verify", bundle, "--checkpoint", made.parent / "model.safetensors") == 1
+    err = capsys.readouterr().err
+    assert "not compared with the checkpoint" in err
+    assert "compare" not in err.splitlines()[0]
+
+
+def test_other_lengths_of_what_is_missing_are_compared_as_exported(
+    made: Path, tmp_path: Path
+) -> None:
+    checkpoint = made.parent / "model.safetensors"
+    request = Request(shapes=("latency",), missing_frames={Modality.V: 2})
+    export_bundle(checkpoint, [Pattern.parse("a")], tmp_path / "other", request=request)
+    one, two = (Bundle(at).graph(Bundle(at).entry(Pattern.parse("a")))
+                for at in (made, tmp_path / "other"))  # fmt: skip
+    assert one != two
+    assert _run("verify", tmp_path / "other", "--checkpoint", checkpoint) == 0
+
+
+@pytest.mark.parametrize("action", [["verify"], ["inspect"], ["inspect", "--format", "json"]])
+def test_it_runs_where_torch_and_onnx_are_not_installed(made: Path, action: list[str]) -> None:
+    done = _without_torch(*action, str(made))
+    assert done.returncode == 0, done.stderr
+    assert "a_t" in done.stdout
+
+
+def test_without_torch_one_line_says_what_the_comparison_needs(made: Path) -> None:
+    done = _without_torch("verify", str(made), "--checkpoint", "model.safetensors")
+    assert done.returncode == 2
+    assert "ifmmin[export]" in done.stderr.splitlines()[-1]
+
+
+def _without_torch(*arguments: str) -> subprocess.CompletedProcess[str]:
+    script = (
+        "import sys\n"
+        "for name in ('torch', 'onnx', 'h5py', 'yaml'): sys.modules[name] = None\n"
+        "from ifmmin.export.bundle_cli import main\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-W", "error", "-c", script, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_tables_show_what_is_in_the_bundle(bundle: Path, capsys: Any) -> None:
+    figures = Evaluation("made", 2, 40, 0.61, 0.62, 0.1, 0.63, 0.64, 0.11, 0.9)
+
+    def evaluate(manifest: dict[str, Any]) -> None:
+        manifest["graphs"][0] |= {"evaluation": dataclasses.asdict(figures), "quantised": ["rnn"]}
+        manifest["licence"] = "CC BY 4.0"
+
+    assert _run("inspect", bundle) == 0
+    plain = capsys.readouterr().out
+    assert "not stated" in plain
+    assert " UA " not in plain
+    assert "in 8 bits" not in plain
+    edit(bundle, evaluate)
+    assert _run("inspect", bundle) == 0
+    out = capsys.readouterr().out
+    for text in (
+        "angry, happy, neutral, sad", "a, t, a_t", "if-mmin", "small", "made", "CC BY 4.0",
+        "0.620 (0.640)", "rnn", "onnxruntime-cpu", "tensorrt-rtx", "megabytes", "settled",
+    ):  # fmt: skip
+        assert text in out, text
+
+
+def test_json_holds_the_manifest_and_what_follows_from_it(
+    make_network: Any, tmp_path_factory: pytest.TempPathFactory, capsys: Any
+) -> None:
+    made = small_bundle(make_network, tmp_path_factory, ("a_t",), PRECISIONS)
+    assert _run("inspect", made, "--format", "json") == 0
+    content = json.loads(capsys.readouterr().out)
+    sizes = {entry["file"]: entry["bytes"] for entry in content["graphs"]}
+    counted = sum(size for shapes in content["total_bytes"].values() for size in shapes.values())
+    assert counted == sum(sizes.values()) == sum((made / f).stat().st_size for f in sizes)
+    first = content["takes_first"]
+    assert first["onnxruntime-cpu"]["latency"] == {"a_t": "a_t.latency.fp32.onnx"}
+    assert first["tensorrt"]["throughput"] == {"a_t": "a_t.throughput.fp16.scan.onnx"}
+    assert first["tensorrt"]["step"]["t"] == "t.step.fp16.onnx"
+
+
+def _entry(precision: str, **parity: float) -> GraphEntry:
+    return GraphEntry(
+        shape="latency", subject="a", precision=precision, recurrence="lstm", file="a.onnx",
+        sha256="", bytes=0, opset=18, inputs=(), outputs=(), parity=parity,
+    )  # fmt: skip
+
+
+def test_fresh_probes_are_held_to_what_export_allowed() -> None:
+    assert fresh_limits(_entry("fp32", excess=0.3, max_difference=3e-5)) == DEFAULTS["fp32"]
+    assert fresh_limits(_entry("fp32")) == DEFAULTS["fp32"]
+    lossy = fresh_limits(_entry("fp32", excess=20.0, max_difference=2e-3))
+    assert lossy.logits == pytest.approx(8e-3)
+    tight = fresh_limits(_entry("int8", probability_max=1e-3, agreement=1.0))
+    assert tight.probabilities == DEFAULTS["int8"].probabilities
+    assert tight.agreement == pytest.approx(0.96)
+    loose = fresh_limits(_entry("int8", probability_max=0.05, agreement=0.9))
+    assert loose.probabilities == pytest.approx(0.2)
+    assert loose.agreement == pytest.approx(0.87)
