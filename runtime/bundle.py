@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load as load_safetensors
 
 from ifmmin.runtime.errors import BundleError
-from ifmmin.runtime.manifest import GraphEntry, Manifest, read_manifest
+from ifmmin.runtime.manifest import EngineEntry, GraphEntry, Manifest, read_manifest
 from ifmmin.runtime.modality import Modality, Pattern
 
 Features = dict[Modality, NDArray[np.float32]]
@@ -40,36 +40,56 @@ class Bundle:
         """The patterns that this bundle can answer."""
         return self.manifest.patterns
 
-    def entry(self, pattern: Pattern, precision: str = "fp32") -> GraphEntry:
-        """The manifest's entry of a graph; BundleError lists what there is."""
-        for entry in self.manifest.graphs:
-            if entry.pattern == pattern and entry.precision == precision:
-                return entry
-        have = ", ".join(f"{entry.pattern} ({entry.precision})" for entry in self.manifest.graphs)
+    def find(
+        self, shape: str, subject: Pattern | Modality, precision: str = "fp32"
+    ) -> list[GraphEntry]:
+        """Graphs of a shape for a pattern or modality, one per form of recurrence."""
+        wanted = (shape, str(subject), precision)
+        return [entry for entry in self.manifest.graphs if entry.key[:3] == wanted]
+
+    def entry(
+        self,
+        subject: Pattern | Modality,
+        precision: str = "fp32",
+        shape: str = "latency",
+        backend: str = "onnxruntime-cpu",
+    ) -> GraphEntry:
+        """The graph that a backend takes first; BundleError lists what there is."""
+        found = {entry.recurrence: entry for entry in self.find(shape, subject, precision)}
+        spec = self.manifest.backends.get(backend)
+        for recurrence in (*(spec.recurrences if spec else ()), "none"):
+            if recurrence in found:
+                return found[recurrence]
+        have = ", ".join(" ".join(e.key) for e in self.manifest.graphs if e.shape == shape)
+        kind = "--precision" if precision != "fp32" else "--pattern"
+        value = precision if precision != "fp32" else subject
         raise BundleError(
-            f"the bundle {self.directory} has no {precision} graph for pattern {pattern}; "
-            f"it has {have or 'none'}; export it with ifmmin-export CHECKPOINT --pattern {pattern}"
+            f"the bundle {self.directory} has no {precision} {shape} graph of {subject} for "
+            f"{backend}; it has {have or 'none'}; export it with ifmmin-export ... {kind} {value}"
         )
 
-    def graph(self, pattern: Pattern, precision: str = "fp32") -> bytes:
-        """The bytes of a graph after its hash was found right; they are what a backend loads."""
-        entry = self.entry(pattern, precision)
+    def graph(self, entry: GraphEntry | EngineEntry) -> bytes:
+        """The content of a graph or engine after its hash was found right; what is loaded."""
         return self._verified(entry.file, entry.sha256)
 
-    def golden(self) -> list[GoldenCase]:
-        """The golden vectors, in the order of their keys `PATTERN/NUMBER/{a,v,t,logits}`."""
-        cases: dict[tuple[str, str], dict[str, NDArray[np.float32]]] = {}
+    def golden_inputs(self) -> list[Features]:
+        """Inputs of all modalities, the same for every pattern."""
+        found: dict[int, Features] = {}
         for key, array in self.golden_tensors().items():
-            pattern, number, name = key.split("/")
-            cases.setdefault((pattern, number), {})[name] = array
-        return [
-            GoldenCase(
-                pattern=Pattern.parse(pattern),
-                features={Modality.of(n): array for n, array in case.items() if n != "logits"},
-                logits=case["logits"],
-            )
-            for (pattern, _), case in sorted(cases.items())
-        ]
+            kind, number, name = key.split("/")
+            if kind == "inputs":
+                found.setdefault(int(number), {})[Modality.of(name)] = array
+        return [found[number] for number in sorted(found)]
+
+    def golden(self) -> list[GoldenCase]:
+        """Every pattern's inputs with its answers, in the order of patterns, then of inputs."""
+        inputs, tensors = self.golden_inputs(), self.golden_tensors()
+        cases = []
+        for pattern in self.patterns:
+            for number, features in enumerate(inputs):
+                logits = tensors[f"logits/{pattern}/{number}"]
+                cases.append(GoldenCase(pattern, {m: features[m] for m in pattern}, logits))
+        return cases
 
     def golden_tensors(self) -> dict[str, NDArray[np.float32]]:
         """The content of the golden file after its hash was found right."""

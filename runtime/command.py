@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Protocol
 
 from ifmmin.runtime.console import say
-from ifmmin.runtime.errors import IfmminError
+from ifmmin.runtime.errors import IfmminError, ParityError
 
 
 class Main(Protocol):
@@ -37,6 +37,8 @@ def command(body: Body) -> Main:
         try:
             return body(arguments)
         except IfmminError as error:
+            if isinstance(error, ParityError) and error.table:
+                say(error.table)
             say(f"error: {' '.join(str(error).split())}")
             return EXIT_USER_ERROR
         except KeyboardInterrupt:

@@ -43,7 +43,14 @@ class CorpusError(IfmminError):
 
 
 class ParityError(IfmminError):
-    """An exported graph does not give the answers of its network."""
+    """An exported graph does not give the answers of its network.
+
+    table: what differs by how much, for the commands to print above the line.
+    """
+
+    def __init__(self, message: str, table: str = "") -> None:
+        super().__init__(message)
+        self.table = table
 
 
 class BackendUnavailable(IfmminError):  # noqa: N818 - the name that callers branch on

@@ -78,8 +78,9 @@ class Predictor:
         used = pattern or Pattern.of(features)
         with self._lock:
             runner = self._runner(used)
+            inputs = {modality.value: array for modality, array in features.items()}
             started = time.perf_counter()
-            logits = runner(features)
+            (logits,) = runner(inputs)
             seconds = time.perf_counter() - started
         probabilities = _softmax(logits)
         return Prediction(
@@ -93,7 +94,9 @@ class Predictor:
 
     def _runner(self, pattern: Pattern) -> Runner:
         if pattern not in self._runners:
-            self._runners[pattern] = self._backend.load(self.bundle.graph(pattern))
+            self._runners[pattern] = self._backend.load(
+                self.bundle.graph(self.bundle.entry(pattern))
+            )
         return self._runners[pattern]
 
 

@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ifmmin.runtime.backends import Runner
-from ifmmin.runtime.manifest import GraphEntry
+from ifmmin.runtime.manifest import StateSpec, TensorSpec
+
+
+class StepInterface(Protocol):
+    """What a step graph takes and gives, as its manifest entry says."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """`frames`, then the states."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """`pooled` and the next states."""
+        ...
+
+    @property
+    def states(self) -> tuple[StateSpec, ...]:
+        """What is kept from call to call."""
+        ...
 
 
 class ModalityStream:
@@ -19,7 +38,7 @@ class ModalityStream:
     the modality's `minimum_length` frames, any later one at least one: the caller collects them.
     """
 
-    def __init__(self, entry: GraphEntry, run: Runner, streams: int = 1) -> None:
+    def __init__(self, entry: StepInterface, run: Runner, streams: int = 1) -> None:
         self._entry = entry
         self._run = run
         self._streams = streams

@@ -90,7 +90,7 @@ def import_released(
     elif how is not None:
         notes.append(f"inputs of a count as {config.features[Modality.A].features}")
     _require_settled(network, missing_frames or {})
-    return Imported(network, _record(files, fold), tuple(notes))
+    return Imported(network, _record(files, fold, missing_frames or {}), tuple(notes))
 
 
 def _labels(labels: Sequence[str] | None, classes: int) -> tuple[str, ...]:
@@ -151,11 +151,14 @@ def _require_settled(network: EmotionNetwork, given: Collection[Modality]) -> No
             )
 
 
-def _record(files: ReleasedFiles, fold: int) -> dict[str, Any]:
-    record = {
+def _record(
+    files: ReleasedFiles, fold: int, missing_frames: Mapping[Modality, int]
+) -> dict[str, Any]:
+    record: dict[str, Any] = {
         "options": kept(files.options),
         "epoch": files.epoch,
         "stage": 1 if files.model == "fusion" else 2,
         "sha256": files.sha256,
+        "missing_frames": {m.value: frames for m, frames in missing_frames.items()},
     }
     return {"imported": record, "fold": fold}

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
-
-from ifmmin.runtime.modality import Modality
 
 
 class Runner(Protocol):
     """A loaded graph. Not for use from two threads at once."""
 
-    def __call__(self, features: Mapping[Modality, NDArray[np.float32]]) -> NDArray[np.float32]:
-        """Logits (C,) of one utterance, given conforming arrays (T, D) of the pattern."""
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """Outputs in the order of the graph, given conforming arrays by the names of inputs."""
         ...
 
 

@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ifmmin.runtime.backends.base import Backend, Runner
 from ifmmin.runtime.errors import BackendUnavailable
-from ifmmin.runtime.modality import Modality
-
-_LOGITS = "logits"
 
 
 class OnnxRuntimeCpu(Backend):
@@ -35,29 +31,47 @@ class OnnxRuntimeCpu(Backend):
         self._ort: Any = onnxruntime
         self._threads = threads
 
-    def load(self, graph: bytes) -> Runner:
-        """Make a session of the graph."""
+    def load(self, graph: bytes, *, literal: bool = False) -> Runner:
+        """Make a session of the graph.
+
+        literal: compute what is written. For graphs that are made for other engines: the kernels
+        into which Q/DQ pairs are fused here saturate on x86 without VNNI.
+        """
         options = self._ort.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        return _Session(
-            self._ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        )
+        if literal:
+            options.graph_optimization_level = self._ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.log_severity_level = 4  # what fails is raised
+        session = self._ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        shapes = [size for output in session.get_outputs() for size in output.shape]
+        return _Fixed(session) if all(isinstance(n, int) for n in shapes) else _Free(session)
 
 
-class _Session:
-    """One session with its binding, which is made once: cheaper than `session.run`."""
+class _Fixed:
+    """A session whose outputs have fixed shapes: bound once, which is cheaper than `run`."""
 
     def __init__(self, session: Any) -> None:
         self._session = session
         self._binding = session.io_binding()
-        self._binding.bind_output(_LOGITS)
+        for output in session.get_outputs():
+            self._binding.bind_output(output.name)
 
-    def __call__(self, features: Mapping[Modality, NDArray[np.float32]]) -> NDArray[np.float32]:
-        for modality, array in features.items():
-            self._binding.bind_cpu_input(modality.value, array)
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        for name, array in inputs.items():
+            self._binding.bind_cpu_input(name, array)
         self._session.run_with_iobinding(self._binding)
-        logits: NDArray[np.float32] = self._binding.copy_outputs_to_cpu()[0]
-        return logits
+        outputs: list[NDArray[Any]] = self._binding.copy_outputs_to_cpu()
+        return outputs
+
+
+class _Free:
+    """A session whose outputs take another shape at every call; a binding would keep the first."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        outputs: list[NDArray[Any]] = self._session.run(None, dict(inputs))
+        return outputs
