@@ -1,7 +1,30 @@
-"""Turns a checkpoint into a bundle: one small proven ONNX graph per missing pattern."""
+"""Turns a checkpoint into a bundle: small proven ONNX graphs for every missing pattern.
 
-from ifmmin.export.specialise import SpecialisedNetwork, specialise
-from ifmmin.export.verify import Comparison, compare
-from ifmmin.export.writer import export_bundle
+Names are loaded when they are first used: `ifmmin-bundle` runs where torch is not installed.
+"""
 
-__all__ = ["Comparison", "SpecialisedNetwork", "compare", "export_bundle", "specialise"]
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ifmmin.export.compare import Comparison
+    from ifmmin.export.export import Request, export_bundle
+    from ifmmin.export.specialise import SpecialisedNetwork, specialise
+
+_HOMES = {
+    "Comparison": "compare",
+    "Request": "export",
+    "SpecialisedNetwork": "specialise",
+    "export_bundle": "export",
+    "specialise": "specialise",
+}
+
+__all__ = ["Comparison", "Request", "SpecialisedNetwork", "export_bundle", "specialise"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -2,60 +2,165 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ifmmin.export.writer import export_bundle
+from ifmmin.export.evaluate_on import CorpusChoice
+from ifmmin.export.export import SHAPES, Exported, Request, export_bundle
+from ifmmin.export.limits import FIGURES, parse_losses
+from ifmmin.export.table import print_exported
 from ifmmin.runtime.command import command, parser
-from ifmmin.runtime.console import print_table, say
-from ifmmin.runtime.modality import ALL_PATTERNS, Pattern
+from ifmmin.runtime.console import say
+from ifmmin.runtime.errors import InputError
+from ifmmin.runtime.manifest import PRECISIONS
+from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
+
+_CORPUS = ("FEATURES", "TARGETS FOLD")
 
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    cli = parser("ifmmin-export", "Export a checkpoint, one specialised ONNX graph per pattern.")
+    options = _parser().parse_args(arguments)
+    patterns = _patterns(options.pattern)
+    exported = export_bundle(
+        options.checkpoint, patterns, options.out, overwrite=options.overwrite,
+        request=_request(options),
+    )  # fmt: skip
+    print_exported(exported)
+    _warn(exported)
+    say(f"wrote {options.out}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    cli = parser("ifmmin-export", "Export a checkpoint as proven ONNX graphs, one per pattern.")
     cli.add_argument("checkpoint", type=Path, help=".safetensors written by ifmmin-train")
+    cli.add_argument("--out", type=Path, required=True, help="directory of the bundle")
     cli.add_argument(
         "--pattern",
         action="append",
         required=True,
         help="what is present, e.g. a_t; repeat for more, or all",
     )
-    cli.add_argument("--out", type=Path, required=True, help="directory of the bundle")
     cli.add_argument(
-        "--overwrite", action="store_true", help="replace a bundle of another checkpoint"
+        "--precision",
+        action="append",
+        choices=PRECISIONS,
+        help="repeat for more; default fp32. int8 is for CPUs, fp16 and int8-qdq for TensorRT",
     )
-    options = cli.parse_args(arguments)
+    cli.add_argument(
+        "--shape",
+        action="append",
+        choices=SHAPES,
+        help="repeat for more; default all: latency (one utterance), throughput (batches), stream",
+    )
+    cli.add_argument(
+        "--recurrence",
+        action="append",
+        choices=("lstm", "scan"),
+        help="form of LSTMs; default lstm for fp32 and int8, scan for fp16 and int8-qdq",
+    )
+    cli.add_argument(
+        "--evaluate-on",
+        nargs="+",
+        metavar=_CORPUS,
+        help="measure WA, UA and ECE of every graph on the test part of a fold; a corpus without "
+        "files takes FOLD alone",
+    )
+    cli.add_argument(
+        "--calibrate-on",
+        nargs="+",
+        metavar=_CORPUS,
+        help="take the ranges of int8-qdq from the training part of a fold; default: drawn inputs",
+    )
+    cli.add_argument(
+        "--allow-loss",
+        action="append",
+        default=[],
+        metavar="FIGURE=NUMBER",
+        help=f"accept more loss than the default limits; figures are {', '.join(FIGURES)}",
+    )
+    cli.add_argument(
+        "--missing-frames",
+        metavar="a=45,v=50,t=22",
+        help="zero frames that stand for a missing modality; default: the checkpoint's",
+    )
+    cli.add_argument(
+        "--engine",
+        choices=("tensorrt-rtx",),
+        help="also build engines ahead of time from the graphs that it takes first",
+    )
+    cli.add_argument(
+        "--target",
+        metavar="SM86,SM89,...",
+        help="compute capabilities of those engines; default: all that the engine knows",
+    )
+    cli.add_argument("--licence", help="of the weights, for the model card")
+    cli.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace the bundle that stands there, whatever is in it",
+    )
+    return cli  # fmt: skip
 
-    patterns = _patterns(options.pattern)
-    graphs = export_bundle(options.checkpoint, patterns, options.out, overwrite=options.overwrite)
-    rows = [
-        [
-            str(graph.comparison.pattern),
-            f"{graph.entry.bytes / 1e6:.2f}",
-            f"{graph.comparison.max_difference:.1e}",
-            f"{graph.comparison.agreement:.0%}",
-            str(graph.comparison.classes),
-        ]
-        for graph in graphs
-    ]
-    print_table(["pattern", "MB", "largest difference", "agreement", "classes seen"], rows)
-    for graph in graphs:
-        if graph.comparison.classes == 1:
-            say(
-                f"warning: pattern {graph.comparison.pattern} gave one class on every probe; "
-                "the network may be blind to this input"
-            )
-    say(f"wrote {options.out}")
-    return 0
+
+def _request(options: argparse.Namespace) -> Request:
+    if options.target and not options.engine:
+        raise InputError("--target is for engines; add --engine tensorrt-rtx")
+    return Request(
+        precisions=tuple(dict.fromkeys(options.precision or ("fp32",))),
+        shapes=tuple(dict.fromkeys(options.shape or SHAPES)),
+        recurrences=tuple(dict.fromkeys(options.recurrence or ())),
+        losses=parse_losses(options.allow_loss),
+        evaluate_on=_corpus(options.evaluate_on, "--evaluate-on"),
+        calibrate_on=_corpus(options.calibrate_on, "--calibrate-on"),
+        missing_frames=parse_frames(options.missing_frames),
+        engine=options.engine,
+        targets=tuple(options.target.split(",")) if options.target else (),
+        licence=options.licence,
+    )
+
+
+def _corpus(words: Sequence[str] | None, option: str) -> CorpusChoice | None:
+    return CorpusChoice.parse(words, option) if words else None
 
 
 def _patterns(texts: Sequence[str]) -> list[Pattern]:
     if "all" in texts:
         return list(ALL_PATTERNS)
     return list(dict.fromkeys(Pattern.parse(text) for text in texts))
+
+
+def parse_frames(text: str | None) -> dict[Modality, int]:
+    """`a=45,v=50` -> frames per modality; InputError says what is wanted."""
+    frames: dict[Modality, int] = {}
+    for item in text.split(",") if text else ():
+        letter, _, number = item.partition("=")
+        if not number.isdecimal() or int(number) < 1:
+            raise InputError(f"--missing-frames: got {item!r}, wanted for example a=45")
+        modality = Modality.of(letter.strip())
+        if modality in frames:
+            raise InputError(f"--missing-frames names {modality} twice")
+        frames[modality] = int(number)
+    return frames
+
+
+def _warn(exported: Exported) -> None:
+    for graph in exported.graphs:
+        if graph.comparison is not None and graph.comparison.classes == 1:
+            say(
+                f"warning: {graph.name} gave one class on every probe; the network may be blind to "
+                "this input"
+            )
+    for modality, spec in exported.missing.items():
+        if spec.settled_at is None or spec.settled_at > spec.length:
+            say(
+                f"note: the embedding of a missing {modality} has not settled at {spec.length} "
+                f"frames, it would move by {spec.deviation:.2g} with more; it was trained like this"
+            )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,9 @@
-"""What is constant under a pattern: the embeddings of absent modalities and all that follows."""
+"""What is constant under a pattern: the embeddings of absent modalities and the temperature."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ifmmin.export.folds import affine, columns, weights
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Pattern
@@ -19,6 +17,7 @@ class Constants:
     def __init__(self, network: EmotionNetwork, pattern: Pattern) -> None:
         self.present = [i for i, m in enumerate(FUSION_ORDER) if m in pattern]
         self.absent = [i for i, m in enumerate(FUSION_ORDER) if m not in pattern]
+        self.modalities = [FUSION_ORDER[i] for i in self.present]
         self.temperature = network.temperatures[ALL_PATTERNS.index(pattern)]
         gated = network.config.architecture.evidence != "none"
         self.share = (network.gate if gated else 1.0) / self.temperature
@@ -44,21 +43,3 @@ class Constants:
         """Gate what a classifier says and divide it by the temperature, in its last layer."""
         weight, bias = weights(mlp.linears[-1])
         mlp.linears[-1] = affine(weight * self.share, bias * self.share)
-
-
-class Evidence(nn.Module):
-    """What present modalities say alone, summed, as one layer of what they say it of."""
-
-    def __init__(self, network: EmotionNetwork, constants: Constants) -> None:
-        super().__init__()
-        self.of_pooled = network.config.architecture.evidence == "pooled"
-        pairs = [weights(network.evidence[FUSION_ORDER[i].value]) for i in constants.present]
-        weight = torch.cat([weight for weight, _ in pairs], dim=1)
-        bias = torch.stack([bias for _, bias in pairs]).sum(dim=0)
-        self.linear = affine(weight / constants.temperature, bias / constants.temperature)
-
-    def forward(self, embeddings: Sequence[Tensor], pooled: Sequence[Tensor]) -> Tensor:
-        """Present embeddings (B, E) and pooled values (B, P_m) in fusion order -> (B, C)."""
-        source = pooled if self.of_pooled else embeddings
-        logits: Tensor = self.linear(torch.cat(list(source), dim=1))
-        return logits

@@ -1,7 +1,9 @@
 """From the embeddings of present modalities to logits, with all that is constant folded away.
 
-In every head the columns of absent modalities meet constants, so they become part of a bias; the
-pattern's calibration temperature divides the last layers.
+A pattern's head comes in two forms. `Head` takes embeddings, for graphs that see whole utterances.
+For streams the same work is cut where modalities meet: a `Summary` holds all that one modality adds
+and has to be made anew only when that modality moves on; a `StreamHead` adds summaries up and goes
+on from there. The pattern's calibration temperature divides the last layers.
 """
 
 from __future__ import annotations
@@ -11,172 +13,88 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ifmmin.export.constants import Constants, Evidence
-from ifmmin.export.folds import affine, compose, weights
-from ifmmin.export.stacks import Tail, copy_mlp, mlps
-from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Pattern
+from ifmmin.export.chains import build_chain
+from ifmmin.export.constants import Constants
+from ifmmin.export.encoders import ExportEncoder
+from ifmmin.export.entry import (
+    Entry,
+    blocks_of,
+    constant_starts,
+    entry_weights,
+    joined,
+    pattern_entry,
+)
+from ifmmin.export.folds import affine, weights
+from ifmmin.export.stacks import Tail, copy_mlp
+from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality, Pattern
 from ifmmin.train.linear import LinearNetwork
 from ifmmin.train.models import FusionNetwork, ImaginationNetwork
 from ifmmin.train.network import FUSION_ORDER, EmotionNetwork
 
 
+class _Rest(nn.Module):
+    """What follows the starts, in both forms: chain and classifier."""
+
+    def __init__(self, network: FusionNetwork | ImaginationNetwork, constants: Constants) -> None:
+        super().__init__()
+        self.chain = build_chain(network)
+        classifier = copy_mlp(network.classifier)
+        constants.cool(classifier)
+        # Where nothing is imagined its first layer is the entry; what is left begins with the
+        # activation.
+        fuses = isinstance(network, FusionNetwork)
+        self.classifier = Tail(classifier, 1, None) if fuses else classifier
+
+    def forward(self, starts: Sequence[Tensor]) -> Tensor:
+        """Blocks (B, n) -> logits (B, C)."""
+        logits: Tensor = self.classifier(self.chain(starts))
+        return logits
+
+
 class Head(nn.Module):
-    """S, evidence and classifier; subclasses say what the classifier sees."""
+    """S, entry, rest and evidence of what is present."""
 
     def __init__(self, network: FusionNetwork | ImaginationNetwork, constants: Constants) -> None:
         super().__init__()
         architecture = network.config.architecture
-        self.count = len(constants.present)
         self.invariant = copy_mlp(network.invariant) if architecture.invariant else None
-        weighs = architecture.evidence != "none"
-        self.evidence = Evidence(network, constants) if weighs else None
-        self.classifier = copy_mlp(network.classifier)
-        constants.cool(self.classifier)
+        self.entry = pattern_entry(entry_weights(network), constants)
+        self.rest = _Rest(network, constants)
+        self.of_pooled = architecture.evidence == "pooled"
+        self.evidence = None
+        if architecture.evidence != "none":
+            pairs = [weights(network.evidence[m.value]) for m in constants.modalities]
+            weight = torch.cat([weight for weight, _ in pairs], dim=1)
+            bias = torch.stack([bias for _, bias in pairs]).sum(dim=0)
+            self.evidence = affine(weight / constants.temperature, bias / constants.temperature)
 
-    def forward(self, embeddings: Sequence[Tensor], pooled: Sequence[Tensor] = ()) -> Tensor:
+    def forward(self, embeddings: Sequence[Tensor], pooled: Sequence[Tensor]) -> Tensor:
         """Present embeddings (B, E) and pooled values (B, P_m) in fusion order -> (B, C)."""
-        logits: Tensor = self.classifier(self.features(embeddings))
-        return logits if self.evidence is None else logits + self.evidence(embeddings, pooled)
+        h = joined(embeddings)
+        logits: Tensor = self.rest(self.entry(h, self._invariant(h, len(embeddings))))
+        if self.evidence is not None:
+            logits = logits + self.evidence(joined(pooled) if self.of_pooled else h)
+        return logits
 
-    def features(self, embeddings: Sequence[Tensor]) -> Tensor:
-        """What goes into the classifier, (B, F)."""
-        raise RuntimeError(f"{type(self).__name__} has no features")
-
-    def joined(self, embeddings: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Present h and H' in fusion order: each (B, p E)."""
-        assert self.invariant is not None
-        if self.count == 1:
-            return embeddings[0], self.invariant(embeddings[0])
-        h = torch.cat(list(embeddings), dim=1)
-        width = embeddings[0].shape[1]
-        invariant = self.invariant(h.reshape(-1, width)).reshape(-1, self.count * width)
-        return h, invariant
-
-
-class FusionHead(Head):
-    """Head of a network without imagination: a classifier on [h; H'] or on h."""
-
-    def __init__(self, network: FusionNetwork, constants: Constants) -> None:
-        super().__init__(network, constants)
-        weight, bias = weights(self.classifier.linears[0])
-        blocks = weight.chunk(2 if self.invariant is not None else 1, dim=1)
-        for block, constant in zip(blocks, (constants.h, constants.invariant), strict=False):
-            bias = bias + constants.shift(block, constant)
-        kept = torch.cat([constants.keep(block) for block in blocks], dim=1)
-        self.classifier.linears[0] = affine(kept, bias)
-
-    def features(self, embeddings: Sequence[Tensor]) -> Tensor:
-        """[h; H'] of what is present."""
+    def _invariant(self, h: Tensor, count: int) -> Tensor | None:
         if self.invariant is None:
-            return torch.cat(list(embeddings), dim=1)
-        return torch.cat(self.joined(embeddings), dim=1)
-
-
-class CascadeHead(Head):
-    """Head of the cascade: transition and last decoder gone, each decoder's last Linear composed
-    with the next encoder's first, and the K products of H' taken as one."""
-
-    def __init__(self, network: ImaginationNetwork, constants: Constants) -> None:
-        super().__init__(network, constants)
-        encoders = mlps(network.imagination.encoders)
-        decoders = mlps(network.imagination.decoders)
-        firsts = [encoder.linears[0] for encoder in encoders]
-        self.guide = affine(
-            torch.cat([constants.keep(weights(first)[0]) for first in firsts]), None
-        )
-        weight, bias = weights(firsts[0])
-        bias = bias + constants.shift(weight, constants.h + constants.invariant)
-        entries = [affine(constants.keep(weight), bias)]
-        for first, decoder in zip(firsts[1:], decoders, strict=False):
-            entry_weight, entry_bias = weights(compose(first, decoder.linears[-1]))
-            shift = constants.shift(weights(first)[0], constants.invariant)
-            entries.append(affine(entry_weight, entry_bias + shift))
-        self.entries = nn.ModuleList(entries)
-        self.sizes = [entry.out_features for entry in entries]
-        self.encoders = nn.ModuleList([Tail(encoder, 1, None) for encoder in encoders])
-        self.decoders = nn.ModuleList([Tail(decoder, 0, -1) for decoder in decoders[:-1]])
-
-    def features(self, embeddings: Sequence[Tensor]) -> Tensor:
-        """The latents."""
-        x, invariant = self.joined(embeddings)
-        guides = self.guide(invariant).split(self.sizes, dim=1)
-        latents: list[Tensor] = []
-        for index, (entry, encoder) in enumerate(zip(self.entries, self.encoders, strict=True)):
-            if index:
-                x = self.decoders[index - 1](latents[-1])
-            latents.append(encoder(entry(x) + guides[index]))
-        return torch.cat(latents, dim=1)
-
-
-class ParallelHead(Head):
-    """Head of the parallel form, where every decoder is dead: z_k = Enc_k(h + k H')."""
-
-    def __init__(self, network: ImaginationNetwork, constants: Constants) -> None:
-        super().__init__(network, constants)
-        encoders = mlps(network.imagination.encoders)
-        kept, biases = [], []
-        for k, encoder in enumerate(encoders, start=1):
-            weight, bias = weights(encoder.linears[0])
-            kept.append(torch.cat([constants.keep(weight), k * constants.keep(weight)], dim=1))
-            biases.append(bias + constants.shift(weight, constants.h + k * constants.invariant))
-        self.entry = affine(torch.cat(kept), torch.cat(biases))
-        self.sizes = [len(bias) for bias in biases]
-        self.encoders = nn.ModuleList([Tail(encoder, 1, None) for encoder in encoders])
-
-    def features(self, embeddings: Sequence[Tensor]) -> Tensor:
-        """The latents."""
-        entries = self.entry(torch.cat(self.joined(embeddings), dim=1))
-        starts = entries.split(self.sizes, dim=1)
-        latents = [encoder(x) for encoder, x in zip(self.encoders, starts, strict=True)]
-        return torch.cat(latents, dim=1)
-
-
-class ResidualHead(Head):
-    """Head of MMIN, where every block sees h and the outputs of all blocks before it.
-
-    W_k (h + sum_{j<k} o_j): the products with h are taken as one, and each decoder's last Linear is
-    composed with the first of all encoders after it.
-    """
-
-    def __init__(self, network: ImaginationNetwork, constants: Constants) -> None:
-        super().__init__(network, constants)
-        encoders = mlps(network.imagination.encoders)
-        decoders = mlps(network.imagination.decoders)[:-1]
-        pairs = [weights(encoder.linears[0]) for encoder in encoders]
-        self.entry = affine(
-            torch.cat([constants.keep(weight) for weight, _ in pairs]),
-            torch.cat([bias + constants.shift(weight, constants.h) for weight, bias in pairs]),
-        )
-        self.size = len(pairs[0][1])
-        self.spreads = nn.ModuleList()
-        for j, decoder in enumerate(decoders):
-            after = torch.cat([weight for weight, _ in pairs[j + 1 :]])
-            zero = after.new_zeros(len(after))
-            self.spreads.append(compose(affine(after, zero), decoder.linears[-1]))
-        self.encoders = nn.ModuleList([Tail(encoder, 1, None) for encoder in encoders])
-        self.decoders = nn.ModuleList([Tail(decoder, 0, -1) for decoder in decoders])
-
-    def features(self, embeddings: Sequence[Tensor]) -> Tensor:
-        """The latents."""
-        starts = list(self.entry(torch.cat(list(embeddings), dim=1)).split(self.size, dim=1))
-        latents: list[Tensor] = []
-        for j, encoder in enumerate(self.encoders):
-            latents.append(encoder(starts[j]))
-            if j < len(self.decoders):
-                spread = self.spreads[j](self.decoders[j](latents[-1])).split(self.size, dim=1)
-                starts[j + 1 :] = [x + y for x, y in zip(starts[j + 1 :], spread, strict=True)]
-        return torch.cat(latents, dim=1)
+            return None
+        if count == 1:
+            single: Tensor = self.invariant(h)
+            return single
+        width = h.shape[1] // count
+        every: Tensor = self.invariant(h.reshape(-1, width))
+        return every.reshape(-1, count * width)
 
 
 class LinearHead(nn.Module):
-    """Head of the linear specialist: the regression of the pattern."""
+    """Head of the linear specialist, in both forms: the regression of the pattern."""
 
     def __init__(self, network: LinearNetwork, pattern: Pattern, constants: Constants) -> None:
         super().__init__()
         index = ALL_PATTERNS.index(pattern)
         blocks = []
-        for slot in constants.present:
-            modality = FUSION_ORDER[slot]
+        for modality in constants.modalities:
             size = network.encoder(modality).pooled_size
             blocks.append(network.weight[index, :, MODALITIES.index(modality), :size])
         weight, bias = torch.cat(blocks, dim=1).detach(), network.bias[index].detach()
@@ -184,17 +102,81 @@ class LinearHead(nn.Module):
 
     def forward(self, embeddings: Sequence[Tensor], pooled: Sequence[Tensor] = ()) -> Tensor:
         """Present statistics (B, P_m) in fusion order -> (B, C)."""
-        logits: Tensor = self.linear(torch.cat(list(embeddings), dim=1))
+        logits: Tensor = self.linear(joined(embeddings))
         return logits
 
 
-def build_head(network: EmotionNetwork, pattern: Pattern) -> nn.Module:
-    """The head of a pattern for any of our networks."""
+class Summary(nn.Module):
+    """What one modality adds to the starts of every pattern that has it: (B, P) -> (B, N + C).
+
+    Its last C values, where the network weighs evidence, are what it says alone. The linear
+    specialist has other weights under every pattern; there it is the pooled values themselves.
+    """
+
+    def __init__(self, network: EmotionNetwork, modality: Modality, encoder: ExportEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.entry: Entry | None = None
+        if isinstance(network, LinearNetwork):
+            return
+        assert isinstance(network, FusionNetwork | ImaginationNetwork)
+        architecture = network.config.architecture
+        self.invariant = copy_mlp(network.invariant) if architecture.invariant else None
+        entry, slot = entry_weights(network), FUSION_ORDER.index(modality)
+        own = entry.columns(slot, architecture.embedding)
+        self.entry = Entry(own.of_h, own.of_invariant, own.bias, own.blocks)
+        self.of_pooled = architecture.evidence == "pooled"
+        weighs = architecture.evidence != "none"
+        self.evidence = affine(*weights(network.evidence[modality.value])) if weighs else None
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """(B, P) -> (B, N + C), or (B, P) of the linear specialist."""
+        h = self.encoder.embed(pooled)
+        if self.entry is None:
+            return h
+        invariant = None if self.invariant is None else self.invariant(h)
+        parts = self.entry(h, invariant)
+        if self.evidence is not None:
+            parts.append(self.evidence(pooled if self.of_pooled else h))
+        return joined(parts)
+
+
+class StreamHead(nn.Module):
+    """Summaries of present modalities, in any order -> logits (B, C)."""
+
+    bias: Tensor
+
+    def __init__(self, network: FusionNetwork | ImaginationNetwork, constants: Constants) -> None:
+        super().__init__()
+        entry = entry_weights(network)
+        bias = constant_starts(entry, constants)
+        self.size = len(bias) // entry.blocks
+        self.temperature = None
+        if network.config.architecture.evidence != "none":
+            self.temperature = float(constants.temperature)
+            bias = torch.cat([bias, bias.new_zeros(len(network.config.labels))])
+        self.classes = len(network.config.labels)
+        self.register_buffer("bias", bias)
+        self.rest = _Rest(network, constants)
+
+    def forward(self, summaries: Sequence[Tensor], pooled: Sequence[Tensor] = ()) -> Tensor:
+        """(B, N + C) per present modality -> (B, C)."""
+        total = self.bias
+        for summary in summaries:
+            total = total + summary
+        if self.temperature is None:
+            logits: Tensor = self.rest(blocks_of(total, self.size))
+            return logits
+        sizes = [len(self.bias) - self.classes, self.classes]
+        starts, said = torch.split(total, sizes, dim=1)
+        answered: Tensor = self.rest(blocks_of(starts, self.size)) + said / self.temperature
+        return answered
+
+
+def build_head(network: EmotionNetwork, pattern: Pattern, *, stream: bool = False) -> nn.Module:
+    """The head of a pattern for any of our networks, on embeddings or on summaries."""
     constants = Constants(network, pattern)
     if isinstance(network, LinearNetwork):
         return LinearHead(network, pattern, constants)
-    if isinstance(network, FusionNetwork):
-        return FusionHead(network, constants)
-    assert isinstance(network, ImaginationNetwork)
-    heads = {"cascade": CascadeHead, "parallel": ParallelHead, "residual": ResidualHead}
-    return heads[network.imagination.form](network, constants)
+    assert isinstance(network, FusionNetwork | ImaginationNetwork)
+    return StreamHead(network, constants) if stream else Head(network, constants)

@@ -1,26 +1,34 @@
-"""Inputs on which a graph is compared with its network: lengths from end to end, answers spread."""
+"""Inputs on which graphs are compared with their network: every length, answers spread."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ifmmin.export.compare import Comparison, compare
+from ifmmin.export.specialise import exact
 from ifmmin.runtime.bundle import Features
-from ifmmin.runtime.modality import Modality, Pattern
+from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality, Pattern
 from ifmmin.train.batch import collate
 from ifmmin.train.corpus import Utterance
+from ifmmin.train.evaluate import Embedded, score
 from ifmmin.train.frames import untransform
-from ifmmin.train.network import EmotionNetwork
+from ifmmin.train.network import EmotionNetwork, Encoded
 from ifmmin.train.statistics import StatisticsEncoder
 
 LONGEST = 2000
-_POOL = 96
-_SPREAD = 24
 _LENGTHS = (0, 1, 2, 3, 7, 13, 50, 97, 200, 499, LONGEST)
 """Frames above the minimum, the last absolute: both ends and what lies between."""
+_POOL = 120
+_GOLDEN = 7
+"""Golden inputs beside the shortest."""
+_AT_ONCE = 20_000
+"""Frames encoded in one batch."""
 
 
 @dataclass(frozen=True)
@@ -31,37 +39,114 @@ class Probe:
     logits: NDArray[np.float64]
     """(C,)"""
 
+    def __str__(self) -> str:
+        return ", ".join(f"T_{m}={len(x)}" for m, x in self.features.items())
 
-def draw_probes(network: EmotionNetwork, pattern: Pattern, *, seed: int = 0) -> list[Probe]:
-    """Probes of a pattern: one of each length, then those of a pool that spread the answers.
 
-    network: in float64 and eval mode. Inputs are drawn around the standardisation's mean, with a
-    direction of their own and correlation in time, since white noise hides padding faults.
+class Truth:
+    """The network's answers in float64, every utterance encoded once for all patterns."""
+
+    def __init__(self, network: EmotionNetwork) -> None:
+        self.network = exact(network)
+
+    def logits(self, inputs: Sequence[Features]) -> dict[Pattern, NDArray[np.float64]]:
+        """Calibrated logits (N, C) of utterances with all modalities, under every pattern."""
+        scores = score(self.network, self._embed(inputs))
+        return {p: found.logits.astype(np.float64) for p, found in scores.items()}
+
+    def _embed(self, inputs: Sequence[Features]) -> Embedded:
+        sizes = [max(len(x) for x in features.values()) for features in inputs]
+        order = np.argsort(sizes, kind="stable")
+        encoded: list[Encoded] = []
+        with torch.no_grad():
+            for rows in _by_size(order, sizes):
+                batch = collate([_utterance(inputs[i]) for i in rows], self.network.config)
+                encoded.append(self.network.encode(batch.to(torch.float64)))
+            absent = self.network.missing_embeddings()[None]
+        back = torch.from_numpy(np.argsort(order, kind="stable"))
+        said = [e.evidence for e in encoded if e.evidence is not None]
+        return Embedded(
+            h=torch.cat([e.h for e in encoded])[back],
+            present=torch.ones(len(inputs), len(MODALITIES), dtype=torch.bool),
+            absent=absent,
+            evidence=torch.cat(said)[back] if said else None,
+        )
+
+
+class Probes:
+    """Probes of a network for every pattern, drawn once.
+
+    Inputs are drawn around the standardisation's mean, with a direction of their own and
+    correlation in time, since white noise hides padding faults.
     """
-    rng = np.random.default_rng([seed, len(pattern)])
-    fixed = [_draw(network, pattern, rng, above=above) for above in _LENGTHS]
-    pool = [_draw(network, pattern, rng, above=int(rng.integers(0, 40))) for _ in range(_POOL)]
-    answers = answer(network, pool)
-    chosen = [pool[i] for i in _spread(answers)]
-    inputs = fixed + chosen
-    return [Probe(x, y) for x, y in zip(inputs, answer(network, inputs), strict=True)]
+
+    def __init__(self, network: EmotionNetwork, *, seed: int = 0) -> None:
+        self.truth = Truth(network)
+        rng = np.random.default_rng(seed)
+        pool = [int(n) for n in rng.integers(0, 40, size=_POOL)]
+        self._inputs = [_draw(self.truth.network, rng, above=n) for n in (*_LENGTHS, *pool)]
+
+    @cached_property
+    def _logits(self) -> dict[Pattern, NDArray[np.float64]]:
+        return self.truth.logits(self._inputs)
+
+    def of(self, pattern: Pattern) -> list[Probe]:
+        """One probe of each length, then ordinary ones, with the answers under a pattern."""
+        rows = zip(self._inputs, self._logits[pattern], strict=True)
+        return [Probe({m: features[m] for m in pattern}, logits) for features, logits in rows]
+
+    def golden_inputs(self) -> list[Features]:
+        """The shortest input, and ordinary ones whose answers spread."""
+        fixed = len(_LENGTHS)
+        logits = self._logits[ALL_PATTERNS[-1]][fixed:]
+        return [self._inputs[0], *(self._inputs[fixed + i] for i in spread(logits, _GOLDEN))]
+
+    def stream_inputs(self, count: int, longest: int) -> list[Features]:
+        """Ordinary inputs, and the longest one cut to so many frames."""
+        long = {m: x[:longest] for m, x in self._inputs[len(_LENGTHS) - 1].items()}
+        return [*self._inputs[len(_LENGTHS) :][:count], long]
+
+    def calibration_inputs(self) -> list[Features]:
+        """Ordinary inputs, for the ranges of activations."""
+        return self._inputs[len(_LENGTHS) :]
 
 
-def answer(network: EmotionNetwork, inputs: list[Features]) -> NDArray[np.float64]:
-    """The network's logits (N, C), each utterance alone."""
-    rows = []
-    with torch.no_grad():
-        for features in inputs:
-            batch = collate([Utterance("probe", dict(features), 0)], network.config)
-            rows.append(network.answer(batch.to(torch.float64))[0].numpy())
-    return np.stack(rows)
+def compare_probes(found: NDArray[np.floating], probes: Sequence[Probe]) -> Comparison:
+    """Logits (N, C) of a graph against the answers that probes know."""
+    truth = np.stack([probe.logits for probe in probes])
+    return compare(found, truth, [str(probe) for probe in probes])
 
 
-def _draw(
-    network: EmotionNetwork, pattern: Pattern, rng: np.random.Generator, *, above: int
-) -> Features:
+def spread(logits: NDArray[np.float64], count: int) -> list[int]:
+    """Positions that take the surest answers of every class in turn."""
+    margins = logits - logits.mean(axis=1, keepdims=True)
+    ranked = [list(np.argsort(-margins[:, c])) for c in range(logits.shape[1])]
+    chosen: list[int] = []
+    while len(chosen) < min(count, len(logits)):
+        for order in ranked:
+            following = next((i for i in order if i not in chosen), None)
+            if following is not None:
+                chosen.append(int(following))
+    return chosen[:count]
+
+
+def _by_size(order: NDArray[np.intp], sizes: Sequence[int]) -> list[list[int]]:
+    """Positions in groups of at most _AT_ONCE padded frames, at least one each."""
+    groups: list[list[int]] = [[]]
+    for i in order:
+        if groups[-1] and (len(groups[-1]) + 1) * sizes[i] > _AT_ONCE:
+            groups.append([])
+        groups[-1].append(int(i))
+    return groups
+
+
+def _utterance(features: Features) -> Utterance:
+    return Utterance("probe", dict(features), 0)
+
+
+def _draw(network: EmotionNetwork, rng: np.random.Generator, *, above: int) -> Features:
     features: Features = {}
-    for modality in pattern:
+    for modality in MODALITIES:
         shortest = network.config.minimum_length(modality)
         frames = above if above == LONGEST else shortest + above
         features[modality] = _sequence(network, modality, frames, rng)
@@ -101,15 +186,3 @@ def _spread_of_frames(
     scale = dict(zip(names, encoder.scale.numpy().reshape(len(names), -1), strict=True))
     level = scale.get("mean", ones)
     return level, offset.get("std", level)
-
-
-def _spread(logits: NDArray[np.float64]) -> list[int]:
-    """Indices that take the surest answers of every class in turn."""
-    margins = logits - logits.mean(axis=1, keepdims=True)
-    ranked = [list(np.argsort(-margins[:, c])) for c in range(logits.shape[1])]
-    chosen: list[int] = []
-    while len(chosen) < _SPREAD:
-        for order in ranked:
-            following = next(i for i in order if i not in chosen)
-            chosen.append(int(following))
-    return chosen[:_SPREAD]

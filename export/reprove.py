@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ifmmin.export.compare import Comparison, compare
-from ifmmin.export.drive import StepRunner, StreamProbes, run_alone, run_batches, run_head
+from ifmmin.export.compare import Comparison
+from ifmmin.export.drive import StreamProbes, run_alone, run_batches, run_head
 from ifmmin.export.fresh_limits import fresh_limits
 from ifmmin.export.limits import judge
 from ifmmin.export.missing import with_missing_frames
-from ifmmin.export.probes import Probe, Probes
+from ifmmin.export.probes import Probes, compare_probes
 from ifmmin.runtime.backends import Runner
 from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
 from ifmmin.runtime.bundle import Bundle
@@ -107,18 +106,20 @@ class _Proof:
     def _compare(self, entry: GraphEntry, pattern: Pattern) -> Comparison:
         if entry.shape == "head":
             made = {m: self._summarised(m, entry.precision) for m in pattern}
-            return _compared(run_head(self._load(entry), pattern, made), self._streams.of(pattern))
+            return compare_probes(
+                run_head(self._load(entry), pattern, made), self._streams.of(pattern)
+            )
         drive = run_alone if entry.shape == "latency" else run_batches
         probes = self._probes.of(pattern)
-        return _compared(drive(self._load(entry), probes), probes)
+        return compare_probes(drive(self._load(entry), probes), probes)
 
     def _summarised(self, modality: Modality, precision: str) -> NDArray[np.floating]:
         """Summaries (N, S) of a modality after every chunk."""
         key = (modality, precision)
         if key not in self._summaries:
             step, summary = (self._one(shape, *key) for shape in ("step", "summary"))
-            runner = StepRunner(self._load(step), step.states, step.outputs)
-            self._summaries[key] = self._streams.summaries(modality, runner, self._load(summary))
+            runs = self._load(step), self._load(summary)
+            self._summaries[key] = self._streams.summaries(modality, step, *runs)
         return self._summaries[key]
 
     def _one(self, shape: str, modality: Modality, precision: str) -> GraphEntry:
@@ -133,8 +134,3 @@ class _Proof:
     def _load(self, entry: GraphEntry) -> Runner:
         content = self._bundle.graph(entry)
         return load_as_exported(self._engine, self._bundle.manifest, entry, content)
-
-
-def _compared(found: NDArray[np.floating], probes: Sequence[Probe]) -> Comparison:
-    truth = np.stack([probe.logits for probe in probes])
-    return compare(found, truth, [str(probe) for probe in probes])

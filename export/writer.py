@@ -1,11 +1,9 @@
-"""Writes bundles: every graph proven first, then everything at once."""
+"""Writes bundles: what was proven joins what stands, and everything appears at once."""
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,108 +11,42 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save as save_safetensors
 
-from ifmmin.export.graph import OPSET, to_onnx
-from ifmmin.export.probes import Probe, draw_probes
-from ifmmin.export.specialise import specialise
-from ifmmin.export.verify import Comparison, compare
-from ifmmin.runtime.atomic import atomic_directory, require_writable
-from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
+from ifmmin.export.card import model_card
+from ifmmin.export.engines import BuiltAhead
+from ifmmin.export.probes import LONGEST, Probes
+from ifmmin.export.variants import ProvenGraph
+from ifmmin.runtime.atomic import atomic_directory
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.command import package_version
-from ifmmin.runtime.console import progress
 from ifmmin.runtime.errors import BundleError, OutputError
 from ifmmin.runtime.manifest import (
+    BACKENDS,
     MANIFEST_NAME,
+    PRECISIONS,
+    RECURRENCES,
     SCHEMA_VERSION,
+    SHAPES,
+    EngineEntry,
     Golden,
     GraphEntry,
     Manifest,
+    MissingSpec,
     ModalitySpec,
     Origin,
 )
-from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Pattern
-from ifmmin.train.checkpoint import Header, load_checkpoint
+from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality
+from ifmmin.train.checkpoint import Header
 from ifmmin.train.network import EmotionNetwork
 
 GOLDEN_NAME = "golden.safetensors"
-_GOLDEN_PROBES = (0, 5)
-"""Which probes become golden vectors: the shortest input and an ordinary one."""
+CARD_NAME = "README.md"
 
-Tensors = dict[str, NDArray[np.float32]]
-
-
-@dataclasses.dataclass(frozen=True)
-class ProvenGraph:
-    """A graph with the comparison that it passed and its golden vectors."""
-
-    content: bytes
-    entry: GraphEntry
-    comparison: Comparison
-    golden: Tensors
+_SUBJECTS = [*(m.value for m in MODALITIES), *(str(p) for p in ALL_PATTERNS if len(p) > 1)]
 
 
-def export_bundle(
-    checkpoint: Path, patterns: Sequence[Pattern], out: Path, *, overwrite: bool = False
-) -> list[ProvenGraph]:
-    """Export the patterns of a checkpoint into the bundle at `out`.
-
-    A bundle of the same checkpoint that stands there keeps its other patterns; one of another
-    checkpoint is replaced with `overwrite` only, anything else in the way is refused. Raises
-    CheckpointError, ParityError or OutputError, and then nothing is written.
-    """
-    network, header = load_checkpoint(checkpoint)
-    sha256 = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    standing = _standing_bundle(out, sha256, overwrite=overwrite)
-    require_writable(out)
-    made = []
-    with progress("export", len(patterns)) as advance:
-        for pattern in patterns:
-            made.append(prove_graph(network, pattern, sha256))
-            advance(f"{pattern} {made[-1].comparison.max_difference:.1e}")
-    with atomic_directory(out) as part:
-        _write(part, header, sha256, made, standing)
-    return made
-
-
-def prove_graph(network: EmotionNetwork, pattern: Pattern, sha256: str) -> ProvenGraph:
-    """Specialise, export, and compare with the network in float64; ParityError if it differs."""
-    exact = copy.deepcopy(network).double().eval()
-    dims = {m: network.config.features[m].dim for m in MODALITIES}
-    metadata = {
-        "name": f"ifmmin {pattern}",
-        "pattern": str(pattern),
-        "precision": "fp32",
-        "labels": ",".join(network.config.labels),
-        "checkpoint_sha256": sha256,
-    }
-    content = to_onnx(specialise(network, pattern), dims, metadata)
-    probes = draw_probes(exact, pattern)
-    comparison = compare(OnnxRuntimeCpu().load(content), pattern, probes)
-    comparison.require()
-    entry = GraphEntry(
-        pattern=pattern,
-        precision="fp32",
-        shape="latency",
-        file=f"{pattern}.onnx",
-        sha256=hashlib.sha256(content).hexdigest(),
-        bytes=len(content),
-        opset=OPSET,
-        parity=dataclasses.asdict(comparison) | {"pattern": str(pattern)},
-    )
-    return ProvenGraph(content, entry, comparison, _golden(pattern, probes))
-
-
-def _golden(pattern: Pattern, probes: Sequence[Probe]) -> Tensors:
-    tensors: Tensors = {}
-    for number, index in enumerate(_GOLDEN_PROBES):
-        prefix = f"{pattern}/{number}"
-        for modality, array in probes[index].features.items():
-            tensors[f"{prefix}/{modality}"] = array
-        tensors[f"{prefix}/logits"] = probes[index].logits.astype(np.float32)
-    return tensors
-
-
-def _standing_bundle(out: Path, sha256: str, *, overwrite: bool) -> Bundle | None:
+def standing_bundle(
+    out: Path, sha256: str, missing: Mapping[Modality, MissingSpec], *, overwrite: bool
+) -> Bundle | None:
     """The bundle at `out`, if there is one and graphs of this checkpoint may join it."""
     if not out.exists():
         return None
@@ -124,61 +56,158 @@ def _standing_bundle(out: Path, sha256: str, *, overwrite: bool) -> Bundle | Non
         return None
     if not (out / MANIFEST_NAME).exists():
         raise OutputError(f"{out} is in use by something that is no bundle; choose another --out")
+    if overwrite:
+        return None
     try:
         standing = Bundle(out)
     except BundleError as error:
-        if overwrite:
-            return None
         raise OutputError(f"{error}; add --overwrite or choose another --out") from error
-    if standing.manifest.checkpoint.sha256 == sha256:
-        return standing
-    if overwrite:
-        return None
-    raise OutputError(
-        f"{out} holds graphs of another checkpoint "
-        f"({standing.manifest.checkpoint.sha256[:12]}...); add --overwrite or choose another --out"
-    )
-
-
-def _write(
-    folder: Path,
-    header: Header,
-    sha256: str,
-    made: Sequence[ProvenGraph],
-    standing: Bundle | None,
-) -> None:
-    graphs = {graph.entry.pattern: graph.entry for graph in made}
-    golden = {key: array for graph in made for key, array in graph.golden.items()}
-    for graph in made:
-        (folder / graph.entry.file).write_bytes(graph.content)
-    if standing is not None:
-        for entry in standing.manifest.graphs:
-            if entry.pattern not in graphs:
-                graphs[entry.pattern] = entry
-                (folder / entry.file).write_bytes(standing.graph(entry.pattern))
-        golden = {**standing.golden_tensors(), **golden}
-    content = save_safetensors(golden)
-    (folder / GOLDEN_NAME).write_bytes(content)
-    config = header.config
-    manifest = Manifest(
-        schema=SCHEMA_VERSION,
-        labels=config.labels,
-        modalities={
-            m: ModalitySpec(
-                dim=config.features[m].dim,
-                minimum_length=config.minimum_length(m),
-                frame_rate=config.features[m].frame_rate,
-                features=config.features[m].features,
-                normalised=config.features[m].normalised,
+    if standing.manifest.checkpoint.sha256 != sha256:
+        raise OutputError(
+            f"{out} holds graphs of another checkpoint "
+            f"({standing.manifest.checkpoint.sha256[:12]}...); add --overwrite or choose another "
+            "--out"
+        )
+    for modality, spec in standing.manifest.modalities.items():
+        if spec.missing.length != missing[modality].length:
+            raise OutputError(
+                f"the graphs at {out} take {spec.missing.length} zero frames for a missing "
+                f"{modality}, these would take {missing[modality].length}; add --overwrite or "
+                "choose another --out"
             )
-            for m in MODALITIES
-        },
-        graphs=tuple(graphs[pattern] for pattern in ALL_PATTERNS if pattern in graphs),
-        golden=Golden(file=GOLDEN_NAME, sha256=hashlib.sha256(content).hexdigest()),
-        checkpoint=Origin(sha256=sha256, model=config.architecture.model, training=header.training),
-        tools={
-            "ifmmin": package_version(),
-            **{name: version(name) for name in ("onnx", "onnxruntime", "torch")},
-        },
+    return standing
+
+
+class BundleWriter:
+    """Puts a bundle together."""
+
+    def __init__(
+        self,
+        network: EmotionNetwork,
+        header: Header,
+        sha256: str,
+        missing: Mapping[Modality, MissingSpec],
+        probes: Probes,
+        licence: str | None,
+    ) -> None:
+        self._network = network
+        self._header = header
+        self._sha256 = sha256
+        self._missing = missing
+        self._probes = probes
+        self._licence = licence
+
+    def write(
+        self,
+        out: Path,
+        made: Sequence[ProvenGraph],
+        ahead: Sequence[BuiltAhead],
+        standing: Bundle | None,
+    ) -> None:
+        """Write what was made and what stands; a graph of the same key is replaced.
+
+        An engine stays as long as the graph stands from which it was built.
+        """
+        files = {graph.entry.file: graph.content for graph in made}
+        files |= {engine.entry.file: engine.content for engine in ahead}
+        graphs = {graph.entry.key: graph.entry for graph in made}
+        engines = {engine.entry.file: engine.entry for engine in ahead}
+        if standing is not None:
+            for entry in standing.manifest.graphs:
+                if entry.key not in graphs:
+                    graphs[entry.key] = entry
+                    files[entry.file] = standing.graph(entry)
+            current = {entry.sha256 for entry in graphs.values()}
+            for engine in standing.manifest.engines:
+                if engine.graph_sha256 in current and engine.file not in engines:
+                    engines[engine.file] = engine
+                    files[engine.file] = standing.graph(engine)
+        files[GOLDEN_NAME] = golden = save_safetensors(self._golden(standing))
+        manifest = self._manifest(
+            in_order(graphs.values()), tuple(engines.values()), golden, standing
+        )
+        files[CARD_NAME] = model_card(manifest).encode()
+        files[MANIFEST_NAME] = manifest.to_json().encode()
+        write_files(out, files)
+
+    def _golden(self, standing: Bundle | None) -> dict[str, NDArray[np.float32]]:
+        """Golden inputs and every pattern's answers. A bundle keeps its inputs and its answers."""
+        if standing is not None:
+            return standing.golden_tensors()
+        inputs = self._probes.golden_inputs()
+        tensors = {
+            f"inputs/{number}/{m}": x for number, f in enumerate(inputs) for m, x in f.items()
+        }
+        for pattern, rows in self._probes.truth.logits(inputs).items():
+            for number, logits in enumerate(rows):
+                tensors[f"logits/{pattern}/{number}"] = logits.astype(np.float32)
+        return tensors
+
+    def _manifest(
+        self,
+        graphs: tuple[GraphEntry, ...],
+        engines: tuple[EngineEntry, ...],
+        golden: bytes,
+        standing: Bundle | None,
+    ) -> Manifest:
+        config = self._network.config
+        return Manifest(
+            schema=SCHEMA_VERSION,
+            labels=config.labels,
+            modalities=modality_specs(self._network, self._missing),
+            graphs=graphs,
+            engines=engines,
+            backends=BACKENDS,
+            golden=Golden(file=GOLDEN_NAME, sha256=hashlib.sha256(golden).hexdigest()),
+            checkpoint=Origin(
+                sha256=self._sha256,
+                model=config.architecture.model,
+                training=self._header.training,
+            ),
+            licence=self._licence or (standing.manifest.licence if standing else None),
+            tools={
+                "ifmmin": package_version(),
+                **{name: version(name) for name in ("onnx", "onnxruntime", "torch")},
+            },
+        )
+
+
+def modality_specs(
+    network: EmotionNetwork, missing: Mapping[Modality, MissingSpec]
+) -> dict[Modality, ModalitySpec]:
+    """What the graphs of a network expect of every modality."""
+    config = network.config
+    return {
+        m: ModalitySpec(
+            dim=feature.dim,
+            minimum_length=config.minimum_length(m),
+            verified_length=LONGEST,
+            frame_rate=feature.frame_rate,
+            features=feature.features,
+            missing=missing[m],
+            normalised=feature.normalised,
+        )
+        for m, feature in config.features.items()
+    }
+
+
+def write_files(out: Path, files: Mapping[str, bytes]) -> None:
+    """Make a directory of files appear whole."""
+    with atomic_directory(out) as folder:
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+
+
+def in_order(entries: Iterable[GraphEntry]) -> tuple[GraphEntry, ...]:
+    """By shape, then pattern or modality, precision and form."""
+    return tuple(
+        sorted(
+            entries,
+            key=lambda e: (
+                SHAPES.index(e.shape),
+                _SUBJECTS.index(e.subject),
+                PRECISIONS.index(e.precision),
+                RECURRENCES.index(e.recurrence),
+            ),
+        )
     )
-    (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")

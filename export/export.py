@@ -1,0 +1,205 @@
+"""From a checkpoint to a bundle: every graph proven first, then everything written at once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ifmmin.export.engines import BuiltAhead, build_ahead, graphs_for
+from ifmmin.export.evaluate_on import CorpusChoice, Evaluator, utterance_features
+from ifmmin.export.limits import allowed, require
+from ifmmin.export.missing import measure_missing, require_settled, with_missing_frames
+from ifmmin.export.precision import PRECISIONS, Precision
+from ifmmin.export.probes import Probes
+from ifmmin.export.streams import StreamSource, StreamWorkshop, modalities_of
+from ifmmin.export.variants import ProvenGraph, Workshop, prove, recurrence_of
+from ifmmin.export.writer import BundleWriter, modality_specs, standing_bundle
+from ifmmin.runtime.atomic import require_writable
+from ifmmin.runtime.backends.tensorrt_module import load_tensorrt
+from ifmmin.runtime.bundle import Features
+from ifmmin.runtime.console import Advance, progress
+from ifmmin.runtime.errors import CorpusError
+from ifmmin.runtime.manifest import EngineEntry, MissingSpec, ModalitySpec
+from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
+from ifmmin.train.checkpoint import Header, load_checkpoint
+from ifmmin.train.network import EmotionNetwork
+
+UTTERANCES = ("latency", "throughput")
+STREAM = "stream"
+SHAPES = (*UTTERANCES, STREAM)
+"""What can be asked for; `stream` means steps, summaries and heads."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to export, beside the patterns."""
+
+    precisions: Sequence[str] = ("fp32",)
+    shapes: Sequence[str] = SHAPES
+    recurrences: Sequence[str] = ()
+    """Forms of recurrence; empty: the one that backends of the precision take first."""
+    losses: Mapping[str, float] = field(default_factory=dict)
+    """Figures that may lose more than the defaults, by name; see `limits`."""
+    evaluate_on: CorpusChoice | None = None
+    calibrate_on: CorpusChoice | None = None
+    """Corpus whose training part sets the ranges of int8-qdq; None: the probes."""
+    missing_frames: Mapping[Modality, int] = field(default_factory=dict)
+    engine: str | None = None
+    """Engine to build ahead of time from the graphs it takes first: `tensorrt-rtx`."""
+    targets: Sequence[str] = ()
+    """Compute capabilities for it; empty: its own default."""
+    licence: str | None = None
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written."""
+
+    graphs: list[ProvenGraph]
+    engines: list[EngineEntry]
+    missing: dict[Modality, MissingSpec]
+
+
+def export_bundle(
+    checkpoint: Path,
+    patterns: Sequence[Pattern],
+    out: Path,
+    *,
+    overwrite: bool = False,
+    request: Request | None = None,
+) -> Exported:
+    """Export the patterns of a checkpoint into the bundle at `out`.
+
+    A bundle of the same checkpoint that stands there keeps its other graphs; one of another
+    checkpoint is replaced with `overwrite` only, anything else in the way is refused. Raises
+    CheckpointError, CorpusError, ParityError, EngineError, BackendUnavailable or OutputError, and
+    then nothing is written.
+    """
+    request = request or Request()
+    if request.engine is not None:
+        load_tensorrt(request.engine)  # before long work, not after it
+    network, header = load_checkpoint(checkpoint)
+    sha256 = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    with_missing_frames(network, request.missing_frames)
+    missing = measure_missing(network)
+    require_settled(header, missing, request.missing_frames)
+    standing = standing_bundle(out, sha256, missing, overwrite=overwrite)
+    require_writable(out)
+    shop = _workshop(network, header, sha256, request)
+    jobs = _count(network, patterns, request)
+    with progress("export", jobs) as advance:
+        made = _prove_all(shop, patterns, request, advance)
+    require([violation for graph in made for violation in graph.violations])
+    engines = _build_engines(made, modality_specs(network, missing), request)
+    writer = BundleWriter(network, header, sha256, missing, shop.probes, request.licence)
+    writer.write(out, made, engines, standing)
+    return Exported(made, [engine.entry for engine in engines], missing)
+
+
+def _build_engines(
+    made: Sequence[ProvenGraph], specs: Mapping[Modality, ModalitySpec], request: Request
+) -> list[BuiltAhead]:
+    if request.engine is None:
+        return []
+    graphs = graphs_for(request.engine, made)
+    with progress("engines", len(graphs)) as advance:
+        return build_ahead(request.engine, graphs, specs, request.targets, advance)
+
+
+def _workshop(network: EmotionNetwork, header: Header, sha256: str, request: Request) -> Workshop:
+    config = network.config
+    metadata = {
+        "labels": ",".join(config.labels),
+        "checkpoint_sha256": sha256,
+        **{f"features_{m}": feature.features for m, feature in config.features.items()},
+    }
+    evaluator = None
+    if request.evaluate_on is not None:
+        corpus = request.evaluate_on.load(network, header)
+        evaluator = Evaluator(network, corpus, request.evaluate_on.fold)
+    return Workshop(
+        network=network,
+        probes=Probes(network),
+        metadata=metadata,
+        limits={name: allowed(name, request.losses) for name in PRECISIONS},
+        evaluator=evaluator,
+        calibration=_calibration(network, header, request),
+    )
+
+
+def _calibration(
+    network: EmotionNetwork, header: Header, request: Request
+) -> list[Features] | None:
+    """Training utterances with all modalities; None where no corpus was given."""
+    if request.calibrate_on is None:
+        return None
+    corpus = request.calibrate_on.load(network, header)
+    whole = ALL_PATTERNS[-1]
+    complete = [u for u in corpus.parts["train"] if all(m in u.features for m in whole)]
+    if not complete:
+        raise CorpusError(
+            "no training utterance has all three modalities; leave out --calibrate-on"
+        )
+    step = max(1, len(complete) // 100)
+    return [utterance_features(u, whole, network) for u in complete[::step]]
+
+
+def _prove_all(
+    shop: Workshop, patterns: Sequence[Pattern], request: Request, advance: Advance
+) -> list[ProvenGraph]:
+    made: list[ProvenGraph] = []
+    source = StreamSource(shop)
+
+    def keep(*graphs: ProvenGraph) -> None:
+        for graph in graphs:
+            made.append(graph)
+            comparison = graph.comparison
+            note = f" {comparison.max_difference:.1e}" if comparison else ""
+            advance(f"{graph.name}{note}")
+
+    for name in request.precisions:
+        precision = PRECISIONS[name]
+        for pattern in patterns:
+            for shape in _utterance_shapes(request):
+                for recurrence in _recurrences(shop.network, pattern, precision, request):
+                    keep(prove(shop, shape, pattern, precision, recurrence))
+        if _streams(name, request):
+            stream = StreamWorkshop(shop, precision, source)
+            for modality in modalities_of(patterns):
+                keep(*stream.modality(modality))
+            for pattern in patterns:
+                keep(stream.head(pattern))
+    return list({graph.entry.key: graph for graph in made}.values())
+
+
+def _recurrences(
+    network: EmotionNetwork, pattern: Pattern, precision: Precision, request: Request
+) -> list[str]:
+    """The forms of a pattern's graphs; where nothing in it is recurrent, one stands for all."""
+    wanted = request.recurrences or (precision.recurrence,)
+    forms = {recurrence_of(network, pattern, form): form for form in wanted}
+    return list(forms.values())
+
+
+def _count(network: EmotionNetwork, patterns: Sequence[Pattern], request: Request) -> int:
+    """How many graphs will be made, for the bar."""
+    shapes = len(_utterance_shapes(request))
+    modalities = len({m for pattern in patterns for m in pattern})
+    total = 0
+    for name in request.precisions:
+        for pattern in patterns:
+            total += shapes * len(_recurrences(network, pattern, PRECISIONS[name], request))
+        if _streams(name, request):
+            total += 2 * modalities + len(patterns)
+    return total
+
+
+def _utterance_shapes(request: Request) -> list[str]:
+    return [shape for shape in UTTERANCES if shape in request.shapes]
+
+
+def _streams(precision: str, request: Request) -> bool:
+    """Whether stream graphs are made; TensorRT in 8 bits is for many utterances at a time."""
+    return STREAM in request.shapes and precision != "int8-qdq"
