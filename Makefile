@@ -25,6 +25,9 @@ bench: $(VENV)/installed
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	# Tests use these where they can be had, and say so where not.
+	-$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[rtx]'
+	-$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/onnxruntime-oldest 'onnxruntime==1.20.*'
 	touch $@
 
 clean:

@@ -11,7 +11,7 @@ import torch
 
 from ifmmin.benchmarks.peers.monolith import Monolith
 from ifmmin.benchmarks.side_by_side import TYPICAL_FRAMES, ordinary_utterance
-from ifmmin.export.writer import export_bundle
+from ifmmin.export.export import Request, export_bundle
 from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
 from ifmmin.runtime.predictor import Predictor
 from ifmmin.train.checkpoint import save_checkpoint
@@ -33,7 +33,8 @@ def network() -> EmotionNetwork:
 def bundle(network: EmotionNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("latency")
     save_checkpoint(folder / "m.safetensors", network, {})
-    export_bundle(folder / "m.safetensors", ALL_PATTERNS, folder / "bundle")
+    request = Request(shapes=("latency",))
+    export_bundle(folder / "m.safetensors", ALL_PATTERNS, folder / "bundle", request=request)
     return folder / "bundle"
 
 

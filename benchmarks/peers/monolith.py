@@ -13,7 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ifmmin.export.encoders import LatencyEncoder, LatencySequenceEncoder, LatencyTextCNN
+from ifmmin.export.encoders import ExportEncoder
+from ifmmin.export.encoders.front import Front
+from ifmmin.export.encoders.sequence import ExportSequenceEncoder
+from ifmmin.export.encoders.text import ExportTextCNN
 from ifmmin.export.graph import trace
 from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
 from ifmmin.runtime.modality import MODALITIES, Modality
@@ -38,18 +41,18 @@ class _Whole(nn.Module):
         return self.network.head(h, every).logits
 
     def _embed(self, modality: Modality, x: Tensor) -> Tensor:
-        encoder: LatencyEncoder = self.encoders[modality.value]  # type: ignore[assignment]
+        encoder: ExportEncoder = self.encoders[modality.value]  # type: ignore[assignment]
         return encoder.embed(encoder.pool(x))
 
 
-def _encoder(network: EmotionNetwork, modality: Modality) -> LatencyEncoder:
+def _encoder(network: EmotionNetwork, modality: Modality) -> ExportEncoder:
+    """The encoder on standardised frames."""
     encoder = network.encoder(modality)
-    dim = network.config.features[modality].dim
-    mean, std = torch.zeros(dim), torch.ones(dim)
+    front = Front(None, half=False, standard=None)
     if isinstance(encoder, TextCNN):
-        return LatencyTextCNN(encoder, mean, std)
+        return ExportTextCNN(encoder, front, None)
     assert isinstance(encoder, SequenceEncoder), "the monolith is the reference's network"
-    return LatencySequenceEncoder(encoder, mean, std)
+    return ExportSequenceEncoder(encoder, front, None)
 
 
 class Monolith:
@@ -75,12 +78,14 @@ class Monolith:
 
     def __call__(self, inputs: Standardised) -> NDArray[np.float32]:
         """Logits (C,) of prepared inputs."""
-        logits: NDArray[np.float32] = self._run(inputs)[0]
+        logits: NDArray[np.float32] = self._run({m.value: x for m, x in inputs.items()})[0][0]
         return logits
 
 
 def _export(network: EmotionNetwork) -> bytes:
     names = [m.value for m in MODALITIES]
     inputs = tuple(torch.zeros(7, network.config.features[m].dim) for m in MODALITIES)
-    content: bytes = trace(_Whole(network), inputs, names).SerializeToString()
+    axes = {name: {0: f"T_{name}"} for name in names}
+    model = trace(_Whole(network), inputs, names, ["logits"], axes)
+    content: bytes = model.SerializeToString()
     return content

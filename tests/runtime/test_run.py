@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ifmmin.export.writer import export_bundle
+from ifmmin.export.export import Request, export_bundle
 from ifmmin.runtime.cli import main
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.manifest import MANIFEST_NAME
@@ -21,11 +21,13 @@ from ifmmin.train.corpus import Utterance
 
 GOOD = {"a": (9, 5), "v": (4, 7), "t": (2, 11)}
 
+LATENCY = Request(shapes=("latency",))
+
 
 @pytest.fixture
 def bundle(checkpoint: Path) -> Path:
     out = checkpoint.parent / "bundle"
-    export_bundle(checkpoint, [Pattern.parse("a"), Pattern.parse("a_t")], out)
+    export_bundle(checkpoint, [Pattern.parse("a"), Pattern.parse("a_t")], out, request=LATENCY)
     return out
 
 
@@ -116,7 +118,7 @@ def test_wrong_features(bundle: Path, tmp_path: Path, capsys: Any) -> None:
 def test_a_pattern_that_the_bundle_lacks(bundle: Path, tmp_path: Path, capsys: Any) -> None:
     text = _error(capsys, bundle, _npz(tmp_path / "x.npz", **_arrays("vt")))
     assert "pattern v_t" in text
-    assert "a (fp32), a_t (fp32)" in text
+    assert "latency a fp32 lstm, latency a_t fp32 lstm" in text
 
 
 def test_inputs_that_are_not_there(bundle: Path, tmp_path: Path, capsys: Any) -> None:
@@ -132,7 +134,7 @@ def test_inputs_that_are_not_there(bundle: Path, tmp_path: Path, capsys: Any) ->
 def test_one_flipped_bit_is_found_before_the_graph_is_loaded(
     bundle: Path, tmp_path: Path, capsys: Any
 ) -> None:
-    path = bundle / "a.onnx"
+    path = bundle / "a.latency.fp32.onnx"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(bytes(content))
@@ -173,7 +175,7 @@ def test_our_own_faults_keep_their_traceback() -> None:
 
 
 def test_every_pattern_is_found_from_what_is_present(checkpoint: Path, tmp_path: Path) -> None:
-    export_bundle(checkpoint, ALL_PATTERNS, tmp_path / "all")
+    export_bundle(checkpoint, ALL_PATTERNS, tmp_path / "all", request=LATENCY)
     predictor = Predictor(tmp_path / "all")
     answers = [predictor.predict(_arrays("".join(p))) for p in ALL_PATTERNS]
     assert [a.pattern for a in answers] == list(ALL_PATTERNS)
@@ -184,7 +186,7 @@ def test_every_pattern_is_found_from_what_is_present(checkpoint: Path, tmp_path:
 def test_short_text_is_padded_as_the_network_does(
     checkpoint: Path, tmp_path: Path, make_network: Any, alone: Any, tokens: int
 ) -> None:
-    export_bundle(checkpoint, [Pattern.parse("t")], tmp_path / "text")
+    export_bundle(checkpoint, [Pattern.parse("t")], tmp_path / "text", request=LATENCY)
     x = np.random.default_rng(tokens).standard_normal((tokens, 11)).astype(np.float32)
     truth = alone(make_network().double(), Utterance("x", {Modality.T: x}, 0))
     found = Predictor(tmp_path / "text").predict({"t": x}).logits

@@ -1,0 +1,144 @@
+"""TensorRT-RTX builds every graph ahead of time, without a GPU, by the builder of native TensorRT.
+
+That a graph builds proves that it parses, that its types and shapes hold and that it can be
+lowered; nothing runs. What graphs compute is compared in ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from exported import probes_of
+
+from ifmmin.export.cli import main
+from ifmmin.export.engines import graphs_for
+from ifmmin.export.graph import to_bytes, to_model
+from ifmmin.export.missing import measure_missing
+from ifmmin.export.precision import PRECISIONS
+from ifmmin.export.quantise import STATIC, operator_groups, quantise_static
+from ifmmin.export.shapes import Plan, plan_latency, plan_throughput
+from ifmmin.export.variants import file_name
+from ifmmin.export.writer import modality_specs
+from ifmmin.runtime.batch import pad_batch
+from ifmmin.runtime.bundle import Bundle
+from ifmmin.runtime.manifest import GraphEntry
+from ifmmin.runtime.modality import ALL_PATTERNS, Pattern
+
+pytest.importorskip(
+    "tensorrt_rtx", reason="TensorRT-RTX is not installed; pip install 'ifmmin[rtx]'"
+)
+
+from ifmmin.runtime.backends.engine_builder import build_engine
+from ifmmin.runtime.backends.engine_profile import profile_of
+
+PLANS = {"latency": plan_latency, "throughput": plan_throughput}
+
+
+@cache
+def _network(make: Any, kind: str) -> Any:
+    return make(kind)
+
+
+def _entry(plan: Plan, shape: str, pattern: Pattern, precision: str, form: str) -> GraphEntry:
+    key = (shape, pattern, precision, form)
+    return GraphEntry(
+        shape=shape, subject=str(pattern), precision=precision, recurrence=form,
+        file=file_name(key), sha256="0" * 64, bytes=0, opset=18, inputs=plan.inputs,
+        outputs=plan.outputs, parity={},
+    )  # fmt: skip
+
+
+def _reduced(make: Any, kind: str, model: onnx.ModelProto, shape: str, pattern: Pattern) -> Any:
+    inputs = probes_of(make, kind).calibration_inputs()[:10]
+    chosen = [{m: x[m] for m in pattern} for x in inputs]
+    feeds = [
+        {m.value: x for m, x in f.items()} if shape == "latency" else pad_batch([f]) for f in chosen
+    ]
+    return quantise_static(model, list(operator_groups(model, STATIC)), feeds)
+
+
+def _build(make: Any, kind: str, shape: str, pattern: Pattern, precision: str, form: str) -> Any:
+    network = _network(make, kind)
+    plan = PLANS[shape](network, pattern, PRECISIONS[precision], form)
+    model = to_model(plan)
+    if precision == "int8-qdq":
+        model = _reduced(make, kind, model, shape, pattern)
+    specs = modality_specs(network, measure_missing(network))
+    profile = profile_of(_entry(plan, shape, pattern, precision, form), specs)
+    for modality in pattern:
+        minimum = profile[modality.value].minimum[-2]
+        assert minimum == specs[modality].minimum_length
+    return build_engine(to_bytes(model, {}), profile, flavour="tensorrt-rtx")
+
+
+@pytest.mark.parametrize("form", ["lstm", "scan"])
+@pytest.mark.parametrize("shape", ["latency", "throughput"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8-qdq"])
+@pytest.mark.parametrize("pattern", ALL_PATTERNS, ids=str)
+def test_every_graph_builds(
+    make_network: Any, pattern: Pattern, precision: str, shape: str, form: str
+) -> None:
+    built = _build(make_network, "if-mmin", shape, pattern, precision, form)
+    assert len(built.content) > 10_000
+    assert not [text for text in built.warnings if "kMIN" in text]
+
+
+@pytest.mark.parametrize("kind", ["attention", "statistics", "transforms", "mmin", "linear"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8-qdq"])
+def test_other_networks_build(make_network: Any, kind: str, precision: str) -> None:
+    for shape in PLANS:
+        assert _build(make_network, kind, shape, ALL_PATTERNS[-1], precision, "scan").content
+
+
+def test_an_exported_bundle_holds_engines(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    words = [str(checkpoint), "--pattern", "a_t", "--shape", "latency", "--out", str(out)]
+    targets = ["--engine", "tensorrt-rtx", "--target", "SM86,SM89"]
+    loose = ["--allow-loss", "probabilities=0.2"]
+    assert main([*words, "--precision", "fp16", "--precision", "int8", *targets, *loose]) == 0
+    bundle = Bundle(out)
+    (engine,) = bundle.manifest.engines  # int8 is for ONNX Runtime
+    assert engine.graph == "a_t.latency.fp16.scan.onnx"
+    assert engine.targets == ("SM86", "SM89")
+    assert hashlib.sha256(bundle.graph(engine)).hexdigest() == engine.sha256
+    assert engine.profile["t"].minimum == (5, 11)
+    # Another precision joins without touching it; a graph that is replaced takes its engine along.
+    assert main([*words, "--precision", "fp32"]) == 0
+    assert Bundle(out).manifest.engines == (engine,)
+    assert main([*words, "--precision", "fp16", *loose]) == 0
+    assert Bundle(out).manifest.engines == (engine,)  # the same graph, byte by byte
+
+
+def test_an_engine_takes_the_form_it_likes_best(checkpoint: Path, tmp_path: Path) -> None:
+    from ifmmin.export.export import Request, export_bundle
+
+    request = Request(shapes=("latency",), recurrences=("lstm", "scan"))
+    exported = export_bundle(
+        checkpoint, [Pattern.parse("a"), Pattern.parse("t")], tmp_path / "b", request=request
+    )
+    assert len(exported.graphs) == 3
+    chosen = graphs_for("tensorrt-rtx", exported.graphs)
+    assert [graph.entry.recurrence for graph in chosen] == ["scan", "none"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--engine", "tensorrt-rtx", "--target", "SM12"], "SM12"),
+        (["--target", "SM86"], "add --engine tensorrt-rtx"),
+    ],
+)
+def test_wrong_targets(
+    checkpoint: Path, tmp_path: Path, capsys: Any, words: list[str], message: str
+) -> None:
+    out = tmp_path / "bundle"
+    given = [str(checkpoint), "--pattern", "a", "--shape", "latency", "--out", str(out)]
+    assert main([*given, *words]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert message in error
+    assert not out.exists()

@@ -1,0 +1,186 @@
+"""Graphs say what the network says: one utterance, any batch, after every chunk of a stream."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from exported import load, probes_of, stream_logits
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ifmmin.export.compare import Comparison
+from ifmmin.export.drive import StreamProbes, run_alone, run_batches
+from ifmmin.export.graph import check_axes, to_bytes, to_model, trace
+from ifmmin.export.precision import FP32
+from ifmmin.export.probes import compare_probes
+from ifmmin.export.shapes import plan_latency, plan_throughput
+from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
+from ifmmin.runtime.errors import ParityError
+from ifmmin.runtime.modality import ALL_PATTERNS, Pattern
+
+ALLOWED = {
+    "Add", "Concat", "Constant", "Conv", "Flatten", "Gemm", "Identity", "LSTM", "LeakyRelu",
+    "MatMul", "ReduceMax", "Relu", "Reshape", "Scan", "Split", "Squeeze", "Unsqueeze",
+}  # fmt: skip
+CLUTTER = {"Shape", "Gather", "Loop", "Range", "Where", "Expand", "ConstantOfShape", "If", "Cast"}
+_TRANSFORMS = {"Abs", "Clip", "Div", "Mul", "Pow", "ReduceSum", "Sign", "Sqrt"}
+_STATISTICS = {*_TRANSFORMS, "ReduceMean", "ReduceMin", "Slice", "Sub", "Tanh"}
+MORE = {
+    "sigmoid-s": {"Sigmoid"},
+    "attention": {"Tanh", "Softmax", "ReduceSum", "Mul"},
+    "sum": {"ReduceSum"},
+    "transforms": _TRANSFORMS,
+    "statistics": _STATISTICS,
+    "statistics-fusion": _STATISTICS,
+    "linear": _STATISTICS,
+}
+MOST_NODES = {"if-mmin": {"a": 43, "t": 54, "a_v_t": 66}}
+"""Constants not counted; three blocks of imagination."""
+
+
+ROUNDS_MORE = ("sum", "last", "statistics", "statistics-fusion", "linear")
+"""A sum over 2,000 frames, a last state that has seen them all, and statistics that meet weights at
+once round more in float32."""
+
+
+def _passes(found: Comparison, kind: str) -> bool:
+    return found.excess <= (4 if kind in ROUNDS_MORE else 1)
+
+
+@pytest.mark.parametrize("pattern", ALL_PATTERNS, ids=str)
+def test_latency_graphs_from_shortest_to_2000_frames(
+    make_network: Any, pattern: Pattern, kind: str
+) -> None:
+    network, probes = make_network(kind), probes_of(make_network, kind).of(pattern)
+    for modality in pattern:
+        lengths = {len(probe.features[modality]) for probe in probes}
+        assert {network.config.minimum_length(modality), 2000} <= lengths
+    plan = plan_latency(network, pattern, FP32, "lstm")
+    content = to_bytes(to_model(plan), {})
+    found = compare_probes(run_alone(OnnxRuntimeCpu().load(content), probes), probes)
+    assert _passes(found, kind), str(found)
+    assert found.probes >= 64
+    assert found.spread > 1000 * found.max_difference
+    assert found.classes > 1 or len(pattern) < 3
+    graph = onnx.load_from_string(content).graph
+    kinds = Counter(node.op_type for node in graph.node)
+    assert set(kinds) <= ALLOWED | MORE.get(kind, set())
+    assert not set(kinds) & CLUTTER
+    assert kinds.total() - kinds["Constant"] <= MOST_NODES.get(kind, {}).get(str(pattern), 150)
+    assert [i.name for i in graph.input] == [m.value for m in pattern]
+    again = to_bytes(to_model(plan_latency(network, pattern, FP32, "lstm")), {})
+    assert again == content
+
+
+@pytest.mark.parametrize("pattern", ALL_PATTERNS, ids=str)
+def test_throughput_graphs_in_mixed_batches_and_alone(
+    make_network: Any, pattern: Pattern, kind: str
+) -> None:
+    network, probes = make_network(kind), probes_of(make_network, kind).of(pattern)
+    run = load(plan_throughput(network, pattern, FP32, "lstm"))
+    mixed, alone = run_batches(run, probes), run_batches(run, probes, sizes=[1])
+    assert _passes(compare_probes(mixed, probes), kind)
+    apart = np.abs(mixed - alone).max() / max(1.0, 0.05 * float(np.abs(alone).max()))
+    assert apart <= (3e-4 if kind in ROUNDS_MORE else 1e-4)
+
+
+@pytest.mark.parametrize("kind", ["if-mmin", "last", "attention", "sum", "fusion"])
+@pytest.mark.parametrize("pattern", ["a", "a_t", "a_v_t"])
+def test_the_loop_form_says_the_same(make_network: Any, pattern: str, kind: str) -> None:
+    network, chosen = make_network(kind), Pattern.parse(pattern)
+    probes = probes_of(make_network, kind).of(chosen)
+    for plan, drive in ((plan_latency, run_alone), (plan_throughput, run_batches)):
+        made = plan(network, chosen, FP32, "scan")
+        model = to_model(made)
+        assert "LSTM" not in {node.op_type for node in model.graph.node}
+        assert sum(node.op_type == "Scan" for node in model.graph.node) == 1 + (pattern == "a_v_t")
+        assert {opset.domain for opset in model.opset_import} == {""}
+        assert _passes(compare_probes(drive(load(made), probes), probes), kind)
+
+
+def test_the_loop_multiplies_its_input_once(make_network: Any) -> None:
+    """The projection of the input, and the sequence of outputs, are outside of the loop."""
+    network = make_network()
+    model = to_model(plan_latency(network, Pattern.parse("a"), FP32, "scan"))
+    (scan,) = [node for node in model.graph.node if node.op_type == "Scan"]
+    (body,) = [a.g for a in scan.attribute if a.name == "body"]
+    (product,) = [node for node in body.node if node.op_type == "MatMul"]
+    weights = {tensor.name: tuple(tensor.dims) for tensor in body.initializer}
+    assert weights[product.input[1]] == (8, 32)
+    assert len(scan.output) == 3  # states only: hidden, cell, maximum
+
+
+@pytest.mark.parametrize("pattern", ALL_PATTERNS, ids=str)
+def test_streams_after_every_chunk(make_network: Any, pattern: Pattern, kind: str) -> None:
+    network, every = make_network(kind), probes_of(make_network, kind)
+    streams = StreamProbes(every.truth, every.stream_inputs(6, 700))
+    probes = streams.of(pattern)
+    assert len(probes) >= 64
+    found = compare_probes(stream_logits(network, streams, pattern, FP32), probes)
+    assert _passes(found, kind), str(found)
+
+
+def test_controls_that_must_fail(make_network: Any) -> None:
+    network, pattern = make_network(), Pattern.parse("a_v_t")
+    probes = probes_of(make_network, "if-mmin").of(pattern)
+    nudged = plan_latency(network, pattern, FP32, "lstm")
+    with torch.no_grad():
+        nudged.module.encoders["a"].rnn.weight_hh_l0[3, 2] += 0.05  # type: ignore[union-attr,index]
+    assert compare_probes(run_alone(load(nudged), probes), probes).excess > 10
+
+
+def test_swapped_modalities_are_caught(make_network: Any) -> None:
+    network, pattern = make_network(), Pattern.parse("a_v_t")
+    probes = probes_of(make_network, "if-mmin").of(pattern)
+    plan = plan_latency(network, pattern, FP32, "lstm")
+    entry: Any = plan.module.get_submodule("head.entry.of_h")
+    with torch.no_grad():  # h = [a, t, v] as if it were [a, v, t]
+        a, t, v = entry.weight.clone().chunk(3, dim=1)
+        entry.weight.copy_(torch.cat([a, v, t], dim=1))
+    assert compare_probes(run_alone(load(plan), probes), probes).excess > 10
+
+
+class _Naive(nn.Module):
+    """As the research code does it: a max-pool whose kernel is the length seen while tracing."""
+
+    def __init__(self, small: Any) -> None:
+        super().__init__()
+        self.small = small
+
+    def forward(self, x: Tensor) -> Tensor:
+        encoder: Any = self.small.encoders["a"]
+        outputs = encoder.rnn(x.unsqueeze(1), (encoder.start, encoder.start))[0]
+        pooled = F.max_pool1d(outputs.permute(1, 2, 0), kernel_size=outputs.shape[0]).squeeze(2)
+        logits: Tensor = self.small.head([pooled], [pooled])
+        return logits.squeeze(0)
+
+
+def test_the_naive_export_is_caught(make_network: Any) -> None:
+    network, pattern = make_network(), Pattern.parse("a")
+    naive = _Naive(plan_latency(network, pattern, FP32, "lstm").module)
+    axes = {"a": {0: "T_a"}}
+    content = trace(naive, (torch.zeros(12, 5),), ["a"], ["logits"], axes).SerializeToString()
+    probes = probes_of(make_network, "if-mmin").of(pattern)
+    assert compare_probes(run_alone(OnnxRuntimeCpu().load(content), probes), probes).excess > 10
+
+
+@pytest.mark.parametrize(("name", "axis"), [("v", 0), ("v", 1), ("v_lengths", 0), ("logits", 0)])
+def test_a_frozen_axis_is_caught(make_network: Any, name: str, axis: int) -> None:
+    plan = plan_throughput(make_network(), Pattern.parse("v"), FP32, "lstm")
+    model = to_model(plan)
+    values = {value.name: value for value in (*model.graph.input, *model.graph.output)}
+    values[name].type.tensor_type.shape.dim[axis].dim_value = 7
+    with pytest.raises(ParityError, match=f"exactly 7 along axis .* of {name}"):
+        check_axes(model, (*plan.inputs, *plan.outputs))
+
+
+def test_weights_outside_of_the_file_are_refused(make_network: Any) -> None:
+    model = to_model(plan_latency(make_network(), Pattern.parse("t"), FP32, "lstm"))
+    model.graph.initializer[0].data_location = onnx.TensorProto.EXTERNAL
+    with pytest.raises(ParityError, match="outside of its file"):
+        to_bytes(model, {})

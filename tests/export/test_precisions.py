@@ -1,0 +1,211 @@
+"""Precisions: typed graphs, what computes in 8 bits, and what is left alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from exported import probes_of
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto
+
+from ifmmin.export.compare import Comparison
+from ifmmin.export.drive import run_alone, run_batches
+from ifmmin.export.graph import to_bytes, to_model
+from ifmmin.export.precision import PRECISIONS
+from ifmmin.export.probes import compare_probes
+from ifmmin.export.quantise import (
+    DYNAMIC,
+    STATIC,
+    Group,
+    group_name,
+    operator_groups,
+    quantise_dynamic,
+    quantise_static,
+)
+from ifmmin.export.select import Choice, choose_groups
+from ifmmin.export.shapes import plan_latency, plan_step, plan_throughput
+from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
+from ifmmin.runtime.batch import pad_batch
+from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
+from ifmmin.train.config import FeatureConfig, ModelConfig
+from ifmmin.train.models import build_network
+
+LARGEST = 0.1
+"""Of a probability: these networks have large weights; wrong graphs are off by 0.5 and more."""
+
+
+def _load(model: onnx.ModelProto, *, literal: bool = True) -> Any:
+    return OnnxRuntimeCpu().load(model.SerializeToString(), literal=literal)
+
+
+def _model(network: Any, shape: str, pattern: Pattern, name: str, recurrence: str = "") -> Any:
+    precision = PRECISIONS[name]
+    plan = plan_latency if shape == "latency" else plan_throughput
+    return to_model(plan(network, pattern, precision, recurrence or precision.recurrence))
+
+
+def _quantised(make: Any, kind: str, shape: str, pattern: Pattern, name: str) -> Any:
+    model = _model(make(kind), shape, pattern, name)
+    if name == "int8":
+        return quantise_dynamic(model, list(operator_groups(model, DYNAMIC)))
+    inputs = probes_of(make, kind).calibration_inputs()[:40]
+    chosen = [{m: x[m] for m in pattern} for x in inputs]
+    feeds = [
+        {m.value: x for m, x in f.items()} if shape == "latency" else pad_batch([f]) for f in chosen
+    ]
+    return quantise_static(model, list(operator_groups(model, STATIC)), feeds)
+
+
+@pytest.mark.parametrize("shape", ["latency", "throughput"])
+@pytest.mark.parametrize("recurrence", ["lstm", "scan"])
+@pytest.mark.parametrize("kind", ["if-mmin", "attention", "statistics", "transforms"])
+@pytest.mark.parametrize("pattern", ["a", "v_t", "a_v_t"])
+def test_half_precision(
+    make_network: Any, pattern: str, kind: str, recurrence: str, shape: str
+) -> None:
+    chosen = Pattern.parse(pattern)
+    model = _model(make_network(kind), shape, chosen, "fp16", recurrence)
+    probes = probes_of(make_network, kind).of(chosen)
+    found = compare_probes(
+        (run_alone if shape == "latency" else run_batches)(_load(model), probes), probes
+    )
+    assert found.probability_max < LARGEST
+    assert found.excess > 1  # it is another precision
+    weights = [t for t in model.graph.initializer if t.data_type in (1, TensorProto.FLOAT16)]
+    half = sum(np.prod(t.dims) for t in weights if t.data_type == TensorProto.FLOAT16)
+    # What standardises raw values stays in float32.
+    allowed = {"mean", "factor", "offset", "crest_floor"}
+    full = [t.name for t in weights if t.data_type == TensorProto.FLOAT]
+    assert {name.rsplit(".", 1)[-1] for name in full} <= allowed | {"onnx::" + n for n in allowed}
+    assert half > 100
+    for value in (*model.graph.input, *model.graph.output):
+        assert value.type.tensor_type.elem_type != TensorProto.FLOAT16
+
+
+def test_half_precision_takes_raw_values_beyond_its_range(make_network: Any) -> None:
+    network = make_network()
+    network.normaliser(Modality.A).mean.fill_(2e5)
+    network.normaliser(Modality.A).std.fill_(3e4)
+    run = _load(_model(network, "latency", Pattern.parse("a"), "fp16"))
+    rng = np.random.default_rng(0)
+    x = (2e5 + 3e4 * rng.standard_normal((20, 5))).astype(np.float32)
+    full = _load(_model(network, "latency", Pattern.parse("a"), "fp32"))
+    half, whole = run({"a": x})[0], full({"a": x})[0]
+    assert np.isfinite(half).all()
+    assert np.abs(half - whole).max() < 0.1
+
+
+@pytest.mark.parametrize("name", ["int8", "int8-qdq"])
+@pytest.mark.parametrize("shape", ["latency", "throughput"])
+@pytest.mark.parametrize("kind", ["if-mmin", "attention", "linear"])
+@pytest.mark.parametrize("pattern", ["a", "t", "a_v_t"])
+def test_eight_bits(make_network: Any, pattern: str, kind: str, shape: str, name: str) -> None:
+    chosen = Pattern.parse(pattern)
+    model = _quantised(make_network, kind, shape, chosen, name)
+    probes = probes_of(make_network, kind).of(chosen)
+    found = compare_probes(
+        (run_alone if shape == "latency" else run_batches)(_load(model), probes), probes
+    )
+    assert found.log_probability_mean < 1.2
+    assert found.agreement > 0.8
+    content = to_bytes(model, {})
+    assert to_bytes(_quantised(make_network, kind, shape, chosen, name), {}) == content
+
+
+def test_what_computes_in_8_bits_on_a_cpu(make_network: Any) -> None:
+    model = _quantised(make_network, "if-mmin", "latency", ALL_PATTERNS[-1], "int8")
+    kinds = Counter(node.op_type for node in model.graph.node)
+    assert kinds["DynamicQuantizeLSTM"] == 2
+    assert not {"LSTM", "Gemm", "MatMul", "Conv", "ConvInteger"} & set(kinds)
+    types = {t.name: t.data_type for t in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "MatMulInteger":  # unsigned: signed bytes saturate on x86 without VNNI
+            assert types[node.input[1]] == TensorProto.UINT8
+    for tensor in model.graph.initializer:
+        if "LSTM" in tensor.name and tensor.data_type == TensorProto.INT8:
+            assert np.abs(onnx.numpy_helper.to_array(tensor).astype(int)).max() <= 64
+
+
+def test_what_computes_in_8_bits_for_tensorrt(make_network: Any) -> None:
+    """Symmetric, no quantised bias, loops left alone."""
+    model = _quantised(make_network, "if-mmin", "latency", ALL_PATTERNS[-1], "int8-qdq")
+    tensors = {t.name: t for t in model.graph.initializer}
+    pairs = [n for n in model.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert len(pairs) > 20
+    for node in pairs:
+        zero = onnx.numpy_helper.to_array(tensors[node.input[2]])
+        assert zero.dtype == np.int8
+        assert not zero.any()
+    assert {d.domain for d in model.opset_import} == {""}
+    for node in model.graph.node:
+        if node.op_type == "Scan":
+            (body,) = [a.g for a in node.attribute if a.name == "body"]
+            assert not {n.op_type for n in body.node} & {"QuantizeLinear", "DequantizeLinear"}
+    plain = _model(make_network(), "latency", ALL_PATTERNS[-1], "int8-qdq", "lstm")
+    left = quantise_static(plain, list(operator_groups(plain, STATIC)), [
+        {m.value: x for m, x in f.items()}
+        for f in probes_of(make_network, "if-mmin").calibration_inputs()[:5]
+    ])  # fmt: skip
+    (lstm, _) = [node for node in left.graph.node if node.op_type == "LSTM"]
+    assert not any("Dequantize" in name for name in lstm.input)
+
+
+@pytest.mark.parametrize(
+    ("node", "group"),
+    [
+        ("/head/rest/chain/encoders.0/linears.1/Gemm", "chain.encoders"),
+        ("/head/entry/of_h/Gemm", "entry.of_h"),
+        ("/rnn_1/LSTM", "rnn_1"),
+        ("/encoder/rows/MatMul", "rows"),
+        ("/Gemm", "Gemm"),
+    ],
+)
+def test_groups_have_names_of_their_part(node: str, group: str) -> None:
+    assert group_name(node) == group
+
+
+def test_all_shapes_have_the_same_groups(make_network: Any) -> None:
+    network, whole = make_network(), ALL_PATTERNS[-1]
+    shapes = [_model(network, s, whole, "int8") for s in ("latency", "throughput")]
+    first, second = ({g: x.weights for g, x in operator_groups(m, DYNAMIC).items()} for m in shapes)
+    assert first == second
+    step = to_model(plan_step(network, Modality.T, PRECISIONS["int8"]))
+    assert set(operator_groups(step, DYNAMIC)) == {"rows"}
+
+
+def _comparison(loss: float) -> Comparison:
+    return Comparison(loss, loss, 1.0, loss, loss, loss, 1.0, 64, 4, 1.0, "T=1")
+
+
+@given(st.lists(st.tuples(st.integers(1, 1000), st.integers(0, 30)), min_size=1, max_size=8))
+def test_groups_are_chosen_as_far_as_the_limit_allows(parts: list[tuple[int, int]]) -> None:
+    groups = {str(i): Group([str(i)], weights) for i, (weights, _) in enumerate(parts)}
+    loss = {str(i): loss for i, (_, loss) in enumerate(parts)}
+
+    def build(names: Any) -> Choice:
+        return Choice(onnx.ModelProto(), tuple(names), _comparison(sum(loss[n] for n in names)))
+
+    choice = choose_groups(groups, build, lambda c: c.comparison.probability_max <= 20)
+    total = sum(loss[name] for name in choice.groups)
+    if total > 20:  # nothing passes, not even alone
+        assert all(value > 20 for value in loss.values())
+        assert set(choice.groups) == set(groups)
+    else:
+        for name in set(groups) - set(choice.groups):
+            assert total + loss[name] > 20
+
+
+@pytest.mark.parametrize(("precision", "most"), [("fp32", 4.3e6), ("int8", 1.2e6)])
+def test_size_at_the_dimensions_of_iemocap(precision: str, most: float) -> None:
+    dims = {Modality.A: 130, Modality.V: 342, Modality.T: 1024}
+    features = {m: FeatureConfig(dim=dim) for m, dim in dims.items()}
+    network = build_network(ModelConfig(labels=("a", "h", "n", "s"), features=features)).eval()
+    model = _model(network, "latency", Pattern.parse("a"), precision)
+    if precision == "int8":
+        model = quantise_dynamic(model, list(operator_groups(model, DYNAMIC)))
+    assert len(to_bytes(model, {})) <= most
