@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
+
+from ifmmin.runtime.bundle import Bundle
+from ifmmin.runtime.manifest import GraphEntry
 
 
 class Runner(Protocol):
@@ -17,6 +21,19 @@ class Runner(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """A graph of a bundle that is ready to run, and where it runs."""
+
+    run: Runner
+    entry: GraphEntry
+    placement: Mapping[str, int] = field(default_factory=dict)
+    """Number of nodes by what executes them, e.g. `CPUExecutionProvider`; of an engine that is one
+    whole, its name and its number of layers."""
+    notes: tuple[str, ...] = ()
+    """What the user should know, such as a CUDA graph that was given up."""
+
+
 class Backend(ABC):
     """An engine on this device. The constructor raises BackendUnavailable where it cannot run."""
 
@@ -24,5 +41,8 @@ class Backend(ABC):
     """As in `Predictor(backend=...)` and in every answer."""
 
     @abstractmethod
-    def load(self, graph: bytes) -> Runner:
-        """Make a runner of an ONNX graph whose hash was already checked."""
+    def open(self, bundle: Bundle, entry: GraphEntry) -> Loaded:
+        """Make a graph of a bundle ready, after its hash was found right.
+
+        Raises BackendUnavailable where this graph cannot run on this engine here.
+        """

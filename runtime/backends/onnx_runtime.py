@@ -7,8 +7,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ifmmin.runtime.backends.base import Backend, Runner
+from ifmmin.runtime.backends.base import Backend, Loaded, Runner
+from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.errors import BackendUnavailable
+from ifmmin.runtime.manifest import GraphEntry
 
 
 class OnnxRuntimeCpu(Backend):
@@ -30,6 +32,10 @@ class OnnxRuntimeCpu(Backend):
             ) from error
         self._ort: Any = onnxruntime
         self._threads = threads
+
+    def open(self, bundle: Bundle, entry: GraphEntry) -> Loaded:
+        """Make a session of a graph of a bundle."""
+        return Loaded(self.load(bundle.graph(entry)), entry)
 
     def load(self, graph: bytes, *, literal: bool = False) -> Runner:
         """Make a session of the graph.
