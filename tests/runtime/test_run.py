@@ -139,7 +139,7 @@ def test_one_flipped_bit_is_found_before_the_graph_is_loaded(
     content[len(content) // 2] ^= 1
     path.write_bytes(bytes(content))
     text = _error(capsys, bundle, _npz(tmp_path / "x.npz", **_arrays("a")))
-    assert "a.onnx is damaged" in text
+    assert "a.latency.fp32.onnx is damaged" in text
 
 
 def test_manifests(bundle: Path, tmp_path: Path, capsys: Any) -> None:
