@@ -164,12 +164,19 @@ class BundleWriter:
                 model=config.architecture.model,
                 training=self._header.training,
             ),
+            prior=_prior(self._header),
             licence=self._licence or (standing.manifest.licence if standing else None),
             tools={
                 "ifmmin": package_version(),
                 **{name: version(name) for name in ("onnx", "onnxruntime", "torch")},
             },
         )
+
+
+def _prior(header: Header) -> tuple[float, ...] | None:
+    """The class shares that the checkpoint recorded; imported ones know none."""
+    found = header.training.get("prior")
+    return tuple(float(share) for share in found) if isinstance(found, list) else None
 
 
 def modality_specs(

@@ -13,7 +13,8 @@ from ifmmin.runtime.errors import (
     RecipeError,
 )
 from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, MODALITIES, Modality, Pattern
-from ifmmin.runtime.predictor import Prediction, Predictor
+from ifmmin.runtime.prediction import Prediction
+from ifmmin.runtime.predictor import Predictor
 
 __all__ = [
     "ALL_PATTERNS",

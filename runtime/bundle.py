@@ -47,6 +47,10 @@ class Bundle:
         wanted = (shape, str(subject), precision)
         return [entry for entry in self.manifest.graphs if entry.key[:3] == wanted]
 
+    def has(self, shape: str, subject: Pattern | Modality) -> bool:
+        """Whether there is any graph of a shape for a pattern or modality."""
+        return any(entry.key[:2] == (shape, str(subject)) for entry in self.manifest.graphs)
+
     def entry(
         self,
         subject: Pattern | Modality,

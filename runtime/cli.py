@@ -2,63 +2,152 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from ifmmin.runtime.answering import Rules, answer_all
 from ifmmin.runtime.backends import BACKENDS
 from ifmmin.runtime.command import command, parser
-from ifmmin.runtime.console import progress
+from ifmmin.runtime.console import Advance, markdown_table, print_table, progress, say, write
 from ifmmin.runtime.errors import InputError
-from ifmmin.runtime.inputs import find_inputs, read_inputs
-from ifmmin.runtime.modality import Pattern
+from ifmmin.runtime.inputs import find_inputs
+from ifmmin.runtime.inputs_released import read_names, released_source
+from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.runtime.predictor import Predictor
-from ifmmin.runtime.render import FORMATS, Answer, render
+from ifmmin.runtime.render import FORMATS, Sheet, Write, make_sheet
+from ifmmin.runtime.saving import LAYOUT_OF, saved_lines
+from ifmmin.runtime.sources import Source, join_sources
+from ifmmin.runtime.validate import NAN_FRAMES, Policy
 
 _BAR_FROM = 50
 """Number of inputs from which progress is shown."""
+EXIT_SOME_FAILED = 1
 
 
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
+    """Run the command; returns the exit code: 0, or 1 when some inputs have no answer."""
+    options = _parser().parse_intermixed_args(arguments)
+    rules = _rules(options)
+    source = find_inputs(options.input)
+    names = _names(options)
+    predictor = Predictor(
+        options.bundle, backend=options.backend, threads=options.threads, policy=rules.policy
+    )
+    _require_classes(rules.top_k, len(predictor.labels))
+    if options.features is not None:
+        specs = predictor.bundle.manifest.modalities
+        released = released_source(options.features, names, specs, options.feature_file)
+        source = join_sources([source, released])
+    with ExitStack() as stack:
+        sheets = [make_sheet(options.layout, predictor.labels, rules.top_k, write, print_table)]
+        if options.save is not None:
+            keep = stack.enter_context(saved_lines(options.save))
+            sheets.append(_saved_sheet(options, predictor.labels, keep))
+        with _progress(source, options.layout) as advance:
+            tally = answer_all(predictor, source, rules, sheets, advance)
+        for sheet in sheets:
+            sheet.close()
+    if options.latency:
+        say(tally.latency())
+    return EXIT_SOME_FAILED if tally.failed else 0
+
+
+def _parser() -> argparse.ArgumentParser:
     cli = parser("ifmmin-run", "Recognise emotion with a bundle, whichever modalities are present.")
     cli.add_argument("bundle", type=Path, help="directory written by ifmmin-export")
     cli.add_argument(
-        "input", nargs="+", help=".npz with arrays a, v, t (frames, features), or a directory"
+        "input",
+        nargs="*",
+        help=".npz with arrays a, v, t (frames, features), a directory of them, .jsonl, or - for "
+        "lines of JSON on standard input",
+    )
+    cli.add_argument("--features", type=Path, metavar="DIR", help="HDF5 in the released layout")
+    cli.add_argument("--ids", metavar="ID,ID|FILE", help="utterances of --features")
+    cli.add_argument(
+        "--feature-file", action="append", default=[], metavar="a=FILE", help="where several fit"
     )
     cli.add_argument(
         "--pattern", default="auto", help="auto: what is present; or use only these, e.g. a_t"
     )
+    cli.add_argument("--nan", choices=NAN_FRAMES, default="refuse", help="frames with a NaN")
+    cli.add_argument(
+        "--min-quality", action="append", default=[], metavar="v=0.5", help="lower means missing"
+    )
+    cli.add_argument("--threshold", type=float, default=0.0, help="name no class below, 0 to 1")
+    cli.add_argument("--top-k", type=int, metavar="K", help="show the K most probable classes")
+    cli.add_argument("--format", choices=FORMATS, default="table", dest="layout")
+    cli.add_argument("--save", type=Path, metavar="FILE", help="also as .csv or .jsonl, whole")
+    cli.add_argument("--latency", action="store_true", help="percentiles, on standard error")
     cli.add_argument("--backend", default="auto", help=f"auto or one of {', '.join(BACKENDS)}")
     cli.add_argument("--threads", type=int, default=1, help="threads inside one call")
-    cli.add_argument("--format", choices=FORMATS, default="table", dest="layout")
-    options = cli.parse_args(arguments)
-
-    pattern = None if options.pattern == "auto" else Pattern.parse(options.pattern)
-    paths = find_inputs(options.input)
-    predictor = Predictor(options.bundle, backend=options.backend, threads=options.threads)
-    render(_answers(predictor, paths, pattern), predictor.labels, options.layout)
-    return 0
+    return cli
 
 
-def _answers(predictor: Predictor, paths: list[Path], pattern: Pattern | None) -> list[Answer]:
-    answers = []
-    many = len(paths) >= _BAR_FROM
-    with progress("predict", len(paths)) if many else nullcontext(_silent) as advance:
-        for path, utterance in read_inputs(paths):
-            try:
-                prediction = predictor.predict(utterance, pattern=pattern)
-            except InputError as error:
-                raise InputError(f"{path}: {error}") from error
-            answers.append(Answer(path.stem, prediction))
-            advance("")
-    return answers
+def _rules(options: argparse.Namespace) -> Rules:
+    if not 0.0 <= options.threshold <= 1.0:
+        raise InputError(f"--threshold: got {options.threshold}, wanted a probability, 0 to 1")
+    return Rules(
+        pattern=None if options.pattern == "auto" else Pattern.parse(options.pattern),
+        threshold=options.threshold,
+        top_k=_top_k(options.top_k),
+        policy=Policy(options.nan, dict(map(_quality, options.min_quality))),
+    )
 
 
-def _silent(note: str) -> None:
-    """Show nothing."""
+def _top_k(given: int | None) -> int:
+    if given is not None and given < 1:
+        raise InputError(f"--top-k: got {given}, wanted at least 1")
+    return given or 0
+
+
+def _require_classes(top_k: int, classes: int) -> None:
+    if top_k > classes:
+        raise InputError(f"--top-k: got {top_k}, the bundle has {classes} classes")
+
+
+def _quality(pair: str) -> tuple[Modality, float]:
+    letter, _, number = pair.partition("=")
+    try:
+        return Modality.of(letter), float(number)
+    except ValueError:
+        raise InputError(f"--min-quality: got {pair!r}, wanted for example v=0.5") from None
+
+
+def _names(options: argparse.Namespace) -> list[str]:
+    if options.features is None:
+        if options.ids is not None or options.feature_file:
+            raise InputError("--ids and --feature-file choose from --features DIR; give it too")
+        if not options.input:
+            raise InputError("got no input; give .npz, .jsonl, a directory, - or --features DIR")
+        return []
+    if options.ids is None:
+        raise InputError("--features needs --ids: names separated by commas, or a file of them")
+    return read_names(options.ids)
+
+
+def _saved_sheet(options: argparse.Namespace, labels: Sequence[str], keep: Write) -> Sheet:
+    layout = LAYOUT_OF.get(options.save.suffix, options.layout)
+    top_k = options.top_k or 0
+
+    def show(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
+        keep(f"{title}\n\n{markdown_table(headers, rows)}")
+
+    return make_sheet(layout, labels, top_k, keep, show)
+
+
+@contextmanager
+def _progress(source: Source, layout: str) -> Iterator[Advance]:
+    """A bar for many inputs, unless it would stand among answers on the same terminal."""
+    streams = layout != "table" and sys.stdout.isatty()
+    if source.count is None or source.count < _BAR_FROM or streams:
+        yield lambda note: None
+    else:
+        with progress("predict", source.count) as advance:
+            yield advance
 
 
 if __name__ == "__main__":

@@ -44,7 +44,8 @@ def _bar(title: str, total: int) -> Iterator[Advance]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    # Answers on standard output stay there: rich would lead them to the bar's terminal.
+    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as bar:
         task = bar.add_task(title, total=total, note="")
         yield lambda note: bar.update(task, advance=1, note=note)
 
@@ -78,7 +79,8 @@ def print_table(
         table.add_column(header, justify="left" if column == 0 else "right")
     for row in rows:
         table.add_row(*row)
-    Console(highlight=False).print(table)
+    # A name such as clip[1] is no markup.
+    Console(highlight=False, markup=False).print(table)
 
 
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,53 +1,78 @@
-"""Inputs of `ifmmin-run`: .npz files with arrays a, v, t, and directories of them."""
+"""Inputs of `ifmmin-run`, by what the command line calls them: files, directories, `-`."""
 
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from ifmmin.runtime.errors import InputError
+from ifmmin.runtime.inputs_jsonl import jsonl_file, jsonl_stdin
 from ifmmin.runtime.modality import MODALITIES
-from ifmmin.runtime.validate import Utterance
+from ifmmin.runtime.sources import Clip, Item, Source, join_sources
+
+STDIN = "-"
 
 
-def find_inputs(arguments: Sequence[str]) -> list[Path]:
-    """The .npz files meant by `arguments`, directories in order of names; InputError if none."""
-    found: list[Path] = []
-    for argument in arguments:
-        path = Path(argument)
-        if path.is_dir():
-            inside = sorted(path.glob("*.npz"))
-            if not inside:
-                raise InputError(f"{path} holds no .npz file; each holds the arrays a, v, t")
-            found += inside
-        elif not path.exists():
-            raise InputError(f"no input at {path}; give .npz files or directories of them")
-        elif path.suffix != ".npz":
-            raise InputError(f"{path}: got a {path.suffix or 'nameless'} file, wanted .npz")
-        else:
-            found.append(path)
-    return found
+def find_inputs(arguments: Sequence[str]) -> Source:
+    """All inputs meant by `arguments`, directories in order of names; InputError if one is not."""
+    return join_sources([source for argument in arguments for source in _sources(argument)])
 
 
-def read_npz(path: Path) -> Utterance:
+def _sources(argument: str) -> Iterator[Source]:
+    path = Path(argument)
+    if argument == STDIN:
+        yield jsonl_stdin()
+    elif path.is_dir():
+        inside = sorted(path.glob("*.npz"))
+        if not inside:
+            raise InputError(f"{path} holds no .npz file; each holds the arrays a, v, t")
+        yield from map(_npz_file, inside)
+    elif not path.exists():
+        raise InputError(
+            f"no input at {path}; give .npz files, directories of them, .jsonl files, or - to read "
+            "lines of JSON from standard input"
+        )
+    elif path.suffix == ".jsonl":
+        yield jsonl_file(path)
+    elif path.suffix == ".npz":
+        yield _npz_file(path)
+    else:
+        raise InputError(f"{path}: got a {path.suffix or 'nameless'} file, wanted .npz or .jsonl")
+
+
+def _npz_file(path: Path) -> Source:
+    item = Item(path.stem, str(path), partial(_read_npz, path))
+    return Source(1, lambda: iter([item]))
+
+
+def _read_npz(path: Path) -> Clip:
     """The arrays of one .npz; InputError for another file, other names or pickled objects."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             names = archive.files if isinstance(archive, np.lib.npyio.NpzFile) else None
             if names is None:
-                raise InputError(f"{path} is not an .npz archive; save it with numpy.savez")
+                raise InputError("not an .npz archive; save it with numpy.savez")
             unknown = sorted(set(names) - {m.value for m in MODALITIES})
             if unknown:
-                raise InputError(f"{path}: unknown array {unknown[0]!r}; name them a, v, t")
-            return {name: archive[name] for name in names}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} cannot be read as .npz ({error})") from error
+                raise InputError(f"unknown array {unknown[0]!r}; name them a, v, t")
+            return Clip(path.stem, {name: archive[name] for name in names})
+    except _UNREADABLE as error:
+        raise InputError(f"cannot be read as .npz ({error})") from error
 
 
-def read_inputs(paths: Sequence[Path]) -> Iterator[tuple[Path, Utterance]]:
-    """Read one file after the other, so that a large directory never lies in memory whole."""
-    for path in paths:
-        yield path, read_npz(path)
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,  # an archive whose directory names what it does not hold
+    MemoryError,  # a damaged header that promises more than there is
+    RuntimeError,  # encrypted, or packed in a way that zipfile does not know
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What numpy and zipfile raise for damaged files."""

@@ -202,6 +202,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     backends: dict[str, BackendSpec]
     golden: Golden
     checkpoint: Origin
+    prior: tuple[float, ...] | None = None
+    """Share of every class in the training part; None where the checkpoint does not say."""
     licence: str | None = None
     """Of the weights; None where nobody said."""
     tools: dict[str, str]

@@ -2,105 +2,232 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ifmmin.runtime.backends import Runner, choose
+from ifmmin.runtime.backends import BackendOptions
+from ifmmin.runtime.batch import pad_batch
+from ifmmin.runtime.batching import plan_batches
 from ifmmin.runtime.bundle import Bundle
+from ifmmin.runtime.candidates import Trial
 from ifmmin.runtime.errors import InputError
-from ifmmin.runtime.modality import Pattern
-from ifmmin.runtime.validate import Utterance, conform
+from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
+from ifmmin.runtime.prediction import Prediction, softmax, softmax_of_one
+from ifmmin.runtime.shelf import AUTO, ReadyGraph, Shelf, Wish
+from ifmmin.runtime.validate import Conformed, Policy, Utterance, examine, nothing_present
 
-
-@dataclass(frozen=True)
-class Prediction:
-    """The answer for one utterance."""
-
-    label: str
-    probabilities: NDArray[np.float32]
-    """(C,), in the order of the bundle's labels."""
-    logits: NDArray[np.float32]
-    """(C,)"""
-    pattern: Pattern
-    backend: str
-    seconds: float
-    """From the validated input to the logits."""
+_EMPTY: Mapping[str, int] = {}
+_PATTERN_OF = {pattern.present: pattern for pattern in ALL_PATTERNS}
+ON_EMPTY = ("error", "prior")
 
 
 class Predictor:
     """Predicts with the graphs of a bundle, loading each at its first use.
 
-    bundle: directory written by ifmmin-export. backend: `auto` or a backend's name. threads:
-    threads inside one call. May be shared between threads; each graph answers one call at a time.
-    Raises BundleError, BackendUnavailable or InputError, each saying what to do.
+    bundle: directory written by ifmmin-export.
+    backend: a backend's name; `auto` takes the fastest that answers the bundle's golden vectors
+    rightly, measured per pattern and remembered.
+    precision: `fp32`, another that was exported, or `auto` for any of them.
+    threads: inside one call on the CPU, or `auto`.
+    preload: load the graphs of all patterns now.
+    share: answer all patterns from encoders that are loaded once, where the bundle has graphs for
+    streams; seven patterns then hold little more memory than one, and a call takes some
+    microseconds more. Default: as `preload`.
+    on_empty: with nothing present raise InputError (`error`), or answer with the class shares of
+    training (`prior`).
+    policy: what counts as missing. options: what backends are told, such as the GPU.
+
+    May be used from many threads. Raises BundleError, BackendUnavailable or InputError, each saying
+    what to do.
     """
 
-    def __init__(self, bundle: str | Path, *, backend: str = "auto", threads: int = 1) -> None:
-        if threads < 1:
-            raise InputError(f"threads must be at least 1, got {threads}")
+    def __init__(
+        self,
+        bundle: str | Path,
+        *,
+        backend: str = AUTO,
+        precision: str = "fp32",
+        threads: int | str = 1,
+        preload: bool = False,
+        share: bool | None = None,
+        on_empty: str = "error",
+        policy: Policy | None = None,
+        options: BackendOptions | None = None,
+    ) -> None:
+        if on_empty not in ON_EMPTY:
+            raise InputError(f"on_empty must be one of {', '.join(ON_EMPTY)}, got {on_empty!r}")
+        self.requested = backend
+        """What was asked for, `auto` or a backend's name."""
+        wish = Wish(backend, precision, threads, options or BackendOptions())
         self.bundle = Bundle(bundle)
-        self._backend = choose(backend, threads)
-        self._runners: dict[Pattern, Runner] = {}
-        self._lock = threading.Lock()
+        self._shelf = Shelf(self.bundle, wish, share=preload if share is None else share)
+        self._specs = self.bundle.manifest.modalities
+        self._labels = self.bundle.manifest.labels
+        self._policy = policy or Policy()
+        self._on_empty = on_empty
+        self._prior = self._read_prior() if on_empty == "prior" else None
+        if preload:
+            for pattern in self.patterns:
+                self._shelf.get("latency", pattern)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The classes, in the order of probabilities and logits."""
-        return self.bundle.manifest.labels
+        return self._labels
 
     @property
     def patterns(self) -> tuple[Pattern, ...]:
         """The patterns that the bundle can answer."""
         return self.bundle.patterns
 
-    @property
-    def backend(self) -> str:
-        """The name of the backend in use."""
-        return self._backend.name
+    def explain(self) -> list[Trial]:
+        """Try every way to run every pattern's graph anew, and say what came of each."""
+        return self._shelf.explain("latency", self.patterns)
 
-    def predict(self, utterance: Utterance, *, pattern: Pattern | None = None) -> Prediction:
+    def predict(
+        self,
+        utterance: Utterance,
+        *,
+        pattern: Pattern | None = None,
+        quality: Mapping[str, float] | None = None,
+    ) -> Prediction:
         """Predict the emotion of one utterance.
 
-        utterance: per modality an array (T, D) of raw features; None and empty mean missing.
-        pattern: use only these modalities; they must be present. None: use what is present.
+        utterance: per modality an array (T, D) of raw features; None, empty and nothing but NaNs
+        mean missing. pattern: use only these modalities; they must be present. None: use what is
+        present. quality: per modality a score; one below the policy's minimum means missing.
         """
-        features = conform(utterance, self.bundle.manifest.modalities)
+        found = examine(utterance, self._specs, self._policy, quality, only=pattern)
+        used = self._used(found, pattern)
+        if used is None:
+            return self._of_prior(found)
+        graph = self._shelf.get("latency", used)
+        inputs = {modality.value: found.features[modality] for modality in used}
+        started = time.perf_counter()
+        (logits,) = graph(inputs)
+        seconds = time.perf_counter() - started
+        winner, probabilities = softmax_of_one(logits)
+        return self._answer(logits, probabilities, winner, used, graph, seconds, found)
+
+    def predict_batch(
+        self,
+        utterances: Sequence[Utterance],
+        *,
+        pattern: Pattern | None = None,
+        qualities: Sequence[Mapping[str, float] | None] | None = None,
+        batch_size: int = 32,
+    ) -> list[Prediction]:
+        """Predict many utterances, whatever is present in each; answers in the same order.
+
+        Those with the same pattern run together, padded, in batches of similar lengths; the answers
+        are those of `predict` to 1e-4. A bundle without throughput graphs runs them one by one.
+        """
+        if qualities is not None and len(qualities) != len(utterances):
+            raise InputError(f"got {len(qualities)} qualities for {len(utterances)} utterances")
+        found = [
+            self._examined(index, utterance, qualities[index] if qualities else None, pattern)
+            for index, utterance in enumerate(utterances)
+        ]
+        used = [self._used(one, pattern) for one in found]
+        answers: list[Prediction | None] = [
+            self._of_prior(one) if chosen is None else None
+            for one, chosen in zip(found, used, strict=True)
+        ]
+        for batch in plan_batches(found, used, batch_size):
+            graph, rows, seconds = self._run_batch(batch.pattern, batch.inputs(found))
+            probabilities = softmax(rows)
+            for row, index in enumerate(batch.rows):
+                answers[index] = self._answer(
+                    rows[row], probabilities[row], int(rows[row].argmax()), batch.pattern, graph,
+                    seconds / len(batch.rows), found[index],
+                )  # fmt: skip
+        return [answer for answer in answers if answer is not None]
+
+    def _run_batch(
+        self, pattern: Pattern, inputs: list[dict[Modality, NDArray[np.float32]]]
+    ) -> tuple[ReadyGraph, NDArray[np.float32], float]:
+        """Logits (B, C) of utterances of one pattern."""
+        exported = self.bundle.has("throughput", pattern)
+        graph = self._shelf.get("throughput" if exported else "latency", pattern)
+        started = time.perf_counter()
+        if exported:
+            (rows,) = graph(pad_batch(inputs))
+        else:
+            single = [{m.value: x for m, x in features.items()} for features in inputs]
+            rows = np.stack([graph(one)[0] for one in single])
+        return graph, rows, time.perf_counter() - started
+
+    def _examined(
+        self,
+        index: int,
+        utterance: Utterance,
+        quality: Mapping[str, float] | None,
+        pattern: Pattern | None,
+    ) -> Conformed:
+        try:
+            return examine(utterance, self._specs, self._policy, quality, only=pattern)
+        except InputError as error:
+            raise InputError(f"utterance {index}: {error}") from error
+
+    def _used(self, found: Conformed, pattern: Pattern | None) -> Pattern | None:
+        """The pattern to answer; None where nothing is present and the prior is asked for."""
         if pattern is not None:
-            absent = [m.value for m in pattern if m not in features]
-            if absent:
-                raise InputError(f"pattern {pattern} needs modality {absent[0]}, which is missing")
-            features = {m: features[m] for m in pattern}
-        used = pattern or Pattern.of(features)
-        with self._lock:
-            runner = self._runner(used)
-            inputs = {modality.value: array for modality, array in features.items()}
-            started = time.perf_counter()
-            (logits,) = runner(inputs)
-            seconds = time.perf_counter() - started
-        probabilities = _softmax(logits)
+            for modality in pattern:
+                if modality not in found.features:
+                    raise InputError(
+                        f"pattern {pattern} needs modality {modality}, which is missing "
+                        f"({found.absent[modality]})"
+                    )
+            return pattern
+        if found.features:
+            return _PATTERN_OF[frozenset(found.features)]
+        if self._on_empty == "error":
+            raise nothing_present(found.absent)
+        return None
+
+    def _answer(
+        self,
+        logits: NDArray[np.float32],
+        probabilities: NDArray[np.float32],
+        winner: int,
+        pattern: Pattern,
+        graph: ReadyGraph,
+        seconds: float,
+        found: Conformed,
+    ) -> Prediction:
         return Prediction(
-            label=self.labels[int(probabilities.argmax())],
-            probabilities=probabilities,
-            logits=logits,
-            pattern=used,
-            backend=self.backend,
-            seconds=seconds,
+            self._labels[winner],
+            probabilities,
+            logits,
+            pattern,
+            graph.candidate.backend,
+            self.requested,
+            graph.candidate.precision,
+            graph.loaded.placement,
+            seconds,
+            found.absent,
+            found.dropped,
         )
 
-    def _runner(self, pattern: Pattern) -> Runner:
-        if pattern not in self._runners:
-            self._runners[pattern] = self._backend.load(
-                self.bundle.graph(self.bundle.entry(pattern))
+    def _of_prior(self, found: Conformed) -> Prediction:
+        """What is known when nothing is present: how often each class occurs."""
+        assert self._prior is not None
+        label = self._labels[int(self._prior.argmax())]
+        logits = np.log(np.maximum(self._prior, np.finfo(np.float32).tiny))
+        return Prediction(
+            label, self._prior.copy(), logits, None, "prior", self.requested, "none", _EMPTY, 0.0,
+            found.absent, found.dropped,
+        )  # fmt: skip
+
+    def _read_prior(self) -> NDArray[np.float32]:
+        prior = self.bundle.manifest.prior
+        if prior is None:
+            raise InputError(
+                f"the bundle {self.bundle.directory} does not know how often classes occur, so it "
+                "has no answer where nothing is present; use on_empty='error'"
             )
-        return self._runners[pattern]
-
-
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    exponentials = np.exp(logits - logits.max())
-    result: NDArray[np.float32] = exponentials / exponentials.sum()
-    return result
+        return np.array(prior, dtype=np.float32)

@@ -156,7 +156,7 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_network() -> MakeNetwork:
     return _network
 

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from ifmmin.runtime.atomic import atomic_directory, require_writable
 from ifmmin.runtime.errors import OutputError
 from ifmmin.train.checkpoint import save_checkpoint
 from ifmmin.train.corpus import Corpus
-from ifmmin.train.evaluate import write_predictions
+from ifmmin.train.evaluate import labels_of, write_predictions
 from ifmmin.train.health import warn
 from ifmmin.train.measure import Report, report
 from ifmmin.train.optimise import HistoryRow
@@ -55,6 +57,7 @@ def fit(
         "corpus": corpus.name,
         "fold": fold,
         "seed": seed,
+        "prior": class_shares(labels_of(corpus.parts["train"]), len(corpus.labels)),
         "metrics": found.metrics,
     }
     test, labels = corpus.parts["test"], corpus.labels
@@ -80,6 +83,12 @@ def check_free(out: Path, *, overwrite: bool) -> None:
         if not overwrite:
             raise OutputError(f"{out} holds a run; choose another --out or add --overwrite")
     require_writable(out)
+
+
+def class_shares(labels: NDArray[np.int64], classes: int) -> list[float]:
+    """How often each class occurs: what is known of an utterance of which nothing is present."""
+    counts = np.bincount(labels, minlength=classes)
+    return [float(share) for share in counts / counts.sum()]
 
 
 def write_run(folder: Path, trained: Trained, recipe: Recipe, training: dict[str, Any]) -> None:

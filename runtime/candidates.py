@@ -1,0 +1,150 @@
+"""Ways to run a graph of a bundle here, tried on the golden vectors and timed beside each other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from ifmmin.runtime.backends import Backend, Loaded
+from ifmmin.runtime.batch import pad_batch
+from ifmmin.runtime.bundle import Bundle
+from ifmmin.runtime.check_golden import GoldenRun, GoldenVectors, read_golden
+from ifmmin.runtime.errors import BackendUnavailable, BundleError, EngineError, IfmminError
+from ifmmin.runtime.manifest import GraphEntry
+from ifmmin.runtime.modality import Modality, Pattern
+
+_WARM_UP, _ROUNDS = 5, 25
+_LONGEST_SECONDS = 2.0
+"""Timing a graph stops there."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to run a graph."""
+
+    backend: str
+    precision: str
+    threads: int
+    """Threads inside a call; 0 where the backend is not on the CPU."""
+
+    def __str__(self) -> str:
+        threads = f", {self.threads} threads" if self.threads > 1 else ""
+        return f"{self.backend} {self.precision}{threads}"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What came of a candidate for a graph."""
+
+    shape: str
+    pattern: Pattern
+    candidate: Candidate
+    outcome: str
+    """`taken`, `slower`, `refused` (wrong answers), `unavailable` or `absent` (not exported)."""
+    seconds: float | None = None
+    """Median of a call on an ordinary golden input; None where it was not timed."""
+    detail: str = ""
+
+
+class Trials:
+    """Finds the fastest sound candidate for a shape and pattern.
+
+    make: gives the backend of a candidate, or raises BackendUnavailable.
+    """
+
+    def __init__(self, bundle: Bundle, make: Callable[[Candidate], Backend]) -> None:
+        self._bundle = bundle
+        self._make = make
+        self._vectors: GoldenVectors | None = None
+
+    def choose(
+        self, shape: str, pattern: Pattern, candidates: Sequence[Candidate]
+    ) -> tuple[Loaded, list[Trial]]:
+        """The fastest of those that answer the golden vectors rightly, and what came of each.
+
+        Raises the last reason where there is none: BundleError if nothing fits was exported,
+        BackendUnavailable if nothing can run here.
+        """
+        trials: list[Trial] = []
+        sound: list[tuple[Candidate, Loaded]] = []
+        for candidate in candidates:
+            try:
+                loaded = self.open(shape, pattern, candidate)
+            except BundleError as error:
+                trials.append(Trial(shape, pattern, candidate, "absent", detail=str(error)))
+                continue
+            except (BackendUnavailable, EngineError) as error:
+                trials.append(Trial(shape, pattern, candidate, "unavailable", detail=str(error)))
+                continue
+            fault = self.fault(loaded)
+            if fault:
+                trials.append(Trial(shape, pattern, candidate, "refused", detail=fault))
+            else:
+                sound.append((candidate, loaded))
+        if not sound:
+            raise _nothing(self._bundle, shape, pattern, trials)
+        times = self._time([loaded for _, loaded in sound]) if len(sound) > 1 else [None]
+        best = min(range(len(sound)), key=lambda i: times[i] or 0.0)
+        for index, (candidate, loaded) in enumerate(sound):
+            outcome = "taken" if index == best else "slower"
+            detail = "; ".join(loaded.notes)
+            trials.append(Trial(shape, pattern, candidate, outcome, times[index], detail))
+        return sound[best][1], trials
+
+    def open(self, shape: str, subject: Pattern | Modality, candidate: Candidate) -> Loaded:
+        """A candidate's graph, ready to run."""
+        entry = self._bundle.entry(subject, candidate.precision, shape, candidate.backend)
+        return self._make(candidate).open(self._bundle, entry)
+
+    def fault(self, loaded: Loaded) -> str:
+        """Why the answers to the golden vectors are wrong; empty where they are right."""
+        run = GoldenRun(self._bundle.manifest, self._golden())
+        check = run.check(loaded.entry, loaded.run)
+        return "" if check is None or check.passed else check.detail
+
+    def _golden(self) -> GoldenVectors:
+        if self._vectors is None:
+            vectors, check = read_golden(self._bundle)
+            if vectors is None:
+                raise BundleError(f"{check}")
+            self._vectors = vectors
+        return self._vectors
+
+    def _time(self, graphs: Sequence[Loaded]) -> list[float | None]:
+        """Median seconds of each on an ordinary input, in turns: what runs after its twin would
+        find warm caches."""
+        calls = [(loaded, self._inputs(loaded.entry)) for loaded in graphs]
+        samples: list[list[float]] = [[] for _ in graphs]
+        ends = time.perf_counter() + _LONGEST_SECONDS * len(graphs)
+        for turn in range(_WARM_UP + _ROUNDS):
+            for index, (loaded, inputs) in enumerate(calls):
+                started = time.perf_counter()
+                loaded.run(inputs)
+                if turn >= _WARM_UP or started > ends:
+                    samples[index].append(time.perf_counter() - started)
+            if time.perf_counter() > ends:
+                break
+        return [median(found) for found in samples]
+
+    def _inputs(self, entry: GraphEntry) -> Mapping[str, object]:
+        assert entry.pattern is not None
+        inputs = self._golden().of(entry.pattern)
+        if entry.shape == "throughput":
+            return pad_batch(inputs)
+        return {m.value: x for m, x in inputs[min(1, len(inputs) - 1)].items()}
+
+
+def _nothing(bundle: Bundle, shape: str, pattern: Pattern, trials: Sequence[Trial]) -> IfmminError:
+    """The error that helps most: why what was exported does not run, or what to export."""
+    tried = [trial for trial in trials if trial.outcome != "absent"]
+    if not tried:
+        detail = trials[-1].detail if trials else "no backend was asked for"
+        return BundleError(detail)
+    if len(tried) == 1:
+        return BackendUnavailable(tried[0].detail)
+    reasons = "; ".join(f"{trial.candidate}: {trial.detail}" for trial in tried)
+    return BackendUnavailable(
+        f"no backend can run the {shape} graph of {pattern} in {bundle.directory}: {reasons}"
+    )

@@ -1,0 +1,202 @@
+"""The graphs of a bundle as they are needed: chosen once, loaded once, one call at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ifmmin.runtime.backends import BACKENDS, Backend, BackendOptions, Loaded, make_backend
+from ifmmin.runtime.bundle import Bundle
+from ifmmin.runtime.candidates import Candidate, Trial, Trials
+from ifmmin.runtime.choice_cache import ChoiceCache
+from ifmmin.runtime.command import package_version
+from ifmmin.runtime.device import device_name, usable_cores
+from ifmmin.runtime.errors import BackendUnavailable, IfmminError, InputError
+from ifmmin.runtime.manifest import MANIFEST_NAME, PRECISIONS
+from ifmmin.runtime.modality import Pattern
+from ifmmin.runtime.shared import SharedEncoders
+
+AUTO = "auto"
+ON_CPU = ("onnxruntime-cpu", "openvino")
+"""Backends for which the number of threads is ours to choose."""
+_MOST_THREADS = 4
+"""More have never helped networks of this size at one utterance a time."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a caller asks of the way graphs are run."""
+
+    backend: str = AUTO
+    precision: str = "fp32"
+    """A precision, or `auto`: any that was exported and answers rightly."""
+    threads: int | str = 1
+    """Threads inside a call on the CPU, or `auto`."""
+    options: BackendOptions = field(default_factory=BackendOptions)
+
+    def __post_init__(self) -> None:
+        if self.backend != AUTO and self.backend not in BACKENDS:
+            known = ", ".join(BACKENDS)
+            raise InputError(f"unknown backend {self.backend!r}; use auto or one of {known}")
+        if self.precision not in (AUTO, *PRECISIONS):
+            known = ", ".join(PRECISIONS)
+            raise InputError(f"unknown precision {self.precision!r}; use auto or one of {known}")
+        if self.threads != AUTO and (not isinstance(self.threads, int) or self.threads < 1):
+            raise InputError(f"threads must be at least 1, or auto, got {self.threads}")
+
+
+@dataclass
+class ReadyGraph:
+    """A graph that is loaded, with the lock that keeps its calls apart."""
+
+    loaded: Loaded
+    candidate: Candidate
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """Run it; safe from any thread."""
+        with self.lock:
+            return self.loaded.run(inputs)
+
+
+class Shelf:
+    """Graphs of one bundle by shape and pattern. May be used from many threads."""
+
+    def __init__(self, bundle: Bundle, wish: Wish, *, share: bool = False) -> None:
+        self._bundle = bundle
+        self._wish = wish
+        self._share = share and wish.backend in (AUTO, *ON_CPU)
+        self._graphs: dict[tuple[str, Pattern], ReadyGraph] = {}
+        self._backends: dict[tuple[str, int], Backend | BackendUnavailable] = {}
+        self._trials = Trials(bundle, self._backend)
+        self._lock = threading.RLock()
+        self._shared_lock = threading.Lock()
+        """An encoder that patterns share answers one at a time."""
+        self.history: list[Trial] = []
+        """What was tried, for `--explain`."""
+
+    def get(self, shape: str, pattern: Pattern) -> ReadyGraph:
+        """The graph, loaded at its first use."""
+        found = self._graphs.get((shape, pattern))
+        if found is not None:
+            return found
+        with self._lock:
+            if (shape, pattern) not in self._graphs:
+                self._graphs[shape, pattern] = self._ready(shape, pattern)
+            return self._graphs[shape, pattern]
+
+    def _ready(self, shape: str, pattern: Pattern) -> ReadyGraph:
+        candidates = self._candidates()
+        if self._share and shape == "latency" and self._bundle.has("head", pattern):
+            shared = next(c for c in candidates if c.backend in ON_CPU)
+            return ReadyGraph(self._shared.pattern(pattern), shared, self._shared_lock)
+        if len(candidates) == 1:
+            # Nothing to choose: what was asked for runs, or the caller hears why not.
+            (only,) = candidates
+            return ReadyGraph(self._trials.open(shape, pattern, only), only)
+        known = self._cache.read(shape, pattern)
+        if known in candidates:
+            try:
+                return ReadyGraph(self._trials.open(shape, pattern, known), known)
+            except IfmminError:
+                pass  # the device is not what it was; choose anew
+        loaded, trials = self._trials.choose(shape, pattern, candidates)
+        self.history += trials
+        taken = next(trial.candidate for trial in trials if trial.outcome == "taken")
+        self._cache.write(shape, pattern, taken)
+        return ReadyGraph(loaded, taken)
+
+    def explain(self, shape: str, patterns: Sequence[Pattern]) -> list[Trial]:
+        """Try everything anew for some patterns; what came of each candidate."""
+        tried: list[Trial] = []
+        for pattern in patterns:
+            loaded, trials = self._trials.choose(shape, pattern, self._candidates())
+            taken = next(trial.candidate for trial in trials if trial.outcome == "taken")
+            with self._lock:
+                self._graphs[shape, pattern] = ReadyGraph(loaded, taken)
+            tried += trials
+        return tried
+
+    def _candidates(self) -> list[Candidate]:
+        """Every combination that was asked for, for backends that take it."""
+        wish, made = self._wish, []
+        names = list(BACKENDS) if wish.backend == AUTO else [wish.backend]
+        for name in names:
+            spec = self._bundle.manifest.backends.get(name)
+            if spec is None:
+                continue
+            precisions = spec.precisions if wish.precision == AUTO else [wish.precision]
+            for precision in precisions:
+                if precision in spec.precisions:
+                    made += [Candidate(name, precision, n) for n in self._threads(name)]
+        if not made:
+            taken = self._bundle.manifest.backends
+            fits = ", ".join(n for n, s in taken.items() if wish.precision in s.precisions)
+            raise InputError(
+                f"backend {wish.backend} does not take {wish.precision} graphs; it is for {fits}"
+            )
+        return made
+
+    def _threads(self, backend: str) -> list[int]:
+        if backend not in ON_CPU:
+            return [0]
+        if isinstance(self._wish.threads, int):
+            return [self._wish.threads]
+        return list(range(1, min(usable_cores(), _MOST_THREADS) + 1))
+
+    def _backend(self, candidate: Candidate) -> Backend:
+        """The backend of a candidate, made once; that it cannot be is remembered as well."""
+        key = (candidate.backend, candidate.threads)
+        if key not in self._backends:
+            options = replace(self._wish.options, threads=max(1, candidate.threads))
+            try:
+                self._backends[key] = make_backend(candidate.backend, options)
+            except BackendUnavailable as error:
+                self._backends[key] = error
+        found = self._backends[key]
+        if isinstance(found, BackendUnavailable):
+            raise found
+        return found
+
+    @cached_property
+    def _shared(self) -> SharedEncoders:
+        """Encoders that every pattern uses, by the first backend on the CPU."""
+        first = next(c for c in self._candidates() if c.backend in ON_CPU)
+        return SharedEncoders(lambda shape, subject: self._trials.open(shape, subject, first))
+
+    @cached_property
+    def _cache(self) -> ChoiceCache:
+        """Choices hold for this bundle on this device with these versions."""
+        wish = self._wish
+        content = (self._bundle.directory / MANIFEST_NAME).read_bytes()
+        parts = {
+            "bundle": hashlib.sha256(content).hexdigest(),
+            "device": device_name(),
+            "versions": _versions(),
+            "ifmmin": package_version(),
+            "wish": [wish.backend, wish.precision, wish.threads, wish.options.spinning],
+            "gpu": wish.options.device,
+        }
+        return ChoiceCache(wish.options.cache, parts)
+
+
+def _versions() -> dict[str, str]:
+    """Of what could run graphs, whether or not it does."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for name in (
+        "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx-cu12",
+        "cuda-python", "numpy",
+    ):  # fmt: skip
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

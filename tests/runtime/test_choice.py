@@ -1,0 +1,160 @@
+"""`auto`: what answers wrongly is refused, the fastest by measurement is taken and remembered."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ifmmin.export.export import Request, export_bundle
+from ifmmin.runtime import BackendUnavailable, Pattern, Predictor
+from ifmmin.runtime.backends import Backend, BackendOptions, Loaded
+from ifmmin.runtime.backends import choose as backends
+from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
+from ifmmin.runtime.bundle import Bundle
+from ifmmin.runtime.manifest import BackendSpec, GraphEntry
+
+PATTERN = Pattern.parse("a")
+
+
+class _Slow(Backend):
+    """Right, and slow."""
+
+    name = "slow"
+    delay, error = 2e-3, 0.0
+
+    def open(self, bundle: Bundle, entry: GraphEntry) -> Loaded:
+        real = OnnxRuntimeCpu().open(bundle, entry)
+
+        def run(inputs: Mapping[str, Any]) -> list[Any]:
+            time.sleep(self.delay)
+            return [output + self.error for output in real.run(inputs)]
+
+        return dataclasses.replace(real, run=run)
+
+
+class _Wrong(_Slow):
+    """Fast, and wrong by a little."""
+
+    name = "wrong"
+    delay, error = 0.0, 1e-2
+
+
+class _Absent(Backend):
+    """Cannot run here."""
+
+    name = "absent"
+
+    def __init__(self) -> None:
+        raise BackendUnavailable("no such device; plug one in")
+
+    def open(self, bundle: Bundle, entry: GraphEntry) -> Loaded:
+        raise AssertionError
+
+
+@pytest.fixture
+def bundle(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A bundle whose manifest names backends that are slow, wrong or not there."""
+    kinds = {"slow": _Slow, "wrong": _Wrong, "absent": _Absent}
+    known = {name: lambda options, kind=kind: kind() for name, kind in kinds.items()}
+    known["onnxruntime-cpu"] = lambda options: OnnxRuntimeCpu(options.threads)
+    monkeypatch.setattr(backends, "BACKENDS", known)
+    monkeypatch.setattr("ifmmin.runtime.shelf.BACKENDS", known)
+    spec = BackendSpec(recurrences=("lstm",), precisions=("fp32", "int8"))
+    monkeypatch.setattr("ifmmin.export.writer.BACKENDS", dict.fromkeys(known, spec))
+    request = Request(
+        precisions=("fp32", "int8"), shapes=("latency",),
+        losses={"probabilities": 0.5, "agreement": 0.5},
+    )  # fmt: skip
+    export_bundle(checkpoint, [PATTERN, Pattern.parse("t")], tmp_path / "bundle", request=request)
+    return tmp_path / "bundle"
+
+
+def _options(tmp_path: Path) -> BackendOptions:
+    return BackendOptions(cache=tmp_path / "cache")
+
+
+def test_the_fastest_that_is_right_is_taken(bundle: Path, tmp_path: Path) -> None:
+    auto = Predictor(bundle, options=_options(tmp_path))
+    answer = auto.predict({"a": np.zeros((9, 5), np.float32)})
+    assert (answer.backend, answer.requested) == ("onnxruntime-cpu", "auto")
+    outcomes = {t.candidate.backend: t for t in auto.explain() if t.pattern == PATTERN}
+    assert outcomes["onnxruntime-cpu"].outcome == "taken"
+    assert outcomes["slow"].outcome == "slower"
+    assert (outcomes["slow"].seconds or 0) > (outcomes["onnxruntime-cpu"].seconds or 1)
+    assert outcomes["wrong"].outcome == "refused"
+    assert "largest difference of a logit" in outcomes["wrong"].detail
+    assert outcomes["absent"].outcome == "unavailable"
+    assert outcomes["absent"].detail == "no such device; plug one in"
+
+
+def test_precisions_join_when_allowed(bundle: Path, tmp_path: Path) -> None:
+    auto = Predictor(bundle, precision="auto", options=_options(tmp_path))
+    tried = {(t.candidate.backend, t.candidate.precision) for t in auto.explain()}
+    assert {("onnxruntime-cpu", "fp32"), ("onnxruntime-cpu", "int8")} <= tried
+    only = Predictor(bundle, options=_options(tmp_path))
+    assert {t.candidate.precision for t in only.explain()} == {"fp32"}
+
+
+def test_threads_are_measured_when_asked_for(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ifmmin.runtime.shelf.usable_cores", lambda: 2)
+    cpu = Predictor(bundle, backend="onnxruntime-cpu", threads="auto", options=_options(tmp_path))
+    assert {t.candidate.threads for t in cpu.explain()} == {1, 2}
+
+
+def test_a_choice_is_remembered(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Predictor(bundle, options=_options(tmp_path)).predict({"a": np.zeros((9, 5), np.float32)})
+    (path,) = (tmp_path / "cache" / "choices").iterdir()
+    record = json.loads(path.read_text())
+    assert record["choices"]["latency a"]["backend"] == "onnxruntime-cpu"
+    # Nothing is timed again, and what cannot run is not even asked.
+    monkeypatch.setattr("ifmmin.runtime.candidates.Trials.choose", _forbidden)
+    again = Predictor(bundle, options=_options(tmp_path))
+    assert again.predict({"a": np.zeros((9, 5), np.float32)}).backend == "onnxruntime-cpu"
+
+
+def _forbidden(*_: object) -> None:
+    raise AssertionError("it was chosen anew")
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"schema": 99, "key": "", "choices": {}}'])
+def test_a_damaged_memory_is_no_obstacle(bundle: Path, tmp_path: Path, damage: str) -> None:
+    given = {"a": np.zeros((9, 5), np.float32)}
+    Predictor(bundle, options=_options(tmp_path)).predict(given)
+    (path,) = (tmp_path / "cache" / "choices").iterdir()
+    path.write_text(damage)
+    assert Predictor(bundle, options=_options(tmp_path)).predict(given).logits.shape == (4,)
+    assert json.loads(path.read_text())["choices"]
+
+
+def test_another_device_chooses_for_itself(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"a": np.zeros((9, 5), np.float32)}
+    for device in ("one", "two"):
+        monkeypatch.setattr("ifmmin.runtime.shelf.device_name", lambda name=device: name)
+        Predictor(bundle, options=_options(tmp_path)).predict(given)
+    assert len(list((tmp_path / "cache" / "choices").iterdir())) == 2
+
+
+def test_what_was_asked_for_runs_or_says_why_not(bundle: Path, tmp_path: Path) -> None:
+    asked = Predictor(bundle, backend="absent", options=_options(tmp_path))
+    with pytest.raises(BackendUnavailable, match="no such device; plug one in"):
+        asked.predict({"a": np.zeros((9, 5), np.float32)})
+
+
+def test_a_place_that_cannot_be_written_is_no_obstacle(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    options = BackendOptions(cache=tmp_path / "file")
+    answer = Predictor(bundle, options=options).predict({"a": np.zeros((9, 5), np.float32)})
+    assert answer.backend == "onnxruntime-cpu"

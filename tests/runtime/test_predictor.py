@@ -1,0 +1,214 @@
+"""Predictor: what is missing, batches of mixed patterns, many threads, the class prior."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ifmmin.export.export import Request, export_bundle
+from ifmmin.runtime import InputError, Pattern, Predictor
+from ifmmin.runtime.modality import ALL_PATTERNS, Modality
+from ifmmin.runtime.validate import Policy
+from ifmmin.train.checkpoint import save_checkpoint
+
+DIMS = {"a": 5, "v": 7, "t": 11}
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory, make_network: Any) -> Path:
+    folder = tmp_path_factory.mktemp("predictor")
+    record = {"prior": [0.4, 0.3, 0.2, 0.1]}
+    save_checkpoint(folder / "m.safetensors", make_network(), record)
+    request = Request(shapes=("latency", "throughput"))
+    export_bundle(folder / "m.safetensors", ALL_PATTERNS, folder / "bundle", request=request)
+    return folder / "bundle"
+
+
+@pytest.fixture(scope="module")
+def predictor(bundle: Path) -> Predictor:
+    return Predictor(bundle, backend="onnxruntime-cpu", preload=True)
+
+
+def _utterance(seed: int, letters: str | None = None) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    chosen = letters or str(ALL_PATTERNS[seed % 7]).replace("_", "")
+    return {
+        letter: rng.standard_normal((int(rng.integers(1, 40)), DIMS[letter])).astype(np.float32)
+        for letter in chosen
+    }
+
+
+def test_an_answer_says_how_it_came_about(predictor: Predictor) -> None:
+    answer = predictor.predict(_utterance(0, "at"))
+    assert answer.pattern == Pattern.parse("a_t")
+    assert (answer.backend, answer.requested, answer.precision) == (
+        "onnxruntime-cpu", "onnxruntime-cpu", "fp32",
+    )  # fmt: skip
+    assert answer.probabilities.sum() == pytest.approx(1.0)
+    assert answer.label == predictor.labels[int(answer.logits.argmax())]
+    assert answer.absent == {Modality.V: "not given"}
+    assert answer.seconds > 0
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.integers(0, 500), min_size=1, max_size=40), st.integers(1, 9))
+def test_a_batch_of_mixed_patterns_is_answered_as_one_by_one(
+    predictor: Predictor, seeds: list[int], size: int
+) -> None:
+    utterances = [_utterance(seed) for seed in seeds]
+    answers = predictor.predict_batch(utterances, batch_size=size)
+    assert len(answers) == len(utterances)
+    for answer, utterance in zip(answers, utterances, strict=True):
+        alone = predictor.predict(utterance)
+        assert answer.pattern == alone.pattern
+        assert np.abs(answer.logits - alone.logits).max() < 1e-4
+        assert answer.absent == alone.absent
+
+
+def test_a_batch_without_throughput_graphs(checkpoint: Path, tmp_path: Path) -> None:
+    request = Request(shapes=("latency",))
+    export_bundle(checkpoint, [Pattern.parse("a")], tmp_path / "b", request=request)
+    alone = Predictor(tmp_path / "b", backend="onnxruntime-cpu")
+    utterances = [_utterance(seed, "a") for seed in range(4)]
+    for answer, utterance in zip(alone.predict_batch(utterances), utterances, strict=True):
+        assert np.array_equal(answer.logits, alone.predict(utterance).logits)
+
+
+def test_batches_that_cannot_be_meant(predictor: Predictor) -> None:
+    assert predictor.predict_batch([]) == []
+    with pytest.raises(InputError, match="batch_size must be at least 1"):
+        predictor.predict_batch([_utterance(0)], batch_size=0)
+    with pytest.raises(InputError, match="got 1 qualities for 2 utterances"):
+        predictor.predict_batch([_utterance(0), _utterance(1)], qualities=[None])
+    with pytest.raises(InputError, match=r"utterance 1: modality a .* wanted \(frames, 5\)"):
+        predictor.predict_batch([_utterance(0), {"a": np.zeros((3, 4))}])
+
+
+def test_8_threads_of_1000_mixed_calls(predictor: Predictor) -> None:
+    """Every answer is right, and memory does not grow."""
+    utterances = [_utterance(seed) for seed in range(35)]
+    truth = [predictor.predict(utterance).logits for utterance in utterances]
+    wrong: list[int] = []
+
+    def work(offset: int) -> None:
+        for call in range(1000):
+            row = (call * 7 + offset) % len(utterances)
+            found = predictor.predict(utterances[row]).logits
+            if not np.array_equal(found, truth[row]):
+                wrong.append(row)
+
+    _run_threads(work)
+    gc.collect()
+    before = _resident()
+    _run_threads(work)
+    gc.collect()
+    assert not wrong
+    assert _resident() - before < 8e6
+
+
+def _run_threads(work: Any) -> None:
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096
+
+
+def test_answers_belong_to_the_caller(predictor: Predictor) -> None:
+    first = predictor.predict(_utterance(3))
+    kept = first.logits.copy()
+    predictor.predict(_utterance(10))
+    assert np.array_equal(first.logits, kept)
+
+
+def test_what_counts_as_missing(bundle: Path) -> None:
+    policy = Policy(nan_frames="drop", minimum_quality={Modality.V: 0.5})
+    strict = Predictor(bundle, backend="onnxruntime-cpu", policy=policy)
+    whole = _utterance(6, "avt")
+    holes = {**whole, "a": whole["a"].copy(), "t": np.full((6, 11), np.nan, np.float32)}
+    holes["a"][0] = np.nan
+    answer = strict.predict(holes, quality={"v": 0.2})
+    assert answer.pattern == Pattern.parse("a")
+    assert set(answer.absent) == {Modality.V, Modality.T}
+    assert answer.dropped[Modality.A] == 1
+    expected = strict.predict({"a": whole["a"][1:]})
+    assert np.array_equal(answer.logits, expected.logits)
+    with pytest.raises(InputError, match=r"pattern a_v needs modality v, which is missing \(qual"):
+        strict.predict(holes, pattern=Pattern.parse("a_v"), quality={"v": 0.2})
+
+
+def test_nothing_present(bundle: Path, predictor: Predictor) -> None:
+    with pytest.raises(InputError, match="no modality is present"):
+        predictor.predict({"a": None})
+    lenient = Predictor(bundle, backend="onnxruntime-cpu", on_empty="prior")
+    answer = lenient.predict({"a": np.zeros((0, 5))})
+    assert answer.pattern is None
+    assert (answer.label, answer.backend) == ("angry", "prior")
+    assert answer.probabilities == pytest.approx([0.4, 0.3, 0.2, 0.1])
+    both = lenient.predict_batch([{}, _utterance(0)])
+    assert [one.backend for one in both] == ["prior", "onnxruntime-cpu"]
+
+
+def test_a_bundle_that_knows_no_prior(checkpoint: Path, tmp_path: Path) -> None:
+    request = Request(shapes=("latency",))
+    export_bundle(checkpoint, [Pattern.parse("a")], tmp_path / "b", request=request)
+    with pytest.raises(InputError, match="does not know how often classes occur"):
+        Predictor(tmp_path / "b", on_empty="prior")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"backend": "cpu"}, "unknown backend 'cpu'; use auto or one of onnxruntime-cpu"),
+        ({"precision": "fp8"}, "unknown precision 'fp8'"),
+        ({"threads": 0}, "threads must be at least 1, or auto"),
+        ({"on_empty": "guess"}, "on_empty must be one of error, prior"),
+    ],
+)
+def test_wishes_that_cannot_be_meant(bundle: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Predictor(bundle, **options)
+
+
+def test_a_precision_that_the_backend_does_not_take(bundle: Path) -> None:
+    wrong = Predictor(bundle, backend="onnxruntime-cpu", precision="fp16")
+    with pytest.raises(InputError, match="does not take fp16 graphs; it is for"):
+        wrong.predict(_utterance(0))
+
+
+def test_patterns_share_their_encoders(checkpoint: Path, tmp_path: Path) -> None:
+    request = Request(shapes=("latency", "stream"))
+    export_bundle(checkpoint, ALL_PATTERNS, tmp_path / "b", request=request)
+    apart = Predictor(tmp_path / "b", backend="onnxruntime-cpu", share=False)
+    shared = Predictor(tmp_path / "b", backend="onnxruntime-cpu", preload=True)
+    opened = _count_sessions(shared)
+    for seed in range(60):
+        utterance = _utterance(seed)
+        one, other = apart.predict(utterance), shared.predict(utterance)
+        assert one.pattern == other.pattern
+        assert np.abs(one.logits - other.logits).max() < 1e-4
+    assert opened == 2 * 3 + 7
+    assert _count_sessions(apart) == 7
+
+
+def _count_sessions(predictor: Predictor) -> int:
+    """Loaded graphs, each counted once however many patterns use it."""
+    seen: set[int] = set()
+    for graph in predictor._shelf._graphs.values():
+        run: Any = graph.loaded.run
+        for encoder in getattr(run, "_encoders", {}).values():
+            seen |= {id(encoder._step), id(encoder._summary)}
+        seen.add(id(getattr(run, "_head", run)))
+    return len(seen)
