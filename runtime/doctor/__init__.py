@@ -1,0 +1,1 @@
+"""Looks at the machine: what is there, which backends run, which known traps it is in."""

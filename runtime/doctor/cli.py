@@ -1,0 +1,40 @@
+"""`ifmmin-doctor`: what is on this machine, what runs, what is wrong and how to mend it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ifmmin.runtime.command import command, parser
+from ifmmin.runtime.console import write
+from ifmmin.runtime.doctor.collect import collect
+from ifmmin.runtime.doctor.host import Host
+from ifmmin.runtime.doctor.report import make_report, run_selftests, to_json
+from ifmmin.runtime.doctor.show import show
+
+EXIT_BROKEN = 1
+
+
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns 1 where no backend runs or a self-test fails, else 0."""
+    cli = parser("ifmmin-doctor", "Say what this machine can run, and how to mend what it cannot.")
+    cli.add_argument(
+        "bundle", nargs="?", type=Path, help="also run its golden inputs by every backend"
+    )
+    cli.add_argument("--json", action="store_true", help="print the report as JSON")
+    options = cli.parse_args(arguments)
+
+    facts = collect(Host())
+    tests = () if options.bundle is None else run_selftests(facts, options.bundle)
+    report = make_report(facts, tests)
+    if options.json:
+        write(to_json(report))
+    else:
+        show(report)
+    return EXIT_BROKEN if report.broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

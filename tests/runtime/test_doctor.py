@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from made_machines import HEALTHY, ORIN, change
+from rich.console import Console
+from small_bundles import copied, nudge, small_bundle
+
+from ifmmin.runtime.backends import Backend, Loaded
+from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
+from ifmmin.runtime.bundle import Bundle
+from ifmmin.runtime.doctor import cli, selftest
+from ifmmin.runtime.doctor.facts import BackendState, Clock, Facts, Folder, Temperature
+from ifmmin.runtime.doctor.report import (
+    Report,
+    SelfTest,
+    make_report,
+    run_selftests,
+    schema_text,
+    to_json,
+)
+from ifmmin.runtime.doctor.show import show
+from ifmmin.runtime.errors import BackendUnavailable, BundleError
+from ifmmin.runtime.manifest import GraphEntry
+
+_BLOCKED = """
+import sys
+for name in ("torch", "onnx", "h5py", "yaml"): sys.modules[name] = None
+from ifmmin.runtime.doctor.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def bundle(make_network: Any, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
+    """A copy of a sound bundle of a, t and a_t in float32."""
+    return copied(small_bundle(make_network, tmp_path_factory), tmp_path)
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-c", _BLOCKED, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_command_here() -> None:
+    started = time.perf_counter()
+    done = _run()
+    seconds = time.perf_counter() - started
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "onnxruntime-cpu" in done.stdout
+    if not Path("/proc/driver/nvidia").exists():
+        assert "no NVIDIA GPU here" in done.stdout
+    assert seconds < 30  # 1.5 s where nothing else runs
+
+
+def test_the_report_as_json_fits_its_schema(root: Path) -> None:
+    done = _run("--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads((root / "runtime/doctor/report.schema.json").read_text())
+    jsonschema.Draft202012Validator(schema).validate(report)
+    assert msgspec.convert(report, Report).schema == 1
+
+
+def test_the_schema_is_that_of_the_structs(root: Path) -> None:
+    path = root / "runtime" / "doctor" / "report.schema.json"
+    assert path.read_text() == schema_text(), (
+        "write ifmmin.runtime.doctor.report.schema_text() there"
+    )
+
+
+def test_a_sound_bundle_passes(bundle: Path) -> None:
+    done = _run(str(bundle), "--json")
+    assert done.returncode == 0, done.stdout
+    (cpu,) = [t for t in json.loads(done.stdout)["selftests"] if t["backend"] == "onnxruntime-cpu"]
+    assert cpu["passed"]
+    assert cpu["graphs"] > 3
+    assert 0 < cpu["difference"] < cpu["allowed"]
+
+
+def test_a_spoilt_bundle_is_broken(bundle: Path) -> None:
+    nudge(bundle, "a.latency.fp32.onnx", factor=1.5)
+    done = _run(str(bundle))
+    assert done.returncode == 1
+    assert "FAIL" in done.stdout
+    assert "a.latency.fp32.onnx" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_no_bundle_is_the_users_mistake(tmp_path: Path) -> None:
+    done = _run(str(tmp_path / "nothing"))
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+
+
+def test_no_backend_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = Facts(backends=(BackendState(name="tensorrt", usable=False, reason="absent"),))
+    monkeypatch.setattr(cli, "collect", lambda host: facts)
+    assert cli.main([]) == 1
+
+
+class _Other(Backend):
+    """An engine that has its graphs run by the CPU."""
+
+    name = "tensorrt"
+
+    def __init__(self, refuse: Exception | None = None) -> None:
+        self._refuse = refuse
+
+    def open(self, bundle: Bundle, entry: GraphEntry) -> Loaded:
+        if self._refuse is not None and entry.subject == "a":
+            raise self._refuse
+        return OnnxRuntimeCpu().open(bundle, entry)
+
+
+def _other(monkeypatch: pytest.MonkeyPatch, refuse: Exception | None = None) -> None:
+    make: Callable[[str], Backend] = lambda name: _Other(refuse)  # noqa: E731
+    monkeypatch.setattr(selftest, "make_backend", make)
+
+
+def test_other_backends_run_the_latency_graphs(
+    monkeypatch: pytest.MonkeyPatch, bundle: Path
+) -> None:
+    _other(monkeypatch)
+    found = selftest.test_bundle("tensorrt", str(bundle))
+    assert (found["passed"], found["graphs"], found["notes"]) == (True, 3, [])
+
+
+def test_a_graph_that_an_engine_refuses(monkeypatch: pytest.MonkeyPatch, bundle: Path) -> None:
+    _other(monkeypatch, BackendUnavailable("no kernel for it"))
+    found = selftest.test_bundle("tensorrt", str(bundle))
+    assert (found["passed"], found["graphs"]) == (True, 2)
+    assert "no kernel for it" in found["notes"][0]
+    _other(monkeypatch, RuntimeError("it fell over"))
+    found = selftest.test_bundle("tensorrt", str(bundle))
+    assert not found["passed"]
+    assert "it fell over" in found["failures"][0]
+
+
+def test_selftests_are_of_usable_backends(bundle: Path) -> None:
+    asked: list[str] = []
+
+    def ask(questions: list[str], patience: float | None) -> dict[str, dict[str, Any]]:
+        asked.extend(questions)
+        if "tensorrt" in questions[0]:
+            return {questions[0]: {"error": "its process was ended by SIGSEGV"}}
+        return {questions[0]: {"passed": True, "graphs": 3}}
+
+    states = [("onnxruntime-cpu", True), ("tensorrt", True), ("openvino", False)]
+    facts = Facts(backends=tuple(BackendState(name=n, usable=u) for n, u in states))
+    cpu, engine = run_selftests(facts, bundle, ask)
+    assert len(asked) == 2
+    assert (cpu.passed, engine.passed) == (True, False)
+    assert make_report(facts, (cpu, engine)).broken
+    with pytest.raises(BundleError):
+        run_selftests(facts, bundle / "nothing", ask)
+
+
+def _shown(report: Report) -> str:
+    output = io.StringIO()
+    show(report, Console(file=output, width=160, force_terminal=False))
+    return output.getvalue()
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_healthy_machines_are_shown(name: str) -> None:
+    shown = _shown(make_report(HEALTHY[name]))
+    assert shown.rstrip().endswith("none")
+    assert HEALTHY[name].python.version in shown
+
+
+def test_everything_is_shown() -> None:
+    facts = change(
+        ORIN,
+        temperatures=(Temperature(zone="tj-thermal", celsius=51.0),),
+        library_path=(Folder(path="/opt/gone", exists=False),),
+        jetson__clocks=(Clock(name="EMC", minimum=1, maximum=2, current=1, pinned=False),),
+    )
+    failed = SelfTest(
+        backend="tensorrt",
+        passed=False,
+        difference=1.0,
+        unit="logit",
+        allowed=1e-4,
+        failures=("x",),
+    )
+    shown = _shown(make_report(facts, (failed,)))
+    machine = ("NVIDIA Jetson Orin NX", "36.4.3", "MAXN_SUPER", "0 of 1 clocks", "51 degrees")
+    trouble = ("/opt/gone", "[jetson-clocks]", "FAIL", "allowed 1.0e-04", "[library-path]")
+    for text in (*machine, *trouble):
+        assert text in shown
+
+
+def test_names_with_brackets_are_no_markup() -> None:
+    facts = change(ORIN, jetson__model="[bold]Board[/nonsense]")
+    assert "[bold]Board[/nonsense]" in _shown(make_report(facts))
+
+
+def test_json_of_nothing() -> None:
+    assert json.loads(to_json(make_report(Facts())))["broken"]
