@@ -6,6 +6,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
+
+from numpy.typing import NDArray
 
 from ifmmin.runtime.backends import Backend, Loaded
 from ifmmin.runtime.batch import pad_batch
@@ -128,7 +131,7 @@ class Trials:
                 break
         return [median(found) for found in samples]
 
-    def _inputs(self, entry: GraphEntry) -> Mapping[str, object]:
+    def _inputs(self, entry: GraphEntry) -> Mapping[str, NDArray[Any]]:
         assert entry.pattern is not None
         inputs = self._golden().of(entry.pattern)
         if entry.shape == "throughput":

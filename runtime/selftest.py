@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ifmmin.runtime.backends import Backend, Runner
+from ifmmin.runtime.backends import Runner
 from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.check import Check, one_line
@@ -17,13 +17,13 @@ from ifmmin.runtime.manifest import MODALITY_SHAPES, SHAPES, GraphEntry, Manifes
 
 
 def check_bundle(
-    bundle: Bundle, *, backend: Backend | None = None, advance: Advance | None = None
+    bundle: Bundle, *, backend: OnnxRuntimeCpu | None = None, advance: Advance | None = None
 ) -> list[Check]:
     """Look at everything in a bundle; the result says what was found, right or wrong.
 
     Files and hashes; that every graph loads, is the one that the manifest describes, and answers
-    the golden vectors: one by one, in a padded batch, in chunks. backend: what runs the graphs,
-    default ONNX Runtime on the CPU. advance: called once per graph of the manifest. One graph is in
+    the golden vectors: one by one, in a padded batch, in chunks. backend: what runs the graphs.
+    advance: called once per graph of the manifest. One graph is in
     memory at a time. Raises BackendUnavailable.
     """
     advance = advance or _silent
@@ -36,17 +36,15 @@ def check_bundle(
 
 
 def load_as_exported(
-    backend: Backend, manifest: Manifest, entry: GraphEntry, content: bytes
+    backend: OnnxRuntimeCpu, manifest: Manifest, entry: GraphEntry, content: bytes
 ) -> Runner:
     """Load a graph as its export did to compare it: literally, where it is for other engines."""
-    if not isinstance(backend, OnnxRuntimeCpu):
-        return backend.load(content)
     own = manifest.backends.get(backend.name)
     return backend.load(content, literal=own is not None and entry.precision not in own.precisions)
 
 
 class _Selftest:
-    def __init__(self, bundle: Bundle, backend: Backend) -> None:
+    def __init__(self, bundle: Bundle, backend: OnnxRuntimeCpu) -> None:
         self._bundle = bundle
         self._backend = backend
         vectors, check = read_golden(bundle)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +61,10 @@ class _Absent(Backend):
 @pytest.fixture
 def bundle(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A bundle whose manifest names backends that are slow, wrong or not there."""
-    kinds = {"slow": _Slow, "wrong": _Wrong, "absent": _Absent}
-    known = {name: lambda options, kind=kind: kind() for name, kind in kinds.items()}
+    kinds: dict[str, Any] = {"slow": _Slow, "wrong": _Wrong, "absent": _Absent}
+    known: dict[str, Callable[..., Backend]] = {
+        name: (lambda _, kind=kind: kind()) for name, kind in kinds.items()
+    }
     known["onnxruntime-cpu"] = lambda options: OnnxRuntimeCpu(options.threads)
     monkeypatch.setattr(backends, "BACKENDS", known)
     monkeypatch.setattr("ifmmin.runtime.shelf.BACKENDS", known)
