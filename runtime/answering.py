@@ -57,7 +57,7 @@ class Tally:
 def answer_all(
     predictor: Predictor, source: Source, rules: Rules, sheets: Sequence[Sheet], advance: Advance
 ) -> Tally:
-    """Answer every input on every sheet, but do not close them; broken ones are named on standard error.
+    """Answer every input on every sheet, not closing them; broken ones are named on standard error.
 
     Raises InputError for a broken input when it is the only one, and when none has an answer.
     """

@@ -7,8 +7,10 @@ import zlib
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.inputs_jsonl import jsonl_file, jsonl_stdin
@@ -53,16 +55,21 @@ def _npz_file(path: Path) -> Source:
 def _read_npz(path: Path) -> Clip:
     """The arrays of one .npz; InputError for another file, other names or pickled objects."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            names = archive.files if isinstance(archive, np.lib.npyio.NpzFile) else None
-            if names is None:
-                raise InputError("not an .npz archive; save it with numpy.savez")
-            unknown = sorted(set(names) - {m.value for m in MODALITIES})
-            if unknown:
-                raise InputError(f"unknown array {unknown[0]!r}; name them a, v, t")
-            return Clip(path.stem, {name: archive[name] for name in names})
+        # Opened here: numpy leaves a file open that it finds damaged.
+        with path.open("rb") as file:
+            return Clip(path.stem, _arrays(np.load(file, allow_pickle=False)))
     except _UNREADABLE as error:
         raise InputError(f"cannot be read as .npz ({error})") from error
+
+
+def _arrays(archive: Any) -> dict[str, NDArray[Any]]:
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise InputError("not an .npz archive; save it with numpy.savez")
+    with archive:
+        unknown = sorted(set(archive.files) - {m.value for m in MODALITIES})
+        if unknown:
+            raise InputError(f"unknown array {unknown[0]!r}; name them a, v, t")
+        return {name: archive[name] for name in archive.files}
 
 
 _UNREADABLE = (
