@@ -74,8 +74,8 @@ def test_the_commands_of_the_page_exist(root: Path) -> None:
     assert {words[0] for words in commands} == set(MODULES)
     wanted: dict[tuple[str, ...], set[str]] = {}
     for name, *words in commands:
-        inner = tuple(word for word in words[:1] if word in SUBCOMMANDS)
-        wanted.setdefault((name, *inner), set()).update(w for w in words if w.startswith("--"))
+        action = tuple(word for word in words[:1] if word in SUBCOMMANDS)
+        wanted.setdefault((name, *action), set()).update(w for w in words if w.startswith("--"))
     for (name, *inner), options in wanted.items():
         command = [sys.executable, "-m", MODULES[name], *inner, "--help"]
         helped = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)

@@ -47,19 +47,32 @@ def _golden(bundle: Bundle, backend: Backend) -> Iterator[Check]:
     if vectors is None:
         return
     golden = GoldenRun(bundle.manifest, vectors)
-    for entry in latency_graphs(bundle, backend.name):
-        yield _judged(golden, bundle, entry, backend)
+    entries = latency_graphs(bundle, backend.name)
+    if not entries:
+        precisions = bundle.manifest.backends.get(backend.name)
+        wanted = " or ".join(precisions.precisions) if precisions else "a newer ifmmin's"
+        detail = f"not run: no graph for {backend.name}; export one in {wanted}"
+        yield Check(bundle.manifest.golden.file, WHAT, True, detail, note=True)
+    for entry in entries:
+        yield from _judged(golden, bundle, entry, backend)
 
 
-def _judged(golden: GoldenRun, bundle: Bundle, entry: GraphEntry, backend: Backend) -> Check:
+def _judged(
+    golden: GoldenRun, bundle: Bundle, entry: GraphEntry, backend: Backend
+) -> Iterator[Check]:
     try:
-        run = backend.open(bundle, entry).run
+        loaded = backend.open(bundle, entry)
     except BackendUnavailable as error:
-        return Check(entry.file, "loads", True, f"not run: {one_line(error)}", note=True)
+        yield Check(entry.file, "loads", True, f"not run: {one_line(error)}", note=True)
+        return
     # An engine may raise anything of a graph that is not what it should be.
     except Exception as error:
-        return Check(entry.file, "loads", False, one_line(error))
-    return golden.check(entry, run) or Check(entry.file, WHAT, True, "not proven", note=True)
+        yield Check(entry.file, "loads", False, one_line(error))
+        return
+    for note in loaded.notes:
+        yield Check(entry.file, "loads", True, note, note=True)
+    # Only graphs of one modality get no verdict of their own.
+    yield golden.check(entry, loaded.run) or Check(entry.file, WHAT, False, "no verdict")
 
 
 def summarise(checks: list[Check]) -> dict[str, Any]:

@@ -118,7 +118,9 @@ def _backends(facts: Facts) -> Rows:
 
 
 def _selftest(test: SelfTest) -> RenderableType:
-    verdict = Text("pass" if test.passed else "FAIL", style="green" if test.passed else "bold red")
+    verdict = Text("pass", style="green") if test.graphs else Text("not run", style="yellow")
+    if not test.passed:
+        verdict = Text("FAIL", style="bold red")
     line = Text.assemble(f"{test.backend}: ", verdict, f", {test.graphs} graphs compared")
     if test.difference is not None and test.allowed is not None:
         worst = f", worst difference of a {test.unit} {test.difference:.1e}"

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from made_machines import HEALTHY, ORIN, change
 from rich.console import Console
-from small_bundles import copied, nudge, small_bundle
+from small_bundles import copied, edit, nudge, small_bundle
 
 from ifmmin.runtime.backends import Backend, Loaded
 from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
@@ -146,6 +146,18 @@ def test_a_graph_that_an_engine_refuses(monkeypatch: pytest.MonkeyPatch, bundle:
     found = selftest.test_bundle("tensorrt", str(bundle))
     assert not found["passed"]
     assert "it fell over" in found["failures"][0]
+
+
+def test_a_bundle_without_graphs_for_an_engine(
+    monkeypatch: pytest.MonkeyPatch, bundle: Path
+) -> None:
+    edit(bundle, lambda manifest: manifest["backends"]["tensorrt"].update(precisions=["fp16"]))
+    _other(monkeypatch)
+    found = selftest.test_bundle("tensorrt", str(bundle))
+    assert (found["passed"], found["graphs"]) == (True, 0)
+    assert "export one in fp16" in found["notes"][0]
+    tests = (SelfTest(backend="tensorrt", passed=True),)
+    assert "tensorrt: not run" in _shown(make_report(HEALTHY["orin"], tests))
 
 
 def test_selftests_are_of_usable_backends(bundle: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 import recorded_outputs as recorded
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_host import MadeHost, orin
 
@@ -156,6 +156,7 @@ _ANSWERS: Any = st.recursive(
 )
 
 
+@settings(deadline=None)  # other tests run beside it
 @given(st.data())
 def test_garbage_never_breaks_a_look(data: st.DataObject) -> None:
     host = orin()
