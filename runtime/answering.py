@@ -117,8 +117,9 @@ def _has_graph(predictor: Predictor, clip: Clip, rules: Rules) -> bool:
 
 
 def _ranking(labels: Sequence[str], prediction: Prediction, top_k: int) -> list[tuple[str, float]]:
-    order = np.argsort(-prediction.probabilities, kind="stable")[:top_k]
-    return [(labels[index], float(prediction.probabilities[index])) for index in order]
+    shares: list[float] = prediction.probabilities.tolist()
+    ranked = sorted(zip(labels, shares, strict=True), key=lambda pair: -pair[1])
+    return ranked[:top_k]
 
 
 def _printable(text: str) -> str:

@@ -130,7 +130,7 @@ def _names(options: argparse.Namespace) -> list[str]:
 
 
 def _saved_sheet(options: argparse.Namespace, labels: Sequence[str], keep: Write) -> Sheet:
-    layout = LAYOUT_OF.get(options.save.suffix, options.layout)
+    layout: str = LAYOUT_OF.get(options.save.suffix) or options.layout
     top_k = options.top_k or 0
 
     def show(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from ifmmin.runtime.sources import Clip, Item, Source
 
 FOLDERS = {Modality.A: "A", Modality.V: "V", Modality.T: "L"}
 
+_LOOKED_AT = 16
+"""Datasets by which a file is known."""
 _BROKEN = (OSError, KeyError, ValueError, RuntimeError)
 """What h5py raises for files and names that are not there or damaged."""
 
@@ -91,13 +94,13 @@ def _given_files(root: Path, given: Sequence[str]) -> dict[Modality, Path]:
 
 def _find_file(folder: Path, modality: Modality, spec: ModalitySpec) -> Path | None:
     """The one file of a folder whose datasets have the width that the bundle wants."""
-    widths = {path: _width(path) for path in sorted(folder.glob("*.h5"))}
-    fitting = [path for path, width in widths.items() if width == spec.dim]
+    widths = {path: _widths(path) for path in sorted(folder.glob("*.h5"))}
+    fitting = [path for path, found in widths.items() if spec.dim in found]
     if len(fitting) > 1:
         names = ", ".join(path.name for path in fitting)
         example = f"{modality}={folder.name}/{fitting[0].name}"
         raise InputError(f"{folder}: {names} all fit; name one with --feature-file {example}")
-    others = [f"{path.name} has {width}" for path, width in widths.items() if width is not None]
+    others = [f"{path.name} has {min(found)}" for path, found in widths.items() if found]
     if others and not fitting:
         raise InputError(
             f"{folder}: no file has the {spec.dim} features a frame that the bundle wants "
@@ -106,12 +109,12 @@ def _find_file(folder: Path, modality: Modality, spec: ModalitySpec) -> Path | N
     return fitting[0] if fitting else None
 
 
-def _width(path: Path) -> int | None:
-    """Features per frame of the first dataset; None for a file of anything else."""
+def _widths(path: Path) -> set[int]:
+    """Features per frame of the first datasets; none for a file of anything else."""
     with _open(path) as file:
-        first = next(iter(file.values()), None)
-        shape: tuple[int, ...] = getattr(first, "shape", ())
-        return shape[1] if len(shape) == 2 else None
+        first = islice(file.values(), _LOOKED_AT)
+        shapes: list[tuple[int, ...]] = [getattr(item, "shape", ()) for item in first]
+        return {shape[1] for shape in shapes if len(shape) == 2}
 
 
 def _open(path: Path) -> Any:
