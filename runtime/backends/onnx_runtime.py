@@ -2,82 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from numpy.typing import NDArray
-
 from ifmmin.runtime.backends.base import Backend, Loaded, Runner
+from ifmmin.runtime.backends.onnx_session import (
+    CPU,
+    load_onnxruntime,
+    make_session,
+    placement_of,
+    runner_of,
+    session_options,
+)
 from ifmmin.runtime.bundle import Bundle
+from ifmmin.runtime.check import one_line
 from ifmmin.runtime.errors import BackendUnavailable
 from ifmmin.runtime.manifest import GraphEntry
+
+_CURE = "run pip install 'ifmmin[cpu]', or 'ifmmin[gpu]' on a machine with an NVIDIA GPU"
 
 
 class OnnxRuntimeCpu(Backend):
     """ONNX Runtime's CPU execution provider.
 
-    `threads` is the number of threads inside one call; they do not spin while idle, so that the
-    device's other work keeps its cores.
+    threads: how many compute inside one call. spinning: whether they wait for the next call
+    busily, which starts it sooner; by default the device's other work keeps its cores.
+
+    Raises BackendUnavailable where ONNX Runtime is not installed or does not load.
     """
 
     name = "onnxruntime-cpu"
 
-    def __init__(self, threads: int = 1) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise BackendUnavailable(
-                "ONNX Runtime is not installed; run pip install 'ifmmin[cpu]', "
-                "or 'ifmmin[gpu]' on a machine with an NVIDIA GPU"
-            ) from error
-        self._ort: Any = onnxruntime
+    def __init__(self, threads: int = 1, *, spinning: bool = False) -> None:
+        self._ort: Any = load_onnxruntime(_CURE)
         self._threads = threads
+        self._spinning = spinning
 
     def open(self, bundle: Bundle, entry: GraphEntry) -> Loaded:
-        """Make a session of a graph of a bundle."""
-        return Loaded(self.load(bundle.graph(entry)), entry)
+        """Make a session of a graph of a bundle; one for other engines is computed literally.
+
+        Raises BackendUnavailable where this version cannot run the graph.
+        """
+        graph = bundle.graph(entry)
+        own = bundle.manifest.backends.get(self.name)
+        literal = own is not None and entry.precision not in own.precisions
+        try:
+            session = self._session(graph, literal)
+        except Exception as error:  # the types that it raises are private
+            raise BackendUnavailable(
+                f"ONNX Runtime {self._ort.__version__} cannot run {entry.file} "
+                f"({one_line(error)}); update it with pip install -U onnxruntime"
+            ) from error
+        placement = placement_of(session)
+        return Loaded(runner_of(session), entry, placement.nodes, placement.notes)
 
     def load(self, graph: bytes, *, literal: bool = False) -> Runner:
-        """Make a session of the graph.
+        """Make a session of the graph; whatever ONNX Runtime raises of it passes through.
 
         literal: compute what is written. For graphs that are made for other engines: the kernels
         into which Q/DQ pairs are fused here saturate on x86 without VNNI.
         """
-        options = self._ort.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        return runner_of(self._session(graph, literal))
+
+    def _session(self, graph: bytes, literal: bool) -> Any:
+        options = session_options(self._ort, self._threads, spinning=self._spinning)
         if literal:
             options.graph_optimization_level = self._ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        options.log_severity_level = 4  # what fails is raised
-        session = self._ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        shapes = [size for output in session.get_outputs() for size in output.shape]
-        return _Fixed(session) if all(isinstance(n, int) for n in shapes) else _Free(session)
-
-
-class _Fixed:
-    """A session whose outputs have fixed shapes: bound once, which is cheaper than `run`."""
-
-    def __init__(self, session: Any) -> None:
-        self._session = session
-        self._binding = session.io_binding()
-        for output in session.get_outputs():
-            self._binding.bind_output(output.name)
-
-    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        for name, array in inputs.items():
-            self._binding.bind_cpu_input(name, array)
-        self._session.run_with_iobinding(self._binding)
-        outputs: list[NDArray[Any]] = self._binding.copy_outputs_to_cpu()
-        return outputs
-
-
-class _Free:
-    """A session whose outputs take another shape at every call; a binding would keep the first."""
-
-    def __init__(self, session: Any) -> None:
-        self._session = session
-
-    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        outputs: list[NDArray[Any]] = self._session.run(None, dict(inputs))
-        return outputs
+        return make_session(self._ort, graph, options, [CPU])
