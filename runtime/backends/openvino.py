@@ -1,0 +1,109 @@
+"""OpenVINO on the CPU."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ifmmin.runtime.backends.base import Backend, Loaded, Runner
+from ifmmin.runtime.bundle import Bundle
+from ifmmin.runtime.check import one_line
+from ifmmin.runtime.errors import BackendUnavailable
+from ifmmin.runtime.manifest import GraphEntry
+
+_DEVICE = "CPU"
+_CURE = "run pip install openvino"
+_IDLE = ("Const", "Input", "Output")
+"""What OpenVINO counts among the nodes of a compiled graph and does not run."""
+
+
+class OpenVino(Backend):
+    """OpenVINO's CPU plugin.
+
+    threads: how many compute inside one call. They are not bound to cores, which two processes
+    that start alike would otherwise share.
+
+    Raises BackendUnavailable where OpenVINO is not installed, does not load or has no CPU plugin.
+    """
+
+    name = "openvino"
+
+    def __init__(self, threads: int = 1) -> None:
+        openvino = _load()
+        self._version = str(openvino.__version__).split("-")[0]
+        self._core: Any = openvino.Core()
+        devices = list(self._core.available_devices)
+        if _DEVICE not in devices:
+            raise BackendUnavailable(
+                f"OpenVINO {self._version} has no CPU plugin here, only "
+                f"{', '.join(devices) or 'none at all'}; {_CURE}"
+            )
+        self._properties: dict[str, Any] = {
+            # By default it computes in bfloat16 where the processor can, and packs activations of
+            # compressed weights into 8 bits; logits then move by several tenths.
+            "EXECUTION_MODE_HINT": "ACCURACY",
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": threads,
+            "ENABLE_CPU_PINNING": False,
+        }
+
+    def open(self, bundle: Bundle, entry: GraphEntry) -> Loaded:
+        """Compile a graph of a bundle. Raises BackendUnavailable where OpenVINO cannot."""
+        graph = bundle.graph(entry)
+        try:
+            compiled = self._compile(graph)
+        except Exception as error:  # OpenVINO raises RuntimeError, and others of pybind11
+            raise BackendUnavailable(
+                f"OpenVINO {self._version} cannot run {entry.file} ({one_line(error)}); "
+                "update it with pip install -U openvino, or take the backend onnxruntime-cpu"
+            ) from error
+        return Loaded(_Run(compiled), entry, {_DEVICE: _count(compiled)})
+
+    def load(self, graph: bytes) -> Runner:
+        """Compile a graph; whatever OpenVINO raises of it passes through."""
+        return _Run(self._compile(graph))
+
+    def _compile(self, graph: bytes) -> Any:
+        model = self._core.read_model(model=graph)
+        return self._core.compile_model(model, _DEVICE, self._properties)
+
+
+def _load() -> Any:
+    try:
+        return importlib.import_module("openvino")
+    except ModuleNotFoundError as error:
+        if error.name != "openvino":
+            raise _broken(error) from error
+        raise BackendUnavailable(f"OpenVINO is not installed; {_CURE}") from error
+    except (ImportError, OSError) as error:
+        raise _broken(error) from error
+
+
+def _broken(error: Exception) -> BackendUnavailable:
+    return BackendUnavailable(
+        f"OpenVINO is installed but does not load ({one_line(error)}); {_CURE} --force-reinstall"
+    )
+
+
+def _count(compiled: Any) -> int:
+    """Nodes that run, after fusion."""
+    kinds = [op.get_rt_info()["layerType"].value for op in compiled.get_runtime_model().get_ops()]
+    return sum(kind not in _IDLE for kind in kinds)
+
+
+class _Run:
+    """A compiled graph with a request of its own, which holds the memory of one call."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._request = compiled.create_infer_request()
+        self._count = len(compiled.outputs)
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        # Inputs are read where they lie; outputs are copied, since the next call writes over them.
+        found = self._request.infer(dict(inputs), share_inputs=True, share_outputs=False)
+        return [found[index] for index in range(self._count)]
