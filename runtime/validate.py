@@ -24,7 +24,6 @@ __all__ = [
     "Policy",
     "Quality",
     "Utterance",
-    "conform",
     "examine",
     "nothing_present",
     "pad_frames",
@@ -97,7 +96,7 @@ def examine(
     infinities, and NaN unless the policy drops them.
     """
     found = Conformed({}, {}, {})
-    judged = quality is not None or only is not None
+    judged = bool(quality) or only is not None
     known = 0
     for modality in MODALITIES:
         value = utterance.get(modality, _NOTHING)
@@ -105,27 +104,19 @@ def examine(
             found.absent[modality] = "not given"
             continue
         known += 1
-        if not judged and _is_ready(value, specs.get(modality)):
-            found.features[modality] = value
-            continue
-        reason = _reason_unseen(modality, value, policy, quality, only)
+        reason = None
+        if judged or value is None:
+            reason = _reason_unseen(modality, value, policy, quality, only)
         if reason is None:
+            if _is_ready(value, specs.get(modality)):
+                found.features[modality] = value
+                continue
             reason = _take(modality, value, specs, policy, found)
         if reason is not None:
             found.absent[modality] = reason
     if known != len(utterance):
         _require_letters(utterance)
     return found
-
-
-def conform(
-    utterance: Utterance, specs: Mapping[Modality, ModalitySpec]
-) -> dict[Modality, NDArray[np.float32]]:
-    """The features of `examine` by the default policy; InputError when nothing is present."""
-    found = examine(utterance, specs)
-    if not found.features:
-        raise nothing_present(found.absent)
-    return found.features
 
 
 def nothing_present(absent: Mapping[Modality, str]) -> InputError:
