@@ -15,6 +15,7 @@ from ifmmin.runtime.errors import (
 from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, MODALITIES, Modality, Pattern
 from ifmmin.runtime.prediction import Prediction
 from ifmmin.runtime.predictor import Predictor
+from ifmmin.runtime.validate import Policy
 
 __all__ = [
     "ALL_PATTERNS",
@@ -31,6 +32,7 @@ __all__ = [
     "Modality",
     "ParityError",
     "Pattern",
+    "Policy",
     "Prediction",
     "Predictor",
     "RecipeError",

@@ -67,17 +67,18 @@ class Trials:
     ) -> tuple[Loaded, list[Trial]]:
         """The fastest of those that answer the golden vectors rightly, and what came of each.
 
-        Raises the last reason where there is none: BundleError if nothing fits was exported,
+        Raises BundleError if nothing fitting was exported or the bundle is damaged, and
         BackendUnavailable if nothing can run here.
         """
         trials: list[Trial] = []
         sound: list[tuple[Candidate, Loaded]] = []
         for candidate in candidates:
+            if not self._exported(shape, pattern, candidate):
+                detail = f"no {candidate.precision} {shape} graph of {pattern} for it"
+                trials.append(Trial(shape, pattern, candidate, "absent", detail=detail))
+                continue
             try:
                 loaded = self.open(shape, pattern, candidate)
-            except BundleError as error:
-                trials.append(Trial(shape, pattern, candidate, "absent", detail=str(error)))
-                continue
             except (BackendUnavailable, EngineError) as error:
                 trials.append(Trial(shape, pattern, candidate, "unavailable", detail=str(error)))
                 continue
@@ -100,6 +101,11 @@ class Trials:
         """A candidate's graph, ready to run."""
         entry = self._bundle.entry(subject, candidate.precision, shape, candidate.backend)
         return self._make(candidate).open(self._bundle, entry)
+
+    def _exported(self, shape: str, pattern: Pattern, candidate: Candidate) -> bool:
+        spec = self._bundle.manifest.backends[candidate.backend]
+        found = self._bundle.find(shape, pattern, candidate.precision)
+        return any(entry.recurrence in (*spec.recurrences, "none") for entry in found)
 
     def fault(self, loaded: Loaded) -> str:
         """Why the answers to the golden vectors are wrong; empty where they are right."""
@@ -143,8 +149,13 @@ def _nothing(bundle: Bundle, shape: str, pattern: Pattern, trials: Sequence[Tria
     """The error that helps most: why what was exported does not run, or what to export."""
     tried = [trial for trial in trials if trial.outcome != "absent"]
     if not tried:
-        detail = trials[-1].detail if trials else "no backend was asked for"
-        return BundleError(detail)
+        precisions = sorted({trial.candidate.precision for trial in trials})
+        have = ", ".join(" ".join(e.key) for e in bundle.manifest.graphs if e.shape == shape)
+        return BundleError(
+            f"the bundle {bundle.directory} has no {' or '.join(precisions)} {shape} graph of "
+            f"pattern {pattern}; it has {have or 'none'}; export it with ifmmin-export CHECKPOINT "
+            f"--pattern {pattern}"
+        )
     if len(tried) == 1:
         return BackendUnavailable(tried[0].detail)
     reasons = "; ".join(f"{trial.candidate}: {trial.detail}" for trial in tried)

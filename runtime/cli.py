@@ -9,14 +9,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ifmmin.runtime.answering import Rules, answer_all
-from ifmmin.runtime.backends import BACKENDS
+from ifmmin.runtime.backends import BACKENDS, BackendOptions
 from ifmmin.runtime.command import command, parser
 from ifmmin.runtime.console import Advance, markdown_table, print_table, progress, say, write
 from ifmmin.runtime.errors import InputError
+from ifmmin.runtime.explaining import print_explanation
 from ifmmin.runtime.inputs import find_inputs
 from ifmmin.runtime.inputs_released import read_names, released_source
 from ifmmin.runtime.modality import Modality, Pattern
-from ifmmin.runtime.predictor import Predictor
+from ifmmin.runtime.predictor import ON_EMPTY, Predictor
 from ifmmin.runtime.render import FORMATS, Sheet, Write, make_sheet
 from ifmmin.runtime.saving import LAYOUT_OF, saved_lines
 from ifmmin.runtime.sources import Source, join_sources
@@ -35,8 +36,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     source = find_inputs(options.input)
     names = _names(options)
     predictor = Predictor(
-        options.bundle, backend=options.backend, threads=options.threads, policy=rules.policy
+        options.bundle,
+        backend=options.backend,
+        precision=options.precision,
+        threads=options.threads,
+        preload=options.preload,
+        on_empty=options.on_empty,
+        policy=rules.policy,
+        options=BackendOptions(spinning=options.spinning),
     )
+    if options.explain:
+        print_explanation(predictor)
+        if not options.input and options.features is None:
+            return 0
     _require_classes(rules.top_k, len(predictor.labels))
     if options.features is not None:
         specs = predictor.bundle.manifest.modalities
@@ -83,8 +95,30 @@ def _parser() -> argparse.ArgumentParser:
     cli.add_argument("--save", type=Path, metavar="FILE", help="also as .csv or .jsonl, whole")
     cli.add_argument("--latency", action="store_true", help="percentiles, on standard error")
     cli.add_argument("--backend", default="auto", help=f"auto or one of {', '.join(BACKENDS)}")
-    cli.add_argument("--threads", type=int, default=1, help="threads inside one call")
+    cli.add_argument(
+        "--precision",
+        default="fp32",
+        help="of the graphs: fp32, another that was exported, or auto for the fastest sound one",
+    )
+    cli.add_argument("--threads", type=_threads, default=1, help="threads inside one call, or auto")
+    cli.add_argument(
+        "--spinning", action="store_true", help="threads wait busily: sooner, at a core's cost"
+    )
+    cli.add_argument("--preload", action="store_true", help="load all patterns first, sharing")
+    cli.add_argument(
+        "--on-empty",
+        choices=ON_EMPTY,
+        default="error",
+        help="with nothing present: an error, or the class shares of training",
+    )
+    cli.add_argument(
+        "--explain", action="store_true", help="try every way to run every pattern, and show them"
+    )
     return cli
+
+
+def _threads(text: str) -> int | str:
+    return text if text == "auto" else int(text)
 
 
 def _rules(options: argparse.Namespace) -> Rules:
@@ -121,7 +155,7 @@ def _names(options: argparse.Namespace) -> list[str]:
     if options.features is None:
         if options.ids is not None or options.feature_file:
             raise InputError("--ids and --feature-file choose from --features DIR; give it too")
-        if not options.input:
+        if not options.input and not options.explain:
             raise InputError("got no input; give .npz, .jsonl, a directory, - or --features DIR")
         return []
     if options.ids is None:

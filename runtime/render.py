@@ -95,6 +95,9 @@ class JsonSheet(Sheet):
             "probabilities": dict(zip(self._labels, shares, strict=True)),
             "logits": prediction.logits.tolist(),
             "backend": prediction.backend,
+            "requested": prediction.requested,
+            "precision": prediction.precision,
+            "placement": dict(prediction.placement),
             "seconds": prediction.seconds,
         }
         if answer.ranking:
