@@ -1,0 +1,126 @@
+"""Engines that were built on this device, kept for the next start.
+
+A file has one line of magic and hash, one of JSON, then the engine. The hash covers all that
+follows it, and the JSON says what the engine was built from, by what and for what: a file that is
+cut off, changed or of something else is refused with the reason, and the engine is built anew. This
+finds accidents; whoever may write to the directory may also write a matching hash.
+
+Files appear whole, by a rename. Two processes that build the same engine both keep it; the last one
+stays, and any reader finds a whole one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from ifmmin.runtime.atomic import atomic_file
+from ifmmin.runtime.errors import EngineError
+from ifmmin.runtime.manifest import ProfileSpec
+
+_MAGIC = b"ifmmin-engine-1 "
+_DIGEST = 64
+_BUILD = 1
+"""Raise it when the builder's settings change, so that engines of before are built anew."""
+
+
+class DeviceKey(msgspec.Struct, frozen=True, kw_only=True):
+    """What a timing cache depends on."""
+
+    flavour: str
+    version: str
+    """Of TensorRT."""
+    gpu: str
+    sm: str
+    """Compute capability, e.g. `SM87`."""
+
+
+class EngineKey(msgspec.Struct, frozen=True, kw_only=True):
+    """All that an engine depends on."""
+
+    device: DeviceKey
+    graph_sha256: str
+    precision: str
+    profile: dict[str, ProfileSpec]
+    tf32: bool
+    build: int = _BUILD
+
+
+Key = EngineKey | DeviceKey
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the cache has of a key: the content, or why it has none."""
+
+    content: bytes | None
+    refusal: str = ""
+    """Empty where there simply is no file."""
+
+
+def default_directory() -> Path:
+    """`$XDG_CACHE_HOME/ifmmin/engines`, or the same under `~/.cache`."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    # The specification wants relative paths to be ignored.
+    root = Path(base) if Path(base).is_absolute() else Path.home() / ".cache"
+    return root / "ifmmin" / "engines"
+
+
+class EngineCache:
+    """A directory of engines and of TensorRT's timing caches; made when something is kept."""
+
+    def __init__(self, directory: str | Path | None = None) -> None:
+        self.directory = default_directory() if directory is None else Path(directory)
+
+    def path(self, key: Key) -> Path:
+        """Where the content of a key lies."""
+        device = key.device if isinstance(key, EngineKey) else key
+        kind = "engine" if isinstance(key, EngineKey) else "timing"
+        gpu = re.sub(r"[^A-Za-z0-9]+", "-", device.gpu).strip("-")
+        digest = hashlib.sha256(_json(key)).hexdigest()[:20]
+        return self.directory / f"{device.flavour}-{device.version}-{gpu}-{digest}.{kind}"
+
+    def load(self, key: Key) -> Kept:
+        """The content kept for a key, if its file is whole and is this key's."""
+        path = self.path(key)
+        try:
+            file = path.read_bytes()
+        except FileNotFoundError:
+            return Kept(None)
+        except OSError as error:
+            return Kept(None, f"{path} cannot be read ({error.strerror})")
+        try:
+            return Kept(_open(file, key))
+        except EngineError as error:
+            return Kept(None, f"{path} {error}")
+
+    def keep(self, key: Key, content: bytes) -> Path:
+        """Keep the content in place of what there was; OutputError where it cannot be written."""
+        body = _json(key) + b"\n" + content
+        digest = hashlib.sha256(body).hexdigest().encode()
+        path = self.path(key)
+        with atomic_file(path) as part:
+            part.write_bytes(_MAGIC + digest + b"\n" + body)
+        return path
+
+
+def _open(file: bytes, key: Key) -> bytes:
+    start = len(_MAGIC) + _DIGEST + 1
+    if not file.startswith(_MAGIC) or file[start - 1 : start] != b"\n":
+        raise EngineError("is not an engine that this version has kept")
+    digest, body = file[len(_MAGIC) : start - 1], file[start:]
+    if hashlib.sha256(body).hexdigest().encode() != digest:
+        raise EngineError("is cut off or changed: its hash does not fit")
+    wanted, separator, content = body.partition(b"\n")
+    if not separator or wanted != _json(key):
+        raise EngineError("is of another graph, device, version or profile")
+    return content
+
+
+def _json(key: Key) -> bytes:
+    return msgspec.json.encode(key, order="sorted")
