@@ -1,0 +1,283 @@
+"""CUDA through cuda-python: what is missing is said in one line, what is taken is given back."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_cuda import FakeCuda, Misuse
+from fake_gpu import Machine, machine
+
+from ifmmin.runtime.backends import cuda_runtime
+from ifmmin.runtime.backends.cuda_memory import Cuda
+from ifmmin.runtime.errors import BackendUnavailable, EngineError
+
+gpu = pytest.fixture(machine)
+NAMES = json.loads((Path(__file__).parents[1] / "support" / "cuda_names.json").read_text())
+
+
+def refusal(device: int = 0) -> str:
+    started = time.perf_counter()
+    with pytest.raises(BackendUnavailable) as caught:
+        Cuda(device)
+    assert time.perf_counter() - started < 2
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.fixture
+def absent(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in ("cuda", "cuda.bindings", "cuda.bindings.runtime", "cuda.cudart"):
+        monkeypatch.setitem(sys.modules, name, None)
+    return monkeypatch
+
+
+def test_no_cuda_python(absent: pytest.MonkeyPatch) -> None:
+    absent.setattr(cuda_runtime, "_driver_is_there", lambda: True)
+    assert "pip install 'cuda-python>=12.6,<13'" in refusal()
+    absent.setattr(cuda_runtime, "_driver_is_there", lambda: False)
+    message = refusal()
+    assert "no NVIDIA driver is running here" in message
+    assert "pip" not in message, "of no use without a driver"
+
+
+def test_a_cuda_python_that_does_not_load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "cuda").mkdir()
+    (tmp_path / "cuda" / "cudart.py").write_text("raise ImportError('libcudart:\\n no such file')")
+    monkeypatch.setattr(cuda_runtime, "_driver_is_there", lambda: True)
+    for name in [n for n in sys.modules if n.split(".")[0] == "cuda"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
+    assert "does not load (libcudart: no such file)" in refusal()
+    monkeypatch.delitem(sys.modules, "cuda", raising=False)
+
+
+def test_the_older_name_is_taken_where_the_newer_is_not(
+    absent: pytest.MonkeyPatch,
+) -> None:
+    absent.setitem(sys.modules, "cuda.cudart", FakeCuda())
+    assert Cuda().sm == "SM87"
+
+
+@pytest.mark.parametrize(
+    ("fake", "words"),
+    [
+        (FakeCuda(driver=0), "no NVIDIA driver is running here"),
+        (FakeCuda(driver=12060, runtime=13040), "is for CUDA 12.6, cuda-python for 13.4"),
+        (FakeCuda(gpus=0), "shows no GPU to this process; look at CUDA_VISIBLE_DEVICES"),
+        (FakeCuda(runtime=11080), "is for CUDA 11.8, at least 12.0 was wanted"),
+    ],
+    ids=["no driver", "older driver", "no GPU", "old cuda-python"],
+)
+def test_nothing_to_run_on(fake: FakeCuda, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", fake)
+    assert words in refusal()
+
+
+def test_a_driver_that_cannot_be_opened(gpu: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> Any:
+        raise RuntimeError("Failed to dlopen libcuda.so.1")
+
+    monkeypatch.setattr(gpu.cuda, "cudaGetDeviceCount", fail)
+    assert "no NVIDIA driver is running here" in refusal()
+
+
+def test_gpus_that_are_not_there_or_are_taken(gpu: Machine) -> None:
+    assert "choose one of 0 to 0" in refusal(1)
+    assert "choose one of" in refusal(-1)
+    gpu.cuda.fails["cudaSetDevice"] = 46
+    assert "GPU 0 does not start: cudaSetDevice failed: CUDA-capable device(s)" in refusal()
+    gpu.cuda.fails["cudaGetDeviceCount"] = 3
+    assert "CUDA does not start here: an error (CUDA error 3)" in refusal()
+
+
+def test_what_the_gpu_is(gpu: Machine) -> None:
+    cuda = Cuda()
+    assert (cuda.name, cuda.sm, cuda.device) == ("Orin", "SM87", 0)
+    memory = cuda.allocate(1000)
+    assert cuda.free_bytes() == gpu.cuda.total - 1000
+    memory.free()
+    memory.free()
+    assert cuda.free_bytes() == gpu.cuda.total
+
+
+def test_copies_happen_when_they_are_waited_for(gpu: Machine) -> None:
+    cuda = Cuda()
+    stream, device = cuda.stream(), cuda.allocate(8)
+    host, back = cuda.allocate_host(8), cuda.allocate_host(8)
+    host.bytes[:] = 1
+    cuda.copy_in(device, host, 8, stream)
+    cuda.copy_out(back, device, 8, stream)
+    host.bytes[:] = np.arange(8)
+    assert set(back.bytes) == {0xFF}
+    cuda.synchronise(stream)
+    assert list(back.bytes) == list(range(8))
+
+
+def test_work_is_recorded_and_done_at_each_launch(gpu: Machine) -> None:
+    cuda = Cuda()
+    stream, device = cuda.stream(), cuda.allocate(4)
+    host, back = cuda.allocate_host(4), cuda.allocate_host(4)
+
+    def work() -> None:
+        cuda.copy_in(device, host, 4, stream)
+        cuda.copy_out(back, device, 4, stream)
+
+    graph = cuda.record(stream, work)
+    cuda.synchronise(stream)
+    assert set(back.bytes) == {0xFF}, "recorded, not done"
+    for value in (3, 5):
+        host.bytes[:] = value
+        cuda.launch(graph, stream)
+        cuda.synchronise(stream)
+        assert set(back.bytes) == {value}
+
+
+@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
+def test_a_recording_that_fails_leaves_the_stream_in_order(
+    gpu: Machine, kind: type[BaseException]
+) -> None:
+    cuda = Cuda()
+    stream = cuda.stream()
+
+    def fail() -> None:
+        raise kind
+
+    for status in (0, 901):
+        gpu.cuda.fails["cudaStreamEndCapture"] = status
+        with pytest.raises(kind):
+            cuda.record(stream, fail)
+        assert gpu.cuda.last_error == 0
+        stream.handle.recording = None  # what the failing call would have done
+    for call in ("cudaStreamEndCapture", "cudaGraphInstantiate"):
+        gpu.cuda.fails[call] = 901
+        with pytest.raises(EngineError, match=rf"{call} failed: an error \(CUDA error 901\)"):
+            cuda.record(stream, lambda: None)
+        stream.handle.recording = None
+    cuda.record(stream, lambda: None)
+
+
+def test_too_little_memory(gpu: Machine) -> None:
+    cuda = Cuda()
+    with pytest.raises(
+        EngineError, match=r"cudaMalloc failed: out of memory .*close other"
+    ) as info:
+        cuda.allocate(2 << 30)
+    assert "\n" not in str(info.value)
+    assert gpu.cuda.last_error == 0, "TensorRT would blame itself"
+
+
+def test_the_gpu_is_one_of_each_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = Machine(monkeypatch, FakeCuda(gpus=2)).cuda
+    cuda = Cuda(1)
+    stream, device, host = cuda.stream(), cuda.allocate(4), cuda.allocate_host(4)
+    found: list[Any] = []
+
+    def other() -> None:
+        for chosen in (False, True):
+            if chosen:
+                cuda.use()
+            try:
+                cuda.copy_in(device, host, 4, stream)
+                found.append(fake.pending)
+            except EngineError as error:
+                found.append(str(error))
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    assert found == ["cudaMemcpyAsync failed: an error (CUDA error 400)", 1]
+    cuda.synchronise(stream)
+
+
+def test_everything_is_given_back(gpu: Machine) -> None:
+    cuda = Cuda()
+    held = [cuda.allocate(4), cuda.allocate_host(4), cuda.stream()]
+    held.append(cuda.record(held[2], lambda: None))
+    assert gpu.cuda.held == 4
+    held.clear()
+    gc.collect()
+    assert gpu.cuda.held == 0
+
+
+def test_misuse_of_the_fake_is_seen(gpu: Machine) -> None:
+    """Controls: what these tests rely on to find mistakes."""
+    cuda = Cuda()
+    stream, small, host = cuda.stream(), cuda.allocate(4), cuda.allocate_host(64)
+    with pytest.raises(Misuse, match="8 bytes of a buffer of 4"):
+        cuda.copy_in(small, host, 8, stream)
+    cuda.copy_in(small, host, 4, stream)
+    with pytest.raises(Misuse, match="freed while work is queued"):
+        gpu.cuda.cudaFree(small.handle)
+    cuda.synchronise(stream)
+    small.free()
+    with pytest.raises(Misuse, match="which is not allocated"):
+        cuda.copy_in(small, host, 4, stream)
+    with pytest.raises(Misuse, match="which is not allocated"):
+        gpu.cuda.cudaFree(small.handle)
+    with pytest.raises(Misuse, match="called while a stream is recorded"):
+        cuda.record(stream, lambda: cuda.synchronise(stream))
+
+
+def test_the_fake_has_the_calls_of_every_cuda_python() -> None:
+    fake = {name: getattr(FakeCuda, name) for name in vars(FakeCuda) if name.startswith("cuda")}
+    calls = {name: value for name, value in fake.items() if inspect.isfunction(value)}
+    found = {name: list(inspect.signature(f).parameters)[1:] for name, f in calls.items()}
+    assert found == NAMES["calls"]
+    constants = {name: value for name, value in fake.items() if name not in calls}
+    kinds = {n: v if isinstance(v, int) else {m.name: int(m) for m in v}
+             for n, v in constants.items()}  # fmt: skip
+    assert kinds == NAMES["constants"]
+
+
+def test_the_calls_of_the_cuda_python_that_is_installed() -> None:
+    runtime = pytest.importorskip("cuda.bindings.runtime", reason="cuda-python is not installed")
+    for name in NAMES["calls"]:
+        assert callable(getattr(runtime, name))
+
+
+def test_no_driver_here_ends_in_one_line_and_not_in_a_crash() -> None:
+    script = (
+        "from ifmmin.runtime.backends.cuda_memory import Cuda\n"
+        "from ifmmin.runtime.command import command\n"
+        "import sys; sys.exit(command(lambda a: print(Cuda().name) or 0)())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    if done.returncode == 0:
+        pytest.skip(f"there is a GPU here: {done.stdout.strip()}")
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.gpu
+def test_a_real_gpu() -> None:
+    try:
+        cuda = Cuda()
+    except BackendUnavailable as error:
+        pytest.skip(str(error))
+    assert re.fullmatch(r"SM\d+", cuda.sm)
+    stream, device = cuda.stream(), cuda.allocate(1 << 20)
+    host, back = cuda.allocate_host(1 << 20), cuda.allocate_host(1 << 20)
+
+    def work() -> None:
+        cuda.copy_in(device, host, 1 << 20, stream)
+        cuda.copy_out(back, device, 1 << 20, stream)
+
+    graph = cuda.record(stream, work)
+    for value in (3, 5):
+        host.bytes[:] = value
+        cuda.launch(graph, stream)
+        cuda.synchronise(stream)
+        assert set(back.bytes) == {value}
