@@ -1,0 +1,389 @@
+"""A bundle on a made-up GPU: engines from the bundle, the cache or a build, and golden answers."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_gpu import Machine, machine
+from recording_module import COMMON, RecordingModule
+from small_bundles import copied, edit, flip, small_bundle
+
+from ifmmin.runtime.backends import engine_builder, engine_loader, engine_network
+from ifmmin.runtime.backends.base import Loaded
+from ifmmin.runtime.backends.engine_builder import build_engine
+from ifmmin.runtime.backends.engine_profile import profile_of
+from ifmmin.runtime.backends.tensorrt import Tensorrt, TensorrtRtx
+from ifmmin.runtime.backends.tensorrt_log import logger_of
+from ifmmin.runtime.batch import pad_batch
+from ifmmin.runtime.bundle import Bundle, GoldenCase
+from ifmmin.runtime.errors import BackendUnavailable, EngineError
+from ifmmin.runtime.manifest import GraphEntry, Manifest
+
+gpu = pytest.fixture(machine)
+
+
+def _real() -> Any:
+    try:
+        return importlib.import_module("tensorrt_rtx")
+    except ImportError:
+        return None
+
+
+REAL = _real()
+"""Before a fake stands in its place."""
+
+
+@pytest.fixture
+def folder(make_network: Any, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
+    """A copy of a sound bundle."""
+    made = small_bundle(make_network, tmp_path_factory, ("a", "t", "a_t"), ("fp32", "fp16"))
+    return copied(made, tmp_path)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "engines"
+
+
+def entry_of(bundle: Bundle, pattern: str = "a_t", shape: str = "latency") -> GraphEntry:
+    return next(e for e in bundle.manifest.graphs if e.key[:3] == (shape, pattern, "fp32"))
+
+
+def origin(loaded: Loaded) -> str:
+    (found,) = [note for note in loaded.notes if note.startswith("engine ")]
+    return found.split()[1]
+
+
+@pytest.mark.parametrize("backend", [Tensorrt, TensorrtRtx])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_golden_answers(
+    gpu: Machine, folder: Path, store: Path, backend: type[Tensorrt], precision: str
+) -> None:
+    """Twice and in one batch: the first call is plain, a later one may be recorded."""
+    bundle = Bundle(folder)
+    made = backend(cache=store)
+    tolerance = 1e-4 if precision == "fp32" else 0.1
+    cases: list[GoldenCase] = []
+    for pattern in bundle.patterns:
+        cases = [case for case in bundle.golden() if case.pattern == pattern]
+        (entry,) = bundle.find("latency", pattern, precision)[:1]
+        loaded = made.open(bundle, entry)
+        for case in [case for case in cases for _ in range(4)]:
+            (logits,) = loaded.run({m.value: x for m, x in case.features.items()})
+            np.testing.assert_allclose(logits, case.logits, atol=tolerance)
+        (entry,) = bundle.find("throughput", pattern, precision)[:1]
+        loaded = made.open(bundle, entry)
+        (rows,) = loaded.run(pad_batch([case.features for case in cases], filler=9.0))
+        np.testing.assert_allclose(rows, [case.logits for case in cases], atol=tolerance)
+    assert gpu.cuda.calls.count("cudaGraphLaunch") > len(cases)
+    assert set(gpu.trt.host_code + gpu.rtx.host_code) == {False}
+
+
+def test_every_graph_of_a_bundle_opens(gpu: Machine, folder: Path, store: Path) -> None:
+    bundle = Bundle(folder)
+    backend = Tensorrt(cache=store)
+    shapes = set()
+    for entry in bundle.manifest.graphs:
+        loaded = backend.open(bundle, entry)
+        assert loaded.entry is entry
+        assert loaded.placement["TensorRT"] > 7
+        shapes.add(entry.shape)
+    assert shapes == {"latency", "throughput", "step", "summary", "head"}
+
+
+def test_an_engine_is_built_once(gpu: Machine, folder: Path, store: Path) -> None:
+    bundle, said = Bundle(folder), list[str]()
+    entry = entry_of(bundle)
+    first = Tensorrt(cache=store, progress=said.append).open(bundle, entry)
+    assert said == [f"{entry.file}: Building engine"]
+    assert origin(first) == "built"
+    assert f"kept as {store}" in " ".join(first.notes)
+    again = Tensorrt(cache=store).open(bundle, entry)
+    assert origin(again).startswith(str(store))
+    assert "loaded in " in again.notes[0]
+    assert gpu.trt.builds == 1
+    assert len(said) == 1
+
+
+def test_the_timing_cache_goes_on(gpu: Machine, folder: Path, store: Path) -> None:
+    bundle = Bundle(folder)
+    backend = Tensorrt(cache=store)
+    for pattern in ("a", "t"):
+        backend.open(bundle, entry_of(bundle, pattern))
+    assert gpu.trt.timing_caches == [b"", b"timing"]
+    (timing,) = store.glob("*.timing")
+    flip(timing)
+    loaded = backend.open(bundle, entry_of(bundle, "a_t"))
+    assert gpu.trt.timing_caches[-1] == b""
+    assert any("its hash does not fit; timing anew" in note for note in loaded.notes)
+    TensorrtRtx(cache=store).open(bundle, entry_of(bundle))
+    assert len(list(store.glob("*.timing"))) == 1, "RTX keeps none"
+
+
+@pytest.mark.parametrize("change", ["version", "gpu", "capability", "graph", "profile", "tf32"])
+def test_what_an_engine_depends_on(gpu: Machine, folder: Path, store: Path, change: str) -> None:
+    bundle, options = Bundle(folder), dict[str, Any]()
+    Tensorrt(cache=store).open(bundle, entry_of(bundle))
+    if change == "version":
+        gpu.trt.__version__ = "10.13.3"
+    elif change == "gpu":
+        gpu.cuda.gpu_name = b"Orin Nano"
+    elif change == "capability":
+        gpu.cuda.capability = (8, 9)
+    elif change == "tf32":
+        options["tf32"] = True
+    elif change == "profile":
+        edit(folder, lambda m: m["modalities"]["a"].__setitem__("verified_length", 77))
+    else:
+        path = folder / entry_of(bundle).file
+        content = path.read_bytes() + b"\xa2\x06\x01x"  # an unknown field, which readers skip
+        path.write_bytes(content)
+        digest = hashlib.sha256(content).hexdigest()
+        edit(folder, lambda m: [g.__setitem__("sha256", digest) for g in m["graphs"]
+                                if g["file"] == path.name])  # fmt: skip
+    bundle = Bundle(folder)
+    loaded = Tensorrt(cache=store, **options).open(bundle, entry_of(bundle))
+    assert origin(loaded) == "built"
+    assert gpu.trt.builds == 2
+    assert len(list(store.glob("*.engine"))) == 2
+
+
+def test_a_spoilt_file_is_built_anew_and_said(gpu: Machine, folder: Path, store: Path) -> None:
+    bundle = Bundle(folder)
+    Tensorrt(cache=store).open(bundle, entry_of(bundle))
+    (path,) = store.glob("*.engine")
+    flip(path)
+    loaded = Tensorrt(cache=store).open(bundle, entry_of(bundle))
+    assert any("its hash does not fit; building it anew" in note for note in loaded.notes)
+    assert origin(Tensorrt(cache=store).open(bundle, entry_of(bundle))) != "built"
+
+
+def test_an_engine_that_no_longer_loads_is_built_anew(
+    gpu: Machine, folder: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an update of the driver, which the key does not have."""
+    bundle = Bundle(folder)
+    Tensorrt(cache=store).open(bundle, entry_of(bundle))
+    backend = Tensorrt(cache=store)
+    load, refused = backend._runtime.deserialize_cuda_engine, list[bytes]()
+
+    def once(content: bytes) -> Any:
+        if refused:
+            return load(content)
+        refused.append(content)
+        return None
+
+    backend._runtime.deserialize_cuda_engine = once
+    loaded = backend.open(bundle, entry_of(bundle))
+    assert "is not used: TensorRT does not load the engine" in loaded.notes[0]
+    assert gpu.trt.builds == 2
+    backend._runtime.deserialize_cuda_engine = load
+
+
+@pytest.mark.parametrize(
+    ("refuses", "words"),
+    [
+        ("build_serialized_network", "TensorRT cannot build the graph: no kernel for this"),
+        ("deserialize_cuda_engine", "does not load the engine: the engine's magic tag does not"),
+        ("create_execution_context", "no memory to run the engine"),
+        ("execute_async_v3", "TensorRT refuses execute_async_v3"),
+    ],
+)
+def test_a_failure_is_one_line(
+    gpu: Machine, folder: Path, store: Path, refuses: str, words: str
+) -> None:
+    gpu.trt.refuses = refuses
+    bundle = Bundle(folder)
+    with pytest.raises(EngineError) as caught:
+        Tensorrt(cache=store).open(bundle, entry_of(bundle))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not list(store.glob("*.engine")), "an engine that does not run is not kept"
+
+
+def test_an_error_in_the_log_is_an_error(gpu: Machine, folder: Path, store: Path) -> None:
+    bundle = Bundle(folder)
+    gpu.trt.says = [("WARNING", "built on another\n model of GPU")]
+    loaded = Tensorrt(cache=store).open(bundle, entry_of(bundle))
+    assert "built on another model of GPU" in loaded.notes
+    gpu.trt.says = [("ERROR", "cuBLAS is missing")]
+    with pytest.raises(EngineError, match="does not load the engine: cuBLAS is missing"):
+        Tensorrt(cache=store).open(bundle, entry_of(bundle))
+
+
+def test_a_cache_that_cannot_be_written(gpu: Machine, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    bundle = Bundle(folder)
+    loaded = Tensorrt(cache=tmp_path / "file").open(bundle, entry_of(bundle))
+    assert "not kept: cannot write" in " ".join(loaded.notes)
+    case = next(case for case in bundle.golden() if str(case.pattern) == "a_t")
+    (logits,) = loaded.run({m.value: x for m, x in case.features.items()})
+    np.testing.assert_allclose(logits, case.logits, atol=1e-4)
+
+
+def test_a_graph_that_cannot_be_recorded_is_noted(gpu: Machine, folder: Path, store: Path) -> None:
+    bundle = Bundle(folder)
+    gpu.trt.capture = "False"
+    loaded = Tensorrt(cache=store).open(bundle, entry_of(bundle))
+    assert any("runs without CUDA graphs" in note for note in loaded.notes)
+    quiet = Tensorrt(cache=store, cuda_graphs=False).open(bundle, entry_of(bundle))
+    assert len(quiet.notes) == 1
+
+
+def _ship(gpu: Machine, folder: Path, flavour: str, **changes: Any) -> GraphEntry:
+    """Put an engine of a graph into a bundle."""
+    bundle = Bundle(folder)
+    entry = entry_of(bundle)
+    profile = profile_of(entry, bundle.manifest.modalities)
+    built = build_engine(bundle.graph(entry), profile, flavour=flavour)
+    (folder / "x.engine").write_bytes(built.content)
+    shipped = {
+        "engine": flavour, "version": built.version, "targets": ["SM86", "SM87"],
+        "graph": entry.file, "graph_sha256": entry.sha256, "file": "x.engine",
+        "sha256": hashlib.sha256(built.content).hexdigest(), "bytes": len(built.content),
+        "profile": {name: {"minimum": s.minimum, "optimum": s.optimum, "maximum": s.maximum}
+                    for name, s in profile.items()},
+    }  # fmt: skip
+    edit(folder, lambda m: m["engines"].append({**shipped, **changes}))
+    return entry
+
+
+@pytest.mark.parametrize("targets", [["SM86", "SM87"], []])
+def test_an_engine_of_the_bundle_is_taken(
+    gpu: Machine, folder: Path, store: Path, targets: list[str]
+) -> None:
+    entry = _ship(gpu, folder, "tensorrt-rtx", targets=targets)
+    loaded = TensorrtRtx(cache=store).open(Bundle(folder), entry)
+    assert origin(loaded) == "x.engine"
+    assert gpu.rtx.builds == 1, "that of the bundle"
+    assert not store.exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"version": "1.6.0"}, {"targets": ["SM89"]}, {"graph_sha256": "0" * 64},
+     {"engine": "tensorrt"}, {"graph": "a.latency.fp32.scan.onnx"}],
+    ids=["version", "target", "hash", "flavour", "graph"],
+)  # fmt: skip
+def test_an_engine_for_something_else_is_not_taken(
+    gpu: Machine, folder: Path, store: Path, changes: dict[str, Any]
+) -> None:
+    entry = _ship(gpu, folder, "tensorrt-rtx", **changes)
+    loaded = TensorrtRtx(cache=store).open(Bundle(folder), entry)
+    assert origin(loaded) == "built"
+    assert len(loaded.notes) == 1
+
+
+def test_an_engine_of_the_bundle_that_is_spoilt_or_mislabelled(
+    gpu: Machine, folder: Path, store: Path
+) -> None:
+    entry = _ship(gpu, folder, "tensorrt-rtx")
+    flip(folder / "x.engine")
+    loaded = TensorrtRtx(cache=store).open(Bundle(folder), entry)
+    assert "x.engine of the bundle is not used" in loaded.notes[0]
+    assert origin(loaded) == "built"
+    other = entry_of(Bundle(folder), "a")
+    profile = profile_of(other, Bundle(folder).manifest.modalities)
+    content = build_engine(Bundle(folder).graph(other), profile, flavour="tensorrt-rtx").content
+    (folder / "x.engine").write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    edit(folder, lambda m: m["engines"][-1].__setitem__("sha256", digest))
+    loaded = TensorrtRtx(cache=store).open(Bundle(folder), entry)
+    assert "the engine is of another graph" in loaded.notes[0]
+
+
+def test_tensorrt_that_does_not_start(gpu: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(logger: Any) -> None:
+        raise TypeError("factory function returned nullptr")
+
+    monkeypatch.setattr(gpu.trt, "Runtime", fail)
+    with pytest.raises(BackendUnavailable, match=r"tensorrt 10\.3\.0 does not start here"):
+        Tensorrt()
+
+
+def test_the_fake_has_names_of_every_version(
+    gpu: Machine, folder: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fake_engine import FakeContext
+    from fake_tensorrt import FakeEngine
+
+    ours = {"trt", "log", "inputs", "outputs", "session", "dtype", "limits", "infer"}
+    for kind, name in ((FakeEngine, "ICudaEngine"), (FakeContext, "IExecutionContext")):
+        public = {n for n in vars(kind) if not n.startswith("_")}
+        assert public - ours <= set(COMMON[name])
+    for name in ("DataType", "TensorIOMode", "TensorLocation"):
+        assert set(getattr(gpu.trt, name).__members__) <= set(COMMON[name])
+
+
+def test_real_tensorrt_rtx_builds_but_says_that_it_cannot_load(
+    gpu: Machine, folder: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its engines load on its GPUs only; how a refusal sounds is real."""
+    if REAL is None:
+        pytest.skip("TensorRT-RTX is not installed")
+    recorded = RecordingModule(REAL)
+    # TensorRT takes one logger: the recorder's would be in the way of other tests.
+    for module in (engine_builder, engine_network, engine_loader):
+        monkeypatch.setattr(module, "logger_of", lambda _trt: logger_of(REAL))
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", recorded)
+    bundle = Bundle(folder)
+    with pytest.raises(EngineError) as caught:
+        TensorrtRtx(cache=store).open(bundle, entry_of(bundle))
+    assert "TensorRT does not load the engine" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert ("Runtime", "deserialize_cuda_engine") in recorded.used
+    assert recorded.outside == set()
+
+
+@pytest.mark.parametrize("name", ["Tensorrt", "TensorrtRtx"])
+def test_without_a_gpu_one_line(name: str) -> None:
+    script = (
+        "import sys, time; started = time.perf_counter()\n"
+        f"from ifmmin.runtime.backends.tensorrt import {name} as kind\n"
+        "from ifmmin.runtime.command import command\n"
+        "code = command(lambda a: kind() and 0)()\n"
+        "print(time.perf_counter() - started); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    if done.returncode == 0:
+        pytest.skip("there is a GPU here")
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert float(done.stdout) < 2
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", [Tensorrt, TensorrtRtx])
+def test_a_real_gpu(
+    make_network: Any, tmp_path_factory: Any, store: Path, backend: type[Tensorrt]
+) -> None:
+    """All precisions of float, all shapes of utterances, plain and recorded, and from the cache."""
+    try:
+        made = backend(cache=store)
+    except BackendUnavailable as error:
+        pytest.skip(str(error))
+    folder = small_bundle(make_network, tmp_path_factory, ("a", "t", "a_t"), ("fp32", "fp16"))
+    bundle = Bundle(folder)
+    manifest: Manifest = bundle.manifest
+    for entry in manifest.graphs:
+        loaded = made.open(bundle, entry)
+        if entry.shape != "latency":
+            continue
+        tolerance = 1e-3 if entry.precision == "fp32" else 0.1
+        for case in bundle.golden():
+            if case.pattern == entry.pattern:
+                for _ in range(4):
+                    (logits,) = loaded.run({m.value: x for m, x in case.features.items()})
+                    np.testing.assert_allclose(logits, case.logits, atol=tolerance)
+    started = time.perf_counter()
+    again = backend(cache=store).open(bundle, entry_of(bundle))
+    assert origin(again).startswith(str(store))
+    assert time.perf_counter() - started < 30
