@@ -1,0 +1,188 @@
+"""What keeps a GPU provider of ONNX Runtime from working is said before anything is tried."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fake_onnxruntime import CPU, CUDA, TENSORRT, FakeOnnxRuntime, fake_driver
+from small_elf import write_library
+
+from ifmmin.runtime.backends import gpu_driver, gpu_provider
+from ifmmin.runtime.backends.gpu_driver import require_gpu
+from ifmmin.runtime.backends.gpu_provider import require_provider
+from ifmmin.runtime.errors import BackendUnavailable
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="looks at libraries of Linux")
+ASK = """
+import sys, time
+from ifmmin.runtime.errors import BackendUnavailable
+from ifmmin.runtime.backends import onnx_runtime_gpu
+started = time.perf_counter()
+try:
+    getattr(onnx_runtime_gpu, sys.argv[1])()
+except BackendUnavailable as error:
+    assert time.perf_counter() - started < 2, "took too long"
+    sys.exit("refused: " + str(error))
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path) -> FakeOnnxRuntime:
+    return FakeOnnxRuntime(tmp_path / "onnxruntime")
+
+
+@pytest.fixture(autouse=True)
+def driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_provider, "load_driver", fake_driver)
+
+
+def refusal(module: Any, provider: str = CUDA, device: int = 0) -> str:
+    with pytest.raises(BackendUnavailable) as caught:
+        require_provider(module, provider, device)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["OnnxRuntimeCuda", "OnnxRuntimeTensorrt"])
+def test_one_line_and_nothing_else_with_the_installed_onnxruntime(kind: str, root: Path) -> None:
+    """In a process of its own: native code writes past Python's stdout and stderr."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", ASK, kind], capture_output=True, text=True, cwd=root
+    )
+    if done.returncode == 0:
+        pytest.skip("this machine has what the provider needs")
+    assert done.stdout == ""
+    assert done.stderr.startswith("refused: ONNX Runtime ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_all_is_there(module: FakeOnnxRuntime, capfd: pytest.CaptureFixture[str]) -> None:
+    module.install()
+    assert require_provider(module, CUDA, 0) == "Orin"
+    assert require_provider(module, TENSORRT, 0) == "Orin"
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("machine", "cure"),
+    [("x86_64", "pip install 'ifmmin[gpu]'"), ("aarch64", "take the backend tensorrt")],
+)
+def test_not_compiled_in(
+    module: FakeOnnxRuntime, machine: str, cure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    module.compiled_in = ["AzureExecutionProvider", CPU]
+    message = refusal(module.install(), TENSORRT)
+    assert "1.31.1 has no TensorRT provider here, only Azure, CPU; " in message
+    assert cure in message
+
+
+@linux
+@pytest.mark.parametrize(
+    ("version", "wanted", "other"),
+    [("13.0", "[cuda,cudnn]'", "[cuda,cudnn]<1.27'"), ("12.8", "[cuda,cudnn]<1.27'", None)],
+)
+def test_a_library_of_cuda_is_missing(
+    module: FakeOnnxRuntime, version: str, wanted: str, other: str | None
+) -> None:
+    module.cuda_version = version
+    major = version.split(".")[0]
+    name = f"libcublasLt.so.{major}"
+    module.needs["cuda"] = ["libc.so.6", name]
+    message = refusal(module.install())
+    assert f"cannot load its CUDA provider: {name} not found; " in message
+    assert f"for CUDA {major} run pip install 'onnxruntime-gpu{wanted}" in message
+    assert (f"CUDA 12 run pip install 'onnxruntime-gpu{other}" in message) == (other is not None)
+
+
+@linux
+def test_tensorrt_is_missing(module: FakeOnnxRuntime) -> None:
+    module.needs["tensorrt"] = ["libnvinfer.so.10", "libnvonnxparser.so.10"]
+    message = refusal(module.install(), TENSORRT)
+    assert "libnvinfer.so.10, libnvonnxparser.so.10 not found" in message
+    assert message.endswith("; for TensorRT 10 run pip install 'tensorrt-cu13<11'")
+    assert require_provider(module, CUDA, 0) == "Orin"
+
+
+@linux
+def test_tensorrt_wants_cuda_too(module: FakeOnnxRuntime) -> None:
+    module.needs["cuda"] = ["libcublas.so.13"]
+    assert "libcublas.so.13 not found" in refusal(module.install(), TENSORRT)
+
+
+@linux
+def test_tensorrt_that_pip_installed_is_found(
+    module: FakeOnnxRuntime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "tensorrt_libs"
+    real = sys.modules["numpy._core._multiarray_umath"].__file__
+    assert real is not None
+    folder.mkdir()
+    (folder / "libnvinfer.so.10").symlink_to(real)
+    spec = importlib.machinery.ModuleSpec("tensorrt_libs", None, is_package=True)
+    spec.submodule_search_locations = [str(folder)]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+    module.needs["tensorrt"] = ["libnvinfer.so.10"]
+    assert require_provider(module.install(), TENSORRT, 0) == "Orin"
+
+
+@linux
+def test_the_provider_itself_is_missing(module: FakeOnnxRuntime) -> None:
+    """Wheels for arm64 name the provider of TensorRT and do not bring it."""
+    folder = Path(module.__file__).parent / "capi"
+    write_library(folder / "libonnxruntime_providers_cuda.so", [])
+    assert "libonnxruntime_providers_tensorrt.so not found" in refusal(module, TENSORRT)
+
+
+@pytest.mark.parametrize("needs", [[], ["libcuda.so.1"]])
+def test_no_driver(
+    module: FakeOnnxRuntime, needs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if needs and gpu_driver.load_driver() is not None:
+        pytest.skip("this machine has a driver")
+    monkeypatch.setattr(gpu_provider, "load_driver", lambda: None)
+    module.needs["cuda"] = needs
+    message = refusal(module.install())
+    assert (needs[0] if needs else "the NVIDIA driver") + " not found; install NVIDIA's" in message
+    assert "pip" not in message, "no package helps"
+
+
+@pytest.mark.parametrize(
+    ("fake", "device", "reason"),
+    [
+        (fake_driver(12080), 0, "for CUDA 12.8, ONNX Runtime for 13.0; update the driver, or CURE"),
+        (fake_driver(start=999), 0, r"does not start here \(CUDA error 999\)"),
+        (fake_driver(start=100), 0, "shows no GPU to this process"),
+        (fake_driver(gpus=()), 0, "shows no GPU to this process"),
+        (fake_driver(gpus=("A", "B")), 2, "there is no GPU 2 here; choose one of 0 to 1"),
+        (fake_driver(), -1, "there is no GPU -1 here"),
+    ],
+)
+def test_a_driver_that_does_not_serve(fake: Any, device: int, reason: str) -> None:
+    with pytest.raises(BackendUnavailable, match=reason):
+        require_gpu(fake, device, "13.0", "CURE")
+
+
+@pytest.mark.parametrize("cuda", ["13.0", "12.8", "", "unknown"])
+def test_a_driver_that_serves(cuda: str) -> None:
+    assert require_gpu(fake_driver(13010, gpus=("A", "B")), 1, cuda, "") == "B"
+
+
+def test_an_old_driver_is_told_the_wheel_that_fits(
+    module: FakeOnnxRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_provider, "load_driver", lambda: fake_driver(12040))
+    assert refusal(module.install()).endswith("or run pip install 'onnxruntime-gpu<1.27'")
+
+
+def test_versions_that_do_not_say_what_they_were_built_for() -> None:
+    assert gpu_provider._cuda(SimpleNamespace()) == ""
+    assert gpu_provider._cuda(SimpleNamespace(cuda_version=None)) == ""

@@ -1,0 +1,110 @@
+"""ONNX Runtime on a machine with a GPU, as far as its backends look at it; it computes zeros."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from small_elf import write_library
+
+CPU, CUDA, TENSORRT = (f"{name}ExecutionProvider" for name in ("CPU", "CUDA", "Tensorrt"))
+
+
+class FakeOnnxRuntime:
+    """The module. `nodes` says which operators each provider gets; None: it does not tell."""
+
+    __version__ = "1.31.1"
+    cuda_version = "13.0"
+
+    def __init__(self, folder: Path, nodes: Mapping[str, Sequence[str]] | None = None) -> None:
+        self.__file__ = str(folder / "__init__.py")
+        self.needs: dict[str, list[str]] = {"cuda": [], "tensorrt": []}
+        self.nodes = nodes
+        self.compiled_in = [TENSORRT, CUDA, CPU]
+        self.falls_back = False
+        self.failures: list[Exception] = []
+        """What sessions raise, one after the other, before they work."""
+        self.run_failure: Exception | None = None
+        self.sessions: list[FakeSession] = []
+        self.requests: list[list[Any]] = []
+
+    def install(self) -> FakeOnnxRuntime:
+        """Write its provider libraries."""
+        for name, needs in self.needs.items():
+            path = Path(self.__file__).parent / "capi" / f"libonnxruntime_providers_{name}.so"
+            write_library(path, needs)
+        return self
+
+    def get_available_providers(self) -> list[str]:
+        return self.compiled_in
+
+    def preload_dlls(self) -> None:
+        print("Failed to load libcublasLt.so.13")  # noqa: T201 - as the real one does
+
+    def SessionOptions(self) -> Any:
+        return SimpleNamespace(add_session_config_entry=lambda key, value: None)
+
+    def InferenceSession(
+        self, graph: bytes, options: Any, providers: list[Any], enable_fallback: bool
+    ) -> FakeSession:
+        assert not enable_fallback
+        self.requests.append(providers)
+        if self.failures:
+            raise self.failures.pop(0)
+        session = FakeSession(self, [p if isinstance(p, str) else p[0] for p in providers])
+        self.sessions.append(session)
+        return session
+
+
+class FakeSession:
+    def __init__(self, module: FakeOnnxRuntime, providers: list[str]) -> None:
+        self._module = module
+        self._providers = [CPU] if module.falls_back else [*providers, CPU]
+        self.inputs: list[Mapping[str, Any]] = []
+        if module.nodes is not None:
+            self.get_provider_graph_assignment_info = self._info
+
+    def get_providers(self) -> list[str]:
+        return self._providers
+
+    def _info(self) -> list[Any]:
+        assert self._module.nodes is not None
+        return [
+            SimpleNamespace(
+                ep_name=name,
+                get_nodes=lambda types=types: [SimpleNamespace(op_type=t) for t in types],
+            )
+            for name, types in self._module.nodes.items()
+        ]
+
+    def get_outputs(self) -> list[Any]:
+        return [SimpleNamespace(name="logits", shape=["B", 4])]
+
+    def run(self, names: None, inputs: Mapping[str, Any]) -> list[Any]:
+        if self._module.run_failure is not None:
+            raise self._module.run_failure
+        self.inputs.append(inputs)
+        return [np.zeros((1, 4), np.float32)]
+
+
+def fake_driver(version: int = 13000, start: int = 0, gpus: Sequence[str] = ("Orin",)) -> Any:
+    """The driver's library. version: 1000 x major + 10 x minor. start: what `cuInit` says."""
+
+    def put(pointer: Any, value: int) -> int:
+        pointer._obj.value = value
+        return 0
+
+    def name(buffer: Any, size: int, device: Any) -> int:
+        buffer.value = gpus[int(device.value)].encode()
+        return 0
+
+    return SimpleNamespace(
+        cuDriverGetVersion=lambda pointer: put(pointer, version),
+        cuInit=lambda flags: start,
+        cuDeviceGetCount=lambda pointer: put(pointer, len(gpus)),
+        cuDeviceGet=put,
+        cuDeviceGetName=name,
+    )
