@@ -15,7 +15,7 @@ from ifmmin.runtime.errors import BackendUnavailable
 from ifmmin.runtime.manifest import GraphEntry
 
 _DEVICE = "CPU"
-_CURE = "run pip install openvino"
+_CURE = "run pip install 'ifmmin[openvino]'"
 _IDLE = ("Const", "Input", "Output")
 """What OpenVINO counts among the nodes of a compiled graph and does not run."""
 

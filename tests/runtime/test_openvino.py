@@ -21,7 +21,9 @@ PATTERNS = ("a", "v", "t", "a_v", "a_t", "v_t", "a_v_t")
 
 @pytest.fixture
 def backend() -> OpenVino:
-    pytest.importorskip("openvino", reason="OpenVINO is not installed: pip install openvino")
+    pytest.importorskip(
+        "openvino", reason="OpenVINO is not installed: pip install 'ifmmin[openvino]'"
+    )
     return OpenVino()
 
 
@@ -34,7 +36,7 @@ def refusal() -> str:
     with pytest.raises(BackendUnavailable) as caught:
         OpenVino()
     assert "\n" not in str(caught.value)
-    assert "pip install openvino" in str(caught.value)
+    assert "pip install 'ifmmin[openvino]'" in str(caught.value)
     return str(caught.value)
 
 
