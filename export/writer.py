@@ -17,7 +17,6 @@ from ifmmin.export.probes import LONGEST, Probes
 from ifmmin.export.variants import ProvenGraph
 from ifmmin.runtime.atomic import atomic_directory
 from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.command import package_version
 from ifmmin.runtime.errors import BundleError, OutputError
 from ifmmin.runtime.manifest import (
     BACKENDS,
@@ -35,6 +34,7 @@ from ifmmin.runtime.manifest import (
     Origin,
 )
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality
+from ifmmin.runtime.version import package_version
 from ifmmin.train.checkpoint import Header
 from ifmmin.train.network import EmotionNetwork
 

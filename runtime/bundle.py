@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load as load_safetensors
 
 from ifmmin.runtime.errors import BundleError
 from ifmmin.runtime.manifest import EngineEntry, GraphEntry, Manifest, read_manifest
@@ -98,7 +97,9 @@ class Bundle:
     def golden_tensors(self) -> dict[str, NDArray[np.float32]]:
         """The content of the golden file after its hash was found right."""
         content = self._verified(self.manifest.golden.file, self.manifest.golden.sha256)
-        tensors: dict[str, NDArray[np.float32]] = load_safetensors(content)
+        from safetensors.numpy import load  # seldom wanted, and slow to import
+
+        tensors: dict[str, NDArray[np.float32]] = load(content)
         return tensors
 
     def _verified(self, name: str, sha256: str) -> bytes:

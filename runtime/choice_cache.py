@@ -10,7 +10,6 @@ from pathlib import Path
 
 import msgspec
 
-from ifmmin.runtime.atomic import atomic_file
 from ifmmin.runtime.candidates import Candidate
 from ifmmin.runtime.errors import OutputError
 from ifmmin.runtime.modality import Pattern
@@ -53,6 +52,8 @@ class ChoiceCache:
     def write(self, shape: str, pattern: Pattern, candidate: Candidate) -> None:
         """Remember a choice beside the others."""
         choices = {**self._read(), f"{shape} {pattern}": candidate}
+        from ifmmin.runtime.atomic import atomic_file
+
         content = msgspec.json.encode(_Record(_SCHEMA, self._key, choices))
         try:
             with atomic_file(self._path) as part:

@@ -8,11 +8,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Protocol
 
 from ifmmin.runtime.console import say
 from ifmmin.runtime.errors import IfmminError, ParityError
+from ifmmin.runtime.version import package_version
 
 
 class Main(Protocol):
@@ -57,11 +57,3 @@ def parser(name: str, description: str) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog=name, description=description)
     made.add_argument("--version", action="version", version=f"%(prog)s {package_version()}")
     return made
-
-
-def package_version() -> str:
-    """The installed version of ifmmin, or `unknown` when run from a plain tree."""
-    try:
-        return version("ifmmin")
-    except PackageNotFoundError:
-        return "unknown"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import platform
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -15,7 +15,7 @@ _GPUS = Path("/proc/driver/nvidia/gpus")
 @cache
 def device_name() -> str:
     """Processor, cores, GPUs and, on a Jetson, its release and power mode; one line."""
-    parts = [platform.machine(), _processor(), f"{os.cpu_count()} cores", *_gpus()]
+    parts = [_machine(), _processor(), f"{os.cpu_count()} cores", *_gpus()]
     for path in (_TEGRA, _NVPMODEL):
         text = _read(path)
         if text:
@@ -31,11 +31,18 @@ def usable_cores() -> int:
         return os.cpu_count() or 1
 
 
+def _machine() -> str:
+    try:
+        return os.uname().machine
+    except AttributeError:  # not on every system
+        return sys.platform
+
+
 def _processor() -> str:
     for line in _read(Path("/proc/cpuinfo")).splitlines():
         if line.lower().startswith(("model name", "cpu part")):
             return line.split(":", 1)[1].strip()
-    return platform.processor()
+    return ""
 
 
 def _gpus() -> list[str]:

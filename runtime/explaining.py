@@ -22,7 +22,7 @@ def print_explanation(predictor: Predictor) -> None:
             "" if trial.seconds is None else f"{trial.seconds * 1e6:.0f}",
         ]
         for trial in trials
-        if trial.outcome != "unavailable"
+        if trial.outcome not in ("unavailable", "absent")
     ]
     print_table(["pattern", "backend", "precision", "threads", "outcome", "p50 us"], rows)
     reasons = _reasons(trials)
@@ -34,6 +34,6 @@ def _reasons(trials: Sequence[Trial]) -> list[list[str]]:
     found = {
         (trial.candidate.backend, trial.detail): None
         for trial in trials
-        if trial.outcome in ("unavailable", "refused", "absent")
+        if trial.outcome in ("unavailable", "refused")
     }
     return [[backend, detail] for backend, detail in found]

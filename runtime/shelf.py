@@ -15,12 +15,12 @@ from ifmmin.runtime.backends import BACKENDS, Backend, BackendOptions, Loaded, m
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.candidates import Candidate, Trial, Trials
 from ifmmin.runtime.choice_cache import ChoiceCache
-from ifmmin.runtime.command import package_version
 from ifmmin.runtime.device import device_name, usable_cores
 from ifmmin.runtime.errors import BackendUnavailable, IfmminError, InputError
 from ifmmin.runtime.manifest import MANIFEST_NAME, PRECISIONS
 from ifmmin.runtime.modality import Pattern
 from ifmmin.runtime.shared import SharedEncoders
+from ifmmin.runtime.version import installed_versions
 
 AUTO = "auto"
 ON_CPU = ("onnxruntime-cpu", "openvino")
@@ -178,25 +178,8 @@ class Shelf:
         parts = {
             "bundle": hashlib.sha256(content).hexdigest(),
             "device": device_name(),
-            "versions": _versions(),
-            "ifmmin": package_version(),
+            "versions": installed_versions(),
             "wish": [wish.backend, wish.precision, wish.threads, wish.options.spinning],
             "gpu": wish.options.device,
         }
         return ChoiceCache(wish.options.cache, parts)
-
-
-def _versions() -> dict[str, str]:
-    """Of what could run graphs, whether or not it does."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {}
-    for name in (
-        "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx-cu12",
-        "cuda-python", "numpy",
-    ):  # fmt: skip
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ifmmin.runtime.atomic import atomic_file
-from ifmmin.runtime.command import package_version
 from ifmmin.runtime.errors import CheckpointError, IfmminError
+from ifmmin.runtime.version import package_version
 from ifmmin.train.config import ModelConfig
 from ifmmin.train.models import build_network
 from ifmmin.train.network import EmotionNetwork

@@ -32,7 +32,7 @@ _DEFAULT = BackendOptions()
 
 
 def _onnxruntime_cpu(options: BackendOptions = _DEFAULT) -> Backend:
-    return _new("onnx_runtime", "OnnxRuntimeCpu", options.threads, **({"spinning": True} if options.spinning else {}))
+    return _new("onnx_runtime", "OnnxRuntimeCpu", options.threads, spinning=options.spinning)
 
 
 def _onnxruntime_cuda(options: BackendOptions = _DEFAULT) -> Backend:

@@ -8,13 +8,13 @@ from typing import Any
 
 import msgspec
 
-from ifmmin.runtime.command import package_version
 from ifmmin.runtime.console import say
 from ifmmin.runtime.doctor.ask import Answers, ask
 from ifmmin.runtime.doctor.facts import Facts
 from ifmmin.runtime.doctor.finding import Finding
 from ifmmin.runtime.doctor.rules import judge_machine
 from ifmmin.runtime.manifest import read_manifest
+from ifmmin.runtime.version import package_version
 
 SCHEMA = 1
 """Fields may be added within a version; removing one, or a change of meaning, makes a new one."""
