@@ -54,7 +54,8 @@ def test_imports_point_one_way(root: Path, folder: str) -> None:
                 if parts[0] == "ifmmin" and len(parts) > 1:
                     assert parts[1] in MAY_IMPORT[folder], f"{path} imports {name}"
                 if folder == "runtime":
-                    assert parts[0] not in {"torch", "onnx", "h5py"}, f"{path} imports {name}"
+                    # h5py is imported by what reads HDF5, when it does; see the next test.
+                    assert parts[0] not in {"torch", "onnx"}, f"{path} imports {name}"
 
 
 def test_runtime_imports_without_torch(root: Path) -> None:
@@ -74,9 +75,9 @@ def test_runtime_imports_without_torch(root: Path) -> None:
 def test_without_an_engine_one_line_says_what_to_install() -> None:
     script = (
         "import sys; sys.modules['onnxruntime'] = None\n"
-        "from ifmmin.runtime.backends import choose\n"
+        "from ifmmin.runtime.backends import make_backend\n"
         "from ifmmin.runtime.command import command\n"
-        "sys.exit(command(lambda arguments: choose('auto', 1) and 0)())"
+        "sys.exit(command(lambda arguments: make_backend('onnxruntime-cpu') and 0)())"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 2
