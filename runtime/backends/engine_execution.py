@@ -44,7 +44,7 @@ class Execution:
 
     def _set_shapes(self, shapes: Shapes) -> None:
         for tensor, shape in zip(self._inputs, shapes, strict=True):
-            self._require(
+            _require(
                 self._context.set_input_shape(tensor.name, shape),
                 f"set_input_shape({tensor.name!r}, {shape})",
             )
@@ -65,7 +65,7 @@ class Execution:
 
     def _set_addresses(self) -> None:
         for name in self._buffers.tensors:
-            self._require(
+            _require(
                 self._context.set_tensor_address(name, self._buffers.address(name)),
                 f"set_tensor_address({name!r})",
             )
@@ -76,7 +76,7 @@ class Execution:
         count = len(self._inputs)
         for name, nbytes in self._sizes[:count]:
             self._buffers.copy_in(name, nbytes, stream)
-        self._require(self._context.execute_async_v3(int(stream.handle)), "execute_async_v3")
+        _require(self._context.execute_async_v3(int(stream.handle)), "execute_async_v3")
         for name, nbytes in self._sizes[count:]:
             self._buffers.copy_out(name, nbytes, stream)
 
@@ -85,8 +85,8 @@ class Execution:
         for name, nbytes in self._sizes[len(self._inputs) :]:
             self._buffers.spoil(name, nbytes, stream)
 
-    def _require(self, answer: bool, call: str) -> None:
-        # `is not True` would refuse NumPy's; a None, as a wrong binding gives, is refused here.
-        if not answer:
-            self._shapes = None
-            raise EngineError(f"TensorRT refuses {call}; {_LOG}")
+
+def _require(answer: bool, call: str) -> None:
+    # `is not True` would refuse NumPy's; a None, as a wrong binding gives, is refused here.
+    if not answer:
+        raise EngineError(f"TensorRT refuses {call}; {_LOG}")

@@ -14,6 +14,7 @@ from fake_cuda import FakeCuda, Misuse
 from fake_gpu import Machine, machine
 from numpy.typing import NDArray
 from small_engines import GRAPHS
+from small_pieces import Draw, info, model_bytes, node
 
 from ifmmin.runtime.backends import engine_buffers, engine_graphs
 from ifmmin.runtime.backends.cuda_memory import Cuda
@@ -30,6 +31,7 @@ LIES = {
     "raises": "operation not permitted when stream is capturing",
     "empty": "the recorded graph gives another answer than the engine",
     "frozen": "the recorded graph gives another answer than the engine",
+    "late": "the recorded graph gives another answer than the engine",
     "noisy": "the recorded graph gives another answer than the engine",
 }
 
@@ -215,6 +217,32 @@ def test_a_recording_that_fails_or_lies_is_given_up_loudly(
     assert gpu.cuda.calls.count("cudaStreamBeginCapture") == 1
     assert run.recorded == 0
     assert gpu.cuda.last_error == 0
+
+
+def test_an_output_that_is_left_out_is_found(gpu: Machine) -> None:
+    """Even one that is the same for both inputs of the comparison."""
+    nodes = [node("Neg", ["a"], ["negative"]), node("Sign", ["a"], ["sign"])]
+    outputs = [info("negative", "T_a", 5), info("sign", "T_a", 5)]
+    graph = model_bytes(nodes, [info("a", "T_a", 5)], outputs, Draw())
+    run = gpu.runner(graph, GRAPHS["lstm"][1])
+    gpu.trt.capture = "partial"
+    for seed in range(5):
+        inputs = frames(9, seed=seed)
+        negative, sign = run(inputs)
+        np.testing.assert_array_equal(negative, -inputs["a"])
+        np.testing.assert_array_equal(sign, np.sign(inputs["a"]))
+    assert "gives another answer" in run.notes[0]
+
+
+def test_one_that_lies_costs_the_others_their_trust(gpu: Machine) -> None:
+    run = gpu.runner(*GRAPHS["lstm"])
+    for seed in range(3):
+        require_right(run, frames(9, seed=seed))
+    assert run.recorded == 1
+    gpu.trt.capture = "late"
+    for seed in range(3):
+        require_right(run, frames(8, seed=seed))
+    assert run.recorded == 0
 
 
 @pytest.mark.parametrize(

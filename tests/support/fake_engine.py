@@ -90,7 +90,8 @@ class FakeContext:
         if stream.recording is not None:
             return self._record(stream, shapes, addresses)
         self._settled = True
-        (status,) = self._cuda.enqueue(stream, lambda: self._compute(shapes, addresses))
+        outputs = self._engine.outputs
+        (status,) = self._cuda.enqueue(stream, lambda: self._compute(shapes, addresses, outputs))
         return bool(status == 0)
 
     def _record(self, stream: Any, shapes: Any, addresses: Any) -> bool:
@@ -103,9 +104,13 @@ class FakeContext:
         frozen = self._answers(shapes, addresses) if mode == "frozen" else None
 
         def work() -> None:
+            nonlocal frozen
             if self._shapes != shapes:
                 raise Misuse("a recorded context has taken other shapes meanwhile")
-            self._compute(shapes, addresses, frozen, 1.01 if mode == "noisy" else 1.0)
+            if mode == "late" and frozen is None:
+                frozen = self._answers(shapes, addresses)
+            outputs = self._engine.outputs[: 1 if mode == "partial" else None]
+            self._compute(shapes, addresses, outputs, frozen, 1.01 if mode == "noisy" else 1.0)
 
         if mode != "empty":
             self._cuda.enqueue(stream, work)
@@ -122,9 +127,11 @@ class FakeContext:
         feeds = {name: self._read(name, shapes, addresses) for name in self._engine.inputs}
         return self._engine.infer(feeds)  # type: ignore[no-any-return]
 
-    def _compute(self, shapes: Any, addresses: Any, frozen: Any = None, factor: float = 1) -> None:
+    def _compute(
+        self, shapes: Any, addresses: Any, outputs: Any, frozen: Any = None, factor: float = 1
+    ) -> None:
         answers = self._answers(shapes, addresses) if frozen is None else frozen
-        for name, answer in zip(self._engine.outputs, answers, strict=True):
+        for name, answer in zip(outputs, answers, strict=False):  # some only, if it lies
             content = np.ascontiguousarray(answer * np.asarray(factor, answer.dtype))
             memory = self._cuda.find(self._cuda.device, addresses[name], content.nbytes)
             memory[:] = content.reshape(-1).view(np.uint8)

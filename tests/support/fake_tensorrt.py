@@ -39,7 +39,8 @@ class IProgressMonitor:
 
 class FakeTensorrt:
     """The module, of a version, for one GPU. `capture` is how it takes being recorded: `well`,
-    `False`, `raises`, `empty`, `frozen` (the graph repeats one answer) or `noisy`."""
+    `False`, `raises`, `empty`, `frozen` (the graph repeats the last answer), `late` (it repeats its
+    first), `partial` (it gives the first output only) or `noisy`."""
 
     ILogger, IProgressMonitor = ILogger, IProgressMonitor
     DataType, TensorIOMode, TensorLocation = DataType, TensorIOMode, TensorLocation
