@@ -37,6 +37,6 @@ def plan_batches(
         if pattern is not None:
             groups.setdefault(pattern, []).append(index)
     for pattern, rows in groups.items():
-        rows.sort(key=lambda i: sum(len(found[i].features[m]) for m in pattern))
+        rows.sort(key=lambda i: sum(map(len, found[i].features.values())))
         for start in range(0, len(rows), size):
             yield PlannedBatch(pattern, rows[start : start + size])

@@ -99,7 +99,7 @@ def examine(
     judged = bool(quality) or only is not None
     known = 0
     for modality in MODALITIES:
-        value = utterance.get(modality, _NOTHING)
+        value: Any = utterance.get(modality, _NOTHING)
         if value is _NOTHING:
             found.absent[modality] = "not given"
             continue
