@@ -108,7 +108,7 @@ def examine(
         if judged or value is None:
             reason = _reason_unseen(modality, value, policy, quality, only)
         if reason is None:
-            if _is_ready(value, specs.get(modality)):
+            if value is not None and _is_ready(value, specs.get(modality)):
                 found.features[modality] = value
                 continue
             reason = _take(modality, value, specs, policy, found)
