@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         preload=options.preload,
         on_empty=options.on_empty,
         policy=rules.policy,
-        options=BackendOptions(spinning=options.spinning),
+        options=BackendOptions(spinning=options.spinning, progress=say),
     )
     if options.explain:
         print_explanation(predictor)
