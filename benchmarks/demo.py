@@ -83,7 +83,7 @@ def run_demo(
 
 def measure_bundle(bundle: Path, corpus: Corpus) -> dict[Pattern, Metrics]:
     """Metrics of the runtime's answers on the test part, under every pattern of the bundle."""
-    predictor = Predictor(bundle, threads=2)
+    predictor = Predictor(bundle, backend="onnxruntime-cpu", threads=2)
     utterances = corpus.parts["test"]
     labels = np.array([u.label for u in utterances])
     metrics = {}

@@ -52,7 +52,9 @@ def compare_latency(
     Ours includes validation and the softmax, the monolith's is the bare session. Raises ParityError
     if the two disagree, since a fast wrong answer is worth nothing.
     """
-    ours, twin = Predictor(bundle, threads=threads), Predictor(bundle, threads=threads)
+    # The same engine as the monolith's: what differs is the graph.
+    engine = "onnxruntime-cpu"
+    ours, twin = (Predictor(bundle, backend=engine, threads=threads) for _ in range(2))
     monolith = Monolith(network, threads)
     utterance = ordinary_utterance(network)
     found = []

@@ -46,7 +46,7 @@ def test_one_utterance_on_one_thread(
 ) -> None:
     benchmark.group = f"pattern {pattern}"
     given = {m: x for m, x in ordinary_utterance(network).items() if m in pattern}
-    predictor, monolith = Predictor(bundle), Monolith(network)
+    predictor, monolith = Predictor(bundle, backend="onnxruntime-cpu"), Monolith(network)
     prepared = monolith.prepare(given, TYPICAL_FRAMES)
     assert abs(predictor.predict(given).logits - monolith(prepared)).max() < 1e-2
     ours = partial(predictor.predict, given)
