@@ -16,7 +16,7 @@ from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.candidates import Candidate, Trial, Trials
 from ifmmin.runtime.choice_cache import ChoiceCache
 from ifmmin.runtime.device import device_name, usable_cores
-from ifmmin.runtime.errors import BackendUnavailable, IfmminError, InputError
+from ifmmin.runtime.errors import BackendUnavailable, EngineError, InputError
 from ifmmin.runtime.manifest import MANIFEST_NAME, PRECISIONS
 from ifmmin.runtime.modality import Pattern
 from ifmmin.runtime.shared import SharedEncoders
@@ -104,24 +104,32 @@ class Shelf:
         if known in candidates:
             try:
                 return ReadyGraph(self._trials.open(shape, pattern, known), known)
-            except IfmminError:
-                pass  # the device is not what it was; choose anew
-        loaded, trials = self._trials.choose(shape, pattern, candidates)
+            except (BackendUnavailable, EngineError) as error:
+                # The device is not what it was: say so, and choose anew.
+                detail = f"it ran here before: {error}"
+                self.history.append(Trial(shape, pattern, known, "unavailable", detail=detail))
+        graph, trials = self._chosen(shape, pattern, candidates)
         self.history += trials
-        taken = next(trial.candidate for trial in trials if trial.outcome == "taken")
-        self._cache.write(shape, pattern, taken)
-        return ReadyGraph(loaded, taken)
+        return graph
 
     def explain(self, shape: str, patterns: Sequence[Pattern]) -> list[Trial]:
         """Try everything anew for some patterns; what came of each candidate."""
         tried: list[Trial] = []
         for pattern in patterns:
-            loaded, trials = self._trials.choose(shape, pattern, self._candidates())
-            taken = next(trial.candidate for trial in trials if trial.outcome == "taken")
+            graph, trials = self._chosen(shape, pattern, self._candidates())
             with self._lock:
-                self._graphs[shape, pattern] = ReadyGraph(loaded, taken)
+                self._graphs[shape, pattern] = graph
             tried += trials
         return tried
+
+    def _chosen(
+        self, shape: str, pattern: Pattern, candidates: Sequence[Candidate]
+    ) -> tuple[ReadyGraph, list[Trial]]:
+        """The fastest sound candidate, remembered from now on, and what came of each."""
+        loaded, trials = self._trials.choose(shape, pattern, candidates)
+        taken = next(trial.candidate for trial in trials if trial.outcome == "taken")
+        self._cache.write(shape, pattern, taken)
+        return ReadyGraph(loaded, taken), trials
 
     def _candidates(self) -> list[Candidate]:
         """Every combination that was asked for, for backends that take it."""

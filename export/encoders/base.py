@@ -6,6 +6,7 @@ E embedding.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,7 +29,7 @@ class State:
     """Whether it is also what was pooled so far, so that the graph gives it only once."""
 
 
-class ExportEncoder(nn.Module):
+class ExportEncoder(nn.Module, ABC):
     """An encoder in the forms in which it is exported."""
 
     pooled_size: int
@@ -36,21 +37,21 @@ class ExportEncoder(nn.Module):
     states_follow_weights = True
     """Whether states are of the weights' type, else always of float32."""
 
+    @abstractmethod
     def pool(self, x: Tensor) -> Tensor:
         """One utterance: raw (T, D) -> (1, P)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def pool_batch(self, x: Tensor, lengths: Tensor) -> Tensor:
         """A padded batch: raw (B, T, D), (B,) -> (B, P); what is past an end never counts."""
-        raise NotImplementedError
 
+    @abstractmethod
     def step(self, x: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """New frames of streams: raw (B, N, D) and states -> pooled so far (B, P), next states."""
-        raise NotImplementedError
 
+    @abstractmethod
     def embed(self, pooled: Tensor) -> Tensor:
         """(B, P) -> (B, E)."""
-        raise NotImplementedError
 
 
 def inside(x: Tensor, lengths: Tensor) -> Tensor:

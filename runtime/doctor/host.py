@@ -14,6 +14,8 @@ _LARGEST = 64 << 20
 """Bytes that are read of a file; what is asked for is far smaller."""
 _PATIENCE = 5.0
 """Seconds that a tool may take; a driver that hangs must not take this command with it."""
+UNREADABLE = "unreadable"
+"""Version of a package that is there and does not say which it is."""
 _TOOL_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 """ldconfig lies where an ordinary user's PATH does not lead."""
 
@@ -67,14 +69,16 @@ class Host:
         return done.stdout.decode(errors="replace")
 
     def package(self, name: str) -> tuple[str, tuple[str, ...]] | None:
-        """Version and wheel tags of an installed package."""
+        """Version and wheel tags of an installed package; a broken one is there all the same."""
         try:
             found = metadata.distribution(name)
             lines = (found.read_text("WHEEL") or "").splitlines()
             version = str(found.version or "")
+        except metadata.PackageNotFoundError:
+            return None
         # A broken installation may raise anything: a missing file, no name in it, a bad encoding.
         except Exception:
-            return None
+            return UNREADABLE, ()
         tags = [line.partition(":")[2].strip() for line in lines if line.startswith("Tag:")]
         return version, tuple(tags)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import IntEnum
 from types import SimpleNamespace
@@ -26,11 +27,12 @@ TensorLocation = IntEnum("TensorLocation", ["DEVICE", "HOST"])
 _Severity = IntEnum("_Severity", ["INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"])
 
 
-class ILogger:
+class ILogger(ABC):
     """Base of loggers."""
 
+    @abstractmethod
     def log(self, severity: Any, text: str) -> None:
-        raise NotImplementedError
+        """Hear a message."""
 
 
 class IProgressMonitor:
