@@ -84,6 +84,11 @@ class Predictor:
         """The patterns that the bundle can answer."""
         return self.bundle.patterns
 
+    @property
+    def history(self) -> tuple[Trial, ...]:
+        """What was tried so far to find how patterns are run; empty where it was remembered."""
+        return tuple(self._shelf.history)
+
     def explain(self) -> list[Trial]:
         """Try every way to run every pattern's graph anew, and say what came of each."""
         return self._shelf.explain("latency", self.patterns)

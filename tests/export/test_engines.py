@@ -114,6 +114,25 @@ def test_an_exported_bundle_holds_engines(checkpoint: Path, tmp_path: Path) -> N
     assert Bundle(out).manifest.engines == (engine,)  # the same graph, byte by byte
 
 
+def test_an_engine_goes_with_its_graph(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "bundle"
+    words = [str(checkpoint), "--pattern", "t", "--shape", "latency", "--out", str(out),
+             "--precision", "int8-qdq", "--allow-loss", "probabilities=0.99",
+             "--allow-loss", "agreement=0.1"]  # fmt: skip
+    assert main([*words, "--engine", "tensorrt-rtx", "--target", "SM86"]) == 0
+    (engine,) = Bundle(out).manifest.engines
+    # Other utterances set other ranges: the same graph by name, another by content.
+    monkeypatch.setattr("ifmmin.export.variants._CALIBRATION", 5)
+    assert main(words) == 0
+    (graph,) = Bundle(out).manifest.graphs
+    assert graph.file == engine.graph
+    assert graph.sha256 != engine.graph_sha256
+    assert not Bundle(out).manifest.engines
+    assert not list(out.glob("*.engine"))
+
+
 def test_an_engine_takes_the_form_it_likes_best(checkpoint: Path, tmp_path: Path) -> None:
     from ifmmin.export.export import Request, export_bundle
 

@@ -139,6 +139,33 @@ def test_a_damaged_memory_is_no_obstacle(bundle: Path, tmp_path: Path, damage: s
     assert json.loads(path.read_text())["choices"]
 
 
+def test_a_memory_of_another_version_is_not_believed(bundle: Path, tmp_path: Path) -> None:
+    given = {"a": np.zeros((9, 5), np.float32)}
+    Predictor(bundle, options=_options(tmp_path)).predict(given)
+    (path,) = (tmp_path / "cache" / "choices").iterdir()
+    record = json.loads(path.read_text())
+    for change in ({"schema": 99}, {"key": "another"}):
+        wrong = {"latency a": {**record["choices"]["latency a"], "backend": "slow"}}
+        path.write_text(json.dumps({**record, "choices": wrong, **change}))
+        answer = Predictor(bundle, options=_options(tmp_path)).predict(given)
+        assert answer.backend == "onnxruntime-cpu"
+
+
+def test_what_ran_before_and_cannot_now_is_told_and_replaced(bundle: Path, tmp_path: Path) -> None:
+    given = {"a": np.zeros((9, 5), np.float32)}
+    Predictor(bundle, options=_options(tmp_path)).predict(given)
+    (path,) = (tmp_path / "cache" / "choices").iterdir()
+    record = json.loads(path.read_text())
+    record["choices"]["latency a"] |= {"backend": "absent", "threads": 0}
+    path.write_text(json.dumps(record))
+    again = Predictor(bundle, options=_options(tmp_path))
+    assert again.predict(given).backend == "onnxruntime-cpu"
+    first = again.history[0]
+    assert (first.candidate.backend, first.outcome) == ("absent", "unavailable")
+    assert first.detail == "it ran here before: no such device; plug one in"
+    assert json.loads(path.read_text())["choices"]["latency a"]["backend"] == "onnxruntime-cpu"
+
+
 def test_another_device_chooses_for_itself(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

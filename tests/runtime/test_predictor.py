@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from ifmmin.export.export import Request, export_bundle
 from ifmmin.runtime import InputError, Pattern, Predictor
+from ifmmin.runtime.batching import plan_batches
 from ifmmin.runtime.modality import ALL_PATTERNS, Modality
-from ifmmin.runtime.validate import Policy
+from ifmmin.runtime.validate import Policy, examine
 from ifmmin.train.checkpoint import save_checkpoint
 
 DIMS = {"a": 5, "v": 7, "t": 11}
@@ -70,6 +71,24 @@ def test_a_batch_of_mixed_patterns_is_answered_as_one_by_one(
         assert answer.pattern == alone.pattern
         assert np.abs(answer.logits - alone.logits).max() < 1e-4
         assert answer.absent == alone.absent
+
+
+@given(st.lists(st.integers(0, 500), max_size=40), st.integers(1, 9))
+def test_batches_hold_similar_lengths_of_one_pattern(
+    predictor: Predictor, seeds: list[int], size: int
+) -> None:
+    specs = predictor.bundle.manifest.modalities
+    found = [examine(_utterance(seed), specs) for seed in seeds]
+    used = [Pattern.of(one.features) for one in found]
+    batches = list(plan_batches(found, used, size))
+    assert sorted(row for batch in batches for row in batch.rows) == list(range(len(seeds)))
+    longest: dict[Pattern, int] = {}
+    for batch in batches:
+        assert {used[row] for row in batch.rows} == {batch.pattern}
+        assert len(batch.rows) <= size
+        frames = [sum(map(len, found[row].features.values())) for row in batch.rows]
+        assert min(frames) >= longest.get(batch.pattern, 0)
+        longest[batch.pattern] = max(frames)
 
 
 def test_a_batch_without_throughput_graphs(checkpoint: Path, tmp_path: Path) -> None:
