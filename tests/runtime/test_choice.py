@@ -145,7 +145,8 @@ def test_a_memory_of_another_version_is_not_believed(bundle: Path, tmp_path: Pat
     (path,) = (tmp_path / "cache" / "choices").iterdir()
     record = json.loads(path.read_text())
     for change in ({"schema": 99}, {"key": "another"}):
-        wrong = {"latency a": {**record["choices"]["latency a"], "backend": "slow"}}
+        first = record["choices"]["latency a"]
+        wrong = {"latency a": {**first, "backend": "slow", "threads": 0}}
         path.write_text(json.dumps({**record, "choices": wrong, **change}))
         answer = Predictor(bundle, options=_options(tmp_path)).predict(given)
         assert answer.backend == "onnxruntime-cpu"
