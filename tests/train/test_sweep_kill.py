@@ -65,6 +65,14 @@ def _alive(process: int) -> bool:
     return state != "Z"
 
 
+def _deaf_to_ctrl_c(process: int) -> bool:
+    """It blocks or ignores the signal, whatever it is doing at the moment."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    masks = dict(line.split(":", 1) for line in lines)
+    deaf = int(masks["SigBlk"], 16) | int(masks["SigIgn"], 16)
+    return bool(deaf >> (signal.SIGINT - 1) & 1)
+
+
 def _require_gone(processes: list[int]) -> None:
     deadline = time.monotonic() + 10
     while any(_alive(process) for process in processes):
@@ -142,6 +150,8 @@ def test_ctrl_c_stops_at_once_and_finished_units_stay(
     process = _start(tiny, out, jobs=2)
     _wait_for(process, out, 3)
     workers = _children(process.pid)
+    assert len(workers) >= 2
+    assert all(_deaf_to_ctrl_c(worker) for worker in workers)
     before = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of the group
     _, error = process.communicate(timeout=30)

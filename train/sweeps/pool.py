@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 
 from ifmmin.train.sweeps.worker import Job, Outcome, run_job
@@ -127,6 +128,7 @@ def _few_threads(threads: int) -> Iterator[None]:
 @contextmanager
 def _no_interrupt() -> Iterator[None]:
     """A process that starts now never hears Ctrl-C: its parent does, and ends it."""
+    resource_tracker.ensure_running()  # started later, it would unblock Ctrl-C for the first one
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
