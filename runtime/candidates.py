@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,10 +19,13 @@ from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.errors import BackendUnavailable, BundleError, EngineError, IfmminError
 from ifmmin.runtime.manifest import GraphEntry
 from ifmmin.runtime.modality import Modality, Pattern
+from ifmmin.runtime.parts import Parts
 
 if TYPE_CHECKING:
     from ifmmin.runtime.check_golden import GoldenVectors
 
+STREAM = "stream"
+"""In place of a shape: the step, summary and head graphs together."""
 _WARM_UP, _ROUNDS = 5, 25
 _LONGEST_SECONDS = 2.0
 """Timing a graph stops there."""
@@ -64,6 +68,7 @@ class Trials:
     def __init__(self, bundle: Bundle, make: Callable[[Candidate], Backend]) -> None:
         self._bundle = bundle
         self._make = make
+        self._parts: dict[Candidate, Parts] = {}
         self._vectors: GoldenVectors | None = None
 
     def choose(
@@ -101,12 +106,29 @@ class Trials:
             trials.append(Trial(shape, pattern, candidate, outcome, times[index], detail))
         return sound[best][1], trials
 
-    def open(self, shape: str, subject: Pattern | Modality, candidate: Candidate) -> Loaded:
-        """A candidate's graph, ready to run."""
+    def open(self, shape: str, pattern: Pattern, candidate: Candidate) -> Loaded:
+        """A candidate's graph, or the graphs of its stream, ready to run on whole utterances."""
+        if shape == STREAM:
+            return self.parts(candidate).whole(pattern)
+        return self._load(shape, pattern, candidate)
+
+    def parts(self, candidate: Candidate) -> Parts:
+        """The stream graphs of a candidate; the same ones whenever they are asked for."""
+        if candidate not in self._parts:
+            self._parts[candidate] = Parts(partial(self._load, candidate=candidate))
+        return self._parts[candidate]
+
+    def release(self, kept: Candidate) -> None:
+        """Forget the stream graphs of all other candidates, which were loaded to be tried."""
+        self._parts = {kept: self.parts(kept)}
+
+    def _load(self, shape: str, subject: Pattern | Modality, candidate: Candidate) -> Loaded:
         entry = self._bundle.entry(subject, candidate.precision, shape, candidate.backend)
         return self._make(candidate).open(self._bundle, entry)
 
     def _exported(self, shape: str, pattern: Pattern, candidate: Candidate) -> bool:
+        if shape == STREAM:
+            return self._exported("head", pattern, candidate)
         spec = self._bundle.manifest.backends[candidate.backend]
         found = self._bundle.find(shape, pattern, candidate.precision)
         return any(entry.recurrence in (*spec.recurrences, "none") for entry in found)
@@ -115,8 +137,8 @@ class Trials:
         """Why the answers to the golden vectors are wrong; empty where they are right."""
         from ifmmin.runtime.check_golden import GoldenRun
 
-        run = GoldenRun(self._bundle.manifest, self._golden())
-        check = run.check(loaded.entry, loaded.run)
+        golden = GoldenRun(self._bundle.manifest, self._golden())
+        check = golden.check(loaded.entry, loaded.run, whole=loaded.entry.shape == "head")
         return "" if check is None or check.passed else check.detail
 
     def _golden(self) -> GoldenVectors:
@@ -152,7 +174,11 @@ class Trials:
             from ifmmin.runtime.batch import pad_batch
 
             return pad_batch(inputs)
-        return {m.value: x for m, x in inputs[min(1, len(inputs) - 1)].items()}
+        chosen = inputs[min(1, len(inputs) - 1)]
+        if entry.shape == "head":  # of a stream, to which little comes at a time
+            least = {m: self._bundle.manifest.modalities[m].minimum_length for m in chosen}
+            chosen = {m: x[: least[m]] for m, x in chosen.items()}
+        return {m.value: x for m, x in chosen.items()}
 
 
 def _nothing(bundle: Bundle, shape: str, pattern: Pattern, trials: Sequence[Trial]) -> IfmminError:

@@ -69,10 +69,13 @@ class GoldenRun:
         self._values: dict[tuple[str, Modality, str], Values] = {}
         self._heads: list[tuple[GraphEntry, bool]] = []
 
-    def check(self, entry: GraphEntry, run: Runner) -> Check | None:
-        """The verdict; None for steps and summaries that ran, which their heads prove."""
+    def check(self, entry: GraphEntry, run: Runner, *, whole: bool = False) -> Check | None:
+        """The verdict; None for steps and summaries that ran, which their heads prove.
+
+        whole: whatever the graph is, `run` takes an utterance, as a latency graph does.
+        """
         try:
-            verdict = self._check(entry, run)
+            verdict = self._check(entry, run, "latency" if whole else entry.shape)
         # An engine may raise anything of a graph that is not what it should be.
         except Exception as error:
             verdict = Check(entry.file, WHAT, False, f"it does not run: {one_line(error)}")
@@ -95,7 +98,7 @@ class GoldenRun:
         names = ", ".join(file for file, _ in heads)
         return Check(entry.file, WHAT, False, f"none of the heads answers rightly from it: {names}")
 
-    def _check(self, entry: GraphEntry, run: Runner) -> Check | None:
+    def _check(self, entry: GraphEntry, run: Runner, form: str) -> Check | None:
         if entry.modality is not None:
             make = self._pooled if entry.shape == "step" else self._summarised
             values = make(entry, entry.modality, run)
@@ -110,7 +113,7 @@ class GoldenRun:
             "throughput": self._batch,
             "head": self._stream,
         }
-        return judge(entry, WHAT, drives[entry.shape](entry, entry.pattern, run), truth)
+        return judge(entry, WHAT, drives[form](entry, entry.pattern, run), truth)
 
     def _alone(self, entry: GraphEntry, pattern: Pattern, run: Runner) -> NDArray[np.float32]:
         rows = [run({m.value: x for m, x in f.items()})[0] for f in self._vectors.of(pattern)]

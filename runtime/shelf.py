@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from ifmmin.runtime.backends import BACKENDS, Backend, BackendOptions, Loaded, make_backend
 from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.candidates import Candidate, Trial, Trials
+from ifmmin.runtime.candidates import STREAM, Candidate, Trial, Trials
 from ifmmin.runtime.choice_cache import ChoiceCache
 from ifmmin.runtime.device import device_name, usable_cores
 from ifmmin.runtime.errors import BackendUnavailable, EngineError, InputError
 from ifmmin.runtime.manifest import MANIFEST_NAME, PRECISIONS
 from ifmmin.runtime.modality import Pattern
-from ifmmin.runtime.shared import SharedEncoders
+from ifmmin.runtime.parts import Parts
 from ifmmin.runtime.version import installed_versions
 
 AUTO = "auto"
@@ -76,8 +76,6 @@ class Shelf:
         self._backends: dict[tuple[str, int], Backend | BackendUnavailable] = {}
         self._trials = Trials(bundle, self._backend)
         self._lock = threading.RLock()
-        self._shared_lock = threading.Lock()
-        """An encoder that patterns share answers one at a time."""
         self.history: list[Trial] = []
         """What was tried, for `--explain`."""
 
@@ -94,8 +92,9 @@ class Shelf:
     def _ready(self, shape: str, pattern: Pattern) -> ReadyGraph:
         candidates = self._candidates()
         if self._share and shape == "latency" and self._bundle.has("head", pattern):
-            shared = next(c for c in candidates if c.backend in ON_CPU)
-            return ReadyGraph(self._shared.pattern(pattern), shared, self._shared_lock)
+            first = next(c for c in candidates if c.backend in ON_CPU)
+            parts = self._trials.parts(first)
+            return ReadyGraph(parts.whole(pattern), first, parts.lock)
         if len(candidates) == 1:
             # Nothing to choose: what was asked for runs, or the caller hears why not.
             (only,) = candidates
@@ -111,6 +110,17 @@ class Shelf:
         graph, trials = self._chosen(shape, pattern, candidates)
         self.history += trials
         return graph
+
+    def parts(self) -> tuple[Parts, Candidate]:
+        """The graphs of streams and how they run: one way for all patterns, found by the fullest.
+
+        Raises BundleError where the bundle has none.
+        """
+        fullest = max(self._bundle.patterns, key=len)
+        with self._lock:
+            candidate = self.get(STREAM, fullest).candidate
+            self._trials.release(candidate)
+            return self._trials.parts(candidate), candidate
 
     def explain(self, shape: str, patterns: Sequence[Pattern]) -> list[Trial]:
         """Try everything anew for some patterns; what came of each candidate."""
@@ -171,12 +181,6 @@ class Shelf:
         if isinstance(found, BackendUnavailable):
             raise found
         return found
-
-    @cached_property
-    def _shared(self) -> SharedEncoders:
-        """Encoders that every pattern uses, by the first backend on the CPU."""
-        first = next(c for c in self._candidates() if c.backend in ON_CPU)
-        return SharedEncoders(lambda shape, subject: self._trials.open(shape, subject, first))
 
     @cached_property
     def _cache(self) -> ChoiceCache:

@@ -48,13 +48,7 @@ class ModalityStream:
         """Forget everything: the next chunk is the first."""
         self.frames = 0
         """Frames heard since the beginning."""
-        types = {spec.name: spec.dtype for spec in self._entry.inputs}
-        self._kept: dict[str, NDArray[Any]] = {
-            state.name: np.full(
-                _sized(state.initial_shape, self._streams), state.initial, types[state.name]
-            )
-            for state in self._entry.states
-        }
+        self._kept = initial_states(self._entry, self._streams)
 
     def push(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
         """New frames (B, N, D) -> what is pooled (B, P) of all frames so far, for a summary graph.
@@ -68,6 +62,15 @@ class ModalityStream:
         self.frames += frames.shape[1]
         pooled: NDArray[np.float32] = found["pooled"]
         return pooled
+
+
+def initial_states(entry: StepInterface, streams: int = 1) -> dict[str, NDArray[Any]]:
+    """What a step graph is given with the first chunk of some streams, by the names of inputs."""
+    types = {spec.name: spec.dtype for spec in entry.inputs}
+    return {
+        state.name: np.full(_sized(state.initial_shape, streams), state.initial, types[state.name])
+        for state in entry.states
+    }
 
 
 def _sized(shape: Sequence[int | str], streams: int) -> tuple[int, ...]:

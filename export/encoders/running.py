@@ -70,19 +70,23 @@ class RunningStatistics:
         self.names = names
         asked = set(names)
         kept: list[State] = []
-        if asked & {"mean", "std", "crest", "delta"}:
-            kept.append(State("count", 0.0, (1,)))
-        if asked & {"mean", "std", "crest"}:
-            kept += [State("mean", 0.0, (dim,)), State("squares", 0.0, (dim,))]
+        averages = bool(asked & {"mean", "std", "crest"})
+        if averages or "delta" in asked:
+            kept.append(State("count", 0.0, (1,), fades="sum"))
+        if averages:
+            kept += [State("mean", 0.0, (dim,)), State("squares", 0.0, (dim,), fades="sum")]
+        # An extreme fades to the mean; where none is kept it has nothing to move to.
+        fades, toward = ("peak", "mean") if averages else ("cannot", None)
         if asked & {"max", "crest"}:
-            kept.append(State("max", _LOWEST, (dim,)))
+            kept.append(State("max", _LOWEST, (dim,), fades=fades, toward=toward))
         if "min" in asked:
-            kept.append(State("min", _HIGHEST, (dim,)))
+            kept.append(State("min", _HIGHEST, (dim,), fades=fades, toward=toward))
         if "delta" in asked:
-            kept += [State("last", 0.0, (dim,)), State("moved", 0.0, (dim,))]
+            kept += [State("last", 0.0, (dim,)), State("moved", 0.0, (dim,), fades="sum")]
         if asked & {"weighted_mean", "weighted_std"}:
-            kept.append(State("weight", 0.0, (1,)))
-            kept += [State(f"weighted_{name}", 0.0, (dim,)) for name in ("mean", "squares")]
+            kept.append(State("weight", 0.0, (1,), fades="sum"))
+            kept.append(State("weighted_mean", 0.0, (dim,)))
+            kept.append(State("weighted_squares", 0.0, (dim,), fades="sum"))
         self.states = tuple(kept)
 
     def update(
