@@ -1,0 +1,1 @@
+"""The scenarios of MLPerf Inference: single stream, multi stream, offline, server."""
