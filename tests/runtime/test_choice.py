@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small_bundles import copied, edit, small_bundle
 
-from ifmmin.export.export import Request, export_bundle
 from ifmmin.runtime import BackendUnavailable, Pattern, Predictor
 from ifmmin.runtime.backends import Backend, BackendOptions, Loaded
 from ifmmin.runtime.backends import choose as backends
 from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
 from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.manifest import BackendSpec, GraphEntry
+from ifmmin.runtime.manifest import GraphEntry
 
 PATTERN = Pattern.parse("a")
 
@@ -59,7 +59,12 @@ class _Absent(Backend):
 
 
 @pytest.fixture
-def bundle(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def bundle(
+    make_network: Any,
+    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
     """A bundle whose manifest names backends that are slow, wrong or not there."""
     kinds: dict[str, Any] = {"slow": _Slow, "wrong": _Wrong, "absent": _Absent}
     known: dict[str, Callable[..., Backend]] = {
@@ -68,14 +73,12 @@ def bundle(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     known["onnxruntime-cpu"] = lambda options: OnnxRuntimeCpu(options.threads)
     monkeypatch.setattr(backends, "BACKENDS", known)
     monkeypatch.setattr("ifmmin.runtime.shelf.BACKENDS", known)
-    spec = BackendSpec(recurrences=("lstm",), precisions=("fp32", "int8"))
-    monkeypatch.setattr("ifmmin.export.writer.BACKENDS", dict.fromkeys(known, spec))
-    request = Request(
-        precisions=("fp32", "int8"), shapes=("latency",),
-        losses={"probabilities": 0.5, "agreement": 0.5},
-    )  # fmt: skip
-    export_bundle(checkpoint, [PATTERN, Pattern.parse("t")], tmp_path / "bundle", request=request)
-    return tmp_path / "bundle"
+    precisions = ("fp32", "int8")
+    made = small_bundle(make_network, tmp_path_factory, ("a", "t"), precisions, shapes=("latency",))
+    own = copied(made, tmp_path)
+    spec = {"recurrences": ["lstm"], "precisions": precisions}
+    edit(own, lambda manifest: manifest.__setitem__("backends", dict.fromkeys(known, spec)))
+    return own
 
 
 def _options(tmp_path: Path) -> BackendOptions:

@@ -11,25 +11,30 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from run_command import run_bundle
+from small_bundles import ALL, copied, edit, small_bundle
 
-from ifmmin.export.export import Request, export_bundle
 from ifmmin.runtime import InputError, Pattern, Predictor
 from ifmmin.runtime.batching import plan_batches
 from ifmmin.runtime.modality import ALL_PATTERNS, Modality
 from ifmmin.runtime.validate import Policy, examine
-from ifmmin.train.checkpoint import save_checkpoint
 
 DIMS = {"a": 5, "v": 7, "t": 11}
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory, make_network: Any) -> Path:
-    folder = tmp_path_factory.mktemp("predictor")
-    record = {"prior": [0.4, 0.3, 0.2, 0.1]}
-    save_checkpoint(folder / "m.safetensors", make_network(), record)
-    request = Request(shapes=("latency", "throughput"))
-    export_bundle(folder / "m.safetensors", ALL_PATTERNS, folder / "bundle", request=request)
-    return folder / "bundle"
+    shapes = ("latency", "throughput")
+    made = small_bundle(make_network, tmp_path_factory, ALL, shapes=shapes)
+    own = copied(made, tmp_path_factory.mktemp("predictor"))
+    edit(own, lambda manifest: manifest.__setitem__("prior", [0.4, 0.3, 0.2, 0.1]))
+    return own
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory, make_network: Any) -> Path:
+    """A bundle without throughput graphs that does not know the prior."""
+    return run_bundle(make_network, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
@@ -91,10 +96,8 @@ def test_batches_hold_similar_lengths_of_one_pattern(
         longest[batch.pattern] = max(frames)
 
 
-def test_a_batch_without_throughput_graphs(checkpoint: Path, tmp_path: Path) -> None:
-    request = Request(shapes=("latency",))
-    export_bundle(checkpoint, [Pattern.parse("a")], tmp_path / "b", request=request)
-    alone = Predictor(tmp_path / "b", backend="onnxruntime-cpu")
+def test_a_batch_without_throughput_graphs(plain: Path) -> None:
+    alone = Predictor(plain, backend="onnxruntime-cpu")
     utterances = [_utterance(seed, "a") for seed in range(4)]
     for answer, utterance in zip(alone.predict_batch(utterances), utterances, strict=True):
         assert np.array_equal(answer.logits, alone.predict(utterance).logits)
@@ -180,11 +183,9 @@ def test_nothing_present(bundle: Path, predictor: Predictor) -> None:
     assert [one.backend for one in both] == ["prior", "onnxruntime-cpu"]
 
 
-def test_a_bundle_that_knows_no_prior(checkpoint: Path, tmp_path: Path) -> None:
-    request = Request(shapes=("latency",))
-    export_bundle(checkpoint, [Pattern.parse("a")], tmp_path / "b", request=request)
+def test_a_bundle_that_knows_no_prior(plain: Path) -> None:
     with pytest.raises(InputError, match="does not know how often classes occur"):
-        Predictor(tmp_path / "b", on_empty="prior")
+        Predictor(plain, on_empty="prior")
 
 
 @pytest.mark.parametrize(
@@ -207,11 +208,12 @@ def test_a_precision_that_the_backend_does_not_take(bundle: Path) -> None:
         wrong.predict(_utterance(0))
 
 
-def test_patterns_share_their_encoders(checkpoint: Path, tmp_path: Path) -> None:
-    request = Request(shapes=("latency", "stream"))
-    export_bundle(checkpoint, ALL_PATTERNS, tmp_path / "b", request=request)
-    apart = Predictor(tmp_path / "b", backend="onnxruntime-cpu", share=False)
-    shared = Predictor(tmp_path / "b", backend="onnxruntime-cpu", preload=True)
+def test_patterns_share_their_encoders(
+    make_network: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    bundle = small_bundle(make_network, tmp_path_factory, ALL, shapes=("latency", "stream"))
+    apart = Predictor(bundle, backend="onnxruntime-cpu", share=False)
+    shared = Predictor(bundle, backend="onnxruntime-cpu", preload=True)
     opened = _count_sessions(shared)
     for seed in range(60):
         utterance = _utterance(seed)

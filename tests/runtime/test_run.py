@@ -10,25 +10,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small_bundles import ALL, copied, small_bundle
 
-from ifmmin.export.export import Request, export_bundle
 from ifmmin.runtime.cli import main
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.manifest import MANIFEST_NAME
-from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
+from ifmmin.runtime.modality import ALL_PATTERNS
 from ifmmin.runtime.predictor import Predictor
-from ifmmin.train.corpus import Utterance
 
 GOOD = {"a": (9, 5), "v": (4, 7), "t": (2, 11)}
 
-LATENCY = Request(shapes=("latency",))
-
 
 @pytest.fixture
-def bundle(checkpoint: Path) -> Path:
-    out = checkpoint.parent / "bundle"
-    export_bundle(checkpoint, [Pattern.parse("a"), Pattern.parse("a_t")], out, request=LATENCY)
-    return out
+def bundle(make_network: Any, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
+    """A copy that may be spoilt."""
+    made = small_bundle(make_network, tmp_path_factory, ("a", "a_t"), shapes=("latency",))
+    return copied(made, tmp_path)
 
 
 def _npz(path: Path, **arrays: np.ndarray) -> Path:
@@ -174,20 +171,11 @@ def test_our_own_faults_keep_their_traceback() -> None:
         command(lambda arguments: 1 // 0)()
 
 
-def test_every_pattern_is_found_from_what_is_present(checkpoint: Path, tmp_path: Path) -> None:
-    export_bundle(checkpoint, ALL_PATTERNS, tmp_path / "all", request=LATENCY)
-    predictor = Predictor(tmp_path / "all")
+def test_every_pattern_is_found_from_what_is_present(
+    make_network: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    shapes = ("latency", "throughput")
+    predictor = Predictor(small_bundle(make_network, tmp_path_factory, ALL, shapes=shapes))
     answers = [predictor.predict(_arrays("".join(p))) for p in ALL_PATTERNS]
     assert [a.pattern for a in answers] == list(ALL_PATTERNS)
     assert len({tuple(a.logits.round(4)) for a in answers}) == 7
-
-
-@pytest.mark.parametrize("tokens", range(1, 8))
-def test_short_text_is_padded_as_the_network_does(
-    checkpoint: Path, tmp_path: Path, make_network: Any, alone: Any, tokens: int
-) -> None:
-    export_bundle(checkpoint, [Pattern.parse("t")], tmp_path / "text", request=LATENCY)
-    x = np.random.default_rng(tokens).standard_normal((tokens, 11)).astype(np.float32)
-    truth = alone(make_network().double(), Utterance("x", {Modality.T: x}, 0))
-    found = Predictor(tmp_path / "text").predict({"t": x}).logits
-    np.testing.assert_allclose(found, truth, atol=1e-4)

@@ -13,27 +13,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small_bundles import small_bundle
 
-from ifmmin.export.export import Request, export_bundle
 from ifmmin.runtime.cli import main
-from ifmmin.runtime.modality import Pattern
-from ifmmin.train.checkpoint import save_checkpoint
 
 SHAPES = {"a": (9, 5), "v": (4, 7), "t": (6, 11)}
 BACKEND = ("--backend", "onnxruntime-cpu")
-_MADE: list[Path] = []
 
 
 def run_bundle(make_network: Callable[..., Any], factory: pytest.TempPathFactory) -> Path:
     """A bundle of the patterns a, v, a_v, a_t; made once, not to be changed."""
-    if not _MADE:
-        folder = factory.mktemp("run")
-        save_checkpoint(folder / "model.safetensors", make_network(), {"corpus": "made"})
-        patterns = [Pattern.parse(text) for text in ("a", "v", "a_v", "a_t")]
-        request = Request(shapes=("latency",))
-        export_bundle(folder / "model.safetensors", patterns, folder / "bundle", request=request)
-        _MADE.append(folder / "bundle")
-    return _MADE[0]
+    return small_bundle(make_network, factory, ("a", "v", "a_v", "a_t"), shapes=("latency",))
 
 
 def arrays(letters: str, seed: int = 0) -> dict[str, np.ndarray]:

@@ -6,18 +6,21 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import onnx
 import pytest
+from kept_bundles import keep, kept
 from onnx import numpy_helper
 
-from ifmmin.export.export import Request, export_bundle
 from ifmmin.runtime.manifest import MANIFEST_NAME
 from ifmmin.runtime.modality import Pattern
-from ifmmin.train.checkpoint import save_checkpoint
 
+ALL = ("a", "v", "t", "a_v", "a_t", "v_t", "a_v_t")
+"""Patterns."""
 LOSSES = {"probabilities": 0.3, "agreement": 0.5}
 """A tiny random network bears few bits badly; that is not what these tests are about."""
 TRAINING = {
@@ -27,7 +30,21 @@ TRAINING = {
     "seed": 7,
     "metrics": {"test": {"a": {"wa": 0.5, "ua": 0.625, "ece": 0.1, "confusion": [[3, 1], [0, 4]]}}},
 }
-_MADE: dict[tuple[Any, ...], Path] = {}
+
+
+@dataclass(frozen=True)
+class _Wish:
+    patterns: tuple[str, ...]
+    precisions: tuple[str, ...]
+    shapes: tuple[str, ...]
+    seed: int
+
+    def __str__(self) -> str:
+        parts = ("-".join(part) for part in (self.patterns, self.precisions, self.shapes))
+        return ".".join((*parts, str(self.seed)))
+
+
+_MADE: dict[_Wish, Path] = {}
 
 
 def small_bundle(
@@ -36,20 +53,34 @@ def small_bundle(
     patterns: Sequence[str] = ("a", "t", "a_t"),
     precisions: Sequence[str] = ("fp32",),
     seed: int = 0,
+    shapes: Sequence[str] = ("latency", "throughput", "stream"),
 ) -> Path:
-    """A sound bundle, not to be changed; its checkpoint `model.safetensors` lies beside it."""
-    key = (tuple(patterns), tuple(precisions), seed)
-    if key not in _MADE:
-        folder = factory.mktemp("made")
-        save_checkpoint(folder / "model.safetensors", make_network(seed=seed), TRAINING)
-        export_bundle(
-            folder / "model.safetensors",
-            [Pattern.parse(pattern) for pattern in patterns],
-            folder / "bundle",
-            request=Request(precisions=precisions, losses=LOSSES),
-        )
-        _MADE[key] = folder / "bundle"
-    return _MADE[key]
+    """A sound bundle, not to be changed; its checkpoint `model.safetensors` lies beside it.
+
+    Without torch it is one that was kept, without a checkpoint; see `kept_bundles`.
+    """
+    wish = _Wish(tuple(patterns), tuple(precisions), tuple(shapes), seed)
+    if wish not in _MADE:
+        if find_spec("torch") is None:
+            _MADE[wish] = kept(str(wish))
+        else:
+            _MADE[wish] = _export(make_network(seed=seed), wish, factory.mktemp("made"))
+            keep(_MADE[wish], str(wish))
+    return _MADE[wish]
+
+
+def _export(network: Any, wish: _Wish, folder: Path) -> Path:
+    from ifmmin.export.export import Request, export_bundle
+    from ifmmin.train.checkpoint import save_checkpoint
+
+    save_checkpoint(folder / "model.safetensors", network, TRAINING)
+    export_bundle(
+        folder / "model.safetensors",
+        [Pattern.parse(pattern) for pattern in wish.patterns],
+        folder / "bundle",
+        request=Request(precisions=wish.precisions, shapes=wish.shapes, losses=LOSSES),
+    )
+    return folder / "bundle"
 
 
 def copied(bundle: Path, folder: Path) -> Path:

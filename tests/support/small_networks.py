@@ -1,0 +1,150 @@
+"""Tiny networks of every kind whose answers spread. Needs torch, as the networks do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from ifmmin.runtime.modality import MODALITIES, Modality
+from ifmmin.train.batch import collate
+from ifmmin.train.config import (
+    Architecture,
+    FeatureConfig,
+    ModelConfig,
+    StatisticsConfig,
+    TransformConfig,
+)
+from ifmmin.train.corpus import Utterance
+from ifmmin.train.linear import LinearNetwork
+from ifmmin.train.models import build_network
+from ifmmin.train.network import EmotionNetwork
+from ifmmin.train.statistics import StatisticsEncoder
+
+# The tests run beside each other; threads that wait for one another's cores make all of them crawl.
+torch.set_num_threads(1)
+
+DIMS = {"a": 5, "v": 7, "t": 11}
+
+_STATISTICS = {
+    Modality.A: StatisticsConfig(
+        functionals=("mean", "std", "max", "min", "weighted_mean", "weighted_std"),
+        dropout=0.2,
+        weight_column=1,
+    ),
+    Modality.V: StatisticsConfig(functionals=("mean", "delta", "crest")),
+    Modality.T: StatisticsConfig(functionals=("std", "mean"), limit=1.5),
+}
+_TRANSFORMS = {
+    Modality.V: TransformConfig(powers=(0.25, 1.0)),
+    Modality.T: TransformConfig(unit=True),
+}
+_INVARIANT = ("invariant_layers", "invariant_activation", "invariant_end_active")
+KINDS: dict[str, dict[str, Any]] = {
+    "if-mmin": {},
+    "parallel": {"imagination": "parallel"},
+    "fusion": {"model": "fusion"},
+    "augmented": {"model": "augmented"},
+    "mmin": {"model": "mmin"},
+    "sigmoid-s": dict(zip(_INVARIANT, (4, "sigmoid", False), strict=True)),
+    "short-s": {"model": "fusion", "invariant_layers": 1, "invariant_dropout": True},
+    "last": {"pooling": "last"},
+    "attention": {"pooling": "attention"},
+    "sum": {"pooling": "sum", "model": "fusion"},
+    "transforms": {"transforms": _TRANSFORMS, "model": "augmented"},
+    "statistics": {
+        "statistics": _STATISTICS, "transforms": _TRANSFORMS, "evidence": "embedding",
+        "invariant_activation": "tanh", "guide_dropout": 0.3, "evidence_dropout": 0.3,
+    },
+    "statistics-fusion": {"statistics": _STATISTICS, "evidence": "pooled", "model": "fusion"},
+    "linear": {"statistics": _STATISTICS, "model": "linear"},
+}  # fmt: skip
+"""Every way to make a network, by what differs from the paper's."""
+
+
+def small_network(kind: str = "if-mmin", seed: int = 0) -> EmotionNetwork:
+    """A network in evaluation mode, the same for the same arguments."""
+    torch.manual_seed(seed)
+    config = ModelConfig(
+        labels=("angry", "happy", "neutral", "sad"),
+        features={
+            m: FeatureConfig(dim=DIMS[m.value], missing_length=9, frame_rate=10.0)
+            for m in MODALITIES
+        },
+        architecture=Architecture(
+            embedding=8,
+            text_channels=6,
+            blocks=3,
+            block_sizes=(10, 9, 4),
+            classifier_sizes=(12, 8),
+            **KINDS[kind],
+        ),
+    )
+    network = build_network(config)
+    with torch.no_grad():
+        _scatter(network)
+        if network.config.architecture.evidence != "none":
+            network.gate.fill_(0.8)
+        rng = np.random.default_rng(0)
+        some = collate([small_utterance(rng, {"a": 9, "v": 8, "t": 7}) for _ in range(16)], config)
+        # Logits around zero that vary by class and input, so that every class wins somewhere.
+        logits = network.eval()(some).logits
+        layers = _last_layers(network)
+        layers[0][1].sub_(logits.mean(dim=0) / network.gate)
+        for weight, bias in layers:
+            weight.mul_(3.0 / logits.std(dim=0).mean())
+            bias.mul_(3.0 / logits.std(dim=0).mean())
+        network.temperatures.uniform_(0.7, 1.5)
+    return network
+
+
+def _scatter(network: EmotionNetwork) -> None:
+    """Default weights make every comparison empty: whole modalities hardly move the answer."""
+    for name, parameter in network.named_parameters():
+        if name.endswith("bias"):
+            parameter.normal_(0.0, 0.3)
+        elif name == "encoders.t.output.weight":
+            parameter.mul_(0.2)  # no modality may drown the others
+        elif "rnn" in name:
+            parameter.mul_(2.0)
+        elif name == "classifier.linears.2.weight" or name == "weight":
+            parameter.normal_(0.0, 0.3)
+        else:
+            parameter.mul_(1.1)
+    for modality in MODALITIES:
+        normaliser = network.normaliser(modality)
+        normaliser.mean.normal_(0.0, 2.0)
+        normaliser.std.uniform_(0.5, 3.0)
+        encoder = network.encoder(modality)
+        if isinstance(encoder, StatisticsEncoder):
+            encoder.offset.uniform_(0.1, 1.0)
+            encoder.scale.uniform_(0.5, 2.0)
+            encoder.weigh_as(normaliser)
+
+
+def _last_layers(network: EmotionNetwork) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    if isinstance(network, LinearNetwork):
+        return [(network.weight, network.bias)]
+    names = ["classifier.linears.2"]
+    if network.config.architecture.evidence != "none":
+        names += [f"evidence.{m}" for m in MODALITIES]
+    parameters = dict(network.named_parameters())
+    return [(parameters[f"{n}.weight"], parameters[f"{n}.bias"]) for n in names]
+
+
+def small_utterance(rng: np.random.Generator, frames: dict[str, int], label: int = 0) -> Utterance:
+    """Noise of so many frames by modality; one of 0 is missing."""
+    features: dict[object, np.ndarray] = {}
+    for modality in MODALITIES:
+        if frames.get(modality.value, 0):
+            shape = (frames[modality.value], DIMS[modality.value])
+            features[modality] = (2 * rng.standard_normal(shape)).astype(np.float32)
+    return Utterance("made", features, label)  # type: ignore[arg-type]
+
+
+def logits_alone(network: EmotionNetwork, utterance: Utterance) -> np.ndarray:
+    """Calibrated logits (C,) of one utterance in a batch of its own, in the network's precision."""
+    with torch.no_grad():
+        batch = collate([utterance], network.config).to(next(network.parameters()).dtype)
+        return np.asarray(network.answer(batch)[0].numpy())
