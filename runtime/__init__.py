@@ -15,6 +15,7 @@ from ifmmin.runtime.errors import (
 from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, MODALITIES, Modality, Pattern
 from ifmmin.runtime.prediction import Prediction
 from ifmmin.runtime.predictor import Predictor
+from ifmmin.runtime.stream.options import Smoothing, StreamOptions
 from ifmmin.runtime.validate import Policy
 
 __all__ = [
@@ -36,4 +37,6 @@ __all__ = [
     "Prediction",
     "Predictor",
     "RecipeError",
+    "Smoothing",
+    "StreamOptions",
 ]

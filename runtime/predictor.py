@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,10 @@ from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
 from ifmmin.runtime.prediction import Prediction, softmax, softmax_of_one
 from ifmmin.runtime.shelf import AUTO, ReadyGraph, Shelf, Wish
 from ifmmin.runtime.validate import Conformed, Policy, Utterance, examine, nothing_present
+
+if TYPE_CHECKING:
+    from ifmmin.runtime.stream import Stream, StreamGroup, StreamOptions
+    from ifmmin.runtime.stream.opening import Streams
 
 _EMPTY: Mapping[str, int] = {}
 _PATTERN_OF = {pattern.present: pattern for pattern in ALL_PATTERNS}
@@ -109,7 +115,7 @@ class Predictor:
         found = examine(utterance, self._specs, self._policy, quality, only=pattern)
         used = self._used(found, pattern)
         if used is None:
-            return self._of_prior(found)
+            return self._of_prior(found.absent, found.dropped)
         graph = self._shelf.get("latency", used)
         inputs = {modality.value: found.features[modality] for modality in used}
         started = time.perf_counter()
@@ -139,7 +145,7 @@ class Predictor:
         ]
         used = [self._used(one, pattern) for one in found]
         answers: list[Prediction | None] = [
-            self._of_prior(one) if chosen is None else None
+            self._of_prior(one.absent, one.dropped) if chosen is None else None
             for one, chosen in zip(found, used, strict=True)
         ]
         for batch in plan_batches(found, used, batch_size):
@@ -151,6 +157,37 @@ class Predictor:
                     seconds / len(batch.rows), found[index],
                 )  # fmt: skip
         return [answer for answer in answers if answer is not None]
+
+    def stream(self, options: StreamOptions | None = None) -> Stream:
+        """A stream: frames are pushed as they come, and `predict` answers at any moment.
+
+        Loads the graphs of all patterns, once for all streams. Raises BundleError where the bundle
+        has none for streams, InputError for options that it cannot keep.
+        """
+        from ifmmin.runtime.stream.options import StreamOptions
+
+        return self._streams.one(options or StreamOptions())
+
+    def streams(self, count: int, options: StreamOptions | None = None) -> StreamGroup:
+        """`count` streams that are computed together, by graphs for batches."""
+        from ifmmin.runtime.stream.options import StreamOptions
+
+        return self._streams.many(count, options or StreamOptions())
+
+    @cached_property
+    def _streams(self) -> Streams:
+        """Imported when wanted: who asks for one answer should not wait for it."""
+        from ifmmin.runtime.stream.opening import Streams
+
+        parts, candidate = self._shelf.parts()
+        return Streams(
+            self.bundle,
+            parts,
+            candidate,
+            requested=self.requested,
+            policy=self._policy,
+            of_prior=self._of_prior if self._on_empty == "prior" else None,
+        )
 
     def _run_batch(
         self, pattern: Pattern, inputs: list[dict[Modality, NDArray[np.float32]]]
@@ -218,14 +255,16 @@ class Predictor:
             found.dropped,
         )
 
-    def _of_prior(self, found: Conformed) -> Prediction:
+    def _of_prior(
+        self, absent: Mapping[Modality, str], dropped: Mapping[Modality, int]
+    ) -> Prediction:
         """What is known when nothing is present: how often each class occurs."""
         assert self._prior is not None
         label = self._labels[int(self._prior.argmax())]
         logits = np.log(np.maximum(self._prior, np.finfo(np.float32).tiny))
         return Prediction(
             label, self._prior.copy(), logits, None, "prior", self.requested, "none", _EMPTY, 0.0,
-            found.absent, found.dropped,
+            absent, dropped,
         )  # fmt: skip
 
     def _read_prior(self) -> NDArray[np.float32]:

@@ -116,7 +116,7 @@ class Shelf:
 
         Raises BundleError where the bundle has none.
         """
-        fullest = max(self._bundle.patterns, key=len)
+        fullest = max(self._bundle.patterns, key=lambda p: (self._bundle.has("head", p), len(p)))
         with self._lock:
             candidate = self.get(STREAM, fullest).candidate
             self._trials.release(candidate)

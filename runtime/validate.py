@@ -27,6 +27,8 @@ __all__ = [
     "examine",
     "nothing_present",
     "pad_frames",
+    "too_poor",
+    "usable_frames",
 ]
 
 Utterance = Mapping[str, Any] | Mapping[Modality, Any]
@@ -108,7 +110,9 @@ def examine(
         if judged or value is None:
             reason = _reason_unseen(modality, value, policy, quality, only)
         if reason is None:
-            if value is not None and _is_ready(value, specs.get(modality)):
+            spec = specs.get(modality)
+            ready = spec is not None and _is_ready(value, spec.dim, spec.minimum_length)
+            if value is not None and ready:
                 found.features[modality] = value
                 continue
             reason = _take(modality, value, specs, policy, found)
@@ -127,15 +131,14 @@ def nothing_present(absent: Mapping[Modality, str]) -> InputError:
     )
 
 
-def _is_ready(value: Any, spec: ModalitySpec | None) -> bool:
+def _is_ready(value: Any, dim: int, least: int) -> bool:
     """Whether a value can be passed on as it is; the one path that has to be fast."""
     return (
         type(value) is np.ndarray
-        and spec is not None
         and value.dtype == _FLOAT32
         and value.ndim == 2
-        and value.shape[1] == spec.dim
-        and value.shape[0] >= spec.minimum_length
+        and value.shape[1] == dim
+        and value.shape[0] >= least
         and value.shape[0] > 0
         and value.flags.c_contiguous
         and is_finite(value)
@@ -152,6 +155,11 @@ def _reason_unseen(
         return f"left out by pattern {only}"
     if quality is None:
         return None
+    return too_poor(modality, policy, quality)
+
+
+def too_poor(modality: Modality, policy: Policy, quality: Quality) -> str | None:
+    """Why a modality's score makes it missing; None where it is good enough or not known."""
     _require_letters(quality)
     score, threshold = quality.get(modality), policy.minimum_quality.get(modality)
     if score is None or threshold is None:
@@ -174,10 +182,27 @@ def _take(
     found: Conformed,
 ) -> str | None:
     """Put the usable frames of a modality into `found`; the reason where there are none."""
+    kept, reason, dropped = usable_frames(modality, value, specs, policy)
+    if dropped:
+        found.dropped[modality] = dropped
+    if reason is None:
+        found.features[modality] = pad_frames(kept, specs[modality].minimum_length)
+    return reason
+
+
+def usable_frames(
+    modality: Modality, value: Any, specs: Mapping[Modality, ModalitySpec], policy: Policy
+) -> tuple[NDArray[np.float32], str | None, int]:
+    """A caller's (T, D) as the frames (T', D) that count, why there are none, how many are dropped.
+
+    Raises InputError as `examine` does. A conforming array is passed on without a copy.
+    """
+    spec = specs.get(modality)
+    if spec is not None and _is_ready(value, spec.dim, 1):
+        return value, None, 0
     array = as_float32(modality, value)
     if array.size == 0:
-        return "empty"
-    spec = specs.get(modality)
+        return array, "empty", 0
     if spec is None:
         known = ", ".join(m.value for m in specs)
         raise InputError(f"this bundle knows no modality {modality}; it knows {known}")
@@ -186,11 +211,7 @@ def _take(
             f"modality {modality} ({modality.word}): got shape {array.shape}, "
             f"wanted (frames, {spec.dim}): {spec.features}"
         )
-    kept, reason = (
-        (array, None) if is_finite(array) else without_nan(modality, array, policy.nan_frames)
-    )
-    if policy.nan_frames == "drop" and len(kept) < len(array):
-        found.dropped[modality] = len(array) - len(kept)
-    if reason is None:
-        found.features[modality] = pad_frames(kept, spec.minimum_length)
-    return reason
+    if is_finite(array):
+        return array, None, 0
+    kept, reason = without_nan(modality, array, policy.nan_frames)
+    return kept, reason, len(array) - len(kept) if policy.nan_frames == "drop" else 0

@@ -1,0 +1,155 @@
+"""One modality of one stream: what it said, when, and whether it counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ifmmin.runtime.errors import InputError
+from ifmmin.runtime.modality import Modality
+from ifmmin.runtime.stream.lane import Lane, Stepper
+from ifmmin.runtime.stream.options import StreamOptions
+from ifmmin.runtime.stream.timeline import Segment, Timeline
+
+
+class Arrived(NamedTuple):
+    """What is known of frames as soon as they are there."""
+
+    frames: int = 0
+    """Frames since the modality was cleared."""
+    hop: int = 0
+    """The newest hop in which one fell."""
+    newest: float | None = None
+    """Time of the newest one."""
+    timed: bool | None = None
+    """Whether frames come with times; None before the first."""
+
+
+class Past(NamedTuple):
+    """What the graphs made of the frames."""
+
+    lanes: tuple[Lane, ...] = ()
+    """Oldest first."""
+    hop: int = 0
+    """The hop up to which the past is cut or faded."""
+
+
+_NOTHING_ARRIVED, _NO_PAST = Arrived(), Past()
+
+
+@dataclass
+class Channel:
+    """What is known of a modality. Its graphs run elsewhere, for many channels at once."""
+
+    modality: Modality
+    stepper: Stepper
+    timeline: Timeline
+    options: StreamOptions
+    arrived: Arrived = _NOTHING_ARRIVED
+    past: Past = _NO_PAST
+    dropped: bool = False
+    """Left out for now, though it goes on listening."""
+    why_absent: str = "not given"
+    dropped_frames: int = 0
+    """Frames left out because of a NaN since the modality was cleared."""
+    late_frames: int = 0
+    """Frames left out because they came late."""
+    waiting: list[Segment] = field(default_factory=list)
+    """Frames that arrived and that no graph has seen yet."""
+    pooled: NDArray[np.float32] | None = None
+    """(1, P), what `summary` was made of."""
+    summary: NDArray[np.float32] | None = None
+    """(1, S)"""
+
+    def clear(self, why: str) -> None:
+        """Forget everything, and say why nothing is here."""
+        self.arrived, self.past = _NOTHING_ARRIVED, _NO_PAST
+        self.why_absent = why
+        self.dropped_frames = self.late_frames = 0
+        self.waiting.clear()
+        self.pooled = self.summary = None
+
+    def is_summarised(self, pooled: NDArray[np.float32]) -> bool:
+        """Whether the summary at hand is that of what is pooled now, (1, P).
+
+        A running maximum changes seldom once a stream is some seconds old, and bytes are compared
+        in a hundredth of the time that a summary and a head take.
+        """
+        if self.pooled is None or self.summary is None:
+            return False
+        return self.pooled is pooled or self.pooled.tobytes() == pooled.tobytes()
+
+    def is_late(self, at: float | None) -> bool:
+        """Whether frames of that time are older than the newest; InputError where refused."""
+        newest = self.arrived.newest
+        if at is None or newest is None or at >= newest:
+            return False
+        if self.options.late == "refuse":
+            raise InputError(
+                f"modality {self.modality}: frames of {at:g} s came after those of {newest:g} s; "
+                "push in order of time, or choose late='append' or late='skip'"
+            )
+        return True
+
+    def plan(self, frames: NDArray[np.float32], at: float | None) -> tuple[Arrived, list[Segment]]:
+        """What will be known once new frames (N, D) are there, and how they are cut."""
+        old = self.arrived
+        if self.options.span is not None and old.timed not in (None, at is not None):
+            known, now = ("with", "without") if old.timed else ("without", "with")
+            raise InputError(
+                f"modality {self.modality}: pushed {now} a time after frames {known} one; where "
+                "the past is cut or fades, give every push of a modality a time, or none"
+            )
+        segments = self.timeline.cut(frames, old.frames, at, old.hop)
+        newest = old.newest if at is None else max(at, at if old.newest is None else old.newest)
+        count = old.frames + len(frames)
+        return Arrived(count, segments[-1].hop, newest, at is not None), segments
+
+    def plan_anew(
+        self, frames: NDArray[np.float32], at: float | None
+    ) -> tuple[Arrived, list[Segment]]:
+        """The same for frames that take the place of all others, whole."""
+        hop = 0 if at is None else self.timeline.hop_at(at)
+        return Arrived(len(frames), hop, at, at is not None), [Segment(hop, frames)]
+
+    def enter(self, past: Past, hop: int) -> Sequence[Lane]:
+        """The lanes that hear frames of a hop: old ones gone or faded, and one that begins."""
+        options, lanes = self.options, past.lanes
+        if options.window is not None:
+            kept = alive(lanes, hop, options)
+            return kept if kept and kept[-1].begun == hop else [*kept, Lane(hop)]
+        if not lanes:
+            return [Lane()]
+        if options.half_life is not None and hop > past.hop:
+            share = options.kept_share ** (hop - past.hop)
+            return [self.stepper.fade(lane, share) for lane in lanes]
+        return lanes
+
+    def answering(self, now: float | None) -> Lane | None:
+        """The lane that answers at a time: the oldest in the window."""
+        lanes: Sequence[Lane] = self.past.lanes
+        if self.options.window is not None and self.arrived.timed and now is not None:
+            lanes = alive(lanes, self.timeline.hop_at(now), self.options)
+        return lanes[0] if lanes else None
+
+    def absence(self, now: float | None) -> str | None:
+        """Why the modality does not count at a time; None where it does."""
+        if not self.arrived.frames:
+            return self.why_absent
+        if self.dropped:
+            return "dropped"
+        limit, newest = self.options.stale_after.get(self.modality), self.arrived.newest
+        if limit is not None and newest is not None and now is not None and now - newest > limit:
+            return f"silent for {now - newest:.3g} s, more than {limit:g}"
+        if self.answering(now) is None:
+            return "nothing in the window"
+        return None
+
+
+def alive(lanes: Sequence[Lane], hop: int, options: StreamOptions) -> list[Lane]:
+    """The lanes that began within the window that ends with a hop."""
+    return [lane for lane in lanes if lane.begun > hop - options.lanes]

@@ -1,0 +1,85 @@
+"""From logits of streams to answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ifmmin.runtime.modality import Modality
+from ifmmin.runtime.prediction import Prediction, softmax, softmax_of_one
+from ifmmin.runtime.stream.engine import Engine
+from ifmmin.runtime.stream.session import Answered, Session
+from ifmmin.runtime.validate import nothing_present
+
+OfPrior = Callable[[Mapping[Modality, str], Mapping[Modality, int]], Prediction]
+
+
+@dataclass(frozen=True)
+class Concluder:
+    """Makes answers for the streams of one predictor."""
+
+    labels: Sequence[str]
+    requested: str
+    engine: Engine
+    of_prior: OfPrior | None
+    """What to answer where nothing counts; None: nothing."""
+
+    def one(self, session: Session, answered: Answered | None) -> Prediction:
+        """A stream's answer; InputError where nothing counts and no prior is asked for."""
+        if answered is None:
+            absent = session.absent
+            if self.of_prior is None:
+                raise nothing_present(absent)
+            return self.of_prior(absent, dropped_of(session))
+        winner, probabilities = softmax_of_one(answered.logits)
+        return self._make(session, answered, winner, probabilities)
+
+    def all(
+        self, sessions: Sequence[Session], answers: Sequence[Answered | None]
+    ) -> list[Prediction | None]:
+        """The answers of many streams; None where nothing counts and no prior is asked for."""
+        given = [answered.logits for answered in answers if answered is not None]
+        rows = iter(softmax(np.stack(given)) if given else np.empty((0, 0), np.float32))
+        found: list[Prediction | None] = []
+        for session, answered in zip(sessions, answers, strict=True):
+            if answered is not None:
+                probabilities = next(rows)
+                winner = int(probabilities.argmax())
+                found.append(self._make(session, answered, winner, probabilities))
+            elif self.of_prior is None:
+                found.append(None)
+            else:
+                found.append(self.of_prior(session.absent, dropped_of(session)))
+        return found
+
+    def _make(
+        self,
+        session: Session,
+        answered: Answered,
+        winner: int,
+        probabilities: NDArray[np.float32],
+    ) -> Prediction:
+        if session.smoother is not None:
+            winner, probabilities = session.smoother(probabilities, session.now)
+        candidate = self.engine.candidate
+        return Prediction(
+            self.labels[winner],
+            probabilities,
+            answered.logits,
+            answered.pattern,
+            candidate.backend,
+            self.requested,
+            candidate.precision,
+            self.engine.heads[answered.pattern].placement,
+            answered.seconds,
+            session.absent,
+            dropped_of(session),
+        )
+
+
+def dropped_of(session: Session) -> dict[Modality, int]:
+    """Frames left out because of a NaN, per modality where there were some."""
+    return {m: c.dropped_frames for m, c in session.channels.items() if c.dropped_frames}

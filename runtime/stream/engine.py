@@ -1,0 +1,170 @@
+"""The graphs of streams at work: frames are heard and answers made, for many streams in one call.
+
+What a call costs does not depend on the past: a step sees new frames only, a summary is made anew
+where its modality pooled something new, and a head runs where a summary or the pattern changed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ifmmin.runtime.candidates import Candidate
+from ifmmin.runtime.errors import BundleError
+from ifmmin.runtime.manifest import ModalitySpec
+from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
+from ifmmin.runtime.parts import Parts
+from ifmmin.runtime.stream.channel import Channel, Past
+from ifmmin.runtime.stream.lane import Lane, Stepper
+from ifmmin.runtime.stream.session import Answered, Evidence, Session, Summaries
+from ifmmin.runtime.stream.snapshot import Identity
+from ifmmin.runtime.stream.timeline import Segment
+
+Work = tuple[Channel, Past, Sequence[Segment]]
+"""A channel, what it starts from, and what it is to hear."""
+_PATTERN_OF = {pattern.present: pattern for pattern in ALL_PATTERNS}
+
+
+class Engine:
+    """Steps, summaries and heads of a bundle, loaded and ready. May be used from many threads."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        candidate: Candidate,
+        specs: Mapping[Modality, ModalitySpec],
+        patterns: Sequence[Pattern],
+        checkpoint: str,
+    ) -> None:
+        self.candidate = candidate
+        self.checkpoint = checkpoint
+        self._parts = parts
+        with parts.lock:
+            self.steppers = {
+                m: Stepper(m, parts.encoder(m), specs[m].minimum_length)
+                for m in specs
+                if any(m in pattern for pattern in patterns)
+            }
+            self._summaries = {m: parts.encoder(m).summary.run for m in self.steppers}
+            # All now: a modality that drops out must not cost the time of loading another head.
+            self.heads = {pattern: parts.head(pattern) for pattern in patterns}
+
+    @property
+    def identity(self) -> Identity:
+        """Whose states these are, for snapshots."""
+        states = {
+            m.value: [(state.name, state.initial_shape) for state in stepper.states]
+            for m, stepper in self.steppers.items()
+        }
+        return Identity(self.checkpoint, states)
+
+    def hear(self, work: Sequence[Work]) -> list[Past]:
+        """What became of each past; nothing is changed in place, so a failure changes nothing."""
+        if len(work) == 1 and len(work[0][2]) == 1:
+            channel, past, (segment,) = work[0]
+            entered = [channel.enter(past, segment.hop)]
+            (moved,) = self._advance(channel.modality, entered, [segment.frames])
+            return [Past(moved, segment.hop)]
+        pasts = [past for _, past, _ in work]
+        rounds = max((len(segments) for _, _, segments in work), default=0)
+        for turn in range(rounds):
+            taking = [i for i, (_, _, segments) in enumerate(work) if turn < len(segments)]
+            by_modality: dict[Modality, list[int]] = defaultdict(list)
+            for index in taking:
+                by_modality[work[index][0].modality].append(index)
+            for modality, chosen in by_modality.items():
+                segments = [work[i][2][turn] for i in chosen]
+                lanes = [work[i][0].enter(pasts[i], work[i][2][turn].hop) for i in chosen]
+                after = self._advance(modality, lanes, [s.frames for s in segments])
+                for index, segment, now in zip(chosen, segments, after, strict=True):
+                    pasts[index] = Past(now, segment.hop)
+        return pasts
+
+    def answer(self, sessions: Sequence[Session]) -> list[Answered | None]:
+        """What each session's evidence comes to now; None where there is none."""
+        evidence = [session.evidence() for session in sessions]
+        patterns = [self._pattern(found) for found in evidence]
+        with self._parts.lock:
+            started = time.perf_counter()
+            self._summarise(evidence)
+            self._run_heads(sessions, evidence, patterns)
+            seconds = (time.perf_counter() - started) / max(1, len(sessions))
+        return [
+            None if pattern is None or session.answered is None
+            else session.answered._replace(seconds=seconds)
+            for session, pattern in zip(sessions, patterns, strict=True)
+        ]  # fmt: skip
+
+    def _advance(
+        self,
+        modality: Modality,
+        lanes: Sequence[Sequence[Lane]],
+        chunks: Sequence[NDArray[np.float32]],
+    ) -> list[tuple[Lane, ...]]:
+        if len(lanes) == 1 and len(lanes[0]) == 1:
+            with self._parts.lock:
+                return [tuple(self.steppers[modality].advance(lanes[0], chunks))]
+        flat = [lane for group in lanes for lane in group]
+        frames = [chunk for group, chunk in zip(lanes, chunks, strict=True) for _ in group]
+        with self._parts.lock:
+            moved = iter(self.steppers[modality].advance(flat, frames))
+        return [tuple(next(moved) for _ in group) for group in lanes]
+
+    def _pattern(self, evidence: Evidence) -> Pattern | None:
+        if not evidence:
+            return None
+        pattern = _PATTERN_OF[frozenset(channel.modality for channel, _ in evidence)]
+        if pattern not in self.heads:
+            known = ", ".join(map(str, self.heads))
+            raise BundleError(
+                f"the bundle has no head for streams of pattern {pattern}; it has {known}; drop a "
+                f"modality, or export it with ifmmin-export ... --pattern {pattern}"
+            )
+        return pattern
+
+    def _summarise(self, evidence: Sequence[Evidence]) -> None:
+        """Make anew the summaries of what has pooled something new."""
+        due: dict[Modality, list[tuple[Channel, NDArray[np.float32]]]] = defaultdict(list)
+        for found in evidence:
+            for channel, pooled in found:
+                if not channel.is_summarised(pooled):
+                    due[channel.modality].append((channel, pooled))
+        for modality, asking in due.items():
+            (made,) = self._summaries[modality]({"pooled": join([p for _, p in asking])})
+            for (channel, pooled), summary in zip(asking, split(made), strict=True):
+                channel.pooled, channel.summary = pooled, summary
+
+    def _run_heads(
+        self,
+        sessions: Sequence[Session],
+        evidence: Sequence[Evidence],
+        patterns: Sequence[Pattern | None],
+    ) -> None:
+        """Make anew the answers of which a summary or the pattern is another one."""
+        due: dict[Pattern, list[tuple[Session, Summaries]]] = defaultdict(list)
+        for session, found, pattern in zip(sessions, evidence, patterns, strict=True):
+            if pattern is None:
+                continue
+            summaries = [c.summary for c, _ in found if c.summary is not None]
+            if not session.has_answered(pattern, summaries):
+                due[pattern].append((session, summaries))
+        for pattern, waiting in due.items():
+            columns = zip(*(summaries for _, summaries in waiting), strict=True)
+            inputs = {m.value: join(column) for m, column in zip(pattern, columns, strict=True)}
+            (logits,) = self.heads[pattern].run(inputs)
+            for (session, made), row in zip(waiting, logits, strict=True):
+                session.answered = Answered(pattern, made, row)
+
+
+def join(rows: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Rows (1, ...) as one array (B, ...)."""
+    return rows[0] if len(rows) == 1 else np.concatenate(rows)
+
+
+def split(array: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """An array (B, ...) as rows (1, ...), copied: a silent stream must not hold all the others'."""
+    return [array] if len(array) == 1 else [array[i : i + 1].copy() for i in range(len(array))]

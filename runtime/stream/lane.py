@@ -1,0 +1,142 @@
+"""What one modality said since some moment, and the step graph that moves many such on at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ifmmin.runtime.errors import InputError
+from ifmmin.runtime.frames import pad_frames
+from ifmmin.runtime.manifest import GraphEntry, StateSpec
+from ifmmin.runtime.modality import Modality
+from ifmmin.runtime.parts import EncoderParts
+from ifmmin.runtime.step import initial_states
+
+
+class Lane(NamedTuple):
+    """A beginning and what came since. Never changed: moving on gives a new one."""
+
+    begun: int = 0
+    """The hop in which it began; without a window 0."""
+    frames: int = 0
+    """Frames since."""
+    early: NDArray[np.float32] | None = None
+    """(n, D) while they are fewer than the step graph can begin with."""
+    kept: tuple[NDArray[np.float32], ...] | None = None
+    """The states of the step graph, each (1, ...); None before its first call."""
+    pooled: NDArray[np.float32] | None = None
+    """(1, P) of all frames since, padded to the minimum where they are fewer."""
+
+
+class Stepper:
+    """The step graph of a modality, moving lanes on.
+
+    minimum: frames that its first call needs; fewer are padded with zeros, as for an utterance.
+    """
+
+    def __init__(self, modality: Modality, parts: EncoderParts, minimum: int) -> None:
+        entry: GraphEntry = parts.step.entry
+        self._modality = modality
+        self._run = parts.step.run
+        self._minimum = minimum
+        self.states: tuple[StateSpec, ...] = entry.states
+        self._names = [state.name for state in entry.states]
+        outputs = [spec.name for spec in entry.outputs]
+        self._pooled = outputs.index("pooled")
+        self._next = [outputs.index(state.output) for state in entry.states]
+        self._start = tuple(initial_states(entry).values())
+
+    def advance(self, lanes: Sequence[Lane], chunks: Sequence[NDArray[np.float32]]) -> list[Lane]:
+        """Each lane with its own new frames (N, D), N at least 1. Those that can, run together."""
+        if len(lanes) == 1 and lanes[0].kept is not None:
+            return [self._one(lanes[0], lanes[0].kept, chunks[0])]
+        calls = [self._prepare(lane, chunk) for lane, chunk in zip(lanes, chunks, strict=True)]
+        groups: dict[tuple[int, bool], list[int]] = {}
+        for index, (given, _) in enumerate(calls):
+            groups.setdefault((len(given), lanes[index].kept is None), []).append(index)
+        moved: list[Lane] = list(lanes)
+        for rows in groups.values():
+            kept = [lanes[i].kept or self._start for i in rows]
+            outputs = self._call([calls[i][0] for i in rows], kept)
+            for i, (pooled, states) in zip(rows, outputs, strict=True):
+                lane, early = lanes[i], calls[i][1]
+                frames = lane.frames + len(chunks[i])
+                states_now = None if early is not None else states
+                moved[i] = Lane(lane.begun, frames, early, states_now, pooled)
+        return moved
+
+    def _one(
+        self,
+        lane: Lane,
+        kept: tuple[NDArray[np.float32], ...],
+        chunk: NDArray[np.float32],
+    ) -> Lane:
+        """What `advance` does, for a stream that is on its way: the path that has to be short."""
+        inputs = dict(zip(self._names, kept, strict=True))
+        inputs["frames"] = chunk[None]
+        outputs = self._run(inputs)
+        states = tuple([outputs[i] for i in self._next])
+        return Lane(lane.begun, lane.frames + len(chunk), None, states, outputs[self._pooled])
+
+    def fade(self, lane: Lane, share: float) -> Lane:
+        """The lane with only `share` of its past; InputError where the encoder cannot forget."""
+        if lane.kept is None:
+            return lane
+        now = dict(zip(self._names, lane.kept, strict=True))
+        faded = [self._fade(state, now, share) for state in self.states]
+        return lane._replace(kept=tuple(faded))
+
+    def require_fading(self) -> None:
+        """InputError where the past of this encoder cannot fade."""
+        for state in self.states:
+            if state.fades == "cannot":
+                raise InputError(
+                    f"modality {self._modality}: its encoder cannot forget gradually (state "
+                    f"{state.name!r}); use a window instead of a half_life, or export the bundle "
+                    "again if it is of an earlier version"
+                )
+
+    def _fade(
+        self, state: StateSpec, now: dict[str, NDArray[np.float32]], share: float
+    ) -> NDArray[np.float32]:
+        value, kept = now[state.name], np.float32(share)
+        if state.fades == "sum":
+            return value * kept
+        if state.fades == "peak":
+            floor = now[state.toward] if state.toward else np.full_like(value, state.initial)
+            return np.asarray(floor + kept * (value - floor))
+        return value
+
+    def _prepare(
+        self, lane: Lane, chunk: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """What the graph is given, and the frames to keep where it could not begin yet."""
+        if lane.kept is not None:
+            return chunk, None
+        heard = chunk if lane.early is None else np.concatenate((lane.early, chunk))
+        if len(heard) < self._minimum:
+            return pad_frames(heard, self._minimum), heard.copy()
+        return heard, None
+
+    def _call(
+        self,
+        chunks: Sequence[NDArray[np.float32]],
+        kept: Sequence[tuple[NDArray[np.float32], ...]],
+    ) -> list[tuple[NDArray[np.float32], tuple[NDArray[np.float32], ...]]]:
+        """Chunks (N, D) of one length with their states -> what is pooled, the next states."""
+        if len(chunks) == 1:
+            outputs = self._run(
+                {"frames": chunks[0][None], **dict(zip(self._names, kept[0], strict=True))}
+            )
+            return [(outputs[self._pooled], tuple(outputs[i] for i in self._next))]
+        columns = (np.concatenate(column) for column in zip(*kept, strict=True))
+        inputs = dict(zip(self._names, columns, strict=True))
+        outputs = self._run({"frames": np.stack(chunks), **inputs})
+        # Copies, so that a stream that falls silent does not hold the arrays of all the others.
+        rows = range(len(chunks))
+        pooled = [outputs[self._pooled][i : i + 1].copy() for i in rows]
+        states = [tuple(outputs[n][i : i + 1].copy() for n in self._next) for i in rows]
+        return list(zip(pooled, states, strict=True))

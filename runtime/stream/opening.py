@@ -1,0 +1,67 @@
+"""From a predictor's bundle and graphs to its streams."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ifmmin.runtime.bundle import Bundle
+from ifmmin.runtime.candidates import Candidate
+from ifmmin.runtime.errors import BundleError, InputError
+from ifmmin.runtime.modality import Pattern
+from ifmmin.runtime.parts import Parts
+from ifmmin.runtime.stream.conclude import Concluder, OfPrior
+from ifmmin.runtime.stream.engine import Engine
+from ifmmin.runtime.stream.group import StreamGroup
+from ifmmin.runtime.stream.options import StreamOptions
+from ifmmin.runtime.stream.session import Rules
+from ifmmin.runtime.stream.stream import Stream
+from ifmmin.runtime.validate import Policy
+
+
+class Streams:
+    """Makes streams, all of which share one set of loaded graphs."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        parts: Parts,
+        candidate: Candidate,
+        *,
+        requested: str,
+        policy: Policy,
+        of_prior: OfPrior | None,
+    ) -> None:
+        manifest = bundle.manifest
+        self._specs = manifest.modalities
+        self._policy = policy
+        self._engine = Engine(
+            parts, candidate, self._specs, _patterns(bundle), manifest.checkpoint.sha256
+        )
+        self._concluder = Concluder(manifest.labels, requested, self._engine, of_prior)
+
+    def one(self, options: StreamOptions) -> Stream:
+        """A stream that hears what is pushed at once."""
+        return Stream(self._engine, self._rules(options), self._concluder)
+
+    def many(self, count: int, options: StreamOptions) -> StreamGroup:
+        """Streams that move on together."""
+        if count < 1:
+            raise InputError(f"streams: got {count!r}, wanted a number of at least 1")
+        return StreamGroup(self._engine, self._rules(options), self._concluder, count)
+
+    def _rules(self, options: StreamOptions) -> Rules:
+        if options.half_life is not None:
+            for stepper in self._engine.steppers.values():
+                stepper.require_fading()
+        return Rules(self._specs, self._policy, options)
+
+
+def _patterns(bundle: Bundle) -> Sequence[Pattern]:
+    """The patterns that streams can answer."""
+    found = [pattern for pattern in bundle.patterns if bundle.has("head", pattern)]
+    if not found:
+        raise BundleError(
+            f"the bundle {bundle.directory} has no graphs for streams; export it again with "
+            "ifmmin-export, which writes them unless --shape leaves them out"
+        )
+    return found

@@ -1,0 +1,196 @@
+"""One stream's state, apart from the graphs: what arrived, what counts, what was answered last."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ifmmin.runtime.errors import InputError
+from ifmmin.runtime.manifest import ModalitySpec
+from ifmmin.runtime.modality import MODALITIES, Modality, Pattern
+from ifmmin.runtime.stream.channel import Arrived, Channel, Past
+from ifmmin.runtime.stream.lane import Stepper
+from ifmmin.runtime.stream.options import StreamOptions
+from ifmmin.runtime.stream.smoothing import Smoother
+from ifmmin.runtime.stream.timeline import Segment, Timeline
+from ifmmin.runtime.validate import Policy, Quality, too_poor, usable_frames
+
+Evidence = list[tuple[Channel, NDArray[np.float32]]]
+"""The channels that count, in canonical order, with what each pooled, (1, P)."""
+Summaries = Sequence[NDArray[np.float32]]
+"""Per modality of a pattern (1, S)."""
+
+
+class Answered(NamedTuple):
+    """The last answer, and what it was made of."""
+
+    pattern: Pattern
+    summaries: Summaries
+    logits: NDArray[np.float32]
+    """(C,)"""
+    seconds: float = 0.0
+    """For summaries and head; nearly none where nothing had changed."""
+
+
+class Intake(NamedTuple):
+    """What was given for a modality and found good, before any graph has seen it."""
+
+    channel: Channel
+    arrived: Arrived
+    segments: Sequence[Segment] = ()
+    """Empty where nothing of it can be used."""
+    dropped: int = 0
+    """Frames left out because of a NaN."""
+    late: int = 0
+    """Frames left out because they came late."""
+    why: str | None = None
+    """Why nothing of it can be used."""
+    anew: bool = False
+    """It takes the place of all that the channel heard."""
+
+    @property
+    def past(self) -> Past:
+        """What the graphs start from."""
+        return Past() if self.anew else self.channel.past
+
+
+@dataclass
+class Rules:
+    """What all streams of a predictor share."""
+
+    specs: Mapping[Modality, ModalitySpec]
+    policy: Policy
+    options: StreamOptions
+
+
+class Session:
+    """The state of a stream. Frames are planned first and taken over after they were heard."""
+
+    def __init__(self, rules: Rules, steppers: Mapping[Modality, Stepper]) -> None:
+        self.rules = rules
+        options = rules.options
+        self.channels = {
+            m: Channel(
+                m, stepper, Timeline(m, options.seconds_per_hop, rules.specs[m].frame_rate), options
+            )
+            for m, stepper in steppers.items()
+        }
+        self.smoother = Smoother(options.smoothing) if options.smoothing else None
+        self.now: float | None = None
+        """The newest time that was heard of."""
+        self.answered: Answered | None = None
+        self.absent: dict[Modality, str] = {}
+        """Why modalities did not count when that was last asked."""
+
+    def plan(
+        self, given: Mapping[Any, Any], at: float | None, quality: Quality | None
+    ) -> list[Intake]:
+        """New frames of some modalities, checked and cut; nothing has changed yet."""
+        return [
+            self._plan(self.channel(letter), value, at, quality)
+            for letter, value in given.items()
+            if value is not None
+        ]
+
+    def plan_text(self, tokens: Any, at: float | None) -> Intake:
+        """All tokens, in place of those heard so far; none at all clears the text."""
+        channel = self.channel(Modality.T)
+        frames, why, dropped = self._usable(channel, tokens)
+        if why is not None:
+            return Intake(channel, Arrived(), (), dropped, why=why, anew=True)
+        arrived, segments = channel.plan_anew(frames, self.now if at is None else at)
+        return Intake(channel, arrived, segments, dropped, anew=True)
+
+    def take(self, intake: Intake) -> None:
+        """Note what arrived."""
+        channel = intake.channel
+        if intake.anew:
+            channel.clear(intake.why or "cleared")
+        channel.arrived = intake.arrived
+        channel.dropped_frames += intake.dropped
+        channel.late_frames += intake.late
+        if intake.why is not None and not channel.arrived.frames:
+            channel.why_absent = intake.why
+
+    def _plan(
+        self, channel: Channel, value: Any, at: float | None, quality: Quality | None
+    ) -> Intake:
+        policy, same = self.rules.policy, channel.arrived
+        poor = too_poor(channel.modality, policy, quality) if quality else None
+        if poor is not None:
+            return Intake(channel, same, why=poor)
+        frames, why, dropped = self._usable(channel, value)
+        if why is not None:
+            return Intake(channel, same, (), dropped, why=why)
+        late = channel.is_late(at)
+        if late and self.rules.options.late == "skip":
+            return Intake(channel, same, (), dropped, late=len(frames))
+        # Late frames are heard in the order in which they come: as if they were the newest.
+        arrived, segments = channel.plan(frames, same.newest if late else at)
+        return Intake(channel, arrived, segments, dropped)
+
+    def moment(self, at: float | None) -> float | None:
+        """A given time, or the clock's; InputError where it is no number."""
+        if at is None:
+            clock = self.rules.options.clock
+            return None if clock is None else float(clock())
+        if isinstance(at, bool) or not isinstance(at, (int, float, np.number)):
+            raise InputError(f"time: got {at!r}, wanted a number of seconds")
+        if not math.isfinite(at):
+            raise InputError(f"time: got {at}, wanted a finite number of seconds")
+        return float(at)
+
+    def reach(self, at: float | None) -> None:
+        """Let time go on; it never goes back."""
+        if at is not None:
+            self.now = at if self.now is None else max(self.now, at)
+
+    def channel(self, letter: str) -> Channel:
+        """A modality's channel; InputError where the bundle has none."""
+        modality = Modality.of(letter)
+        if modality not in self.channels:
+            known = ", ".join(m.value for m in self.channels)
+            raise InputError(f"this bundle knows no modality {modality}; it knows {known}")
+        return self.channels[modality]
+
+    def evidence(self) -> Evidence:
+        """What counts now; `absent` says from then on why the rest does not."""
+        found: Evidence = []
+        self.absent = {}
+        for modality in MODALITIES:
+            channel = self.channels.get(modality)
+            why = "not given" if channel is None else channel.absence(self.now)
+            if channel is None or why is not None:
+                self.absent[modality] = why or ""
+                continue
+            lane = channel.answering(self.now)
+            assert lane is not None
+            assert lane.pooled is not None
+            found.append((channel, lane.pooled))
+        return found
+
+    def has_answered(self, pattern: Pattern, summaries: Summaries) -> bool:
+        """Whether the last answer is that of these very summaries."""
+        last = self.answered
+        return (
+            last is not None
+            and last.pattern == pattern
+            and all(old is new for old, new in zip(last.summaries, summaries, strict=True))
+        )
+
+    def reset(self) -> None:
+        """Forget everything, as if the stream had just begun."""
+        for channel in self.channels.values():
+            channel.clear("not given")
+            channel.dropped = False
+        if self.rules.options.smoothing:
+            self.smoother = Smoother(self.rules.options.smoothing)
+        self.now, self.answered = None, None
+
+    def _usable(self, channel: Channel, value: Any) -> tuple[NDArray[np.float32], str | None, int]:
+        return usable_frames(channel.modality, value, self.rules.specs, self.rules.policy)
