@@ -1,80 +1,72 @@
-"""The peer to beat: the whole network exported once to ONNX Runtime, zeros for what is missing.
+"""The peer to beat: the whole network exported once to ONNX, zeros for what is missing.
 
-It is a sound export (maximum over the real time axis, dynamic axes), better than the reference's
-own code would give. Its inputs are already standardised; that work is not counted against it.
+The runtime's own backends run it, so that what differs from ours is the graph and nothing else.
+Its inputs are already standardised; that work is not counted against it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from ifmmin.export.encoders import ExportEncoder
-from ifmmin.export.encoders.front import Front
-from ifmmin.export.encoders.sequence import ExportSequenceEncoder
-from ifmmin.export.encoders.text import ExportTextCNN
-from ifmmin.export.graph import trace
-from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
-from ifmmin.runtime.modality import MODALITIES, Modality
-from ifmmin.train.encoders import SequenceEncoder, TextCNN
+from ifmmin.benchmarks.peers.base import Contender, Features, Lengths
+from ifmmin.benchmarks.peers.whole import Standardised, example_inputs, standardise, whole
+from ifmmin.export.graph import OPSET, trace
+from ifmmin.export.writer import modality_specs
+from ifmmin.runtime.backends import BackendOptions, make_backend
+from ifmmin.runtime.bundle import Bundle
+from ifmmin.runtime.errors import BackendUnavailable
+from ifmmin.runtime.manifest import (
+    BACKENDS,
+    SCHEMA_VERSION,
+    EngineEntry,
+    Golden,
+    GraphEntry,
+    Manifest,
+    MissingSpec,
+    Origin,
+    TensorSpec,
+)
+from ifmmin.runtime.modality import MODALITIES, Pattern
 from ifmmin.train.network import EmotionNetwork
 
-Standardised = Mapping[Modality, NDArray[np.float32]]
+FILE = "monolith.onnx"
 
 
-class _Whole(nn.Module):
-    """All encoders, S, imagination, classifier: (T, D) for a, v and t -> (1, C)."""
+class Monolith(Contender):
+    """One ONNX graph of the whole network, all three inputs always given."""
 
-    def __init__(self, network: EmotionNetwork) -> None:
-        super().__init__()
-        self.network = network
-        self.encoders = nn.ModuleDict({m.value: _encoder(network, m) for m in MODALITIES})
-
-    def forward(self, a: Tensor, v: Tensor, t: Tensor) -> Tensor:
-        given = zip(MODALITIES, (a, v, t), strict=True)
-        h = torch.stack([self._embed(m, x) for m, x in given], dim=1)
-        every = torch.ones(1, len(MODALITIES), dtype=torch.bool)
-        return self.network.head(h, every).logits
-
-    def _embed(self, modality: Modality, x: Tensor) -> Tensor:
-        encoder: ExportEncoder = self.encoders[modality.value]  # type: ignore[assignment]
-        return encoder.embed(encoder.pool(x))
-
-
-def _encoder(network: EmotionNetwork, modality: Modality) -> ExportEncoder:
-    """The encoder on standardised frames."""
-    encoder = network.encoder(modality)
-    front = Front(None, half=False, standard=None)
-    if isinstance(encoder, TextCNN):
-        return ExportTextCNN(encoder, front, None)
-    assert isinstance(encoder, SequenceEncoder), "the monolith is the reference's network"
-    return ExportSequenceEncoder(encoder, front, None)
-
-
-class Monolith:
-    """A session of the whole network, all three inputs always given, bound as ours are."""
+    backend = "onnxruntime-cpu"
 
     def __init__(self, network: EmotionNetwork, threads: int = 1) -> None:
-        self._network = network
-        self._run = OnnxRuntimeCpu(threads).load(_export(network))
+        super().__init__(network, threads)
+        bundle = MonolithBundle(network)
+        made = make_backend(self.backend, BackendOptions(threads=threads))
+        loaded = made.open(bundle, bundle.manifest.graphs[0])
+        self._run = loaded.run
+        self._said = loaded.notes
+        self.placement = loaded.placement
 
-    def prepare(
-        self, features: Standardised, absent_frames: Mapping[Modality, int]
-    ) -> Standardised:
-        """Standardise what is present (raw, (T, D)), zeros of `absent_frames` for the rest."""
-        inputs = {}
-        for modality in MODALITIES:
-            if modality in features:
-                raw = torch.from_numpy(features[modality].astype(np.float32))
-                inputs[modality] = self._network.normaliser(modality)(raw).numpy()
-            else:
-                dim = self._network.config.features[modality].dim
-                inputs[modality] = np.zeros((absent_frames[modality], dim), dtype=np.float32)
-        return inputs
+    @classmethod
+    def lacks(cls) -> str | None:
+        """What the runtime's backend misses."""
+        try:
+            make_backend(cls.backend)
+        except BackendUnavailable as error:
+            return str(error)
+        return None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the backend says."""
+        return self._said
+
+    def prepare(self, features: Features, lengths: Lengths) -> Standardised:
+        """Standardised arrays (T, D) of all three modalities."""
+        return standardise(self.network, features, lengths)
 
     def __call__(self, inputs: Standardised) -> NDArray[np.float32]:
         """Logits (C,) of prepared inputs."""
@@ -82,10 +74,82 @@ class Monolith:
         return logits
 
 
-def _export(network: EmotionNetwork) -> bytes:
+class MonolithCuda(Monolith):
+    """The same in ONNX Runtime's own kernels for NVIDIA GPUs. Not run on a GPU."""
+
+    backend = "onnxruntime-cuda"
+
+
+class MonolithTensorrtProvider(Monolith):
+    """The same in TensorRT inside of ONNX Runtime. Not run on a GPU."""
+
+    backend = "onnxruntime-tensorrt"
+
+
+class MonolithTensorrt(Monolith):
+    """The same in an engine of native TensorRT, built here. Not run on a GPU."""
+
+    backend = "tensorrt"
+
+
+class MonolithOpenVino(Monolith):
+    """The same in OpenVINO, in float32."""
+
+    backend = "openvino"
+
+
+class MonolithBundle(Bundle):
+    """A bundle of one graph in memory: the monolith, as the runtime's backends want it."""
+
+    def __init__(self, network: EmotionNetwork) -> None:
+        self.directory = Path(FILE)
+        self._content = export_monolith(network)
+        # No graph of it stands for a missing modality by a constant, so nothing was measured.
+        missing = {
+            m: MissingSpec(length=feature.missing_length, deviation=0, settled_at=None, tolerance=0)
+            for m, feature in network.config.features.items()
+        }
+        self.manifest = Manifest(
+            schema=SCHEMA_VERSION,
+            labels=network.config.labels,
+            modalities=modality_specs(network, missing),
+            graphs=(_entry(network, self._content),),
+            backends=BACKENDS,
+            golden=Golden(file="", sha256=""),
+            checkpoint=Origin(sha256="", model=network.config.architecture.model, training={}),
+            tools={},
+        )
+
+    def graph(self, entry: GraphEntry | EngineEntry) -> bytes:
+        """The one graph."""
+        return self._content
+
+
+def export_monolith(network: EmotionNetwork) -> bytes:
+    """The ONNX graph: (T, D) for a, v and t -> `logits` (1, C), T free for each."""
     names = [m.value for m in MODALITIES]
-    inputs = tuple(torch.zeros(7, network.config.features[m].dim) for m in MODALITIES)
     axes = {name: {0: f"T_{name}"} for name in names}
-    model = trace(_Whole(network), inputs, names, ["logits"], axes)
+    model = trace(whole(network), example_inputs(network), names, ["logits"], axes)
     content: bytes = model.SerializeToString()
     return content
+
+
+def _entry(network: EmotionNetwork, content: bytes) -> GraphEntry:
+    inputs = tuple(
+        TensorSpec(name=m.value, dtype="float32", shape=(f"T_{m}", network.config.frame_width(m)))
+        for m in MODALITIES
+    )
+    logits = TensorSpec(name="logits", dtype="float32", shape=(1, len(network.config.labels)))
+    return GraphEntry(
+        shape="latency",
+        subject=str(Pattern.of(MODALITIES)),
+        precision="fp32",
+        recurrence="lstm",
+        file=FILE,
+        sha256=hashlib.sha256(content).hexdigest(),
+        bytes=len(content),
+        opset=OPSET,
+        inputs=inputs,
+        outputs=(logits,),
+        parity={},
+    )

@@ -134,7 +134,9 @@ def test_other_backends_run_the_latency_graphs(
 ) -> None:
     _other(monkeypatch)
     found = selftest.test_bundle("tensorrt", str(bundle))
-    assert (found["passed"], found["graphs"], found["notes"]) == (True, 3, [])
+    assert (found["passed"], found["graphs"]) == (True, 3)
+    # What versions say that record nothing.
+    assert [note for note in found["notes"] if UNKNOWN not in note] == []
 
 
 def test_a_graph_that_an_engine_refuses(monkeypatch: pytest.MonkeyPatch, bundle: Path) -> None:

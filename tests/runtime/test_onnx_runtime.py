@@ -17,6 +17,9 @@ from ifmmin.runtime.backends.onnx_session import CPU, UNKNOWN
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.errors import BackendUnavailable
 
+ASSIGNMENT = "get_provider_graph_assignment_info"
+"""Versions have it since 1.24."""
+
 
 @pytest.fixture
 def bundle(make_network: Any, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
@@ -27,10 +30,11 @@ def bundle(make_network: Any, tmp_path_factory: pytest.TempPathFactory) -> Bundl
 def test_golden_vectors(
     bundle: Bundle, options: dict[str, Any], capfd: pytest.CaptureFixture[str]
 ) -> None:
+    tells = hasattr(onnxruntime.InferenceSession, ASSIGNMENT)
     for loaded in require_golden(bundle, OnnxRuntimeCpu(**options)):
-        assert set(loaded.placement) == {CPU}
-        assert loaded.placement[CPU] > 2
-        assert loaded.notes == ()
+        assert set(loaded.placement) == ({CPU} if tells else set())
+        assert loaded.placement.get(CPU, 3) > 2
+        assert loaded.notes == (() if tells else (UNKNOWN,))
     assert capfd.readouterr() == ("", "")
 
 
@@ -41,8 +45,7 @@ def test_answers_are_the_callers(bundle: Bundle, shape: str) -> None:
 
 
 def test_versions_that_do_not_tell(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = "get_provider_graph_assignment_info"
-    monkeypatch.delattr(onnxruntime.InferenceSession.__mro__[1], name, raising=False)
+    monkeypatch.delattr(onnxruntime.InferenceSession.__mro__[1], ASSIGNMENT, raising=False)
     loaded = OnnxRuntimeCpu().open(bundle, bundle.manifest.graphs[0])
     assert loaded.placement == {}
     assert loaded.notes == (UNKNOWN,)
