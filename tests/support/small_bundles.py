@@ -38,10 +38,11 @@ class _Wish:
     precisions: tuple[str, ...]
     shapes: tuple[str, ...]
     seed: int
+    kind: str
 
     def __str__(self) -> str:
         parts = ("-".join(part) for part in (self.patterns, self.precisions, self.shapes))
-        return ".".join((*parts, str(self.seed)))
+        return ".".join((*parts, str(self.seed), self.kind))
 
 
 _MADE: dict[_Wish, Path] = {}
@@ -54,17 +55,18 @@ def small_bundle(
     precisions: Sequence[str] = ("fp32",),
     seed: int = 0,
     shapes: Sequence[str] = ("latency", "throughput", "stream"),
+    kind: str = "if-mmin",
 ) -> Path:
     """A sound bundle, not to be changed; its checkpoint `model.safetensors` lies beside it.
 
     Without torch it is one that was kept, without a checkpoint; see `kept_bundles`.
     """
-    wish = _Wish(tuple(patterns), tuple(precisions), tuple(shapes), seed)
+    wish = _Wish(tuple(patterns), tuple(precisions), tuple(shapes), seed, kind)
     if wish not in _MADE:
         if find_spec("torch") is None:
             _MADE[wish] = kept(str(wish))
         else:
-            _MADE[wish] = _export(make_network(seed=seed), wish, factory.mktemp("made"))
+            _MADE[wish] = _export(make_network(kind, seed), wish, factory.mktemp("made"))
             keep(_MADE[wish], str(wish))
     return _MADE[wish]
 
