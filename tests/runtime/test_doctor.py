@@ -17,6 +17,7 @@ from small_bundles import copied, edit, nudge, small_bundle
 
 from ifmmin.runtime.backends import Backend, Loaded
 from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
+from ifmmin.runtime.backends.onnx_session import UNKNOWN
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.doctor import cli, selftest
 from ifmmin.runtime.doctor.facts import BackendState, Clock, Facts, Folder, Temperature
