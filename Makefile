@@ -2,8 +2,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+BUNDLES := $(abspath $(VENV))/test-bundles
+RUNTIME_PYTHON ?= python3
+RUNTIME_PINS ?=
+RUNTIME_BIN := .venv-runtime/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-runtime lint bench clean
 
 # Trains on the synthetic corpus, exports all seven patterns, predicts and prints the table.
 demo: $(VENV)/installed
@@ -11,6 +15,21 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+# The runtime's tests under another Python, with nothing but the runtime and its tests installed:
+#   make test-runtime RUNTIME_PYTHON=python3.10 RUNTIME_PINS='numpy==1.26.* onnxruntime==1.20.1'
+test-runtime: $(BUNDLES)/made
+	$(RUNTIME_PYTHON) -m venv --clear .venv-runtime
+	$(RUNTIME_BIN)/python -m pip install --quiet --editable '.[test-runtime]' $(RUNTIME_PINS)
+	$(RUNTIME_BIN)/python -m pip list
+	OMP_NUM_THREADS=1 IFMMIN_TEST_BUNDLES=$(BUNDLES) \
+	  $(RUNTIME_BIN)/python -m pytest -n 2 tests/runtime $(PYTEST_ARGS)
+
+# Bundles need torch, so that $(VENV) makes them: by running the tests that ask for them.
+$(BUNDLES)/made: $(VENV)/installed $(shell find export runtime train tests/runtime tests/support -name '*.py')
+	rm -rf $(BUNDLES)
+	OMP_NUM_THREADS=1 IFMMIN_TEST_BUNDLES=$(BUNDLES) $(BIN)/python -m pytest -n 2 tests/runtime
+	touch $@
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -31,4 +50,4 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info
+	rm -rf $(VENV) .venv-runtime demo build dist *.egg-info

@@ -72,6 +72,24 @@ def test_runtime_imports_without_torch(root: Path) -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, timeout=60)
 
 
+def test_the_tests_of_runtime_can_be_read_without_torch(root: Path) -> None:
+    """Another interpreter runs them, see `make test-runtime`."""
+    script = (
+        "import sys; sys.modules['torch'] = None; sys.path[:0] = sys.argv[1:3]\n"
+        "from importlib import import_module\n"
+        "for name in sys.argv[3:]: import_module(name)"
+    )
+    folders = [root / "tests" / "support", root / "tests" / "runtime"]
+    names = [path.stem for path in sorted(folders[1].glob("test_*.py"))]
+    # These skip themselves where TensorRT-RTX is not installed.
+    names = [name for name in names if name not in {"test_engine_builder", "test_engine_native"}]
+    assert len(names) > 20
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, folders), *names], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_without_an_engine_one_line_says_what_to_install() -> None:
     script = (
         "import sys; sys.modules['onnxruntime'] = None\n"

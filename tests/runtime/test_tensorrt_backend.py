@@ -346,11 +346,11 @@ def test_real_tensorrt_rtx_builds_but_says_that_it_cannot_load(
 @pytest.mark.parametrize("name", ["Tensorrt", "TensorrtRtx"])
 def test_without_a_gpu_one_line(name: str) -> None:
     script = (
-        "import sys, time; started = time.perf_counter()\n"
+        "import sys, time\n"
         f"from ifmmin.runtime.backends.tensorrt import {name} as kind\n"
         "from ifmmin.runtime.command import command\n"
         "code = command(lambda a: kind() and 0)()\n"
-        "print(time.perf_counter() - started); sys.exit(code)"
+        "print(time.process_time()); sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     if done.returncode == 0:
