@@ -1,7 +1,8 @@
 """TensorRT's one logger in this process, and what it said during one piece of work.
 
-TensorRT keeps the first logger that it is given and warns about any other. So there is one for each
-module, which lives as long as the process and hands every message to the work that goes on.
+TensorRT keeps the logger that it was given first, as long as any of its objects lives, and warns
+about every other. So there is one for each library, which lives as long as the process and hands
+every message to the work that goes on.
 """
 
 from __future__ import annotations
@@ -75,11 +76,15 @@ def collect() -> Iterator[Messages]:
             _CURRENT.pop()
 
 
-@cache
 def logger_of(trt: Any) -> Any:
     """The logger to give to every builder, parser and runtime of the module."""
+    return _logger_of(trt.ILogger)
 
-    class Logger(trt.ILogger):  # type: ignore[misc]  # the module has no types
+
+@cache
+def _logger_of(base: Any) -> Any:
+    # By its class and not by the module: what stands in front of a module is not another library.
+    class Logger(base):  # type: ignore[misc]  # the module has no types
         def __init__(self) -> None:
             super().__init__()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import signal
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -144,6 +146,15 @@ def test_messages_of_every_build_arrive() -> None:
     assert "Turing" in refusal(EngineError, graph, profile, targets=("SM75",))
 
 
+@pytest.fixture
+def no_logger() -> Iterator[None]:
+    """No object of TensorRT lives before and after; as long as one does, so does its logger."""
+    gc.collect()
+    yield
+    gc.collect()
+
+
+@pytest.mark.usefixtures("no_logger")
 def test_a_build_whose_messages_go_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     class Silent(trt.ILogger):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:

@@ -16,12 +16,10 @@ from fake_gpu import Machine, machine
 from recording_module import COMMON, RecordingModule
 from small_bundles import copied, edit, flip, small_bundle
 
-from ifmmin.runtime.backends import engine_builder, engine_loader, engine_network
 from ifmmin.runtime.backends.base import Loaded
 from ifmmin.runtime.backends.engine_builder import build_engine
 from ifmmin.runtime.backends.engine_profile import profile_of
 from ifmmin.runtime.backends.tensorrt import Tensorrt, TensorrtRtx
-from ifmmin.runtime.backends.tensorrt_log import logger_of
 from ifmmin.runtime.batch import pad_batch
 from ifmmin.runtime.bundle import Bundle, GoldenCase
 from ifmmin.runtime.errors import BackendUnavailable, EngineError
@@ -330,9 +328,6 @@ def test_real_tensorrt_rtx_builds_but_says_that_it_cannot_load(
     if REAL is None:
         pytest.skip("TensorRT-RTX is not installed")
     recorded = RecordingModule(REAL)
-    # TensorRT takes one logger: the recorder's would be in the way of other tests.
-    for module in (engine_builder, engine_network, engine_loader):
-        monkeypatch.setattr(module, "logger_of", lambda _trt: logger_of(REAL))
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", recorded)
     bundle = Bundle(folder)
     with pytest.raises(EngineError) as caught:

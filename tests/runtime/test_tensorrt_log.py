@@ -18,6 +18,8 @@ def logger() -> Any:
     module: Any = ModuleType("tensorrt")
     module.ILogger = object
     assert logger_of(module) is logger_of(module)
+    in_front: Any = SimpleNamespace(ILogger=module.ILogger)
+    assert logger_of(in_front) is logger_of(module), "one library takes one logger"
     return logger_of(module)
 
 

@@ -22,7 +22,8 @@ class RecordingModule:
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._module, name)
-        return _Class(self, value) if isinstance(value, type) else value
+        # What is derived from it has to be the same in front of the module and behind.
+        return _Class(self, value) if isinstance(value, type) and name != "ILogger" else value
 
     @property
     def outside(self) -> set[tuple[str, str]]:
