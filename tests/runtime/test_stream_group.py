@@ -1,0 +1,154 @@
+"""Many streams that move on together say what each would say alone."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_bundles import ALL, small_bundle
+
+from ifmmin.runtime import InputError, Predictor, Smoothing, StreamOptions
+from ifmmin.runtime.modality import Modality
+
+DIMS = {"a": 5, "v": 7, "t": 11}
+
+
+@pytest.fixture(scope="module")
+def predictor(tmp_path_factory: pytest.TempPathFactory, make_network: Any) -> Predictor:
+    bundle: Path = small_bundle(make_network, tmp_path_factory, ALL)
+    return Predictor(bundle, backend="onnxruntime-cpu")
+
+
+def _frames(letter: str, count: int, seed: int) -> Any:
+    rng = np.random.default_rng((seed, ord(letter)))
+    return rng.standard_normal((count, DIMS[letter])).astype(np.float32)
+
+
+_PUSH = st.tuples(
+    st.integers(0, 5), st.sampled_from("avt"), st.integers(1, 7), st.integers(0, 2**16)
+)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.lists(_PUSH, max_size=8), min_size=1, max_size=6), st.booleans())
+def test_a_group_is_answered_as_one_by_one(
+    predictor: Predictor, rounds: list[list[tuple[int, str, int, int]]], windowed: bool
+) -> None:
+    options = StreamOptions(
+        window=1.0 if windowed else None,
+        hop=0.5 if windowed else None,
+        smoothing=Smoothing(half_life=2.0, margin=0.1),
+    )
+    group = predictor.streams(6, options)
+    alone = [predictor.stream(options) for _ in range(6)]
+    for pushes in rounds:
+        for index, letter, count, seed in pushes:
+            frames = _frames(letter, count, seed)
+            alone[index].push({letter: frames})
+            group.push(index, {letter: frames})
+            frames[:] = np.nan  # the caller uses its memory again
+        if pushes and pushes[0][3] % 5 == 0:
+            alone[0].clear("a")
+            group[0].clear("a")
+        for stream, said in zip(alone, group.update(), strict=True):
+            if said is None:
+                with pytest.raises(InputError, match="no modality is present"):
+                    stream.predict()
+                continue
+            wanted = stream.predict()
+            np.testing.assert_allclose(said.logits, wanted.logits, atol=1e-4, rtol=1e-4)
+            np.testing.assert_allclose(said.probabilities, wanted.probabilities, atol=1e-4)
+            assert (said.label, said.pattern, said.absent) == (
+                wanted.label, wanted.pattern, wanted.absent,
+            )  # fmt: skip
+
+
+def test_streams_of_a_group_are_streams(predictor: Predictor) -> None:
+    group = predictor.streams(3)
+    assert len(group) == 3
+    group[1].push(a=_frames("a", 4, 0))
+    group[1].set_text(_frames("t", 3, 0))
+    group[1].set_text(_frames("t", 6, 1))
+    assert [answer is None for answer in group.update()] == [True, False, True]
+    wanted = predictor.predict({"a": _frames("a", 4, 0), "t": _frames("t", 6, 1)})
+    np.testing.assert_allclose(group[1].predict().logits, wanted.logits, atol=1e-4)
+    group[2].push(a=_frames("a", 4, 0))
+    group[0].resume(group[2].snapshot())  # what waits is heard first
+    assert group[0].frames[Modality.A] == 4
+    assert [stream.pattern is None for stream in group] == [False, False, False]
+
+
+def test_a_group_hears_before_too_much_waits(predictor: Predictor) -> None:
+    group = predictor.streams(2)
+    for number in range(400):
+        group.push(0, a=_frames("a", 1, number))
+        assert len(group[0].session.channels[Modality.A].waiting) <= 257
+    assert len(group[0].session.channels[Modality.A].waiting) < 257
+    heard = np.concatenate([_frames("a", 1, number) for number in range(400)])
+    (said, nothing) = group.update()
+    assert said is not None
+    assert nothing is None
+    np.testing.assert_allclose(said.logits, predictor.predict({"a": heard}).logits, atol=1e-4)
+
+
+def test_time_goes_on_for_all(predictor: Predictor) -> None:
+    group = predictor.streams(2, StreamOptions(stale_after={Modality.A: 1.0}))
+    group.push(0, a=_frames("a", 2, 0), at=1.0)
+    group.push(1, a=_frames("a", 2, 0), at=2.5)
+    assert [answer is None for answer in group.update(at=2.5)] == [True, False]
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_a_senseless_number_of_streams_is_refused(predictor: Predictor, count: int) -> None:
+    with pytest.raises(InputError, match="wanted a number of at least 1"):
+        predictor.streams(count)
+
+
+def test_a_mistake_names_the_stream(predictor: Predictor) -> None:
+    group = predictor.streams(2)
+    with pytest.raises(InputError, match=r"stream 1: modality a \(acoustic\): got shape"):
+        group.push(1, a=np.zeros((3, 4), np.float32))
+    assert group.update() == [None, None]
+
+
+def test_streams_of_many_threads_share_graphs(predictor: Predictor) -> None:
+    wanted = {
+        seed: predictor.predict({"a": _frames("a", 60, seed), "t": _frames("t", 60, seed)}).logits
+        for seed in range(8)
+    }
+    wrong: list[int] = []
+
+    def talk(seed: int) -> None:
+        for _ in range(3):
+            with predictor.stream() as stream:
+                for n in range(60):
+                    stream.push(a=_frames("a", 60, seed)[n : n + 1])
+                    stream.push(t=_frames("t", 60, seed)[n : n + 1])
+                    said = stream.predict().logits
+                if np.abs(said - wanted[seed]).max() > 1e-4:
+                    wrong.append(seed)
+
+    threads = [threading.Thread(target=talk, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_what_a_stream_holds_does_not_grow(predictor: Predictor) -> None:
+    """Of an hour and of a minute the same is kept: nothing but states."""
+    stream = predictor.stream(StreamOptions(window=1.0, hop=0.25))
+    sizes = []
+    for minute in range(4):
+        stream.push({letter: _frames(letter, 600, minute) for letter in DIMS})
+        stream.predict()
+        gc.collect()
+        sizes.append(len(stream.snapshot()))
+    assert max(sizes[1:]) - min(sizes[1:]) < 200  # digits of counts
