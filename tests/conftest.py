@@ -8,6 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# A deadline would measure what else the machine is doing.
+settings.register_profile("ifmmin", deadline=None)
+settings.load_profile("ifmmin")
 
 ROOT = Path(__file__).resolve().parents[1]
 
