@@ -34,7 +34,10 @@ class Concluder:
             if self.of_prior is None:
                 raise nothing_present(absent)
             return self.of_prior(absent, dropped_of(session))
-        winner, probabilities = softmax_of_one(answered.logits)
+        last = session.concluded
+        if last is None or last[0] is not answered.logits:
+            last = session.concluded = (answered.logits, *softmax_of_one(answered.logits))
+        _, winner, probabilities = last
         return self._make(session, answered, winner, probabilities)
 
     def all(
@@ -67,8 +70,8 @@ class Concluder:
         candidate = self.engine.candidate
         return Prediction(
             self.labels[winner],
-            probabilities,
-            answered.logits,
+            probabilities.copy(),  # the caller's own: the next answer may be made of the same
+            answered.logits.copy(),
             answered.pattern,
             candidate.backend,
             self.requested,

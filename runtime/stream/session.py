@@ -37,6 +37,10 @@ class Answered(NamedTuple):
     """For summaries and head; nearly none where nothing had changed."""
 
 
+Concluded = tuple[NDArray[np.float32], int, NDArray[np.float32]]
+"""Logits, the winning class, probabilities: of an answer that nothing changed since."""
+
+
 class Intake(NamedTuple):
     """What was given for a modality and found good, before any graph has seen it."""
 
@@ -84,6 +88,7 @@ class Session:
         self.now: float | None = None
         """The newest time that was heard of."""
         self.answered: Answered | None = None
+        self.concluded: Concluded | None = None
         self.absent: dict[Modality, str] = {}
         """Why modalities did not count when that was last asked."""
 
