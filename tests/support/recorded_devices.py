@@ -1,0 +1,250 @@
+"""Whole devices, made of texts in the formats of their files and tools."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from recorded_outputs import NVPMODEL, RELEASE_R36, RELEASE_R39
+from recorded_telemetry import (
+    GPU_TABLE,
+    TEGRASTATS_ORIN_NANO,
+    core_of_x86,
+    cores_of_arm,
+)
+
+from ifmmin.benchmarks.device.machine import Followed, Machine
+
+Files = Mapping[str, str]
+_CPU = "/sys/devices/system/cpu"
+
+
+class RecordedMachine(Machine):
+    """A machine whose files lie under a folder and whose tools print recorded texts.
+
+    tools: what a tool prints, by its name. followed: the lines of tools that go on printing.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        files: Files,
+        tools: Mapping[str, str] | None = None,
+        followed: Mapping[str, str] | None = None,
+        packages: Mapping[str, str] | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(str(root))
+        write_files(root, files)
+        self.tools, self.followed = dict(tools or {}), dict(followed or {})
+        self.packages, self.variables = dict(packages or {}), dict(environ or {})
+        self.environ = self.variables
+
+    def run(self, *command: str) -> str:
+        return self.tools.get(command[0], "")
+
+    def follow(self, *command: str) -> Followed | None:
+        lines = self.followed.get(command[0])
+        script = "import sys, time; print(sys.argv[1], flush=True); time.sleep(60)"
+        return None if lines is None else super().follow(sys.executable, "-c", script, lines)
+
+    def package(self, name: str) -> tuple[str, tuple[str, ...]] | None:
+        version = self.packages.get(name)
+        return None if version is None else (version, ())
+
+    def site_folders(self) -> list[str]:
+        return []
+
+
+def write_files(root: Path, files: Files) -> None:
+    """Lay the files out; a path that ends with `/` is there and cannot be read, like root's."""
+    for path, text in files.items():
+        place = root / path.strip("/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if path.endswith("/"):
+            place.mkdir(exist_ok=True)
+        else:
+            place.write_text(text)
+
+
+def _cache(cpu: int, index: int, level: int, kind: str, size: str, cpus: str) -> Files:
+    folder = f"{_CPU}/cpu{cpu}/cache/index{index}"
+    return {
+        f"{folder}/level": f"{level}\n",
+        f"{folder}/type": f"{kind}\n",
+        f"{folder}/size": f"{size}\n",
+        f"{folder}/shared_cpu_list": f"{cpus}\n",
+    }
+
+
+def policy(number: int, cpus: str, driver: str, low: int, high: int, now: int) -> Files:
+    """Frequencies in kHz."""
+    folder = f"{_CPU}/cpufreq/policy{number}"
+    return {
+        f"{folder}/affected_cpus": f"{cpus}\n",
+        f"{folder}/scaling_governor": "schedutil\n",
+        f"{folder}/scaling_driver": f"{driver}\n",
+        f"{folder}/scaling_min_freq": f"{low}\n",
+        f"{folder}/scaling_max_freq": f"{high}\n",
+        f"{folder}/scaling_cur_freq": f"{now}\n",
+        f"{folder}/cpuinfo_max_freq": "5200000\n",
+    }
+
+
+def zone(number: int, name: str, millis: int) -> Files:
+    """A thermal zone."""
+    folder = f"/sys/class/thermal/thermal_zone{number}"
+    return {f"{folder}/type": f"{name}\n", f"{folder}/temp": f"{millis}\n"}
+
+
+def cooling(number: int, name: str, state: int, most: int) -> Files:
+    """A cooling device."""
+    folder = f"/sys/class/thermal/cooling_device{number}"
+    values = {"type": name, "cur_state": state, "max_state": most}
+    return {f"{folder}/{key}": f"{value}\n" for key, value in values.items()}
+
+
+def rapl(zone: str, name: str, micro: int | None, span: int = 262_143_328_850) -> Files:
+    """A powercap zone; a counter of None is there and only root may read it."""
+    folder = f"/sys/class/powercap/intel-rapl:{zone}"
+    counter = (
+        {f"{folder}/energy_uj/": ""} if micro is None else {f"{folder}/energy_uj": f"{micro}\n"}
+    )
+    return {f"{folder}/name": f"{name}\n", f"{folder}/max_energy_range_uj": f"{span}\n", **counter}
+
+
+def ina3221(number: int, rails: Mapping[str, tuple[int, int]]) -> Files:
+    """Up to three rails in mV and mA, and the sum of shunt voltages, which is no rail."""
+    folder = f"/sys/class/hwmon/hwmon{number}"
+    files = {f"{folder}/name": "ina3221\n", f"{folder}/in7_label": "sum of shunt voltages\n"}
+    for channel, (label, (millivolts, milliamperes)) in enumerate(rails.items(), start=1):
+        files[f"{folder}/in{channel}_label"] = f"{label}\n"
+        files[f"{folder}/in{channel}_input"] = f"{millivolts}\n"
+        files[f"{folder}/curr{channel}_input"] = f"{milliamperes}\n"
+    return files
+
+
+def devfreq(name: str, low: int, high: int, now: int) -> Files:
+    """A device's clock, in Hz."""
+    values = {"min_freq": low, "max_freq": high, "cur_freq": now, "governor": "nvhost_podgov"}
+    return {f"/sys/class/devfreq/{name}/{key}": f"{value}\n" for key, value in values.items()}
+
+
+def desktop(root: Path) -> RecordedMachine:
+    """Two cores of two threads each, an RTX card, energy counters that everybody may read."""
+    files: dict[str, str] = {
+        "/proc/cpuinfo": "\n".join(core_of_x86(cpu) for cpu in range(4)),
+        "/proc/meminfo": "MemTotal: 32768000 kB\nMemAvailable: 30000000 kB\nSwapTotal: 0 kB\n",
+        "/proc/loadavg": "0.31 0.20 0.11 1/512 4242\n",
+        "/proc/stat": "cpu  1000 20 300 90000 50 0 30 40 0 0\ncpu0 1 0 0 9 0 0 0 0 0 0\n",
+        "/proc/self/cgroup": "0::/user.slice\n",
+        "/sys/fs/cgroup/user.slice/cpu.max": "max 100000\n",
+        "/sys/fs/cgroup/user.slice/cpu.stat": "usage_usec 1\nnr_periods 0\nnr_throttled 0\n",
+        "/sys/devices/system/clocksource/clocksource0/current_clocksource": "tsc\n",
+        f"{_CPU}/intel_pstate/no_turbo": "0\n",
+        **zone(0, "acpitz", 27800),
+        **zone(1, "x86_pkg_temp", 48000),
+        **cooling(0, "Processor", 0, 10),
+        **cooling(1, "LCD", 40, 100),
+        **rapl("0", "package-0", 120_000_000),
+        **rapl("0:0", "core", 80_000_000),
+        **rapl("0:1", "dram", 9_000_000),
+    }
+    for cpu in range(4):
+        core = cpu // 2
+        pair = f"{2 * core}-{2 * core + 1}"
+        files |= _cache(cpu, 0, 1, "Data", "48K", pair)
+        files |= _cache(cpu, 1, 1, "Instruction", "32K", pair)
+        files |= _cache(cpu, 2, 2, "Unified", "1280K", pair)
+        files |= _cache(cpu, 3, 3, "Unified", "24576K", "0-3")
+        files |= policy(cpu, str(cpu), "intel_pstate", 800_000, 4_700_000, 1_200_000 + cpu)
+        files[f"{_CPU}/cpu{cpu}/topology/thread_siblings_list"] = f"{pair}\n"
+        files[f"{_CPU}/cpu{cpu}/thermal_throttle/core_throttle_count"] = f"{cpu}\n"
+        files[f"{_CPU}/cpu{cpu}/thermal_throttle/package_throttle_count"] = "7\n"
+    return RecordedMachine(
+        root,
+        files,
+        tools={"nvidia-smi": GPU_TABLE},
+        followed={"nvidia-smi": "0, 52, 1950, 143.27, 0x0000000000000004"},
+        packages={"numpy": "2.2.6", "onnxruntime-gpu": "1.31.1"},
+        environ={"OMP_NUM_THREADS": "1", "HOME": "/somewhere"},
+    )
+
+
+def orin_nano(root: Path) -> RecordedMachine:
+    """JetPack 6: one sensor with the module's input, clocks pinned by jetson_clocks."""
+    files = {
+        "/proc/cpuinfo": cores_of_arm(6, "0x41", "0xd42"),
+        "/etc/nv_tegra_release": RELEASE_R36,
+        "/proc/device-tree/model": "NVIDIA Jetson Orin Nano Developer Kit\0",
+        "/proc/device-tree/compatible": "nvidia,p3768-0000+p3767-0005\0nvidia,tegra234\0",
+        **policy(0, "0 1 2 3", "tegra194", 1_728_000, 1_728_000, 1_728_000),
+        **policy(4, "4 5", "tegra194", 1_728_000, 1_728_000, 1_728_000),
+        **devfreq("17000000.gpu", 1_020_000_000, 1_020_000_000, 1_020_000_000),
+        **devfreq("15340000.vic", 115_200_000, 729_600_000, 115_200_000),
+        **zone(0, "cpu-thermal", 50_812),
+        **zone(8, "tj-thermal", 51_343),
+        "/sys/class/thermal/thermal_zone1/type": "cv0-thermal\n",
+        "/sys/class/thermal/thermal_zone1/temp/": "",
+        **cooling(0, "pwm-fan", 2, 3),
+        **cooling(9, "gpu-throttle-alert", 1, 2),
+        **ina3221(
+            1, {"VDD_IN": (5008, 1200), "VDD_CPU_GPU_CV": (5008, 360), "VDD_SOC": (5008, 300)}
+        ),
+        "/sys/class/hwmon/hwmon3/name": "soctherm_oc\n",
+        "/sys/class/hwmon/hwmon3/oc1_event_cnt": "0\n",
+        "/sys/class/hwmon/hwmon3/oc3_event_cnt": "41\n",
+        "/usr/bin/tegrastats": "",
+    }
+    tools = {"nvpmodel": NVPMODEL, "dpkg-query": "6.2.1+b38"}
+    followed = {"/usr/bin/tegrastats": TEGRASTATS_ORIN_NANO}
+    return RecordedMachine(root, files, tools, followed, packages={"numpy": "1.26.4"})
+
+
+def agx_orin(root: Path) -> RecordedMachine:
+    """Two sensors, no rail that feeds all; memory's rail hangs on the system's."""
+    system = {"VDD_GPU_SOC": (19_000, 200), "VDD_CPU_CV": (19_000, 100), "VIN_SYS_5V0": (5000, 900)}
+    return RecordedMachine(
+        root,
+        {
+            "/proc/device-tree/compatible": "nvidia,p3737-0000+p3701-0000\0nvidia,tegra234\0",
+            **ina3221(3, system),
+            **ina3221(4, {"NC": (0, 0), "VDDQ_VDD2_1V8AO": (5000, 80)}),
+        },
+    )
+
+
+def thor(root: Path) -> RecordedMachine:
+    """JetPack 7: the carrier's input has a sensor of its own kind, which tells microwatts."""
+    modules = {"VDD_GPU": (12_040, 0), "VDD_CPU_SOC_MSS": (12_040, 400), "VIN_SYS_5V0": (5088, 900)}
+    return RecordedMachine(
+        root,
+        {
+            "/proc/cpuinfo": cores_of_arm(14, "0x41", "0xd83"),
+            "/etc/nv_tegra_release": RELEASE_R39,
+            "/proc/device-tree/model": "NVIDIA Jetson AGX Thor Developer Kit\0",
+            "/proc/device-tree/compatible": "nvidia,p4071-0000+p3834-0008\0nvidia,tegra264\0",
+            **devfreq("gpu-gpc-0", 315_000_000, 1_575_000_000, 1_575_000_000),
+            **devfreq("gpu-nvd-0", 315_000_000, 1_692_000_000, 315_000_000),
+            **devfreq("bwmgr", 665_600_000, 4_266_000_000, 4_266_000_000),
+            **ina3221(5, modules),
+            "/sys/class/hwmon/hwmon6/name": "ina238\n",
+            "/sys/class/hwmon/hwmon6/power1_input": "21750000\n",
+        },
+    )
+
+
+def container(root: Path) -> RecordedMachine:
+    """A virtual machine without sensors, cut to one and a half CPUs."""
+    return RecordedMachine(
+        root,
+        {
+            "/proc/cpuinfo": core_of_x86(0, "hypervisor"),
+            "/proc/self/cgroup": "0::/\n",
+            "/sys/fs/cgroup/cpu.max": "150000 100000\n",
+            "/sys/fs/cgroup/cpu.stat": "usage_usec 1\nnr_periods 90\nnr_throttled 12\n",
+            **rapl("0", "package-0", None),
+        },
+        tools={"systemd-detect-virt": "", "lscpu": "Vendor ID: x\nHypervisor vendor:  KVM\n"},
+    )
