@@ -1,0 +1,202 @@
+"""Sensors of power and telemetry tools, each by itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import recorded_devices as devices
+import recorded_telemetry as recorded
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ifmmin.benchmarks.device.cpu_time import CpuTime, cpu_time
+from ifmmin.benchmarks.device.ina import Ina
+from ifmmin.benchmarks.device.machine import Machine, in_order, number
+from ifmmin.benchmarks.device.nvml import parse_watched
+from ifmmin.benchmarks.device.rapl import Counter, Rapl
+from ifmmin.benchmarks.device.readings import ProbeUnavailable
+from ifmmin.benchmarks.device.smi import decode_reasons, parse_gpus
+from ifmmin.benchmarks.device.state import State
+from ifmmin.benchmarks.device.tegrastats import Tegrastats, parse_line
+
+SPAN = 1000
+
+
+@pytest.mark.parametrize(
+    ("line", "watts", "celsius", "mhz"),
+    [
+        (
+            recorded.TEGRASTATS_AGX_ORIN,
+            {
+                "VDD_GPU_SOC": 2.401,
+                "VDD_CPU_CV": 0.8,
+                "VIN_SYS_5V0": 4.032,
+                "VDDQ_VDD2_1V8AO": 0.604,
+            },
+            {"CPU": 49.531, "Tboard": 38.0, "SOC2": 45.5, "Tdiode": 39.0, "SOC0": 45.218}
+            | {"tj": 49.531, "SOC1": 46.312},
+            306,
+        ),
+        (
+            recorded.TEGRASTATS_ORIN_NANO,
+            {"VDD_IN": 4.712, "VDD_CPU_GPU_CV": 0.523, "VDD_SOC": 1.411},
+            {"cpu": 48.125, "soc2": 47.5, "soc0": 47.625, "gpu": 49.187, "tj": 49.187}
+            | {"soc1": 47.906},
+            611,
+        ),
+        (
+            recorded.TEGRASTATS_NO_ROOT,
+            {"VDD_IN": 4.59, "VDD_CPU_GPU_CV": 0.48, "VDD_SOC": 1.4},
+            {"cpu": 48.125, "tj": 48.125},
+            None,
+        ),
+        (
+            recorded.TEGRASTATS_THOR,
+            {"VDD_GPU": 1.962, "VDD_CPU_SOC_MSS": 5.887, "VIN_SYS_5V0": 5.635, "VIN": 19.78},
+            {"cpu": 37.343, "tj": 38.875, "soc012": 37.468, "gpu": 38.875, "soc345": 37.406},
+            1575,
+        ),
+        (
+            recorded.TEGRASTATS_OLD,
+            {},
+            {"PLL": 42.5, "MCPU": 42.5, "PMIC": 100.0},
+            None,
+        ),
+        ("", {}, {}, None),
+    ],
+    ids=["JetPack 5", "JetPack 6", "JetPack 6 without root", "JetPack 7", "JetPack 4", "nothing"],
+)
+def test_tegrastats_lines(
+    line: str, watts: dict[str, float], celsius: dict[str, float], mhz: int | None
+) -> None:
+    found = parse_line(line)
+    assert found.watts == {f"tegrastats/{rail}": value for rail, value in watts.items()}
+    assert found.mhz == ({} if mhz is None else {"GR3D": mhz})
+    # What JetPack 7 prints behind a slash is the highest since the tool began, not the value.
+    assert found.celsius == celsius
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_read(text: str) -> None:
+    parse_line(text)
+    parse_watched(text)
+    parse_gpus(text)
+    decode_reasons(text)
+    number(text)
+
+
+def test_tegrastats_is_followed(tmp_path: Path) -> None:
+    tool = Tegrastats(devices.orin_nano(tmp_path), period=0.1)
+    try:
+        assert "tegrastats/VDD_IN" in tool.rails
+        assert tool.read().watts["tegrastats/VDD_IN"] == 4.712
+    finally:
+        tool.close()
+    silent = devices.RecordedMachine(
+        tmp_path, {"/usr/bin/tegrastats": ""}, followed={"/usr/bin/tegrastats": "RAM 1/2MB"}
+    )
+    with pytest.raises(ProbeUnavailable, match="prints no power"):
+        Tegrastats(silent, period=0.1)
+
+
+def test_counter_starts_anew_at_its_end() -> None:
+    counter = Counter(SPAN)
+    assert [counter.advance(now) for now in (900, 990, 10, 400)] == [0, 90, 110, 500]
+
+
+def test_counter_that_goes_back_in_the_middle_is_given_up() -> None:
+    counter = Counter(SPAN)
+    assert [counter.advance(now) for now in (600, 500, 700)] == [0, None, None]
+
+
+@given(st.lists(st.integers(0, SPAN // 2 - 1), max_size=50), st.integers(0, SPAN - 1))
+def test_counter_adds_up_whatever_its_beginning(steps: list[int], first: int) -> None:
+    counter, now = Counter(SPAN), first
+    total = counter.advance(now)
+    for step in steps:
+        now = (now + step) % SPAN
+        total = counter.advance(now)
+    assert total == sum(steps)
+
+
+def test_rapl(tmp_path: Path) -> None:
+    rapl = Rapl(devices.desktop(tmp_path))
+    assert set(rapl.read().joules.values()) == {0.0}
+    devices.write_files(tmp_path, devices.rapl("0", "package-0", 121_500_000))
+    assert rapl.read().joules["rapl/package-0"] == pytest.approx(1.5)
+    # A counter that goes away while it runs is no longer told, rather than standing still.
+    (tmp_path / "sys/class/powercap/intel-rapl:0/energy_uj").unlink()
+    assert "rapl/package-0" not in rapl.read().joules
+
+
+def test_rapl_reads_no_zone_twice(tmp_path: Path) -> None:
+    machine = devices.desktop(tmp_path)
+    # The same package by memory-mapped registers.
+    folder = "/sys/class/powercap/intel-rapl-mmio:0"
+    again = {"name": "package-0\n", "energy_uj": "5\n", "max_energy_range_uj": "9\n"}
+    devices.write_files(tmp_path, {f"{folder}/{name}": text for name, text in again.items()})
+    assert Rapl(machine).rails == (
+        "rapl/package-0",
+        "rapl/package-0/core",
+        "rapl/package-0/dram",
+    )
+
+
+def test_rapl_that_is_not_there_or_not_readable(tmp_path: Path) -> None:
+    with pytest.raises(ProbeUnavailable, match="may not read"):
+        Rapl(devices.container(tmp_path / "refused"))
+    with pytest.raises(ProbeUnavailable, match="shows no counters"):
+        Rapl(devices.RecordedMachine(tmp_path / "absent", {}))
+
+
+def test_rails_of_a_jetson(tmp_path: Path) -> None:
+    watts = Ina(devices.orin_nano(tmp_path / "nano")).read().watts
+    assert watts["ina/VDD_IN"] == pytest.approx(5.008 * 1.2)
+    # A channel that is not connected is no rail, nor is the sum of shunt voltages.
+    assert Ina(devices.agx_orin(tmp_path / "agx")).rails == (
+        "ina/VDD_GPU_SOC",
+        "ina/VDD_CPU_CV",
+        "ina/VIN_SYS_5V0",
+        "ina/VDDQ_VDD2_1V8AO",
+    )
+    watts = Ina(devices.thor(tmp_path / "thor")).read().watts
+    assert watts["ina/VIN"] == pytest.approx(21.75)
+    assert watts["ina/VDD_GPU"] == 0.0, "a GPU that is switched off takes nothing"
+    with pytest.raises(ProbeUnavailable, match="there are none"):
+        Ina(devices.desktop(tmp_path / "desktop"))
+
+
+def test_state_of_a_jetson(tmp_path: Path) -> None:
+    machine = devices.orin_nano(tmp_path)
+    found = State(machine).read()
+    assert found.mhz == {"cpu": 1728, "17000000.gpu": 1020}
+    assert found.celsius == {"cpu-thermal": 50.812, "tj-thermal": 51.343}
+    assert found.counts == {"over-current oc1": 0, "over-current oc3": 41}
+    assert found.limits == {"gpu-throttle-alert"}
+
+
+def test_sensor_in_a_processor_of_amd(tmp_path: Path) -> None:
+    folder = "/sys/class/hwmon/hwmon2"
+    files = {"name": "k10temp", "temp1_label": "Tctl", "temp1_input": "61125"}
+    files |= {"temp3_label": "Tccd1", "temp3_input": "58000"}
+    machine = devices.RecordedMachine(tmp_path, {f"{folder}/{k}": v for k, v in files.items()})
+    assert State(machine).read().celsius == {"k10temp Tctl": 61.125}
+
+
+def test_cpu_time(tmp_path: Path) -> None:
+    assert cpu_time(devices.desktop(tmp_path / "one")) == CpuTime(13.5, 900.5, 0.4)
+    assert cpu_time(devices.RecordedMachine(tmp_path / "two", {})) is None
+
+
+def test_files_below_a_root(tmp_path: Path) -> None:
+    root = tmp_path / "a[b]"  # no pattern, though it looks like one
+    devices.write_files(root, {"/sys/x2": "2", "/sys/x10": "10", "/etc/y": ""})
+    machine = Machine(str(root))
+    assert machine.find("/sys/x*") == ["/sys/x2", "/sys/x10"]
+    assert machine.text("/sys/x10") == "10"
+    assert machine.resolve("/sys/../etc/y") == "/etc/y"
+
+
+def test_order_of_names() -> None:
+    assert in_order(["cpu10/a", "cpu2/a", "cpu2/b1", "b"]) == ["b", "cpu2/a", "cpu2/b1", "cpu10/a"]
