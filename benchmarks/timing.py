@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -35,19 +36,28 @@ class Timing:
 
 
 def time_together(
-    calls: Mapping[str, Callable[[], object]], *, repeats: int, seed: int = 0
+    calls: Mapping[str, Callable[[], object]],
+    *,
+    repeats: int,
+    seed: int = 0,
+    warm_up: int = WARM_UP,
+    seconds: float = math.inf,
 ) -> dict[str, Timing]:
     """Time every call `repeats` times, one call at a time in an order shuffled anew each round.
 
     A call that always follows its twin would find the caches warm and look faster than it is.
+    seconds: no round begins after so many, but the first.
     """
     rng = np.random.default_rng(seed)
     names = list(calls)
     for name in names:
-        for _ in range(WARM_UP):
+        for _ in range(warm_up):
             calls[name]()
     samples = {name: np.empty(repeats) for name in names}
+    ends = time.perf_counter() + seconds
     for turn in range(repeats):
+        if turn and time.perf_counter() > ends:
+            return {name: Timing(values[:turn]) for name, values in samples.items()}
         for index in rng.permutation(len(names)):
             call = calls[names[index]]
             started = time.perf_counter()
