@@ -1,0 +1,70 @@
+"""Many utterances at once: samples a second by the size of the batch, ours and the monolith's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ifmmin.benchmarks.record import OURS, TWIN, Row
+from ifmmin.benchmarks.scenarios.bench import Bench, Entrant, Features, Way, ready
+from ifmmin.benchmarks.scenarios.plan import BATCHES, MONOLITH, ORDINARY
+from ifmmin.benchmarks.timing import time_together
+from ifmmin.runtime.modality import Pattern
+
+_ROUNDS = 20
+
+
+def throughput(bench: Bench) -> list[Row]:
+    """`predict_batch` of one pattern, against the monolith asked one by one, on one thread."""
+    rows, threads = [], bench.plan.threads[0]
+    for pattern in bench.patterns:
+        for batch in BATCHES:
+            bench.say(f"throughput of {pattern}, batches of {batch}")
+            rows += _measure(bench, pattern, threads, batch)
+    return rows
+
+
+def _measure(bench: Bench, pattern: Pattern, threads: int, batch: int) -> list[Row]:
+    entrants = [e for e in bench.entrants(pattern, threads) if e.name in (OURS, TWIN, MONOLITH)]
+    utterances = [bench.features({m: ORDINARY[m] for m in pattern}, i) for i in range(batch)]
+    timings = time_together(
+        {str(i): _call(bench, entrant, utterances) for i, entrant in enumerate(entrants)},
+        repeats=min(bench.plan.rounds, _ROUNDS),
+        seed=bench.plan.seed,
+        warm_up=2,
+        seconds=bench.plan.seconds,
+    )
+    return [
+        bench.row(
+            "throughput",
+            entrant,
+            pattern,
+            batch=batch,
+            unit="1/s",
+            lengths={m.value: ORDINARY[m] for m in pattern},
+            samples=tuple(batch / np.asarray(timings[str(i)].samples)),
+            bound=_bound(bench, entrant, pattern, batch),
+        )
+        for i, entrant in enumerate(entrants)
+    ]
+
+
+def _call(bench: Bench, entrant: Entrant, utterances: list[Features]) -> Callable[[], Any]:
+    if entrant.name == MONOLITH:
+        calls = [ready(entrant, features, ORDINARY) for features in utterances]
+        return lambda: [call() for call in calls]
+    predictor = bench.predictor(entrant.way, entrant.name)
+    assert predictor is not None
+    return partial(predictor.predict_batch, utterances, batch_size=len(utterances))
+
+
+def _bound(bench: Bench, entrant: Entrant, pattern: Pattern, batch: int) -> float | None:
+    """Utterances a second at best."""
+    way: Way = entrant.way
+    if entrant.name != OURS or not bench.bundle.has("throughput", pattern):
+        return None
+    seconds = bench.bound(pattern, way, ORDINARY, batch)
+    return None if seconds is None else batch / seconds
