@@ -1,0 +1,207 @@
+"""What one benchmark run wrote down: raw samples, and everything that says how they came about.
+
+A file of it is JSON; `docs/benchmark-schema.json` describes it. Raw samples are kept, so that a
+reader can compute another figure than those that the report shows.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from ifmmin.benchmarks.device.facts import DeviceRecord
+from ifmmin.runtime.atomic import atomic_file
+from ifmmin.runtime.errors import InputError
+
+SCHEMA = 1
+"""Fields may be added within a version; removing one, or a change of meaning, makes a new one."""
+
+OURS = "ifmmin"
+TWIN = "twin"
+"""The same graph in a session of its own: what differs from ours is noise, the A/A control."""
+
+Scenario = Literal[
+    "latency", "length", "drawn", "throughput", "stream", "streams", "cold-start", "idle",
+    "memory", "single-stream", "multi-stream", "offline", "server",
+]  # fmt: skip
+Unit = Literal["s", "bytes", "1/s", "J"]
+
+
+class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
+    """How right the answers are of what was timed."""
+
+    wa: float
+    """Weighted accuracy: the share of right answers."""
+    ua: float
+    """Unweighted accuracy: recall, averaged over the classes."""
+    ece: float
+    """Expected calibration error."""
+    count: int
+    """Utterances it was measured on."""
+
+
+class BundleRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The bundle that was measured."""
+
+    name: str
+    manifest_sha256: str
+    checkpoint_sha256: str
+    model: str
+    labels: tuple[str, ...]
+    graphs: dict[str, int] = {}
+    """Bytes per graph file."""
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One contender under one condition."""
+
+    scenario: Scenario
+    contender: str
+    """`ifmmin`, `twin`, or a peer's name."""
+    pattern: str = ""
+    """What is present, such as `a_t`; empty where it varies or does not matter."""
+    backend: str = ""
+    precision: str = ""
+    threads: int = 1
+    lengths: dict[str, int] = {}
+    """Frames per modality letter; in scenario `stream`, frames that came before the update."""
+    batch: int = 1
+    """Utterances per call."""
+    streams: int = 1
+    """Streams that are served at the same time."""
+    part: str = ""
+    """What of the whole this is: `import`, `load`, `build`, `first answer`; empty for all of it."""
+    unit: Unit = "s"
+    """Of the samples: seconds, bytes and joules are better when less, rates when more."""
+    samples: tuple[float, ...] = ()
+    """In the order of measurement: sample i of two rows of a group is of the same round."""
+    bound: float | None = None
+    """What the device could do at best, in the same unit."""
+    split: dict[str, float] | None = None
+    """Share of the time by part of the graph."""
+    accuracy: Accuracy | None = None
+    placement: dict[str, Any] = {}
+    """Where it ran: what the backend says of its devices and providers."""
+    note: str = ""
+    """What a reader must know; why it was not measured where there are no samples."""
+
+    def __post_init__(self) -> None:
+        if not all(math.isfinite(sample) and sample >= 0 for sample in self.samples):
+            raise ValueError(f"a sample of {self.subject} is negative or no number")
+        if self.bound is not None and not (math.isfinite(self.bound) and self.bound > 0):
+            raise ValueError(f"the bound of {self.subject} is {self.bound}; it must be above 0")
+        if not self.samples and not self.note:
+            raise ValueError(f"{self.subject} has no samples and no note that says why")
+
+    @property
+    def group(self) -> tuple[Any, ...]:
+        """What was measured in the same rounds: the condition without who and by what."""
+        lengths = tuple(sorted(self.lengths.items()))
+        return (
+            self.scenario, self.pattern, self.threads, lengths, self.batch, self.streams,
+            self.part, self.unit,
+        )  # fmt: skip
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What finds the same row in another report."""
+        return (*self.group, self.contender, self.backend, self.precision)
+
+    @property
+    def subject(self) -> str:
+        """The row in words, for messages."""
+        words = [self.scenario, self.contender, self.pattern, self.backend, self.precision]
+        words += [f"{self.threads} threads"] if self.threads > 1 else []
+        words += ["+".join(f"{n} {letter}" for letter, n in self.lengths.items())]
+        words += [f"batch {self.batch}"] if self.batch > 1 else []
+        words += [f"{self.streams} streams"] if self.streams > 1 else []
+        return " ".join(word for word in (*words, self.part) if word)
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of `ifmmin-bench`."""
+
+    schema: int = SCHEMA
+    title: str
+    started: str
+    """ISO 8601 in UTC."""
+    seconds: float
+    """The whole run."""
+    revision: str | None
+    """Of the code, by git; None outside of a checkout."""
+    command: str
+    settings: dict[str, Any]
+    """Rounds, warm-up, seed and whatever else changes a figure."""
+    device_before: DeviceRecord
+    device_after: DeviceRecord
+    bundle: BundleRecord
+    noise: dict[str, dict[str, float]]
+    """Per scenario and pattern the median of the twin divided by ours: the A/A control."""
+    rows: tuple[Row, ...]
+
+    def __post_init__(self) -> None:
+        started = msgspec.convert(self.started, datetime)
+        if started.utcoffset() != timedelta(0):
+            raise ValueError(f"`started` is {self.started}; it must be a time in UTC")
+
+    def of(self, *scenarios: str) -> tuple[Row, ...]:
+        """Rows of these scenarios that were measured."""
+        return tuple(row for row in self.rows if row.scenario in scenarios and row.samples)
+
+
+def write_report(report: Report, path: Path) -> None:
+    """Write the record whole or not at all. Raises OutputError where that cannot be."""
+    content = msgspec.json.encode(report, enc_hook=_plain)
+    with atomic_file(path) as part:
+        part.write_bytes(content + b"\n")
+
+
+def read_report(path: Path) -> Report:
+    """Read a record. Raises InputError for a file that is absent, damaged, newer or no record."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"cannot read {path}: {reason}; give a report of ifmmin-bench") from error
+    try:
+        head = msgspec.json.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path} is not whole JSON ({error}); give a report that ifmmin-bench wrote"
+        ) from error
+    _require_ours(head, path)
+    try:
+        return msgspec.convert(head, Report)
+    except msgspec.ValidationError as error:
+        raise InputError(
+            f"{path} is a damaged report: {error}; run the benchmark again or restore the file"
+        ) from error
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy as one of Python: a long run is not lost for its kind."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"a record cannot hold a {type(value).__name__}")
+
+
+def _require_ours(head: Any, path: Path) -> None:
+    """InputError for JSON of another kind and for another version of the record."""
+    if not isinstance(head, dict) or not {"schema", "rows", "settings"} <= head.keys():
+        raise InputError(f"{path} is no report of ifmmin-bench; give the JSON file that it wrote")
+    if head["schema"] != SCHEMA:
+        raise InputError(
+            f"{path} is a report of schema {head['schema']!r}, this version reads {SCHEMA}; "
+            "read it with the version of ifmmin that wrote it"
+        )
+
+
+def schema_text() -> str:
+    """The text of `docs/benchmark-schema.json`, after a change of the structs."""
+    schema = msgspec.json.schema(Report)
+    return msgspec.json.format(msgspec.json.encode(schema, order="deterministic")).decode() + "\n"

@@ -1,0 +1,134 @@
+"""The record of a run: it comes back as it was written, and what is no record is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from sample_report import sample_report
+from sample_rows import Machine
+
+from ifmmin.benchmarks.record import (
+    OURS,
+    Report,
+    Row,
+    read_report,
+    schema_text,
+    write_report,
+)
+from ifmmin.runtime.errors import InputError, OutputError
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    return sample_report(Machine(rounds=12))
+
+
+def test_a_record_comes_back_as_it_was(report: Report, tmp_path: Path) -> None:
+    write_report(report, tmp_path / "deep" / "report.json")
+    assert read_report(tmp_path / "deep" / "report.json") == report
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["report.json"]
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    samples: Any = (np.float64(0.25), np.float32(0.5))
+    row = Row(scenario="latency", contender=OURS, samples=samples, placement={"n": np.int64(3)})
+    report = sample_report(Machine(rounds=4), rows=(row,))
+    write_report(report, tmp_path / "report.json")
+    (found,) = read_report(tmp_path / "report.json").rows
+    assert (found.samples, found.placement) == ((0.25, 0.5), {"n": 3})
+
+
+def test_a_record_that_cannot_be_written_leaves_the_old_one(report: Report, tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    path.write_text("old")
+    odd = msgspec.structs.replace(report, settings={"peers": object()})
+    with pytest.raises(TypeError, match="cannot hold a object"):
+        write_report(odd, path)
+    assert path.read_text() == "old"
+    with pytest.raises(OutputError, match="directory"):
+        write_report(report, tmp_path)
+
+
+def _content(report: Report, **changed: Any) -> str:
+    return json.dumps({**msgspec.to_builtins(report), **changed})
+
+
+def test_what_is_no_record_is_refused_in_one_line(report: Report, tmp_path: Path) -> None:
+    rows = [{"scenario": "latency", "contender": "ifmmin", "samples": [0.1]}]
+    whole = _content(report)
+    wrong = {
+        "cannot read": None,
+        "not whole JSON": whole[: len(whole) // 2],
+        "no report of ifmmin-bench": '{"schema": 2, "graphs": []}',
+        "is no report": "[1, 2]",
+        "of schema 7, this version reads 1": _content(report, schema=7),
+        "Invalid enum value": _content(report, rows=[rows[0] | {"scenario": "dance"}]),
+        "negative": _content(report, rows=[rows[0] | {"samples": [-1.0]}]),
+        "Expected `float`": _content(report, rows=[rows[0] | {"samples": [None]}]),
+        "bound": _content(report, rows=[rows[0] | {"bound": 0.0}]),
+        "no samples and no note": _content(report, rows=[rows[0] | {"samples": []}]),
+        "a time in UTC": _content(report, started="2026-03-01T09:30:00+02:00"),
+        "RFC3339": _content(report, started="yesterday"),
+        "missing required field `command`": whole.replace('"command":', '"kommand":', 1),
+    }
+    for words, content in wrong.items():
+        path = tmp_path / "report.json"
+        path.unlink(missing_ok=True)
+        if content is not None:
+            path.write_text(content)
+        with pytest.raises(InputError, match=words) as caught:
+            read_report(path)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_bytes(b"\xff\xfe\x00{")
+    with pytest.raises(InputError, match="not whole JSON"):
+        read_report(tmp_path / "report.json")
+
+
+def test_unknown_fields_of_a_later_record_are_passed_over(report: Report, tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text(_content(report, weather="fine"))
+    assert read_report(tmp_path / "report.json") == report
+
+
+def test_the_key_tells_rows_apart() -> None:
+    row = Row(scenario="length", contender=OURS, lengths={"a": 50, "t": 22}, samples=(1.0,))
+    same = msgspec.structs.replace(row, lengths={"t": 22, "a": 50}, samples=(2.0,), note="later")
+    assert row.key == same.key
+    others: list[dict[str, Any]] = [
+        {"contender": "twin"}, {"pattern": "a"}, {"backend": "x"}, {"precision": "int8"},
+        {"threads": 2}, {"lengths": {"a": 51, "t": 22}}, {"batch": 2}, {"streams": 2},
+        {"part": "load"}, {"scenario": "drawn"},
+    ]  # fmt: skip
+    keys = {msgspec.structs.replace(row, **other).key for other in others}
+    assert len(keys | {row.key}) == len(others) + 1
+
+
+def test_the_schema_is_that_of_the_structs(root: Path) -> None:
+    path = root / "docs" / "benchmark-schema.json"
+    assert path.read_text() == schema_text(), "write ifmmin.benchmarks.record.schema_text() there"
+
+
+def test_the_schema_holds_for_a_record_and_not_for_a_wrong_one(
+    report: Report, root: Path, tmp_path: Path
+) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads((root / "docs" / "benchmark-schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    write_report(report, tmp_path / "report.json")
+    content = json.loads((tmp_path / "report.json").read_text())
+    validator.validate(content)
+    for wrong in (
+        {key: value for key, value in content.items() if key != "command"},
+        content | {"rows": [{"contender": "ifmmin"}]},
+        content | {"seconds": "long"},
+    ):
+        assert not validator.is_valid(wrong)

@@ -1,0 +1,81 @@
+"""Reports as a run on a small machine would write them, drawn anew for every seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from sample_rows import SCENARIOS, SPECIALISED, Machine, Slow
+
+from ifmmin.benchmarks.control import measured_noise
+from ifmmin.benchmarks.device.facts import Cache, DeviceRecord, Processor, Software
+from ifmmin.benchmarks.record import BundleRecord, Report
+from ifmmin.runtime.doctor.facts import Memory, Python, System, Temperature
+
+
+def sample_report(
+    machine: Machine | None = None,
+    *,
+    slow: Slow | None = None,
+    scenarios: Iterable[str] = SCENARIOS,
+    **more: Any,
+) -> Report:
+    """A report of some scenarios.
+
+    slow: graphs that take longer than they should, in ours and in the twin. more: fields of Report.
+    """
+    machine = machine or Machine()
+    rows = tuple(row for name in scenarios for row in SCENARIOS[name](machine, slow or {}))
+    fields: dict[str, Any] = {
+        "title": "IF-MMIN at the edge",
+        "started": "2026-03-01T09:30:00Z",
+        "seconds": 512.4,
+        "revision": "8dd0c0a1",
+        "command": "ifmmin-bench bundle --rounds 200 --json report.json",
+        "settings": {
+            "rounds": machine.rounds,
+            "warm_up": 20,
+            "seed": 0,
+            "peers": ["monolith", "openvino", "eager"],
+        },
+        "device_before": sample_device(48.0),
+        "device_after": sample_device(61.5),
+        "bundle": BundleRecord(
+            name="bundle",
+            manifest_sha256="0f" * 32,
+            checkpoint_sha256="a9" * 32,
+            model="if-mmin",
+            labels=("angry", "happy", "neutral", "sad"),
+            graphs={
+                f"{pattern}.latency.fp32.onnx": int(9e5 + 4e9 * seconds)
+                for pattern, seconds in SPECIALISED.items()
+            },
+        ),
+        "noise": measured_noise(rows),
+        "rows": rows,
+    }
+    return Report(**(fields | more))
+
+
+def sample_device(celsius: float) -> DeviceRecord:
+    """A device as the record has it."""
+    return DeviceRecord(
+        taken="2026-03-01T09:30:00Z",
+        processor=Processor(
+            model="AMD EPYC",
+            logical=2,
+            physical=2,
+            usable=2,
+            flags=("avx", "fma", "avx2"),
+            caches=(Cache(name="L2", size=512 << 10, instances=2),),
+            hypervisor="kvm",
+            load=0.2,
+        ),
+        memory=Memory(total=24 << 30, available=20 << 30),
+        temperatures=(Temperature(zone="package", celsius=celsius),),
+        software=Software(
+            python=Python(version="3.11.7"),
+            system=System(name="Debian GNU/Linux 12", machine="x86_64", kernel="6.18"),
+            packages={"ifmmin": "0.1.0", "numpy": "2.4.6", "onnxruntime": "1.32.0"},
+        ),
+    )

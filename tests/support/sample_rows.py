@@ -1,0 +1,323 @@
+"""Rows of every scenario, as a small machine that is shared with others would give them.
+
+Jitter is log-normal with outliers. A group (rows of the same rounds) shares a slow drift, a run has
+a drift of its own, and every session has its luck.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ifmmin.benchmarks.record import OURS, TWIN, Accuracy, Row
+
+FRAMES = {"a": 45, "v": 50, "t": 22}
+SPECIALISED = {
+    "a": 354e-6,
+    "v": 427e-6,
+    "t": 680e-6,
+    "a_v": 633e-6,
+    "a_t": 893e-6,
+    "v_t": 955e-6,
+    "a_v_t": 1224e-6,
+}
+MONOLITH, EAGER = 1190e-6, 5150e-6
+UA = {"a": 0.630, "v": 0.585, "t": 0.664, "a_v": 0.688, "a_t": 0.731, "v_t": 0.702, "a_v_t": 0.748}
+
+Slow = Mapping[tuple[str, str], float]
+"""(pattern, precision) of a graph to how many times longer it takes than it should."""
+
+
+@dataclass
+class Machine:
+    """What chance and the machine do to times."""
+
+    seed: int = 0
+    jitter: tuple[float, float] = (0.03, 0.08)
+    """Standard deviation of the logarithm of one sample, drawn per row."""
+    outliers: float = 0.01
+    """Share of samples that take 1.5 to 6 times as long."""
+    drift: float = 0.0
+    """Relative slow-down of the whole run."""
+    wander: float = 0.02
+    """Slow change within a group and between groups."""
+    session: float = 0.006
+    """Standard deviation of a session's luck."""
+    rounds: int = 200
+    rng: np.random.Generator = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rng = np.random.default_rng(self.seed)
+
+    def group(self, rounds: int) -> NDArray[np.float64]:
+        """What all contenders of a group share, per round."""
+        phase, turns = self.rng.uniform(0, 2 * math.pi), self.rng.uniform(0.3, 2.0)
+        wave = np.sin(phase + turns * np.linspace(0, 2 * math.pi, rounds))
+        level = self.rng.normal(0, 0.5)
+        return (1 + self.drift) * np.exp(self.wander * (level + 0.5 * wave))
+
+    def samples(self, middle: float, shared: NDArray[np.float64]) -> tuple[float, ...]:
+        """Times around `middle` in the rounds of a group."""
+        jitter = self.rng.uniform(*self.jitter)
+        luck = math.exp(self.rng.normal(0, self.session))
+        drawn = middle * luck * shared * np.exp(self.rng.normal(0, jitter, len(shared)))
+        late = self.rng.random(len(shared)) < self.outliers
+        drawn[late] *= self.rng.uniform(1.5, 6.0, int(late.sum()))
+        return tuple(float(sample) for sample in drawn)
+
+
+def _lengths(pattern: str, **more: int) -> dict[str, int]:
+    return {letter: more.get(letter, FRAMES[letter]) for letter in pattern.split("_")}
+
+
+def _accuracy(pattern: str, precision: str) -> Accuracy:
+    lost = {"fp32": 0.0, "int8": 0.006, "bf16": 0.011}[precision]
+    ua = UA[pattern] - lost
+    return Accuracy(wa=ua - 0.004, ua=ua, ece=0.031 + lost, count=1241)
+
+
+def latency(machine: Machine, slow: Slow) -> Iterator[Row]:
+    """One utterance of ordinary length: precisions, backends, threads, twins and peers."""
+    for pattern, base in SPECIALISED.items():
+        for threads in (1, 2):
+            shared = machine.group(machine.rounds)
+            speed = 1.0 if threads == 1 else 1.05 if pattern == "a" else 0.8
+            condition: dict[str, Any] = {
+                "scenario": "latency",
+                "pattern": pattern,
+                "lengths": _lengths(pattern),
+                "threads": threads,
+            }
+            share = {letter: 0.7 / len(condition["lengths"]) for letter in condition["lengths"]}
+            for backend, precision, factor in OUR_WAYS:
+                middle = base * speed * factor * slow.get((pattern, precision), 1.0)
+                whole: dict[str, Any] = {
+                    **condition,
+                    "backend": backend,
+                    "precision": precision,
+                    "accuracy": _accuracy(pattern, precision),
+                }
+                yield Row(
+                    contender=OURS,
+                    samples=machine.samples(middle, shared),
+                    bound=base * factor * 0.62,
+                    split={**share, "head": 0.2, "overhead": 0.1},
+                    **whole,
+                )
+                if backend == "onnxruntime-cpu" and threads == 1:
+                    yield Row(contender=TWIN, samples=machine.samples(middle, shared), **whole)
+            for name, backend, precision, middle in PEERS:
+                yield Row(
+                    contender=name,
+                    backend=backend,
+                    precision=precision,
+                    samples=machine.samples(middle * speed, shared),
+                    accuracy=_accuracy(pattern, precision),
+                    **condition,
+                )
+    yield Row(
+        scenario="latency", contender="compile", pattern="a", note="no C++ compiler was found here"
+    )
+
+
+OUR_WAYS = (
+    ("onnxruntime-cpu", "fp32", 1.0),
+    ("onnxruntime-cpu", "int8", 0.55),
+    ("openvino", "fp32", 0.92),
+)
+PEERS = (
+    ("monolith", "onnxruntime-cpu", "fp32", MONOLITH),
+    ("openvino", "openvino", "bf16", 0.75 * MONOLITH),
+    ("eager", "torch", "fp32", EAGER),
+)
+
+
+def length(machine: Machine, slow: Slow) -> Iterator[Row]:
+    """Time against the number of acoustic frames."""
+    for pattern in ("a", "a_v_t"):
+        for frames in (25, 50, 100, 200, 400, 800):
+            shared = machine.group(machine.rounds)
+            more, ours = 3.0e-6 * (frames - 45), SPECIALISED[pattern]
+            for name, base in ((OURS, ours), (TWIN, ours), ("monolith", MONOLITH)):
+                factor = slow.get((pattern, "fp32"), 1.0) if name in (OURS, TWIN) else 1.0
+                yield Row(
+                    scenario="length",
+                    contender=name,
+                    pattern=pattern,
+                    backend="onnxruntime-cpu",
+                    precision="fp32",
+                    lengths=_lengths(pattern, a=frames),
+                    samples=machine.samples((base + more) * factor, shared),
+                    bound=0.6 * (base + more) if name == OURS else None,
+                )
+
+
+def drawn(machine: Machine, slow: Slow) -> Iterator[Row]:
+    """Utterances with the lengths and gaps of a corpus."""
+    shared = machine.group(machine.rounds)
+    for name, middle in ((OURS, 810e-6), ("monolith", 1350e-6)):
+        yield Row(
+            scenario="drawn",
+            contender=name,
+            backend="onnxruntime-cpu",
+            precision="fp32",
+            samples=machine.samples(
+                middle, shared * np.exp(machine.rng.normal(0, 0.35, len(shared)))
+            ),
+            note="patterns and lengths as drawn, seed 0",
+        )
+
+
+def throughput(machine: Machine, slow: Slow) -> Iterator[Row]:
+    """Utterances a second by batch."""
+    for batch, ours, peer in ((1, 781, 770), (8, 1440, 980), (32, 1596, 1020), (128, 1634, 1031)):
+        shared = machine.group(40)
+        eager = 402.0 * batch / (batch + 1.06)
+        for name, rate in ((OURS, ours), (TWIN, ours), ("monolith", peer), ("eager", eager)):
+            yield Row(
+                scenario="throughput",
+                contender=name,
+                pattern="a_v_t",
+                precision="fp32",
+                batch=batch,
+                backend="torch" if name == "eager" else "onnxruntime-cpu",
+                lengths=FRAMES,
+                unit="1/s",
+                samples=tuple(1.0 / s for s in machine.samples(1.0 / rate, shared)),
+                bound=2480.0 if name == OURS else None,
+            )
+
+
+def stream(machine: Machine, slow: Slow) -> Iterator[Row]:
+    """An update of a stream after a past of some length, beside the whole once more."""
+    for pattern, update in (("a", 211e-6), ("a_v_t", 269e-6)):
+        for past in (50, 200, 800, 3200):
+            shared = machine.group(machine.rounds)
+            whole = SPECIALISED[pattern] + 3e-6 * past
+            for name, middle in ((OURS, update), (TWIN, update), ("whole again", whole)):
+                yield Row(
+                    scenario="stream",
+                    contender=name,
+                    pattern=pattern,
+                    backend="onnxruntime-cpu",
+                    precision="fp32",
+                    lengths=_lengths(pattern, a=past),
+                    samples=machine.samples(middle, shared),
+                )
+
+
+def streams(machine: Machine, slow: Slow) -> Iterator[Row]:
+    """Updates while several streams are served."""
+    for count in (1, 4, 16):
+        yield Row(
+            scenario="streams",
+            contender=OURS,
+            pattern="a_t",
+            backend="onnxruntime-cpu",
+            precision="fp32",
+            streams=count,
+            lengths=_lengths("a_t"),
+            samples=machine.samples(240e-6 * (1 + 0.03 * count), machine.group(machine.rounds)),
+        )
+
+
+COLD = {
+    OURS: {"import": 0.061, "load": 0.014, "build": 0.019, "first answer": 0.002},
+    TWIN: {"import": 0.061, "load": 0.014, "build": 0.019, "first answer": 0.002},
+    "monolith": {"import": 0.058, "load": 0.022, "build": 0.049, "first answer": 0.003},
+    "openvino": {"import": 0.071, "load": 0.030, "build": 0.142, "first answer": 0.004},
+    "eager": {"import": 0.742, "load": 0.064, "build": 0.021, "first answer": 0.014},
+}
+
+
+def cold_start(machine: Machine, slow: Slow) -> Iterator[Row]:
+    """A fresh process up to its first answer."""
+    shared = {part: machine.group(15) for part in (*COLD[OURS], "")}
+    backends = {"openvino": "openvino", "eager": "torch"}
+    for name, parts in COLD.items():
+        for part, seconds in (*parts.items(), ("", sum(parts.values()))):
+            yield Row(
+                scenario="cold-start",
+                contender=name,
+                pattern="a",
+                part=part,
+                precision="fp32",
+                backend=backends.get(name, "onnxruntime-cpu"),
+                lengths={"a": 50},
+                samples=machine.samples(seconds, shared[part]),
+            )
+
+
+def idle(machine: Machine, slow: Slow) -> Iterator[Row]:
+    """The first call after a pause."""
+    for pause, factor in (("after 0.1 s", 1.2), ("after 1 s", 1.7), ("after 10 s", 2.4)):
+        yield Row(
+            scenario="idle",
+            contender=OURS,
+            pattern="a_t",
+            backend="onnxruntime-cpu",
+            precision="fp32",
+            lengths=_lengths("a_t"),
+            part=pause,
+            samples=machine.samples(SPECIALISED["a_t"] * factor, machine.group(30)),
+        )
+
+
+def memory(machine: Machine, slow: Slow) -> Iterator[Row]:
+    """Resident bytes of a process."""
+    for name, part, size in (
+        (OURS, "one pattern", 71e6),
+        (OURS, "all patterns", 83e6),
+        ("monolith", "one pattern", 88e6),
+        ("eager", "one pattern", 512e6),
+    ):
+        samples = tuple(float(round(size + machine.rng.normal(0, 2e5))) for _ in range(5))
+        yield Row(
+            scenario="memory",
+            contender=name,
+            pattern="a_t",
+            part=part,
+            unit="bytes",
+            samples=samples,
+            precision="fp32",
+            backend="torch" if name == "eager" else "onnxruntime-cpu",
+        )
+
+
+def load(machine: Machine, slow: Slow) -> Iterator[Row]:
+    """MLPerf's scenarios, and the energy of an answer."""
+    common: dict[str, Any] = {
+        "contender": OURS,
+        "pattern": "a_v_t",
+        "backend": "onnxruntime-cpu",
+        "precision": "fp32",
+        "lengths": FRAMES,
+        "note": "own generator, short: no valid MLPerf run",
+    }
+    shared = machine.group(machine.rounds)
+    yield Row(scenario="single-stream", samples=machine.samples(1.26e-3, shared), **common)
+    yield Row(scenario="multi-stream", samples=machine.samples(8.4e-3, shared), batch=8, **common)
+    yield Row(scenario="offline", unit="1/s", samples=(1588.0,), **common)
+    yield Row(scenario="server", unit="1/s", samples=(612.0,), **common)
+    yield Row(
+        scenario="latency", part="energy", unit="J", samples=(0.0123, 0.0119, 0.0125), **common
+    )
+
+
+SCENARIOS: dict[str, Callable[[Machine, Slow], Iterator[Row]]] = {
+    "latency": latency,
+    "length": length,
+    "drawn": drawn,
+    "throughput": throughput,
+    "stream": stream,
+    "streams": streams,
+    "cold-start": cold_start,
+    "idle": idle,
+    "memory": memory,
+    "load": load,
+}
