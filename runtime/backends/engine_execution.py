@@ -6,6 +6,7 @@ from typing import Any
 
 from ifmmin.runtime.backends.cuda_memory import Owned
 from ifmmin.runtime.backends.engine_buffers import Buffers
+from ifmmin.runtime.backends.engine_memory import ContextMemory
 from ifmmin.runtime.backends.engine_tensors import EngineTensor, Shapes, Sizes
 from ifmmin.runtime.errors import EngineError
 
@@ -15,16 +16,19 @@ _LOG = "what TensorRT logged has the reason"
 class Execution:
     """A context of an engine over buffers that it shares with the engine's other contexts.
 
-    Raises EngineError where TensorRT has no memory for a context, or refuses a call.
+    memory: of this context alone, for what lies between layers; None: TensorRT's own, for the
+    largest sizes. Raises EngineError where TensorRT has no memory for a context, or refuses a call.
     """
 
-    def __init__(self, engine: Any, buffers: Buffers) -> None:
-        self._context = engine.create_execution_context()
+    def __init__(self, engine: Any, buffers: Buffers, memory: ContextMemory | None = None) -> None:
+        strategy = () if memory is None else (memory.strategy,)
+        self._context = engine.create_execution_context(*strategy)
         if self._context is None:
             raise EngineError(
                 "TensorRT has no memory to run the engine; close other programs that use the GPU"
             )
         self._buffers = buffers
+        self._memory = memory
         tensors = buffers.tensors.values()
         self._inputs: list[EngineTensor] = [t for t in tensors if t.is_input]
         self._outputs: list[EngineTensor] = [t for t in tensors if not t.is_input]
@@ -56,6 +60,8 @@ class Execution:
         self._sizes = [(tensor.name, tensor.nbytes(shape)) for tensor, shape in pairs]
         for name, nbytes in self._sizes:
             self._buffers.require(name, nbytes)
+        if self._memory is not None:
+            self._memory.fit(self._context)
 
     def _output_shape(self, name: str) -> Sizes:
         shape = tuple(int(size) for size in self._context.get_tensor_shape(name))

@@ -13,13 +13,15 @@ from ifmmin.runtime.backends.cuda_memory import Cuda
 from ifmmin.runtime.backends.engine_buffers import Buffers
 from ifmmin.runtime.backends.engine_execution import Execution
 from ifmmin.runtime.backends.engine_graphs import Recorded, RecordedGraphs, UnprovenError, record
+from ifmmin.runtime.backends.engine_memory import ContextMemory
 from ifmmin.runtime.backends.engine_tensors import Shapes, conforming, read_tensors
 from ifmmin.runtime.errors import EngineError
 
 Arrays = list[NDArray[Any]]
 GRAPH_BYTES = 256 << 20
 """Each recorded shape has a context of its own, and each context its own memory for what lies
-between layers; engines for large batches, which gain least, need too much of it."""
+between layers. Engines for large batches, which gain least, need too much of it: they record
+nothing, and take memory as their batches need it, see `engine_memory`."""
 
 
 class EngineRunner:
@@ -47,14 +49,15 @@ class EngineRunner:
         self._outputs = [tensor for tensor in tensors if not tensor.is_input]
         self._stream = cuda.stream()
         self._buffers = Buffers(cuda, tensors)
-        self._plain = Execution(engine, self._buffers)
+        needed = int(engine.device_memory_size_v2)
+        memory = ContextMemory(trt, cuda, needed) if needed > GRAPH_BYTES else None
+        self._plain = Execution(engine, self._buffers, memory)
         self._graphs = RecordedGraphs()
         self.notes: list[str] = []
         """What the user should know, such as why there are no CUDA graphs."""
         self._busy = False
         self._recording = cuda_graphs
-        needed = int(engine.device_memory_size_v2)
-        if cuda_graphs and needed > GRAPH_BYTES:
+        if cuda_graphs and memory is not None:
             self.give_up(f"each would need {needed >> 20} MB of the GPU's memory")
 
     @property

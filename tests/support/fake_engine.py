@@ -12,14 +12,20 @@ ALIGNMENT = 256
 
 
 class FakeContext:
-    """A context of a `FakeEngine`."""
+    """A context of a `FakeEngine`. `managed`: it has no memory but what it is given, and needs the
+    engine's in proportion to the size of its inputs."""
 
-    def __init__(self, engine: Any) -> None:
+    def __init__(self, engine: Any, *, managed: bool = False) -> None:
         self._engine, self._trt, self._cuda = engine, engine.trt, engine.trt.cuda
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
         self._settled = False
         """Whether it ran since its shapes were set: until then it cannot be recorded."""
+        self._managed = managed
+        self._needs: int | None = None
+        """Bytes for its shapes; None until they were asked for."""
+        self._memory = (0, 0)
+        """Address and size."""
 
     def _refuses(self, call: str) -> bool:
         if self._trt.refuses != call:
@@ -38,8 +44,39 @@ class FakeContext:
                 f"{name} {shape} is outside of the profile, which we must refuse ourselves"
             )
         if self._shapes.get(name) != shape:
-            self._shapes[name], self._settled = shape, False
+            self._shapes[name], self._settled, self._needs = shape, False, None
         return True
+
+    def update_device_memory_size_for_shapes(self) -> int:
+        self._require_managed()
+        if self._unset():
+            raise Misuse(f"memory is asked for before the shapes of {self._unset()} are set")
+        parts = [
+            np.prod(shape) / np.prod(self._engine.limits(name)[1])
+            for name, shape in self._shapes.items()
+        ]
+        self._needs = int(np.ceil(self._trt.memory * max(parts, default=1.0)))
+        told = self._trt.refuses != "update_device_memory_size_for_shapes"
+        return self._needs if told else 0
+
+    def set_device_memory(self, memory: int, size: int) -> None:
+        self._require_managed()
+        if memory % ALIGNMENT:
+            raise Misuse("the memory of a context is not aligned")
+        if self._needs is None or size < self._needs:
+            raise Misuse(f"a context has {size} bytes and needs {self._needs}")
+        self._cuda.find(self._cuda.device, memory, size)
+        self._memory = (memory, size)
+
+    def _require_managed(self) -> None:
+        if not self._managed:
+            raise Misuse("the memory of a context is TensorRT's")
+
+    def _work_in_memory(self) -> None:
+        """Leave what lies between layers there; it is gone when the memory is used elsewhere."""
+        if self._managed:
+            address, size = self._memory
+            self._cuda.find(self._cuda.device, address, size)[: self._needs] = 0xAB
 
     def infer_shapes(self) -> list[str]:
         return ["a"] if self._trt.refuses == "infer_shapes" else self._unset()
@@ -83,6 +120,8 @@ class FakeContext:
         unset = [name for name in names if name not in self._addresses]
         if unset:
             raise Misuse(f"set_tensor_address is missing for {unset}")
+        if self._managed and (self._needs is None or self._memory[1] < self._needs):
+            raise Misuse("a context has no memory for its shapes")
         if self._refuses("execute_async_v3"):
             return False
         stream = self._cuda.handles[stream_handle]
@@ -131,6 +170,7 @@ class FakeContext:
         self, shapes: Any, addresses: Any, outputs: Any, frozen: Any = None, factor: float = 1
     ) -> None:
         answers = self._answers(shapes, addresses) if frozen is None else frozen
+        self._work_in_memory()
         for name, answer in zip(outputs, answers, strict=False):  # some only, if it lies
             content = np.ascontiguousarray(answer * np.asarray(factor, answer.dtype))
             memory = self._cuda.find(self._cuda.device, addresses[name], content.nbytes)

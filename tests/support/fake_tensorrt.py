@@ -24,6 +24,9 @@ _ELEMENTS = {1: "FLOAT", 7: "INT64", 10: "HALF"}
 DataType = IntEnum("DataType", {"FLOAT": 0, "HALF": 1, "INT32": 3, "INT64": 8})
 TensorIOMode = IntEnum("TensorIOMode", ["NONE", "INPUT", "OUTPUT"])
 TensorLocation = IntEnum("TensorLocation", ["DEVICE", "HOST"])
+ExecutionContextAllocationStrategy = IntEnum(
+    "ExecutionContextAllocationStrategy", {"STATIC": 0, "ON_PROFILE_CHANGE": 1, "USER_MANAGED": 2}
+)
 _Severity = IntEnum("_Severity", ["INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"])
 
 
@@ -46,6 +49,7 @@ class FakeTensorrt:
 
     ILogger, IProgressMonitor = ILogger, IProgressMonitor
     DataType, TensorIOMode, TensorLocation = DataType, TensorIOMode, TensorLocation
+    ExecutionContextAllocationStrategy = ExecutionContextAllocationStrategy
     NetworkDefinitionCreationFlag = IntEnum("NetworkDefinitionCreationFlag", {"STRONGLY_TYPED": 1})
     MemoryPoolType = IntEnum("MemoryPoolType", ["WORKSPACE"])
     ProfilingVerbosity = IntEnum("ProfilingVerbosity", ["DETAILED"])
@@ -236,8 +240,13 @@ class FakeEngine:
             raise Misuse(f"{name} has no profile {index}")
         return [tuple(sizes) for sizes in self._profile[name]]
 
-    def create_execution_context(self) -> Any:
-        return None if self.trt.refuses == "create_execution_context" else FakeContext(self)
+    def create_execution_context(
+        self, strategy: Any = ExecutionContextAllocationStrategy.STATIC
+    ) -> Any:
+        if self.trt.refuses == "create_execution_context":
+            return None
+        managed = strategy is ExecutionContextAllocationStrategy.USER_MANAGED
+        return FakeContext(self, managed=managed)
 
     def dtype(self, name: str) -> np.dtype[Any]:
         """NumPy's type of a tensor."""
