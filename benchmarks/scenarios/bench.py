@@ -69,7 +69,7 @@ class Bench:
         """Peers and ways that cannot run here, with the reason."""
         self._predictors: dict[tuple[Way, str], Predictor | None] = {}
         self._peers: dict[tuple[str, int], tuple[Contender, str] | None] = {}
-        self._rates: dict[int, Rates | None] = {}
+        self.measured_rates: dict[int, Rates | None] = {}
         self.accuracies: Mapping[tuple[str, str, str], Accuracy] = {}
         """By pattern, backend and precision; filled where a corpus is given."""
 
@@ -131,16 +131,16 @@ class Bench:
 
     def rates(self, threads: int) -> Rates | None:
         """What this processor can do; None without the package that counts."""
-        if threads not in self._rates:
+        if threads not in self.measured_rates:
             self.say(f"measure the processor, {threads} threads")
             try:
                 import onnx  # noqa: F401 - graphs are counted with it
 
-                self._rates[threads] = measure_rates(threads)
+                self.measured_rates[threads] = measure_rates(threads)
             except (ImportError, IfmminError) as error:
                 self.refused["bound", threads] = str(error)
-                self._rates[threads] = None
-        return self._rates[threads]
+                self.measured_rates[threads] = None
+        return self.measured_rates[threads]
 
     def row(self, scenario: str, entrant: Entrant, pattern: Pattern, **more: Any) -> Row:
         """A row of what an entrant did under a pattern."""

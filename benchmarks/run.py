@@ -1,0 +1,125 @@
+"""One run: scenarios one after the other, the device before, during and after, one record."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
+from importlib import import_module
+from typing import Any
+
+import msgspec
+
+from ifmmin.benchmarks.control import measured_noise
+from ifmmin.benchmarks.device import Watch, Watched, record_device
+from ifmmin.benchmarks.record import BundleRecord, Report, Row
+from ifmmin.benchmarks.scenarios.bench import Bench, Say
+from ifmmin.benchmarks.scenarios.plan import Plan
+from ifmmin.runtime.errors import InputError
+from ifmmin.runtime.manifest import MANIFEST_NAME
+
+SCENARIOS: Mapping[str, str] = {
+    "latency": "latency:latency",
+    "length": "latency:length",
+    "drawn": "latency:drawn",
+    "throughput": "throughput:throughput",
+    "stream": "streaming:stream",
+    "streams": "streaming:streams",
+    "cold-start": "cold_start:cold_start",
+    "idle": "idle:idle",
+    "memory": "memory:memory",
+    "load": "load:load",
+}
+"""Module and function of each, in the order in which they run."""
+
+
+def run_benchmark(plan: Plan, command: str, say: Say) -> Report:
+    """Measure what a plan asks for.
+
+    Raises what stands in the way of all of it; what cannot run here of many is left out and noted.
+    """
+    scenarios = _chosen(plan.scenarios)
+    bench = Bench(plan, say)
+    device, started = record_device(), datetime.now(timezone.utc)
+    began = time.monotonic()
+    if plan.features is not None:
+        say("accuracy of every way to answer")
+        bench.accuracies = _load("accuracy:measure_accuracies")(bench)
+    rows: list[Row] = []
+    with Watch() as watch:
+        for scenario in scenarios:
+            rows += _load(scenario)(bench)
+        watched = watch.stop()
+    rows += _left_out(bench)
+    return Report(
+        title=f"{plan.bundle.name}: {bench.bundle.manifest.checkpoint.model}",
+        started=started.isoformat().replace("+00:00", "Z"),
+        seconds=time.monotonic() - began,
+        revision=device.revision.commit if device.revision else None,
+        command=command,
+        settings=_settings(bench, watched),
+        device_before=device,
+        device_after=record_device(),
+        bundle=_bundle(bench),
+        noise=measured_noise(rows),
+        rows=tuple(rows),
+    )
+
+
+def _chosen(names: Sequence[str]) -> list[str]:
+    unknown = [name for name in names if name not in SCENARIOS]
+    if unknown:
+        raise InputError(f"unknown scenario {unknown[0]!r}; use one of {', '.join(SCENARIOS)}")
+    return [home for name, home in SCENARIOS.items() if not names or name in names]
+
+
+def _load(home: str) -> Callable[[Bench], Any]:
+    module, name = home.split(":")
+    found: Callable[[Bench], Any] = getattr(
+        import_module(f"ifmmin.benchmarks.scenarios.{module}"), name
+    )
+    return found
+
+
+def _left_out(bench: Bench) -> list[Row]:
+    """A row without samples for everything that could not run, so that the report says why."""
+    return [
+        Row(scenario="latency", contender=what, threads=threads, note=f"left out: {reason}")
+        for (what, threads), reason in bench.refused.items()
+    ]
+
+
+def _settings(bench: Bench, watched: Watched) -> dict[str, Any]:
+    plan = bench.plan
+    return {
+        "rounds": plan.rounds,
+        "warm_up": plan.warm_up,
+        "seconds_per_group": plan.seconds,
+        "seed": plan.seed,
+        "threads": list(plan.threads),
+        "peers": list(plan.peers),
+        "backends": list(plan.backends),
+        "precisions": list(plan.precisions),
+        "full_rules": plan.full_rules,
+        "watched": msgspec.to_builtins(watched),
+        "rates": {
+            str(threads): msgspec.to_builtins(rates)
+            for threads, rates in bench.measured_rates.items()
+            if rates is not None
+        },
+        **plan.settings,
+    }
+
+
+def _bundle(bench: Bench) -> BundleRecord:
+    manifest = bench.bundle.manifest
+    content = (bench.bundle.directory / MANIFEST_NAME).read_bytes()
+    return BundleRecord(
+        name=bench.bundle.directory.resolve().name,
+        manifest_sha256=hashlib.sha256(content).hexdigest(),
+        checkpoint_sha256=manifest.checkpoint.sha256,
+        model=manifest.checkpoint.model,
+        labels=manifest.labels,
+        graphs={entry.file: entry.bytes for entry in manifest.graphs},
+    )
