@@ -50,9 +50,7 @@ def _measure(given: Sequence[str]) -> int:
 
 
 def _render(given: Sequence[str]) -> int:
-    cli = parser(
-        f"ifmmin-bench {REPORT}", "Write the report of a record again, as Markdown and HTML."
-    )
+    cli = parser(f"ifmmin-bench {REPORT}", "Write Markdown and HTML of a record again.")
     cli.add_argument("record", type=Path, help="report.json of an earlier run")
     cli.add_argument("--out", type=Path, required=True, metavar="DIR")
     options = cli.parse_args(given)

@@ -16,7 +16,7 @@ from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.candidates import STREAM, Candidate, Trial, Trials
 from ifmmin.runtime.choice_cache import ChoiceCache
 from ifmmin.runtime.device import device_name, usable_cores
-from ifmmin.runtime.errors import BackendUnavailable, EngineError, InputError
+from ifmmin.runtime.errors import BackendUnavailable, BundleError, EngineError, InputError
 from ifmmin.runtime.manifest import MANIFEST_NAME, PRECISIONS
 from ifmmin.runtime.modality import Pattern
 from ifmmin.runtime.parts import Parts
@@ -116,7 +116,13 @@ class Shelf:
 
         Raises BundleError where the bundle has none.
         """
-        fullest = max(self._bundle.patterns, key=lambda p: (self._bundle.has("head", p), len(p)))
+        heads = [pattern for pattern in self._bundle.patterns if self._bundle.has("head", pattern)]
+        if not heads:
+            raise BundleError(
+                f"the bundle {self._bundle.directory} has no graphs for streams; export it again "
+                "with ifmmin-export, which writes them unless --shape leaves them out"
+            )
+        fullest = max(heads, key=len)
         with self._lock:
             candidate = self.get(STREAM, fullest).candidate
             self._trials.release(candidate)

@@ -24,7 +24,8 @@ from ifmmin.benchmarks.record import OURS, TWIN, Accuracy, Row
 from ifmmin.benchmarks.scenarios.plan import Plan
 from ifmmin.runtime.backends import BackendOptions
 from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.errors import IfmminError
+from ifmmin.runtime.check_golden import GoldenRun, GoldenVectors, read_golden
+from ifmmin.runtime.errors import BundleError, IfmminError, ParityError
 from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.runtime.predictor import Predictor
 
@@ -165,10 +166,20 @@ class Bench:
         example = {m: x[:50] for m, x in self._golden.items() if m in pattern}
         try:
             answer = predictor.predict(example)
+            self._require_right(predictor, pattern, way)
         except IfmminError as error:
             self._refuse(f"{way.backend} {way.precision} {pattern}", way.threads, error)
             return []
         return [Entrant(name, predictor.predict, _as_it_is, way, answer.placement)]
+
+    def _require_right(self, predictor: Predictor, pattern: Pattern, way: Way) -> None:
+        """ParityError unless the golden vectors are answered as the network did: fast and wrong
+        is worth nothing."""
+        entry = self.bundle.entry(pattern, way.precision, "latency", way.backend)
+        golden = GoldenRun(self.bundle.manifest, self._vectors)
+        check = golden.check(entry, lambda x: [predictor.predict(x).logits], whole=True)
+        if check is None or not check.passed:
+            raise ParityError(f"{entry.file} was not timed: {check.detail if check else ''}")
 
     def _open(self, way: Way) -> Predictor | None:
         try:
@@ -203,6 +214,13 @@ class Bench:
         reason = " ".join(str(error).split())
         self.refused[what, threads] = reason
         self.say(f"{what} is left out: {reason}")
+
+    @cached_property
+    def _vectors(self) -> GoldenVectors:
+        vectors, check = read_golden(self.bundle)
+        if vectors is None:
+            raise BundleError(f"{check}")
+        return vectors
 
     @cached_property
     def _golden(self) -> Features:

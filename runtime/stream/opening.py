@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.candidates import Candidate
-from ifmmin.runtime.errors import BundleError, InputError
-from ifmmin.runtime.modality import Pattern
+from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.parts import Parts
 from ifmmin.runtime.stream.conclude import Concluder, OfPrior
 from ifmmin.runtime.stream.engine import Engine
@@ -32,11 +29,10 @@ class Streams:
         of_prior: OfPrior | None,
     ) -> None:
         manifest = bundle.manifest
+        patterns = [pattern for pattern in bundle.patterns if bundle.has("head", pattern)]
         self._specs = manifest.modalities
         self._policy = policy
-        self._engine = Engine(
-            parts, candidate, self._specs, _patterns(bundle), manifest.checkpoint.sha256
-        )
+        self._engine = Engine(parts, candidate, self._specs, patterns, manifest.checkpoint.sha256)
         self._concluder = Concluder(manifest.labels, requested, self._engine, of_prior)
 
     def one(self, options: StreamOptions) -> Stream:
@@ -54,14 +50,3 @@ class Streams:
             for stepper in self._engine.steppers.values():
                 stepper.require_fading()
         return Rules(self._specs, self._policy, options)
-
-
-def _patterns(bundle: Bundle) -> Sequence[Pattern]:
-    """The patterns that streams can answer."""
-    found = [pattern for pattern in bundle.patterns if bundle.has("head", pattern)]
-    if not found:
-        raise BundleError(
-            f"the bundle {bundle.directory} has no graphs for streams; export it again with "
-            "ifmmin-export, which writes them unless --shape leaves them out"
-        )
-    return found
