@@ -6,7 +6,8 @@ cut off, changed or of something else is refused with the reason, and the engine
 finds accidents; whoever may write to the directory may also write a matching hash.
 
 Files appear whole, by a rename. Two processes that build the same engine both keep it; the last one
-stays, and any reader finds a whole one.
+stays, and any reader finds a whole one. When they become too many, those unused for longest go, see
+`engine_uses`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 import msgspec
 
 from ifmmin.runtime.atomic import atomic_file
+from ifmmin.runtime.backends.engine_uses import Uses, remove_unused
 from ifmmin.runtime.errors import EngineError
 from ifmmin.runtime.manifest import ProfileSpec
 
@@ -27,6 +29,8 @@ _MAGIC = b"ifmmin-engine-1 "
 _DIGEST = 64
 _BUILD = 1
 """Raise it when the builder's settings change, so that engines of before are built anew."""
+LIMIT_BYTES = 2 << 30
+"""All engines of a bundle in one precision take about a tenth of it."""
 
 
 class DeviceKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,10 +76,16 @@ def default_directory() -> Path:
 
 
 class EngineCache:
-    """A directory of engines and of TensorRT's timing caches; made when something is kept."""
+    """A directory of engines and of TensorRT's timing caches; made when something is kept.
 
-    def __init__(self, directory: str | Path | None = None) -> None:
+    limit: bytes that it may hold. What was loaded or kept is in use as long as this object lives,
+    and stays whatever the limit.
+    """
+
+    def __init__(self, directory: str | Path | None = None, *, limit: int = LIMIT_BYTES) -> None:
         self.directory = default_directory() if directory is None else Path(directory)
+        self._limit = limit
+        self._uses = Uses()
 
     def path(self, key: Key) -> Path:
         """Where the content of a key lies."""
@@ -95,9 +105,11 @@ class EngineCache:
         except OSError as error:
             return Kept(None, f"{path} cannot be read ({error.strerror})")
         try:
-            return Kept(_open(file, key))
+            content = _open(file, key)
         except EngineError as error:
             return Kept(None, f"{path} {error}")
+        self._uses.add(path)
+        return Kept(content)
 
     def keep(self, key: Key, content: bytes) -> Path:
         """Keep the content in place of what there was; OutputError where it cannot be written."""
@@ -106,6 +118,8 @@ class EngineCache:
         path = self.path(key)
         with atomic_file(path) as part:
             part.write_bytes(_MAGIC + digest + b"\n" + body)
+        self._uses.add(path)
+        remove_unused(self.directory, self._limit, _MAGIC)
         return path
 
 
