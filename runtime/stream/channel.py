@@ -60,6 +60,7 @@ class Channel:
     """Frames left out because they came late."""
     waiting: list[Segment] = field(default_factory=list)
     """Frames that arrived and that no graph has seen yet."""
+    waiting_frames: int = 0
     pooled: NDArray[np.float32] | None = None
     """(1, P), what `summary` was made of."""
     summary: NDArray[np.float32] | None = None
@@ -70,8 +71,18 @@ class Channel:
         self.arrived, self.past = _NOTHING_ARRIVED, _NO_PAST
         self.why_absent = why
         self.dropped_frames = self.late_frames = 0
-        self.waiting.clear()
+        self.wait_no_more()
         self.pooled = self.summary = None
+
+    def wait(self, segments: Sequence[Segment]) -> None:
+        """Keep frames to be heard later."""
+        self.waiting += segments
+        self.waiting_frames += sum(len(segment.frames) for segment in segments)
+
+    def wait_no_more(self) -> None:
+        """They were heard, or are not wanted any more."""
+        self.waiting.clear()
+        self.waiting_frames = 0
 
     def is_summarised(self, pooled: NDArray[np.float32]) -> bool:
         """Whether the summary at hand is that of what is pooled now, (1, P).

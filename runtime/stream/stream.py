@@ -10,7 +10,6 @@ import numpy as np
 
 from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.runtime.prediction import Prediction
-from ifmmin.runtime.stream.channel import Channel
 from ifmmin.runtime.stream.conclude import Concluder
 from ifmmin.runtime.stream.engine import Engine
 from ifmmin.runtime.stream.session import Intake, Rules, Session
@@ -148,14 +147,14 @@ class Stream:
                 self.session.take(intake)
                 # Copies: the caller may use its memory again.
                 own = [Segment(s.hop, np.array(s.frames)) for s in intake.segments]
-                intake.channel.waiting += own
+                intake.channel.wait(own)
         else:
             pasts = self._engine.hear([(i.channel, i.past, i.segments) for i in intakes])
             for intake, past in zip(intakes, pasts, strict=True):
                 self.session.take(intake)
                 intake.channel.past = past
         self.session.reach(at)
-        if self._waits and any(_waiting(c) > _MOST_WAITING for c in self.session.channels.values()):
+        if self._waits and any(i.channel.waiting_frames > _MOST_WAITING for i in intakes):
             self.flush()
 
 
@@ -167,7 +166,7 @@ def hear_waiting(engine: Engine, sessions: Sequence[Session]) -> None:
     pasts = engine.hear([(c, c.past, merged(c.waiting)) for c in channels])
     for channel, past in zip(channels, pasts, strict=True):
         channel.past = past
-        channel.waiting.clear()
+        channel.wait_no_more()
 
 
 def merged(segments: Sequence[Segment]) -> list[Segment]:
@@ -183,7 +182,3 @@ def merged(segments: Sequence[Segment]) -> list[Segment]:
         else Segment(group[0].hop, np.concatenate([s.frames for s in group]))
         for group in found
     ]  # fmt: skip
-
-
-def _waiting(channel: Channel) -> int:
-    return sum(len(segment.frames) for segment in channel.waiting)
