@@ -1,0 +1,143 @@
+"""The report as one HTML file: no script, nothing from the network, light, dark and on paper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from importlib.resources import files
+
+from ifmmin.benchmarks.record import Report
+from ifmmin.benchmarks.report.facts import (
+    Facts,
+    caveats,
+    device_facts,
+    headline,
+    placement_facts,
+    run_facts,
+    setting_facts,
+)
+from ifmmin.benchmarks.report.figures import figures_of_section
+from ifmmin.benchmarks.report.plots.figure import Figure
+from ifmmin.benchmarks.report.sections import build_sections
+from ifmmin.benchmarks.report.table import Section, Table
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>{title}</title>
+<style>
+{style}</style>
+</head>
+<body>
+<header>
+<h1>{title}</h1>
+{lead}
+<nav aria-label="Sections"><ul>{links}</ul></nav>
+</header>
+<main>
+{body}
+</main>
+</body>
+</html>
+"""
+_RUN = ("run", "The run")
+
+
+def render_html(report: Report) -> str:
+    """The whole page. What comes from the record is escaped."""
+    sections = build_sections(report)
+    body = [_section(section, figures_of_section(report, section.name)) for section in sections]
+    places = [*((section.name, section.title) for section in sections), _RUN]
+    return _PAGE.format(
+        title=escape(report.title),
+        style=files("ifmmin.benchmarks.report").joinpath("style.css").read_text("utf-8"),
+        lead=_lead(report),
+        links="".join(f'<li><a href="#{name}">{escape(title)}</a></li>' for name, title in places),
+        body="\n".join([*body, _surroundings(report)]),
+    )
+
+
+def _lead(report: Report) -> str:
+    """The run in a sentence, and where and when."""
+    device = dict(device_facts(report))
+    where = [device[name] for name in ("jetson", "gpu", "processor") if name in device][:1]
+    place = escape(", ".join([*where, report.started]))
+    line = headline(report)
+    said = f'<p class="lead">{escape(line)}</p>\n' if line else ""
+    return f'{said}<p class="where">{place}</p>'
+
+
+def _section(section: Section, figures: Sequence[Figure]) -> str:
+    parts = [f"<h2>{escape(section.title)}</h2>", f"<p>{escape(section.about)}</p>"]
+    parts += map(_figure, figures)
+    parts += (_table(table, section.title) for table in section.tables)
+    if section.notes:
+        notes = "".join(f"<li>{escape(note)}</li>" for note in section.notes)
+        parts.append(f'<ul class="notes">{notes}</ul>')
+    return f'<section id="{section.name}">\n' + "\n".join(parts) + "\n</section>"
+
+
+def _figure(figure: Figure) -> str:
+    plots = f'<div class="plots">{"".join(figure.plots)}</div>'
+    return f"<figure>{plots}<figcaption>{escape(figure.caption)}</figcaption></figure>"
+
+
+def _table(table: Table, label: str) -> str:
+    """A table in a box that scrolls by itself; on a phone a row becomes a few lines."""
+    head = "".join(
+        f'<th scope="col"{_name(index < table.names)}>{escape(text)}</th>'
+        for index, text in enumerate(table.headers)
+    )
+    before: Sequence[str] = ("",)
+    rows = []
+    for row in table.rows:
+        rows.append(_row(table, row, again=row[0] == before[0]))
+        before = row
+    title = f"<h3>{escape(table.title)}</h3>" if table.title else ""
+    caption = f'<p class="caption">{escape(table.caption)}</p>' if table.caption else ""
+    place = f'tabindex="0" role="region" aria-label="{escape(table.title or label)}"'
+    body = "\n".join(rows)
+    return (
+        f'{title}<div class="scroll" {place}><table><thead><tr>{head}</tr></thead>\n'
+        f"<tbody>\n{body}\n</tbody></table></div>{caption}"
+    )
+
+
+def _row(table: Table, row: Sequence[str], again: bool) -> str:
+    """again: the row above begins with the same word."""
+    kind = "name again" if again else "name"
+    cells = [f'<th scope="row" class="{kind}">{escape(row[0])}</th>']
+    for index, (header, text) in enumerate(zip(table.headers, row, strict=True)):
+        if index:
+            # The header stands before the number where there is no room for a head.
+            name = index < table.names
+            label = "" if name and not text[:1].isdigit() else f' data-of="{escape(header)}"'
+            cells.append(f"<td{_name(name)}{label}>{escape(text)}</td>")
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _name(name: bool) -> str:
+    return ' class="name"' if name else ""
+
+
+def _surroundings(report: Report) -> str:
+    """The run, its settings and the device, and what to beware of."""
+    blocks = {
+        "Settings": setting_facts(report),
+        "Device": device_facts(report),
+        "Where graphs ran": placement_facts(report),
+    }
+    warnings = "".join(f"<li>{escape(caveat)}</li>" for caveat in caveats(report))
+    parts = [f"<h2>{_RUN[1]}</h2>", _facts(run_facts(report))]
+    parts += (f"<h3>{title}</h3>{_facts(facts)}" for title, facts in blocks.items() if facts)
+    parts.append(f'<h3>Beware</h3><ul class="notes">{warnings}</ul>')
+    return f'<section id="{_RUN[0]}">\n' + "\n".join(parts) + "\n</section>"
+
+
+def _facts(facts: Facts) -> str:
+    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts)
+    return f"<dl>{rows}</dl>"

@@ -1,0 +1,122 @@
+"""A row with what a reader wants beside its samples: figures, the bound, and the gain on a peer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ifmmin.benchmarks.control import spread
+from ifmmin.benchmarks.record import OURS, TWIN, Report, Row
+from ifmmin.benchmarks.statistics import (
+    Ratio,
+    Summary,
+    no_difference,
+    ratio_of_medians,
+    summarise,
+)
+from ifmmin.runtime.modality import ALL_PATTERNS
+
+BASELINES = ("monolith", "whole again", "one by one")
+"""Contenders that gains are told against, the first that took part: the network exported once with
+zeros for what is missing; of streams, all frames asked anew, and each stream on its own."""
+
+_PATTERNS = {str(pattern): place for place, pattern in enumerate(ALL_PATTERNS)}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A row that has samples."""
+
+    row: Row
+    summary: Summary
+    baseline: Row | None
+    """What the row is compared with: of its group, by the baseline."""
+    noise: float | None
+    """How far the A/A control of the scenario lay from 1; None without one."""
+
+    @cached_property
+    def gain(self) -> Ratio | None:
+        """Cost of the baseline divided by that of the row, in rounds they shared; above 1 is
+        better."""
+        if self.baseline is None:
+            return None
+        ours, theirs = self.row.samples, self.baseline.samples
+        above, below = (ours, theirs) if self.row.unit == "1/s" else (theirs, ours)
+        return ratio_of_medians(above, below, paired=True)
+
+    @property
+    def within_noise(self) -> bool:
+        """The gain says nothing: its interval holds 1, two sessions of one graph differ as much, or
+        there is one sample alone."""
+        return self.summary.count == 1 or no_difference(self.gain, self.noise)
+
+    @property
+    def of_bound(self) -> float | None:
+        """How many times the best possible cost this is."""
+        row, p50 = self.row, self.summary.p50
+        if row.bound is None or p50 <= 0:
+            return None
+        return row.bound / p50 if row.unit == "1/s" else p50 / row.bound
+
+
+def measure(report: Report, *scenarios: str) -> tuple[Measured, ...]:
+    """Rows of some scenarios: patterns in canonical order, then conditions, then the best first."""
+    rows = report.of(*scenarios)
+    baselines = _baselines(rows)
+    found = [
+        Measured(
+            row,
+            summarise(row.samples),
+            base if (base := baselines.get(row.group)) is not row else None,
+            spread(report.noise, row.scenario),
+        )
+        for row in rows
+    ]
+    # Parts come in the order in which they were measured, such as import before build.
+    parts = list(dict.fromkeys(row.part for row in rows))
+    return tuple(sorted(found, key=lambda item: _place(item, parts)))
+
+
+def baseline_name(rows: Iterable[Row]) -> str | None:
+    """Against whom rows are compared: one of BASELINES, or the only other contender there is."""
+    others = {row.contender for row in rows if row.contender not in (OURS, TWIN)}
+    known = [name for name in BASELINES if name in others]
+    if known:
+        return known[0]
+    return others.pop() if len(others) == 1 else None
+
+
+def cost(measured: Measured) -> float:
+    """The median turned so that less is better."""
+    p50 = measured.summary.p50
+    return -p50 if measured.row.unit == "1/s" else p50
+
+
+def fastest(items: Iterable[Measured], *fields: str) -> list[Measured]:
+    """The best of the items that agree in these fields of their rows, in order of appearance."""
+    best: dict[tuple[Any, ...], Measured] = {}
+    for item in items:
+        key = tuple(getattr(item.row, field) for field in fields)
+        if key not in best or cost(item) < cost(best[key]):
+            best[key] = item
+    return list(best.values())
+
+
+def _baselines(rows: Sequence[Row]) -> Mapping[tuple[Any, ...], Row]:
+    """The baseline's row per group; in full precision where it has several."""
+    name = baseline_name(rows)
+    found: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        if row.contender == name and (row.group not in found or row.precision == "fp32"):
+            found[row.group] = row
+    return found
+
+
+def _place(measured: Measured, parts: Sequence[str]) -> tuple[Any, ...]:
+    row = measured.row
+    pattern = _PATTERNS.get(row.pattern, len(_PATTERNS))
+    lengths = tuple(sorted(row.lengths.items()))
+    condition = (lengths, row.batch, row.streams, parts.index(row.part), row.unit)
+    return (pattern, row.pattern, *condition, cost(measured))
