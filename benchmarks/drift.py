@@ -1,0 +1,155 @@
+"""How two runs differ where nothing was changed: the machine's drift, and chance between sessions.
+
+Peers run code that is not ours, so what happens to them from one run to the next happened to the
+machine. With logarithms of ratios (after / before) as d:
+
+    d of an unchanged row = drift of the run + drift while its group was measured + its session
+
+The run's drift is the median of the peers. A group (rows timed in the same rounds) has its own
+drift besides, as neighbours of a shared machine come and go; its peers tell of it, as far as they
+are believed: the mean of the group is drawn towards the run's drift by the share of its variance
+that chance explains (components by moments, as DerSimonian and Laird, 1986). What the sessions
+contribute is told by the A/A controls of both runs and by how peers of one group differ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+ASSUMED_NOISE = 0.03
+"""Standard deviation between two sessions of a graph where no row tells it: 3 to 5 % were seen."""
+_SESSIONS = 0.01
+"""The same where it is usual; it only balances weights."""
+_FEWEST_GROUPS = 3
+"""Of fewer groups nobody knows how much their drifts differ."""
+_FAR = 5.0
+"""Standard deviations from the other peers at which a peer is taken for changed."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """The logarithm of after / before of one row, in cost: above 0 is worse."""
+
+    group: tuple[Any, ...]
+    value: float
+    variance: float
+    """Of the value, by the samples alone."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Between two sessions of one graph, beyond what the samples tell."""
+
+    variance: float
+    """Of the logarithm of their ratio."""
+    degrees: float
+    """Differences from which it was estimated, as if all were equally sure; infinite: assumed."""
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What happened to unchanged rows."""
+
+    value: float
+    """Of the whole run: above 0, the machine was slower the second time."""
+    variance: float
+    """Of that value."""
+    between: float
+    """Variance of the groups' own drifts."""
+    groups: Mapping[tuple[Any, ...], tuple[float, float]]
+    """Drift and its variance of the groups that have peers of their own."""
+
+    def of(self, group: tuple[Any, ...]) -> tuple[float, float]:
+        """Drift of a group and its variance."""
+        return self.groups.get(group, (self.value, self.variance + self.between))
+
+
+NO_DRIFT = Drift(0.0, 0.0, 0.0, {})
+
+
+def unchanged(peers: Sequence[Change]) -> list[bool]:
+    """Which peers moved with the others; a peer whose own code changed is no reference.
+
+    With fewer than 3 there is nobody to judge by.
+    """
+    if len(peers) < 3:
+        return [True] * len(peers)
+    values = np.array([peer.value for peer in peers])
+    away = np.abs(values - np.median(values))
+    # 1.4826 times the median deviation is the standard deviation of what is normal.
+    usual = (1.4826 * np.median(away)) ** 2
+    own = np.array([peer.variance for peer in peers])
+    return [bool(near) for near in away <= _FAR * np.sqrt(np.maximum(usual, own))]
+
+
+def between_sessions(controls: Iterable[Change], peers: Iterable[Change]) -> Noise:
+    """What sessions of one graph differ by, from A/A controls (twin / ours) and unchanged peers.
+
+    Squares of differences beyond what the samples explain, averaged with the weight of how well
+    each is known: rows of few samples say little of sessions.
+    """
+    # Each is a weight, a sum of squares beyond the samples' own, and its degrees of freedom.
+    found = [(_weight(one.variance), one.value**2 - one.variance, 1) for one in controls]
+    for members in _groups(peers).values():
+        values = np.array([member.value for member in members])
+        own = float(np.mean([member.variance for member in members]))
+        # Their mean takes one degree; what they share, the group's drift, goes with it.
+        degrees = len(members) - 1
+        square = float(((values - values.mean()) ** 2).sum()) - degrees * own
+        found.append((_weight(own), square, degrees))
+    known = sum(weight * degrees for weight, _, degrees in found)
+    if known == 0.0:
+        return Noise(ASSUMED_NOISE**2, math.inf)
+    variance = sum(weight * square for weight, square, _ in found) / known
+    counted = known**2 / sum(weight**2 * degrees for weight, _, degrees in found)
+    return Noise(max(0.0, variance), counted)
+
+
+def estimate_drift(references: Sequence[Change], noise: Noise, *, local: bool) -> Drift:
+    """The drift by rows whose code did not change.
+
+    local: groups may have drifts of their own. Not where the references are our own rows: a change
+    of one graph would be taken for the drift of its group.
+    """
+    if not references:
+        return NO_DRIFT
+    value = float(np.median([reference.value for reference in references]))
+    groups = {
+        group: (
+            float(np.mean([member.value for member in members])),
+            sum(member.variance + noise.variance for member in members) / len(members) ** 2,
+        )
+        for group, members in _groups(references).items()
+    }
+    weights = [_weight(own) for _, own in groups.values()]
+    beyond = [(mean - value) ** 2 - own for mean, own in groups.values()]
+    between = max(0.0, float(np.average(beyond, weights=weights)))
+    if len(groups) < _FEWEST_GROUPS:
+        between = max(between, ASSUMED_NOISE**2)
+    # A median is pi / 2 times as uncertain as a mean.
+    independent = [own + between for _, own in groups.values()]
+    variance = np.pi / 2 * sum(independent) / len(independent) ** 2
+    if not local:
+        return Drift(value, float(variance), between, {})
+    drawn = {}
+    for group, (mean, own) in groups.items():
+        belief = between / (between + own) if between > 0 else 0.0
+        drawn[group] = (value + belief * (mean - value), belief * own + (1 - belief) * variance)
+    return Drift(value, float(variance), between, drawn)
+
+
+def _weight(own: float) -> float:
+    """Of a square whose value has the variance `own` beside that of sessions."""
+    return 1.0 / (own + _SESSIONS**2) ** 2
+
+
+def _groups(changes: Iterable[Change]) -> dict[tuple[Any, ...], list[Change]]:
+    found: dict[tuple[Any, ...], list[Change]] = {}
+    for change in changes:
+        found.setdefault(change.group, []).append(change)
+    return found
