@@ -97,7 +97,7 @@ class Bench:
         if found:
             found += self._ours(pattern, found[0].way, TWIN)
         for name in self.plan.peers:
-            peer = self._peer(name, threads)
+            peer = self.peer(name, threads)
             if peer is not None:
                 contender, note = peer
                 found.append(
@@ -159,6 +159,30 @@ class Bench:
             **({"note": entrant.note} | more),
         )
 
+    def peer(self, name: str, threads: int) -> tuple[Contender, str] | None:
+        """A peer that answers rightly, and how far it is off; None where it cannot, which is
+        noted."""
+        if (name, threads) not in self._peers:
+            self.say(f"make the peer {name} ready, {threads} threads")
+            try:
+                from ifmmin.benchmarks.peers.parity import open_proven
+
+                proven = open_proven(find_peer(name), self.source, threads, patterns=self.patterns)
+                self._peers[name, threads] = (proven.contender, proven.note)
+            except ImportError as error:
+                self.refuse(name, threads, error)
+                self._peers[name, threads] = None
+            except IfmminError as error:
+                self.refuse(name, threads, error)
+                self._peers[name, threads] = None
+        return self._peers[name, threads]
+
+    def refuse(self, what: str, threads: int, error: Exception | str) -> None:
+        """Note why something is left out."""
+        reason = " ".join(str(error).split())
+        self.refused[what, threads] = reason
+        self.say(f"{what} is left out: {reason}")
+
     def _ours(self, pattern: Pattern, way: Way, name: str) -> list[Entrant]:
         predictor = self.predictor(way, name)
         if predictor is None:
@@ -168,7 +192,7 @@ class Bench:
             answer = predictor.predict(example)
             self._require_right(predictor, pattern, way)
         except IfmminError as error:
-            self._refuse(f"{way.backend} {way.precision} {pattern}", way.threads, error)
+            self.refuse(f"{way.backend} {way.precision} {pattern}", way.threads, error)
             return []
         return [Entrant(name, predictor.predict, _as_it_is, way, answer.placement)]
 
@@ -191,29 +215,8 @@ class Bench:
                 options=BackendOptions(progress=self.say),
             )
         except IfmminError as error:
-            self._refuse(f"{way.backend} {way.precision}", way.threads, error)
+            self.refuse(f"{way.backend} {way.precision}", way.threads, error)
             return None
-
-    def _peer(self, name: str, threads: int) -> tuple[Contender, str] | None:
-        if (name, threads) not in self._peers:
-            self.say(f"make the peer {name} ready, {threads} threads")
-            try:
-                from ifmmin.benchmarks.peers.parity import open_proven
-
-                proven = open_proven(find_peer(name), self.source, threads, patterns=self.patterns)
-                self._peers[name, threads] = (proven.contender, proven.note)
-            except ImportError as error:
-                self._refuse(name, threads, error)
-                self._peers[name, threads] = None
-            except IfmminError as error:
-                self._refuse(name, threads, error)
-                self._peers[name, threads] = None
-        return self._peers[name, threads]
-
-    def _refuse(self, what: str, threads: int, error: Exception) -> None:
-        reason = " ".join(str(error).split())
-        self.refused[what, threads] = reason
-        self.say(f"{what} is left out: {reason}")
 
     @cached_property
     def _vectors(self) -> GoldenVectors:
