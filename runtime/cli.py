@@ -16,11 +16,16 @@ from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.explaining import print_explanation
 from ifmmin.runtime.inputs import find_inputs
 from ifmmin.runtime.inputs_released import read_names, released_source
-from ifmmin.runtime.modality import Modality, Pattern
+from ifmmin.runtime.modality import Pattern
 from ifmmin.runtime.predictor import ON_EMPTY, Predictor
 from ifmmin.runtime.render import FORMATS, Sheet, Write, make_sheet
 from ifmmin.runtime.saving import LAYOUT_OF, saved_lines
 from ifmmin.runtime.sources import Source, join_sources
+from ifmmin.runtime.stream_arguments import (
+    add_stream_arguments,
+    numbers_by_modality,
+    require_no_contradiction,
+)
 from ifmmin.runtime.validate import NAN_FRAMES, Policy
 
 _BAR_FROM = 50
@@ -32,24 +37,19 @@ EXIT_SOME_FAILED = 1
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code: 0, or 1 when some inputs have no answer."""
     options = _parser().parse_intermixed_args(arguments)
+    require_no_contradiction(options)
     rules = _rules(options)
+    if options.stream is not None:
+        from ifmmin.runtime.stream.cli_stream import run_stream
+
+        return run_stream(options, rules, lambda: _predictor(options, rules))
     source = find_inputs(options.input)
     names = _names(options)
-    predictor = Predictor(
-        options.bundle,
-        backend=options.backend,
-        precision=options.precision,
-        threads=options.threads,
-        preload=options.preload,
-        on_empty=options.on_empty,
-        policy=rules.policy,
-        options=BackendOptions(spinning=options.spinning, progress=say),
-    )
+    predictor = _predictor(options, rules)
     if options.explain:
         print_explanation(predictor)
         if not options.input and options.features is None:
             return 0
-    _require_classes(rules.top_k, len(predictor.labels))
     if options.features is not None:
         specs = predictor.bundle.manifest.modalities
         released = released_source(options.features, names, specs, options.feature_file)
@@ -114,7 +114,23 @@ def _parser() -> argparse.ArgumentParser:
     cli.add_argument(
         "--explain", action="store_true", help="try every way to run every pattern, and show them"
     )
+    add_stream_arguments(cli)
     return cli
+
+
+def _predictor(options: argparse.Namespace, rules: Rules) -> Predictor:
+    predictor = Predictor(
+        options.bundle,
+        backend=options.backend,
+        precision=options.precision,
+        threads=options.threads,
+        preload=options.preload,
+        on_empty=options.on_empty,
+        policy=rules.policy,
+        options=BackendOptions(spinning=options.spinning, progress=say),
+    )
+    _require_classes(rules.top_k, len(predictor.labels))
+    return predictor
 
 
 def _threads(text: str) -> int | str:
@@ -128,7 +144,7 @@ def _rules(options: argparse.Namespace) -> Rules:
         pattern=None if options.pattern == "auto" else Pattern.parse(options.pattern),
         threshold=options.threshold,
         top_k=_top_k(options.top_k),
-        policy=Policy(options.nan, dict(map(_quality, options.min_quality))),
+        policy=Policy(options.nan, numbers_by_modality("--min-quality", options.min_quality)),
     )
 
 
@@ -141,14 +157,6 @@ def _top_k(given: int | None) -> int:
 def _require_classes(top_k: int, classes: int) -> None:
     if top_k > classes:
         raise InputError(f"--top-k: got {top_k}, the bundle has {classes} classes")
-
-
-def _quality(pair: str) -> tuple[Modality, float]:
-    letter, _, number = pair.partition("=")
-    try:
-        return Modality.of(letter), float(number)
-    except ValueError:
-        raise InputError(f"--min-quality: got {pair!r}, wanted for example v=0.5") from None
 
 
 def _names(options: argparse.Namespace) -> list[str]:

@@ -1,0 +1,304 @@
+"""`ifmmin-run --stream`: an answer for every event, and one clear line for every mistake."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from run_command import line, npz, run
+from small_bundles import ALL, small_bundle
+from stream_process import event, frames
+
+from ifmmin.runtime import Predictor, Smoothing, StreamOptions
+from ifmmin.runtime.modality import Modality
+
+
+@pytest.fixture(scope="module")
+def bundle(make_network: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_bundle(make_network, tmp_path_factory, ALL, shapes=("latency", "stream"))
+
+
+def test_answers_are_those_of_all_frames_so_far(bundle: Path) -> None:
+    predictor = Predictor(bundle, backend="onnxruntime-cpu")
+    heard: dict[str, list[list[float]]] = {"a": [], "v": [], "t": []}
+    dropped: set[str] = set()
+    sent, wanted = [], []
+    rng = np.random.default_rng(1)
+    for step in range(60):
+        kind = rng.choice(["push", "push", "push", "set_text", "clear", "drop", "restore", "reset"])
+        letter = str(rng.choice(["a", "v", "t"]))
+        if kind == "push":
+            new = {m: frames(m, int(rng.integers(1, 4)), step) for m in {letter, "v"}}
+            sent.append(event("push", **new))
+            heard = {m: heard[m] + new.get(m, []) for m in heard}
+        elif kind == "set_text":
+            tokens = frames("t", int(rng.integers(0, 8)), step)
+            sent.append(event("set_text", tokens=tokens))
+            heard["t"] = tokens
+        elif kind == "reset":
+            sent.append(event("reset"))
+            heard, dropped = {"a": [], "v": [], "t": []}, set()
+        else:
+            sent.append(event(str(kind), modality=letter))
+            if kind == "clear":
+                heard[letter] = []
+            else:
+                dropped = dropped | {letter} if kind == "drop" else dropped - {letter}
+        counts = {m: x for m, x in heard.items() if x and m not in dropped}
+        wanted.append((counts, {m: len(x) for m, x in heard.items()}))
+    ran = run(bundle, "--stream", "-", stdin=sent)
+    assert (ran.code, ran.err) == (0, "")
+    assert [answer["line"] for answer in ran.answers] == list(range(1, 61))
+    for answer, (counts, lengths) in zip(ran.answers, wanted, strict=True):
+        assert answer["frames"] == lengths
+        assert set(answer.get("absent", {})) == set("avt") - set(counts)
+        if not counts:
+            assert (answer["pattern"], answer["label"], answer["logits"]) == (None, None, None)
+            continue
+        truth = predictor.predict(counts)
+        assert (answer["label"], answer["pattern"]) == (truth.label, str(truth.pattern))
+        np.testing.assert_allclose(answer["logits"], truth.logits, atol=1e-4, rtol=1e-4)
+        shares = dict(zip(predictor.labels, truth.probabilities, strict=True))
+        assert answer["probabilities"] == pytest.approx(shares, abs=1e-4)
+
+
+TIMED = [
+    event("push", at=0.4, a=frames("a", 4), v=frames("v", 4)),
+    event("push", at=0.8, a=frames("a", 4, 1), v=frames("v", 4, 1)),
+    event("set_text", at=1.0, tokens=frames("t", 6)),
+    event("push", at=1.6, a=frames("a", 8, 2)),
+    event("push", at=0.6, v=frames("v", 2, 3)),
+    event("tick", at=2.3),
+    event("push", at=2.9, v=frames("v", 2, 2)),
+]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--window", 1, "--hop", 0.25), {"window": 1.0, "hop": 0.25}),
+        (("--half-life", 0.5), {"half_life": 0.5}),
+        (("--late", "skip"), {"late": "skip"}),
+        (
+            ("--stale-after", "v=1.5", "--stale-after", "a=1"),
+            {"stale_after": {Modality.V: 1.5, Modality.A: 1.0}},
+        ),
+        (
+            ("--smooth", 0.8, "--margin", 0.1, "--patience", 2),
+            {"smoothing": Smoothing(0.8, 0.1, 2)},
+        ),
+        (("--margin", 0.9), {"smoothing": Smoothing(margin=0.9)}),
+    ],
+    ids=lambda value: value[0][2:] if isinstance(value, tuple) else "",
+)
+def test_options_mean_what_the_library_says(
+    bundle: Path, options: Sequence[object], told: dict[str, Any]
+) -> None:
+    told = {"late": "append", **told}
+    ran = run(bundle, "--stream", "-", "--late", "append", *options, stdin=TIMED)
+    assert ran.code == 0
+    assert [a["at"] for a in ran.answers] == [0.4, 0.8, 1.0, 1.6, 1.6, 2.3, 2.9]
+    stream = Predictor(bundle, backend="onnxruntime-cpu").stream(StreamOptions(**told))
+    plain = run(bundle, "--stream", "-", "--late", "append", stdin=TIMED).answers
+    for sent, answer in zip(map(json.loads, TIMED), ran.answers, strict=True):
+        if "tokens" in sent:
+            stream.set_text(sent["tokens"], at=sent["at"])
+        else:
+            stream.push({m: sent[m] for m in "avt" if m in sent}, at=sent["at"])
+        truth = stream.predict(at=sent["at"])
+        assert (answer["label"], answer["pattern"]) == (truth.label, str(truth.pattern))
+        np.testing.assert_allclose(list(answer["probabilities"].values()), truth.probabilities)
+        assert answer.get("absent", {}) == truth.absent
+    timeless = [[{**a, "seconds": 0} for a in answers] for answers in (ran.answers, plain)]
+    assert "late" in str(options) or "0.9" in str(options) or timeless[0] != timeless[1]
+    late = [a["late_frames"] for a in ran.answers if "late_frames" in a]
+    assert late == ([{"v": 2}] * 3 if "skip" in options else [])
+
+
+def test_options_of_utterances_hold_for_streams(bundle: Path) -> None:
+    poor = frames("a", 4)
+    poor[1][2] = None  # type: ignore[call-overload]
+    sent = [
+        event("push", a=poor, v=frames("v", 3), quality={"v": 0.2}, id=7),
+        event("push", v=frames("v", 3), quality={"v": 0.9}, id="é"),
+    ]
+    options = ("--nan", "drop", "--min-quality", "v=0.5", "--top-k", 2, "--threshold", 0.999)
+    ran = run(bundle, "--stream", "-", *options, "--latency", stdin=sent)
+    first, second = ran.answers
+    assert [first["id"], second["id"]] == [7, "é"]
+    assert first["absent"] == {"v": "quality 0.2 is below 0.5", "t": "not given"}
+    assert first["dropped_frames"] == second["dropped_frames"] == {"a": 1}
+    assert first["frames"] == {"a": 3, "v": 0, "t": 0}
+    shares = first["probabilities"]
+    best = sorted(shares, key=shares.__getitem__, reverse=True)[:2]
+    assert first["top"] == [{"label": b, "probability": shares[b]} for b in best]
+    assert [a["label"] for a in ran.answers] == [None, None]
+    assert re.match(r"latency of 2 answers: p50 \S+ ms", ran.err)
+    (answer,) = run(bundle, "--stream", "-", "--threshold", 0.2, stdin=sent[1:]).answers
+    assert answer["label"] == max(answer["probabilities"], key=answer["probabilities"].__getitem__)
+    assert "top" not in answer
+
+
+def test_with_nothing_there_the_prior_may_answer(bundle: Path) -> None:
+    ran = run(bundle, "--stream", "-", "--on-empty", "prior", stdin=[event("tick", at=1)])
+    if ran.code == 2:
+        assert "does not know how often classes occur" in ran.err
+    else:
+        (answer,) = ran.answers
+        assert (answer["pattern"], answer["backend"]) == (None, "prior")
+
+
+def test_a_broken_line_ends_nothing(bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "session.jsonl"
+    broken = [event("shout"), event("push", id="x", a=[[1]]), '{"event": "push", "at": NaN}']
+    lines = [event("push", a=frames("a", 4)), "", *broken, event("push", v=frames("v", 4))]
+    path.write_text("\n".join(lines))
+    ran = run(bundle, "--stream", path)
+    assert ran.code == 1
+    assert [a["line"] for a in ran.answers] == [1, 3, 4, 5, 6]
+    assert [a.get("label") is None for a in ran.answers] == [False, True, True, True, False]
+    assert ran.answers[4]["pattern"] == "a_v"
+    *said, last = ran.err.splitlines()
+    assert last == "3 of 5 events have no answer"
+    wanted = ("Invalid value 'shout'", "got shape (1, 1), wanted (frames, 5)", "write null for it")
+    for text, answer, part in zip(said, ran.answers[1:4], wanted, strict=True):
+        assert text == f"error: {answer['error']}"
+        assert answer["error"].startswith(f"{path}, line {answer['line']}: ")
+        assert part in answer["error"]
+    assert [a.get("id") for a in ran.answers[1:4]] == [None, "x", None]
+    assert [a.get("event") for a in ran.answers[1:4]] == [None, "push", None]
+
+
+def test_a_pattern_without_a_head_ends_nothing(
+    make_network: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    few = small_bundle(
+        make_network, tmp_path_factory, ("a", "v"), shapes=("latency", "stream")
+    )  # fmt: skip
+    sent = [
+        event("push", a=frames("a", 4)),
+        event("push", v=frames("v", 4)),
+        event("drop", modality="a"),
+    ]
+    ran = run(few, "--stream", "-", stdin=sent)
+    assert ran.code == 1
+    assert [a.get("pattern") for a in ran.answers] == ["a", None, "v"]
+    assert "no head for streams of pattern a_v" in ran.answers[1]["error"]
+
+
+MISTAKES: list[tuple[tuple[object, ...], str]] = [
+    (("--stream", "-", "--window", 1, "--half-life", 1), "forgets in one way"),
+    (("--stream", "-", "--window", -1), "window: got -1.0, wanted a number of seconds above 0"),
+    (("--stream", "-", "--window", "nan"), "window: got nan"),
+    (("--stream", "-", "--hop", 1), "got a hop without a window or a half_life"),
+    (("--stream", "-", "--window", 1, "--hop", 0.3), "not a whole number of hops"),
+    (("--stream", "-", "--late", "never"), "late: got 'never', wanted refuse, skip, append"),
+    (("--stream", "-", "--stale-after", "v"), "--stale-after: got 'v', wanted for example v=0.5"),
+    (("--stream", "-", "--stale-after", "x=1"), "--stale-after: got 'x=1'"),
+    (("--stream", "-", "--stale-after", "v=0"), "stale_after of v: got 0.0"),
+    (("--stream", "-", "--margin", 2), "smoothing margin: got 2.0"),
+    (("--stream", "-", "--patience", 0), "smoothing patience: got 0"),
+    (("--stream", "-", "--smooth", -1), "smoothing half_life: got -1.0"),
+    (("--stream", "-", "--replay", "slow"), "--replay: got 'slow', wanted real or fast"),
+    (("--stream", "-", "--replay", "fast", "--clock"), "choose one"),
+    (("--stream", "-", "--tick", 1), "--tick needs --clock"),
+    (("--stream", "-", "--tick", 0, "--clock"), "--tick: got 0.0"),
+    (("--stream", "-", "--live"), "--live draws on a terminal, and standard output is none"),
+    (("--stream", "-", "--preload"), "--preload does not go with --stream"),
+    (("--stream", "-", "--explain"), "--explain does not go with --stream"),
+    (("--stream", "-", "--pattern", "a"), "leave a modality out with a drop event"),
+    (("--stream", "-", "--format", "csv"), "--format csv does not go with --stream"),
+    (("--stream", "-", "--features", "x"), "--features does not go with --stream"),
+    (("--stream", "-", "--ids", "x"), "--ids does not go with --stream"),
+    (("--stream", "-", "--feature-file", "a=x"), "--feature-file does not go with --stream"),
+    (("clip.npz", "--stream", "-"), "an input does not go with --stream"),
+    (("--stream", "none.jsonl"), "no session at none.jsonl"),
+    (("--stream", "-", "--save", "x.csv"), "name it .jsonl"),
+    (("--stream", "-", "--top-k", 9), "the bundle has 4 classes"),
+    (("--stream", "-"), "got no event; stdin held no line"),
+    (("-", "--live"), "--live is for streams; give --stream"),
+    (("-", "--window", 0), "--window is for streams; give --stream"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "wanted"), MISTAKES, ids=lambda value: str(value)[:60])
+def test_mistakes_are_one_line(bundle: Path, arguments: tuple[object, ...], wanted: str) -> None:
+    ran = run(bundle, *arguments)
+    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+    assert ran.err.startswith("error: ")
+    assert wanted in ran.err
+
+
+def test_a_bundle_without_streams(
+    make_network: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    without = small_bundle(make_network, tmp_path_factory, ("a",), shapes=("latency",))
+    ran = run(without, "--stream", "-", stdin=[event("push", a=frames("a", 4))])
+    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+    assert "export it" in ran.err
+
+
+def test_saved_lines_are_those_shown(bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "answers.jsonl"
+    ran = run(bundle, "--stream", "-", "--save", out, stdin=[*TIMED, "broken"])
+    assert out.read_text(encoding="utf-8") == ran.out
+    assert ran.out.count("\n") == len(TIMED) + 1
+
+
+def test_real_time_wants_times_at_once(bundle: Path) -> None:
+    sent = [event("push", a=frames("a", 4))]
+    ran = run(bundle, "--stream", "-", "--replay", "real", stdin=sent)
+    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+    assert "stdin, line 1: a push without `at` cannot be replayed in real time" in ran.err
+
+
+def test_who_streams_nothing_imports_no_streams(bundle: Path, tmp_path: Path) -> None:
+    clip = npz(tmp_path / "clip.npz", a=np.array(frames("a", 4)))
+    script = (
+        "import sys\nfrom ifmmin.runtime.cli import main\n"
+        f"assert main([{str(bundle)!r}, {str(clip)!r}, '--backend', 'onnxruntime-cpu']) == 0\n"
+        "found = {m for m in sys.modules if m.startswith('ifmmin.runtime.stream.')}\n"
+        # The options are public names of the package, and import nothing.
+        "sys.exit(', '.join(found - {'ifmmin.runtime.stream.options'}) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_utterances_are_no_events(bundle: Path) -> None:
+    ran = run(bundle, "--stream", "-", stdin=[line("a")])
+    assert (ran.code, ran.answers[0]["line"]) == (1, 1)
+    assert "missing required field `event`" in ran.err
+
+
+def test_the_commands_of_the_documentation_run(bundle: Path, root: Path, tmp_path: Path) -> None:
+    page = (root / "docs" / "run.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```bash\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    (tmp_path / "bundle").symlink_to(bundle)
+    (tmp_path / "session.jsonl").write_text(event("push", a=frames("a", 4)))
+    function = f'ifmmin-run() {{ "{sys.executable}" -m ifmmin.runtime.cli "$@"; }}'
+    done = subprocess.run(
+        ["bash", "-c", "\n".join(["set -e", function, block])],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 3)
+    assert (tmp_path / "kept.bin").is_file()
+
+
+def test_every_event_and_field_is_documented(bundle: Path, root: Path) -> None:
+    page = (root / "docs" / "run.md").read_text(encoding="utf-8")
+    page = page[page.index("## Streams") : page.index("## Exit codes")]
+    ran = run(bundle, "--stream", "-", "--top-k", 1, stdin=[*TIMED, "broken"])
+    fields = {field for answer in ran.answers for field in answer}
+    events = {"push", "set_text", "clear", "drop", "restore", "reset", "tick"}
+    for name in fields | events | {"dropped_frames", "late_frames", "quality", "tokens"}:
+        assert f"`{name}`" in page, name
