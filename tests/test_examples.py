@@ -1,0 +1,98 @@
+"""The example session is the generator's, and fits the bundle that `make demo` leaves."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_command import run
+from small_bundles import ALL, small_bundle
+
+from ifmmin.runtime.stream.events import read_event
+from ifmmin.train.corpora.synthetic import SyntheticLayout
+from ifmmin.train.recipe import load_recipe
+
+SMALL = (
+    "corpus.modalities={a: {dim: 5, frames: [12, 30]}, v: {dim: 7, frames: [12, 30]}, "
+    "t: {dim: 11, frames: [5, 9], missing_length: 5}}"
+)
+
+
+@pytest.fixture
+def make_session(root: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(
+        "make_session", root / "examples" / "make_session.py"
+    )
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_generator_makes_what_is_committed(
+    make_session: Any, root: Path, tmp_path: Path
+) -> None:
+    made = tmp_path / "session.jsonl"
+    assert make_session.main(["--out", str(made)]) == 0
+    committed = root / "examples" / "session.jsonl"
+    assert made.read_bytes() == committed.read_bytes()
+    assert committed.stat().st_size < 300_000
+
+
+def test_the_session_has_the_features_of_the_demo(root: Path) -> None:
+    layout = load_recipe("synthetic", ()).corpus
+    assert isinstance(layout, SyntheticLayout)
+    dims = {m.value: options.dim for m, options in layout.modalities.items()}
+    kinds, seen, times = set(), set(), []
+    for line in (root / "examples" / "session.jsonl").read_bytes().splitlines():
+        event = read_event(line)
+        kinds.add(event.kind)
+        assert event.at is not None
+        times.append(event.at)
+        content = json.loads(line)
+        given = {m: content[m] for m in "avt" if m in content}
+        if "tokens" in content:
+            given["t"] = content["tokens"]
+        for letter, frames in given.items():
+            assert {len(frame) for frame in frames} == {dims[letter]}
+            seen.add(letter)
+    assert kinds == {"push", "set_text", "clear", "drop", "restore", "reset", "tick"}
+    assert seen == set("avt")
+    assert times == sorted(times)
+
+
+def test_a_session_for_another_bundle(
+    make_session: Any, make_network: Any, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    bundle = small_bundle(make_network, tmp_path_factory, ALL, shapes=("latency", "stream"))
+    out = tmp_path / "session.jsonl"
+    told = ["--bundle", str(bundle), "--out", str(out)]
+    assert make_session.main(["--set", SMALL, *told]) == 0
+    ran = run(bundle, "--stream", out)
+    assert (ran.code, ran.err) == (0, "")
+    patterns = [answer["pattern"] for answer in ran.answers]
+    assert {"a_v", "a", "a_v_t", "a_t", None} == set(patterns)
+    out.unlink()
+
+
+def test_sessions_that_fit_no_bundle(
+    make_session: Any,
+    make_network: Any,
+    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path: Path,
+    capsys: Any,
+) -> None:
+    bundle = small_bundle(make_network, tmp_path_factory, ALL, shapes=("latency", "stream"))
+    out = tmp_path / "session.jsonl"
+    for arguments, wanted in (
+        (["--bundle", str(bundle)], "the corpus has 130 features"),
+        (["--recipe", "iemocap"], "is not of a synthetic corpus"),
+    ):
+        capsys.readouterr()
+        assert make_session.main([*arguments, "--out", str(out)]) == 2
+        assert wanted in capsys.readouterr().err
+        assert not out.exists()
