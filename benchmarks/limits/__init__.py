@@ -1,0 +1,36 @@
+"""How far a graph is from what the processor can do, and where its time goes.
+
+    rates = measure_rates(threads=1)
+    owners = input_owners(entry)
+    bound = lower_bound(count_graph(content, axis_sizes({"a": 50}), owners), rates)
+    shares = split_time(content, feed, owners, threads=1)
+
+Counting and splitting read graphs with the package onnx; measuring needs no more than numpy.
+"""
+
+from ifmmin.benchmarks.limits.bound import Bound, lower_bound
+from ifmmin.benchmarks.limits.counting import Count, Work, count_graph
+from ifmmin.benchmarks.limits.graph import axis_sizes, input_owners, load_onnx
+from ifmmin.benchmarks.limits.launch import ProbeFailed
+from ifmmin.benchmarks.limits.parts import HEAD
+from ifmmin.benchmarks.limits.probe import measure_rates
+from ifmmin.benchmarks.limits.rates import Rates, Reading
+from ifmmin.benchmarks.limits.split import OVERHEAD, split_time
+
+__all__ = [
+    "HEAD",
+    "OVERHEAD",
+    "Bound",
+    "Count",
+    "ProbeFailed",
+    "Rates",
+    "Reading",
+    "Work",
+    "axis_sizes",
+    "count_graph",
+    "input_owners",
+    "load_onnx",
+    "lower_bound",
+    "measure_rates",
+    "split_time",
+]
