@@ -90,12 +90,7 @@ class Bench:
 
     def entrants(self, pattern: Pattern, threads: int) -> list[Entrant]:
         """All that answer a pattern with so many threads: ours, the first one's twin, the peers."""
-        found: list[Entrant] = []
-        for way in self.ways:
-            if way.threads == threads:
-                found += self._ours(pattern, way, OURS)
-        if found:
-            found += self._ours(pattern, found[0].way, TWIN)
+        found = self.ours(pattern, threads)
         for name in self.plan.peers:
             peer = self.peer(name, threads)
             if peer is not None:
@@ -107,6 +102,15 @@ class Bench:
                     )
                 )  # fmt: skip
         return found
+
+    def ours(self, pattern: Pattern, threads: int) -> list[Entrant]:
+        """Our own ways to answer a pattern, each held against the golden vectors, and the first
+        one's twin."""
+        found: list[Entrant] = []
+        for way in self.ways:
+            if way.threads == threads:
+                found += self._ours(pattern, way, OURS)
+        return found + self._ours(pattern, found[0].way, TWIN) if found else []
 
     def features(self, lengths: Mapping[Modality, int], shift: int = 0) -> Features:
         """Raw features of some frames each: golden inputs, one after the other, from a place on."""
