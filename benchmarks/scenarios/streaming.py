@@ -87,7 +87,7 @@ def _streams(bench: Bench, predictor: Predictor, way: Way) -> bool:
     return True
 
 
-class _Updates:
+class Updates:
     """One new acoustic frame, and an answer, again and again."""
 
     def __init__(
@@ -103,6 +103,7 @@ class _Updates:
         self._next = 0
 
     def __call__(self) -> Any:
+        """Push a frame and answer."""
         number = self._next % len(self._frames)
         self._next += 1
         self._stream.push(a=self._frames[number : number + 1])
@@ -125,9 +126,9 @@ def _against_whole(
     lengths = {m: past if m == Modality.A else ORDINARY[m] for m in pattern}
     features = bench.features(lengths)
     calls: dict[str, Callable[[], Any]] = {
-        OURS: _Updates(bench, predictor, pattern, past, CHANGED),
-        EVERYTHING: _Updates(bench, predictor, pattern, past, EVERYTHING),
-        USUAL: _Updates(bench, predictor, pattern, past),
+        OURS: Updates(bench, predictor, pattern, past, CHANGED),
+        EVERYTHING: Updates(bench, predictor, pattern, past, EVERYTHING),
+        USUAL: Updates(bench, predictor, pattern, past),
         RERUN: lambda: predictor.predict(features),
     }
     return _rows(bench, predictor, way, pattern, past, _time(bench, calls))
@@ -138,7 +139,7 @@ def _aged(
 ) -> list[Row]:
     """Beside a stream of the other age, so that both met the same machine."""
     calls = {
-        str(age): _Updates(bench, predictor, pattern, age * RATE, CHANGED) for age in LATE_SECONDS
+        str(age): Updates(bench, predictor, pattern, age * RATE, CHANGED) for age in LATE_SECONDS
     }
     chosen = _time(bench, calls)[str(seconds)]
     timings = {OURS: chosen}
@@ -170,7 +171,8 @@ def _rows(
     return found
 
 
-def _together(bench: Bench, predictor: Predictor, way: Way, pattern: Pattern) -> list[Row]:
+def many(bench: Bench, predictor: Predictor, pattern: Pattern) -> dict[str, Callable[[], Any]]:
+    """One new acoustic frame for each of many streams, and all answers: together, one by one."""
     frames = bench.features({m: GROUP for m in pattern})
     group = predictor.streams(GROUP)
     single = [predictor.stream() for _ in range(GROUP)]
@@ -183,19 +185,23 @@ def _together(bench: Bench, predictor: Predictor, way: Way, pattern: Pattern) ->
         for one in members:
             one.session.channels[Modality.A].pooled = None
 
-    def batched() -> Any:
+    def together() -> Any:
         for number in range(GROUP):
             group[number].push(a=_row(frames, number))
         fresh(group)
         return group.update()
 
-    def alone() -> Any:
+    def one_by_one() -> Any:
         for number, one in enumerate(single):
             one.push(a=_row(frames, number))
         fresh(single)
         return [one.predict() for one in single]
 
-    timings = _time(bench, {OURS: batched, SINGLE: alone})
+    return {OURS: together, SINGLE: one_by_one}
+
+
+def _together(bench: Bench, predictor: Predictor, way: Way, pattern: Pattern) -> list[Row]:
+    timings = _time(bench, many(bench, predictor, pattern))
     return [
         bench.row(
             "streams",

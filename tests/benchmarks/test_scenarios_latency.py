@@ -154,11 +154,11 @@ def test_updates_of_streams_compute_what_they_claim(bundle: Path) -> None:
             return run(inputs)
 
         engine._summaries[modality] = counted
-    update = streaming._Updates(bench, predictor, pattern, 20, streaming.CHANGED)
+    update = streaming.Updates(bench, predictor, pattern, 20, streaming.CHANGED)
     ran.clear()
     update()
     assert ran == ["a"]
-    update = streaming._Updates(bench, predictor, pattern, 20, streaming.EVERYTHING)
+    update = streaming.Updates(bench, predictor, pattern, 20, streaming.EVERYTHING)
     ran.clear()
     update()
     assert ran == ["a", "t"]
