@@ -1,0 +1,117 @@
+"""ifmmin-bench: one command, one record, three files; a user's mistakes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_bundles import small_bundle
+
+from ifmmin.benchmarks.cli import main, read_lengths
+from ifmmin.benchmarks.record import OURS, TWIN, read_report
+from ifmmin.benchmarks.run import SCENARIOS
+from ifmmin.benchmarks.scenarios.bench import Bench
+from ifmmin.runtime.errors import InputError
+from ifmmin.runtime.modality import Modality
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory, make_network: Any) -> Path:
+    return small_bundle(make_network, tmp_path_factory)
+
+
+@pytest.fixture(autouse=True)
+def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processor is measured in tests of its own, and takes seconds."""
+    monkeypatch.setattr(Bench, "rates", lambda bench, threads: None)
+
+
+def test_a_run_writes_a_record_and_two_reports(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "bench"
+    given = [str(bundle), "--scenario", "latency", "--pattern", "t_a", "--rounds", "5"]
+    given += ["--checkpoint", str(bundle.parent / "model.safetensors"), "--out", str(out)]
+    assert main(given) == 0
+    assert sorted(path.name for path in out.iterdir()) == [
+        "report.html", "report.json", "report.md",
+    ]  # fmt: skip
+    report = read_report(out / "report.json")
+    assert {row.contender for row in report.rows} == {OURS, TWIN, "monolith"}
+    assert {row.pattern for row in report.rows} == {"a_t"}
+    assert report.settings["rounds"] == 5
+    assert report.bundle.labels == ("angry", "happy", "neutral", "sad")
+    assert report.command.startswith("ifmmin-bench ")
+    assert 0 < report.noise["latency"]["a_t"] < 100
+    said = capsys.readouterr()
+    assert "a_t" in said.out
+    assert "monolith" in said.out
+    again = tmp_path / "again"
+    assert main(["report", str(out / "report.json"), "--out", str(again)]) == 0
+    for name in ("report.json", "report.md", "report.html"):
+        assert (again / name).read_bytes() == (out / name).read_bytes(), name
+    assert main(["compare", str(out / "report.json"), str(again / "report.json")]) == 0
+
+
+def test_what_was_left_out_is_in_the_report(bundle: Path, tmp_path: Path) -> None:
+    given = [str(bundle), "--scenario", "latency", "--pattern", "a", "--rounds", "2"]
+    assert main([*given, "--peer", "eager", "--out", str(tmp_path)]) == 0
+    text = (tmp_path / "report.md").read_text()
+    assert "no checkpoint was given" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--rounds", "0"], "--rounds: got 0, wanted at least 1"),
+        (["--seconds", "0"], "--seconds: got 0.0, wanted more than 0"),
+        (["--threads", "0"], "--threads: got 0, wanted at least 1"),
+        (["--pattern", "x"], "unknown pattern 'x'"),
+        (["--peer", "magic"], "unknown peer 'magic'"),
+        (["--evaluate-on", "f", "t", "one"], "got fold 'one', wanted a number"),
+        (["--checkpoint", "nowhere"], "nowhere cannot be read"),
+        (["--lengths", "nowhere"], "cannot read nowhere"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    bundle: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    said: str,
+) -> None:
+    assert main([str(bundle), "--out", str(tmp_path / "x"), *words]) == 2
+    error = capsys.readouterr().err.strip()
+    assert said in error
+    assert error.startswith("error: ")
+    assert "\n" not in error
+    assert not (tmp_path / "x").exists() or list((tmp_path / "x").iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_measured(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert main([str(bundle), "--out", str(tmp_path / "file" / "x")]) == 2
+    assert "cannot write" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line", ['{"a": 4, "v": 5}', '{"a": 0, "v": 1, "t": 1}', "4, 5, 6", '{"a": 1, "b": 2, "t": 3}']
+)
+def test_lengths_name_the_line_that_is_wrong(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "lengths.jsonl"
+    path.write_text(json.dumps({"a": 3, "v": 4, "t": 5}) + "\n\n")
+    assert read_lengths(path) == ({Modality.A: 3, Modality.V: 4, Modality.T: 5},)
+    path.write_text(path.read_text() + line)
+    with pytest.raises(InputError, match="line 3: got"):
+        read_lengths(path)
+
+
+def test_every_scenario_is_there() -> None:
+    from ifmmin.benchmarks.run import _load
+
+    for home in SCENARIOS.values():
+        assert callable(_load(home))
