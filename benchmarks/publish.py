@@ -28,6 +28,7 @@ from ifmmin.runtime.errors import InputError
 
 RECORD = Path("docs/benchmarks.json")
 PAGE, README = Path("docs/benchmarks.md"), Path("README.md")
+_CPU = "onnxruntime-cpu"
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 
 
@@ -90,11 +91,7 @@ def readme_table(report: Report) -> str:
             _gain(item),
         ]
         if small:
-            row += (
-                [_us(small[pattern]), _accuracy(small[pattern])[1]]
-                if pattern in small
-                else ["", ""]
-            )
+            row += _small(small.get(pattern))
         rows.append(row)
     return f"{markdown_table(headers, rows)}\n\n{_caption(report)}"
 
@@ -110,9 +107,6 @@ def _by_pattern(
     }
 
 
-_CPU = "onnxruntime-cpu"
-
-
 def _accuracy(item: Measured) -> list[str]:
     found = item.row.accuracy
     return ["", ""] if found is None else [f"{found.wa:.3f}", f"{found.ua:.3f}"]
@@ -120,6 +114,10 @@ def _accuracy(item: Measured) -> list[str]:
 
 def _us(item: Measured) -> str:
     return f"{item.summary.p50 * 1e6:.0f}"
+
+
+def _small(item: Measured | None) -> list[str]:
+    return ["", ""] if item is None else [_us(item), _accuracy(item)[1]]
 
 
 def _gain(item: Measured) -> str:
@@ -137,8 +135,8 @@ def _caption(report: Report) -> str:
     )  # fmt: skip
     return (
         "One utterance on one thread of " + device + ": 50 + 50 + 22 frames. of limit: times the "
-        "least that this processor could take for the graph's arithmetic and weights. monolith: the "
-        f"same weights exported once, zeros for what is missing.{told}"
+        "least that this processor could take for the graph's arithmetic and weights. monolith: "
+        f"the same weights exported once, zeros for what is missing.{told}"
     )
 
 
