@@ -97,8 +97,8 @@ class Session:
     ) -> list[Intake]:
         """New frames of some modalities, checked and cut; nothing has changed yet."""
         return [
-            self._plan(self.channel(letter), value, at, quality)
-            for letter, value in given.items()
+            self._plan(self.channel(modality), value, at, quality)
+            for modality, value in ((Modality.of(letter), x) for letter, x in given.items())
             if value is not None
         ]
 
