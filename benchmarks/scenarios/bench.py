@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifmmin.benchmarks.limits import (
+    Bound,
     Rates,
     axis_sizes,
     count_graph,
@@ -123,8 +124,8 @@ class Bench:
 
     def bound(
         self, pattern: Pattern, way: Way, lengths: Mapping[Modality, int], batch: int = 1
-    ) -> float | None:
-        """Seconds that the graph takes at least on this processor; None where that is not known."""
+    ) -> Bound | None:
+        """The least that the graph takes on this processor; None where that is not known."""
         rates = self.rates(way.threads)
         if rates is None or way.backend not in ("onnxruntime-cpu", "openvino"):
             return None
@@ -132,7 +133,7 @@ class Bench:
         entry = self.bundle.entry(pattern, way.precision, shape, way.backend)
         sizes = axis_sizes({m.value: lengths[m] for m in pattern}, batch)
         count = count_graph(self.bundle.graph(entry), sizes, input_owners(entry))
-        return lower_bound(count, rates).seconds
+        return lower_bound(count, rates)
 
     def rates(self, threads: int) -> Rates | None:
         """What this processor can do; None without the package that counts."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ifmmin.benchmarks.limits import input_owners, split_time
+from ifmmin.benchmarks.limits import Bound, input_owners, split_time
 from ifmmin.benchmarks.record import OURS, Row
 from ifmmin.benchmarks.scenarios.bench import Bench, Entrant, ready
 from ifmmin.benchmarks.scenarios.plan import ACOUSTIC_LENGTHS, ORDINARY
@@ -114,22 +114,27 @@ def _measure(
         warm_up=bench.plan.warm_up,
         seconds=bench.plan.seconds,
     )
-    return [
-        bench.row(
-            scenario,
-            entrant,
-            pattern,
-            lengths={m.value: lengths[m] for m in pattern},
-            samples=tuple(timings[str(i)].samples),
-            bound=_bound(bench, entrant, pattern, lengths),
+    rows = []
+    for i, entrant in enumerate(entrants):
+        bound = _bound(bench, entrant, pattern, lengths)
+        notes = [entrant.note, *(bound.notes if bound else ())]
+        rows.append(
+            bench.row(
+                scenario,
+                entrant,
+                pattern,
+                lengths={m.value: lengths[m] for m in pattern},
+                samples=tuple(timings[str(i)].samples),
+                bound=bound.seconds if bound else None,
+                note="; ".join(note for note in notes if note),
+            )
         )
-        for i, entrant in enumerate(entrants)
-    ]
+    return rows
 
 
 def _bound(
     bench: Bench, entrant: Entrant, pattern: Pattern, lengths: Mapping[Modality, int]
-) -> float | None:
+) -> Bound | None:
     if entrant.name != OURS:
         return None
     try:

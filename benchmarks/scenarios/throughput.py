@@ -66,5 +66,5 @@ def _bound(bench: Bench, entrant: Entrant, pattern: Pattern, batch: int) -> floa
     way: Way = entrant.way
     if entrant.name != OURS or not bench.bundle.has("throughput", pattern):
         return None
-    seconds = bench.bound(pattern, way, ORDINARY, batch)
-    return None if seconds is None else batch / seconds
+    bound = bench.bound(pattern, way, ORDINARY, batch)
+    return None if bound is None else batch / bound.seconds
