@@ -27,8 +27,8 @@ from ifmmin.benchmarks.drift import (
     Drift,
     Noise,
     between_sessions,
+    changed_contenders,
     estimate_drift,
-    unchanged,
 )
 from ifmmin.benchmarks.judge import FEWEST, TIMES, Compared, change_of, judge
 from ifmmin.benchmarks.peers.choose import PEERS
@@ -53,7 +53,7 @@ class Comparison:
     references: Literal["peers", "own rows", "none"]
     """Whose rows told the drift."""
     changed_peers: tuple[str, ...]
-    """Rows of peers that did not move with the others, and so told nothing."""
+    """Peers that did not move with the others, and so told nothing."""
     only_before: tuple[Row, ...]
     only_after: tuple[Row, ...]
     few: tuple[Row, ...]
@@ -93,11 +93,11 @@ def compare(before: Report, after: Report, *, threshold: float = THRESHOLD) -> C
             "compare runs of the same scenarios, patterns and backends"
         )
     timed = [(b, a) for b, a in enough if b.unit in TIMES]
-    peers = [(b, a, change_of(b, a)) for b, a in timed if b.contender in _PEERS]
-    kept = unchanged([change for _, _, change in peers])
-    steady = [change for (_, _, change), near in zip(peers, kept, strict=True) if near]
+    peers = [(b.contender, change_of(b, a)) for b, a in timed if b.contender in _PEERS]
+    changed = changed_contenders(peers)
+    steady = [change for name, change in peers if name not in changed]
     noise = between_sessions(_control_changes(before, after), steady)
-    own = [change_of(b, a) for b, a in timed if b.contender in (OURS, TWIN)]
+    own = [] if steady else [change_of(b, a) for b, a in timed if b.contender in (OURS, TWIN)]
     drift = estimate_drift(steady or own, noise, local=bool(steady))
     twins = {pair_key(b): (b, a) for b, a in enough if b.contender == TWIN}
     return Comparison(
@@ -105,9 +105,7 @@ def compare(before: Report, after: Report, *, threshold: float = THRESHOLD) -> C
         noise=noise,
         drift=drift,
         references="peers" if steady else "own rows" if own else "none",
-        changed_peers=tuple(
-            b.subject for (b, _, _), near in zip(peers, kept, strict=True) if not near
-        ),
+        changed_peers=tuple(changed),
         only_before=tuple(row for key, row in first.items() if key not in second),
         only_after=tuple(row for key, row in second.items() if key not in first),
         few=tuple(b for b, a in measured if b.contender == OURS and not _enough(b, a)),
@@ -130,9 +128,11 @@ def _enough(*rows: Row) -> bool:
 
 
 def _by_key(report: Report, which: str) -> dict[tuple[Any, ...], Row]:
-    """Rows by what finds them again. Raises InputError for two rows of one key."""
+    """Rows of us, our twin and peers, by key. Raises InputError for two rows of one key."""
     found: dict[tuple[Any, ...], Row] = {}
     for row in report.rows:
+        if row.contender not in _PEERS | {OURS, TWIN}:
+            continue
         if row.key in found:
             raise InputError(
                 f"the {which} report has two rows for {row.subject}; "

@@ -27,8 +27,8 @@ _SESSIONS = 0.01
 """The same where it is usual; it only balances weights."""
 _FEWEST_GROUPS = 3
 """Of fewer groups nobody knows how much their drifts differ."""
-_FAR = 5.0
-"""Standard deviations from the other peers at which a peer is taken for changed."""
+_CHANGED = 0.1
+"""Distance from the other peers, in the median of groups, at which one is taken for changed."""
 
 
 @dataclass(frozen=True)
@@ -61,30 +61,44 @@ class Drift:
     """Of that value."""
     between: float
     """Variance of the groups' own drifts."""
+    doubt: float
+    """Standard error of that variance."""
     groups: Mapping[tuple[Any, ...], tuple[float, float]]
     """Drift and its variance of the groups that have peers of their own."""
 
     def of(self, group: tuple[Any, ...]) -> tuple[float, float]:
         """Drift of a group and its variance."""
-        return self.groups.get(group, (self.value, self.variance + self.between))
+        elsewhere = self.variance + self.between + self.doubt
+        return self.groups.get(group, (self.value, elsewhere))
 
 
-NO_DRIFT = Drift(0.0, 0.0, 0.0, {})
+NO_DRIFT = Drift(0.0, 0.0, 0.0, 0.0, {})
 
 
-def unchanged(peers: Sequence[Change]) -> list[bool]:
-    """Which peers moved with the others; a peer whose own code changed is no reference.
+def changed_contenders(peers: Iterable[tuple[str, Change]]) -> list[str]:
+    """Which contenders did not move with the others of their groups: their own code changed.
 
-    With fewer than 3 there is nobody to judge by.
+    Such a one is no reference. The farthest goes first, and the others are looked at again, for it
+    pulled at their comparison too. Of two contenders nobody knows which it was.
     """
-    if len(peers) < 3:
-        return [True] * len(peers)
-    values = np.array([peer.value for peer in peers])
-    away = np.abs(values - np.median(values))
-    # 1.4826 times the median deviation is the standard deviation of what is normal.
-    usual = (1.4826 * np.median(away)) ** 2
-    own = np.array([peer.variance for peer in peers])
-    return [bool(near) for near in away <= _FAR * np.sqrt(np.maximum(usual, own))]
+    groups: dict[tuple[Any, ...], dict[str, float]] = {}
+    for name, change in peers:
+        groups.setdefault(change.group, {})[name] = change.value
+    changed: list[str] = []
+    while True:
+        gaps: dict[str, list[float]] = {}
+        for values in groups.values():
+            for name, value in values.items():
+                others = [other for who, other in values.items() if who != name]
+                if len(others) > 1:
+                    gaps.setdefault(name, []).append(value - float(np.median(others)))
+        away = {name: abs(float(np.median(found))) for name, found in gaps.items()}
+        farthest = max(away, key=away.__getitem__, default=None)
+        if farthest is None or away[farthest] < _CHANGED:
+            return changed
+        changed.append(farthest)
+        for values in groups.values():
+            values.pop(farthest, None)
 
 
 def between_sessions(controls: Iterable[Change], peers: Iterable[Change]) -> Noise:
@@ -126,21 +140,29 @@ def estimate_drift(references: Sequence[Change], noise: Noise, *, local: bool) -
         )
         for group, members in _groups(references).items()
     }
-    weights = [_weight(own) for _, own in groups.values()]
-    beyond = [(mean - value) ** 2 - own for mean, own in groups.values()]
-    between = max(0.0, float(np.average(beyond, weights=weights)))
-    if len(groups) < _FEWEST_GROUPS:
-        between = max(between, ASSUMED_NOISE**2)
+    between, doubt = _between_groups(list(groups.values()), value)
     # A median is pi / 2 times as uncertain as a mean.
     independent = [own + between for _, own in groups.values()]
     variance = np.pi / 2 * sum(independent) / len(independent) ** 2
     if not local:
-        return Drift(value, float(variance), between, {})
+        return Drift(value, float(variance), between, doubt, {})
     drawn = {}
     for group, (mean, own) in groups.items():
         belief = between / (between + own) if between > 0 else 0.0
         drawn[group] = (value + belief * (mean - value), belief * own + (1 - belief) * variance)
-    return Drift(value, float(variance), between, drawn)
+    return Drift(value, float(variance), between, doubt, drawn)
+
+
+def _between_groups(groups: Sequence[tuple[float, float]], value: float) -> tuple[float, float]:
+    """Variance of the groups' own drifts, and its standard error. groups: mean and its variance."""
+    if len(groups) < _FEWEST_GROUPS:
+        return ASSUMED_NOISE**2, 0.0
+    weights = np.array([_weight(own) for _, own in groups])
+    own = float(np.average([own for _, own in groups], weights=weights))
+    square = float(np.average([(mean - value) ** 2 for mean, _ in groups], weights=weights))
+    counted = float(weights.sum() ** 2 / (weights**2).sum())
+    between = max(0.0, square - own)
+    return between, math.sqrt(2.0 / counted) * (between + own)
 
 
 def _weight(own: float) -> float:

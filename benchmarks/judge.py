@@ -65,7 +65,7 @@ def judge(
                 after=a,
                 ratio=test.ratio(step.alpha),
                 verdict=_verdict(test, step, threshold),
-                twin=math.exp(_test(*twin, noise, drift).value) if twin else None,
+                twin=_plain_ratio(*twin, drift) if twin else None,
             )
         )
     return tuple(rows)
@@ -100,6 +100,12 @@ def _test(before: Row, after: Row, noise: Noise, drift: Drift) -> _Test:
     )
 
 
+def _plain_ratio(before: Row, after: Row, drift: Drift) -> float:
+    """After / before in cost without the drift."""
+    moved = drift.of(before.group)[0] if before.unit in TIMES else 0.0
+    return math.exp(_log_ratio(before, after) - moved)
+
+
 def _verdict(test: _Test, step: Step, threshold: float) -> Verdict:
     if not step.rejected or abs(test.value) < math.log1p(threshold):
         return "same"
@@ -108,7 +114,10 @@ def _verdict(test: _Test, step: Step, threshold: float) -> Verdict:
 
 def change_of(before: Row, after: Row, *, paired: bool = False) -> Change:
     """How the cost changed between two rows. paired: they were measured in the same rounds."""
-    sign = -1.0 if before.unit == "1/s" else 1.0
-    value = sign * math.log(np.median(after.samples) / np.median(before.samples))
     variance = log_ratio_variance(after.samples, before.samples, paired=paired)
-    return Change(before.group, value, variance)
+    return Change(before.group, _log_ratio(before, after), variance)
+
+
+def _log_ratio(before: Row, after: Row) -> float:
+    sign = -1.0 if before.unit == "1/s" else 1.0
+    return sign * math.log(np.median(after.samples) / np.median(before.samples))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_STEPS = 800
+_STEPS = 300
 _LARGEST_DEGREES = 1e4
 """From here on Student's distribution is the normal one to four digits."""
 

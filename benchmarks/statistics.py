@@ -27,6 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEVEL = 0.95
+FEWEST = 6
+"""Samples below which the smallest and the largest do not enclose the median with LEVEL; resampling
+so few would give an interval too, and one that is far too narrow."""
 RESAMPLES = 1000
 _LARGEST = 4_000_000
 """Drawn samples per bootstrap; fewer resamples are drawn of rows that are longer than usual."""

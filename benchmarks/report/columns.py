@@ -75,7 +75,8 @@ _NAMES: dict[str, Column[Measured]] = {
     for column in (
         Column[Measured]("pattern", lambda item: item.row.pattern, names=True),
         Column[Measured]("contender", lambda item: item.row.contender, names=True),
-        Column[Measured]("part", lambda item: item.row.part, names=True, blank="whole"),
+        Column[Measured]("part", lambda item: item.row.part, names=True),
+        Column[Measured]("stage", lambda item: item.row.part, names=True, blank="whole"),
         Column[Measured]("backend", lambda item: item.row.backend, names=True),
         Column[Measured]("precision", lambda item: item.row.precision, names=True),
         Column[Measured]("threads", lambda item: str(item.row.threads), names=True),
@@ -112,6 +113,8 @@ def _gain(item: Measured) -> str:
         return ""
     if item.within_noise:
         return NO_DIFFERENCE
+    if item.few:
+        return f"about {number(item.gain.value)}{TIMES}"
     interval = span(number(item.gain.low), number(item.gain.high))
     return f"{number(item.gain.value)}{TIMES} ({interval})"
 

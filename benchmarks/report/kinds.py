@@ -66,7 +66,7 @@ KINDS = (
         "streams",
         ("streams",),
         "Many streams at once",
-        "An update of one stream while others are served by the same process.",
+        "Updates while one process serves several streams.",
         ("pattern", "streams", "part", "contender", "backend", "precision", "threads", "samples"),
     ),
     Kind(
@@ -75,7 +75,7 @@ KINDS = (
         "Cold start",
         "A fresh process up to its first answer. Medians of parts need not add up to the median of "
         "the whole.",
-        ("pattern", "part", "contender", "backend", "precision", "threads", "samples"),
+        ("pattern", "stage", "contender", "backend", "precision", "threads", "samples"),
         tails=(),
     ),
     Kind(

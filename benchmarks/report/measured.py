@@ -10,6 +10,7 @@ from typing import Any
 from ifmmin.benchmarks.control import spread
 from ifmmin.benchmarks.record import OURS, TWIN, Report, Row
 from ifmmin.benchmarks.statistics import (
+    FEWEST,
     Ratio,
     Summary,
     no_difference,
@@ -47,10 +48,15 @@ class Measured:
         return ratio_of_medians(above, below, paired=True)
 
     @property
+    def few(self) -> bool:
+        """There are too few samples for an interval that could be believed."""
+        return min(self.summary.count, len(self.baseline.samples) if self.baseline else 0) < FEWEST
+
+    @property
     def within_noise(self) -> bool:
-        """The gain says nothing: its interval holds 1, two sessions of one graph differ as much, or
-        there is one sample alone."""
-        return self.summary.count == 1 or no_difference(self.gain, self.noise)
+        """The gain says nothing: its interval holds 1, or two sessions of one graph differ as
+        much."""
+        return no_difference(self.gain, self.noise)
 
     @property
     def of_bound(self) -> float | None:
