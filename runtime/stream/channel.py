@@ -102,7 +102,7 @@ class Channel:
         if self.options.late == "refuse":
             raise InputError(
                 f"modality {self.modality}: frames of {at:g} s came after those of {newest:g} s; "
-                "push in order of time, or choose late='append' or 'skip' (--late at the command line)"
+                "push in order of time, or choose late='append' or late='skip' (--late)"
             )
         return True
 
