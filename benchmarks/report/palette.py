@@ -14,7 +14,7 @@ _KNOWN = {
     OURS: "c0", "monolith": "c1", "eager": "c2", "openvino": "c3", "compile": "c4",
     "torchscript": "c5", TWIN: "c6",
 }  # fmt: skip
-_FREE = ("c7", "c1", "c3", "c4", "c2", "c5")
+_FREE = ("c7", "c8", "c9", "c1", "c3", "c4", "c2", "c5")
 
 
 def palette(contenders: Iterable[str]) -> dict[str, str]:

@@ -37,7 +37,8 @@ Choose = Callable[[Row], bool]
 def _run(seed: int, **more: Any) -> Report:
     """A run of 66 rows of ours; odd seeds on a machine a few per cent slower or faster."""
     drift = float(np.random.default_rng(seed).normal(0, 0.03))
-    machine = Machine(seed=seed, **({"drift": drift} | more))
+    settings: dict[str, Any] = {"drift": drift} | more
+    machine = Machine(seed=seed, **settings)
     return sample_report(machine, scenarios=TIMED)
 
 

@@ -1,0 +1,313 @@
+"""The report in words and tables: every row is in it, and nothing of it is taken for markup."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import msgspec
+import pytest
+from sample_report import sample_device, sample_report
+from sample_rows import SCENARIOS, Machine
+
+from ifmmin.benchmarks.control import measured_noise
+from ifmmin.benchmarks.record import OURS, TWIN, Accuracy, Report, Row
+from ifmmin.benchmarks.report import print_report, render_html, render_markdown
+from ifmmin.benchmarks.report.columns import NO_DIFFERENCE
+from ifmmin.benchmarks.report.facts import caveats, headline
+from ifmmin.benchmarks.report.kinds import KINDS
+from ifmmin.benchmarks.report.measured import measure
+from ifmmin.benchmarks.report.palette import palette
+from ifmmin.benchmarks.report.scale import TIMES, Scale, number, percent
+from ifmmin.benchmarks.report.sections import build_sections
+from ifmmin.benchmarks.report.table import Column, build_table
+
+ODD = '<script>alert("1|2")</script> & `x`'
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    return sample_report(Machine(rounds=120))
+
+
+@pytest.fixture(scope="module")
+def page(report: Report) -> str:
+    return render_html(report)
+
+
+def _rows(*rows: Row) -> Report:
+    return sample_report(Machine(rounds=4), rows=rows, noise=measured_noise(rows))
+
+
+def _row(contender: str, *samples: float, **more: Any) -> Row:
+    fields: dict[str, Any] = {"scenario": "latency", "pattern": "a", "precision": "fp32"}
+    return Row(contender=contender, samples=samples, **(fields | more))
+
+
+def test_every_measured_row_is_in_a_table(report: Report) -> None:
+    sections = {section.name: section for section in build_sections(report)}
+    assert list(sections) == [kind.name for kind in KINDS]
+    assert set(sections) == set(SCENARIOS)
+    for kind in KINDS:
+        split = [row for row in report.of(*kind.scenarios) if row.split]
+        shown = sum(len(table.rows) for table in sections[kind.name].tables)
+        assert shown == len(report.of(*kind.scenarios)) + len(split)
+
+
+def test_a_scenario_without_rows_has_no_section() -> None:
+    report = sample_report(Machine(rounds=4), scenarios=("idle",))
+    assert [section.name for section in build_sections(report)] == ["idle"]
+    page = render_html(report)
+    assert "<figure>" not in page
+    assert "Throughput" not in page
+    assert headline(report) == ""
+    empty = sample_report(scenarios=())
+    assert build_sections(empty) == []
+    assert "<main>" in render_html(empty)
+
+
+def test_the_latency_table_has_what_its_rows_have(report: Report) -> None:
+    section = build_sections(report)[0]
+    table, energy, split = section.tables
+    assert table.headers == (
+        "pattern", "contender", "backend", "precision", "threads", "p50 µs", "95 % interval",
+        "p99 µs", "of bound", "gain on monolith", "WA", "UA", "ECE",
+    )  # fmt: skip
+    assert table.caption == "All rows: samples 120. Frames: 45 a, 50 v, 22 t."
+    assert [row[0] for row in table.rows] == sorted(
+        (row[0] for row in table.rows), key=["a", "v", "t", "a_v", "a_t", "v_t", "a_v_t"].index
+    )
+    items = [item for item in measure(report, "latency") if item.row.unit == "s"]
+    assert len(items) == len(table.rows)
+    for item, cells in zip(items, table.rows, strict=True):
+        p50 = float(cells[5].replace(",", ""))
+        assert p50 == pytest.approx(item.summary.p50 * 1e6, rel=5e-3)
+        assert (cells[9] == "") is (item.row.contender == "monolith")
+        assert (cells[8] == "") is (item.row.bound is None)
+    assert energy.headers[-1] == "energy mJ"
+    assert split.headers[-5:] == ("a", "v", "t", "head", "overhead")
+
+
+def test_within_a_pattern_the_fastest_comes_first(report: Report) -> None:
+    for pattern in ("a", "a_v_t"):
+        times = [
+            item.summary.p50
+            for item in measure(report, "latency")
+            if item.row.pattern == pattern and item.row.unit == "s"
+        ]
+        assert times == sorted(times)
+
+
+def test_a_gain_within_the_noise_is_no_difference() -> None:
+    fast = [1.0 + 0.001 * (i % 7) for i in range(60)]
+    slow = [sample * 1.05 for sample in fast]
+    for twin, cell in ((1.002, f"1.05{TIMES}"), (1.08, NO_DIFFERENCE)):
+        rows = (
+            _row(OURS, *fast), _row(TWIN, *(twin * s for s in fast)), _row("monolith", *slow),
+        )  # fmt: skip
+        table = build_sections(_rows(*rows))[0].tables[0]
+        cells = {row[0]: row[-1] for row in table.rows}
+        assert cells[OURS].startswith(cell)
+        assert cells["monolith"] == ""
+    lucky = _rows(_row(OURS, *fast), _row(TWIN, *fast), _row("monolith", *fast))
+    assert build_sections(lucky)[0].tables[0].rows[0][-1] == NO_DIFFERENCE
+
+
+def test_few_samples_get_no_interval() -> None:
+    rows = (_row(OURS, 1.0, 1.0, 1.0), _row("monolith", 2.0, 2.0, 2.0))
+    (table,) = build_sections(_rows(*rows))[0].tables
+    assert "95 % interval" not in table.headers
+    assert "p99 ms" not in table.headers
+    assert table.rows[0][-1] == f"about 2.00{TIMES}"
+
+
+def test_a_rate_gains_by_being_higher() -> None:
+    fast, slow = [30.0 + 0.01 * i for i in range(20)], [10.0 + 0.01 * i for i in range(20)]
+    common: dict[str, Any] = {"scenario": "throughput", "unit": "1/s"}
+    rows = (
+        _row("monolith", *slow, **common), _row(OURS, *fast, bound=60.0, **common),
+    )  # fmt: skip
+    (table,) = build_sections(_rows(*rows))[0].tables
+    assert [row[0] for row in table.rows] == [OURS, "monolith"]
+    assert table.headers[1] == "utterances/s"
+    assert table.rows[0][-1].startswith(f"2.98{TIMES}")
+    assert table.rows[0][-2] == f"1.99{TIMES}"
+
+
+def test_what_was_not_measured_is_told(report: Report) -> None:
+    notes = build_sections(report)[0].notes
+    assert "Not measured, latency compile a: no C++ compiler was found here." in notes
+    assert any(note.startswith("Two sessions of one graph differed by up to") for note in notes)
+    alone = build_sections(_rows(_row(OURS, 1.0), _row("monolith", 2.0)))[0].notes
+    assert alone == ("No A/A control ran here, so how much of a gain is chance is not known.",)
+
+
+def test_the_headline_names_the_extremes(report: Report) -> None:
+    line = headline(report)
+    assert re.search(r"One utterance takes \d+ µs \(v, int8, .*\) to \d+ µs \(a_v_t, int8", line)
+    assert "gain on monolith, on as many threads: 1.7" in line
+
+
+def test_caveats_speak_of_this_run(report: Report) -> None:
+    told = " ".join(caveats(report))
+    assert "virtual machine (kvm)" in told
+    assert "warmed from 48 to 62 degrees" in told
+    assert "noisy" not in told
+    assert "throttled" not in told
+    cool = msgspec.structs.replace(
+        report, device_after=report.device_before, noise={"latency": {"a": 1.2}}
+    )
+    told = " ".join(caveats(cool))
+    assert "warmed" not in told
+    assert "differed by up to 20 % in latency" in told
+    quiet = msgspec.structs.replace(report, noise={})
+    assert "No A/A control ran" in " ".join(caveats(quiet))
+    hot = sample_device(50.0)
+    limited = msgspec.structs.replace(hot.throttling, core_events=3)
+    device = msgspec.structs.replace(hot, throttling=limited)
+    throttled = msgspec.structs.replace(report, device_after=device)
+    assert "throttled during the run" in " ".join(caveats(throttled))
+
+
+def test_markdown_has_a_heading_and_a_table_per_section(report: Report) -> None:
+    text = render_markdown(report)
+    headings = re.findall(r"^## (.*)$", text, flags=re.MULTILINE)
+    assert headings == [*(kind.title for kind in KINDS), "Run", "Settings", "Device", "Beware"]
+    for block in re.findall(r"(?:^\|.*\|\n)+", text, flags=re.MULTILINE):
+        assert len({line.count("|") for line in block.splitlines()}) == 1
+
+
+def test_the_terminal_gets_the_same_tables(
+    report: Report, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_report(report)
+    printed = capsys.readouterr().out
+    for section in build_sections(report):
+        assert section.title in printed
+        for table in section.tables:
+            assert all(cell in printed for row in table.rows for cell in row)
+
+
+def _odd() -> Report:
+    row = _row(OURS, 1.0, note=ODD, placement={ODD: ODD}, backend=ODD, split={ODD: 0.5})
+    peer = _row(ODD, 2.0, precision="fp32")
+    return sample_report(
+        Machine(rounds=4), rows=(row, peer), title=ODD, command=ODD, settings={ODD: ODD},
+        revision=ODD, noise={},
+    )  # fmt: skip
+
+
+def test_nothing_in_a_record_becomes_markup() -> None:
+    report = _odd()
+    page, text = render_html(report), render_markdown(report)
+    for rendered in (page, text):
+        assert "<script" not in rendered
+        assert "&lt;script&gt;" in rendered
+    assert "1|2" not in text
+    assert r"1\|2" in text
+
+
+class _Reader(HTMLParser):
+    """Notes where tags stand that are not closed, and what the page would load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.wrong: list[str] = []
+        self.loads: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in ("meta", "br", "link", "img"):
+            self.open.append(tag)
+        if tag in ("script", "link", "img", "iframe", "object", "use", "image"):
+            self.loads.append(tag)
+        found = dict(attrs)
+        self.loads += [name for name in found if name in ("src", "srcset", "onload", "onclick")]
+        self.ids += [found["id"] or ""] if "id" in found else []
+        self.links += [found["href"] or ""] if "href" in found else []
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append(tag)
+
+
+@pytest.mark.parametrize("odd", [False, True])
+def test_the_page_stands_alone_and_is_well_formed(page: str, odd: bool) -> None:
+    page = render_html(_odd()) if odd else page
+    reader = _Reader()
+    reader.feed(page)
+    assert (reader.wrong, reader.open, reader.loads) == ([], [], [])
+    assert len(set(reader.ids)) == len(reader.ids)
+    assert {link.removeprefix("#") for link in reader.links} == set(reader.ids)
+    assert "http" not in re.sub(r'http-equiv="', "", page)
+    assert "url(" not in page
+    assert "@import" not in page
+
+
+def test_every_plot_says_what_it_shows(page: str) -> None:
+    plots = re.findall(r"<svg .*?</svg>", page)
+    assert len(plots) == 7 + 1 + 2 + 1 + 2 + 1 + 1 + 2
+    assert all(re.match(r'<svg [^>]*role="img"><title>\w', plot) for plot in plots)
+    assert all(' class="t' in plot for plot in plots)
+
+
+def test_a_bar_far_beyond_the_others_is_cut_and_says_its_number(page: str) -> None:
+    (bars, *_) = re.findall(r"<svg [^>]*><title>Latency by pattern, a</title>.*?</svg>", page)
+    assert bars.count('class="cut"') == 1
+    widths = [float(width) for width in re.findall(r'<rect [^>]*width="([\d.]+)"', bars)]
+    assert widths == sorted(widths)
+    assert re.search(r">5,\d{3} µs<", bars)
+    assert bars.count('class="bound"') == 2
+
+
+def test_colours_hold_over_a_report() -> None:
+    names = [OURS, TWIN, "monolith", "eager", "openvino", "whole again", "other"]
+    found = palette(names)
+    assert found[OURS] == "c0"
+    assert len(set(found.values())) == len(names)
+    assert palette(reversed(names)) == found
+    assert set(palette(map(str, range(30))).values()) <= {f"c{index}" for index in range(10)}
+
+
+@pytest.mark.parametrize(
+    ("unit", "values", "shown"),
+    [
+        ("s", [354e-6], "354 µs"), ("s", [5.15e-3], "5,150 µs"), ("s", [0.0961], "96.1 ms"),
+        ("s", [871.0], "871 s"), ("s", [0.0], "0 µs"), ("bytes", [71e6], "71.0 MB"),
+        ("bytes", [3.2e9], "3.20 GB"), ("J", [0.0123], "12.3 mJ"),
+        ("1/s", [1e6], "1,000,000 utterances/s"),
+        ("s", [999.6e-6], "1,000 µs"), ("s", [9.996e-6], "10.0 µs"), ("s", [0.05e-6], "0.050 µs"),
+    ],
+)  # fmt: skip
+def test_numbers_have_three_digits_that_count(unit: str, values: list[float], shown: str) -> None:
+    assert Scale.of(unit, values).text(values[0]) == shown
+
+
+def test_numbers_without_a_unit() -> None:
+    assert [number(value) for value in (0.0, 0.0816, 1.006, 12.34, 1234.5)] == [
+        "0", "0.082", "1.01", "12.3", "1,234",
+    ]  # fmt: skip
+    assert [percent(share) for share in (0.043, 0.17)] == ["4.3 %", "17 %"]
+
+
+def test_shared_names_go_into_the_caption() -> None:
+    columns = [
+        Column[tuple[str, str, str]]("who", lambda item: item[0], names=True),
+        Column[tuple[str, str, str]]("where", lambda item: item[1], names=True, blank="here"),
+        Column[tuple[str, str, str]]("what", lambda item: item[2]),
+    ]
+    table = build_table([("x", "", "1"), ("x", "there", "1")], columns, "T", "C.")
+    assert (table.headers, table.names) == (("where", "what"), 1)
+    assert table.rows == (("here", "1"), ("there", "1"))
+    assert (table.title, table.caption) == ("T", "All rows: who x. C.")
+    assert build_table([("x", "", "1")], columns).headers == ("who", "what")
+    assert build_table([("x", "", "")], columns).headers == ("who",)
+
+
+def test_accuracy_stands_beside_time() -> None:
+    right = Accuracy(wa=0.7, ua=0.65, ece=0.04, count=100)
+    (table,) = build_sections(_rows(_row(OURS, 1.0, accuracy=right)))[0].tables
+    assert table.rows[0][-3:] == ("0.700", "0.650", "0.040")
