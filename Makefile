@@ -37,8 +37,12 @@ lint: $(VENV)/installed
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-# Timings are ratios within one run; close other work first.
+# The demo's bundle beside everything one would use instead; close other work first.
 bench: $(VENV)/installed
+	test -f demo/bundle/manifest.json || $(MAKE) demo
+	$(BIN)/ifmmin-export demo/run/model.safetensors --pattern all --precision int8 --evaluate-on 1 --out demo/bundle
+	$(BIN)/ifmmin-bench demo/bundle --checkpoint demo/run/model.safetensors --all-peers --evaluate-on 1 \
+	  --precision fp32 --precision int8 --threads 1 --threads 2 --out bench
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-group-by=group
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -50,4 +54,4 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-runtime demo build dist *.egg-info
+	rm -rf $(VENV) .venv-runtime demo bench build dist *.egg-info

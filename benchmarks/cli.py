@@ -98,9 +98,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     cli.add_argument(
         "--evaluate-on",
-        nargs=3,
-        metavar=("FEATURES", "TARGETS", "FOLD"),
-        help="corpus in the released layout: accuracy beside every time",
+        nargs="+",
+        metavar="FEATURES TARGETS FOLD",
+        help="corpus of the bundle's recipe: accuracy beside every time; FOLD alone where it needs "
+        "no files",
     )
     cli.add_argument(
         "--full-rules", action="store_true", help="MLPerf's durations for the load generator"
@@ -148,11 +149,14 @@ def _peers(options: argparse.Namespace) -> tuple[str, ...]:
 def _corpus(given: Sequence[str] | None) -> dict[str, Any]:
     if given is None:
         return {}
-    features, targets, fold = given
-    try:
-        return {"features": Path(features), "targets": Path(targets), "fold": int(fold)}
-    except ValueError:
-        raise InputError(f"--evaluate-on: got fold {fold!r}, wanted a number") from None
+    *paths, fold = given
+    if len(paths) not in (0, 2) or not fold.isdecimal():
+        raise InputError(
+            f"--evaluate-on: got {' '.join(given)!r}, wanted FEATURES TARGETS FOLD, or FOLD alone "
+            "where the corpus needs no files"
+        )
+    places = dict(zip(("features", "targets"), map(Path, paths), strict=False))
+    return {"fold": int(fold), **places}
 
 
 def read_lengths(path: Path) -> tuple[Mapping[Modality, int], ...]:

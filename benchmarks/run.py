@@ -43,7 +43,7 @@ def run_benchmark(plan: Plan, command: str, say: Say) -> Report:
     bench = Bench(plan, say)
     device, started = record_device(), datetime.now(timezone.utc)
     began = time.monotonic()
-    if plan.features is not None:
+    if plan.fold is not None:
         say("accuracy of every way to answer")
         bench.accuracies = _load("accuracy:measure_accuracies")(bench)
     rows: list[Row] = []

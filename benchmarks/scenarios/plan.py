@@ -40,10 +40,11 @@ class Plan:
     seed: int = 0
     lengths: tuple[Mapping[Modality, int], ...] = ()
     """Frames of recorded utterances, for scenario `drawn`; empty: of the corpus or a stand-in."""
+    fold: int | None = None
+    """Whose test part the accuracy is of; None: it is not measured."""
     features: Path | None = None
-    """Corpus of the accuracy, with `targets` and `fold`."""
+    """Corpus of the accuracy, with `targets`; None: the recipe's needs no files."""
     targets: Path | None = None
-    fold: int = 1
     full_rules: bool = False
     """MLPerf's durations for scenarios of the load generator."""
     settings: Mapping[str, object] = field(default_factory=dict)
