@@ -54,6 +54,7 @@ def test_no_cuda_python(absent: pytest.MonkeyPatch) -> None:
 
 def test_a_cuda_python_that_does_not_load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "cuda").mkdir()
+    (tmp_path / "cuda" / "__init__.py").touch()  # that of 12.6 has one, and would be found first
     (tmp_path / "cuda" / "cudart.py").write_text("raise ImportError('libcudart:\\n no such file')")
     monkeypatch.setattr(cuda_runtime, "_driver_is_there", lambda: True)
     for name in [n for n in sys.modules if n.split(".")[0] == "cuda"]:

@@ -76,9 +76,16 @@ def test_the_report_as_json_fits_its_schema(root: Path) -> None:
 
 def test_the_schema_is_that_of_the_structs(root: Path) -> None:
     path = root / "runtime" / "doctor" / "report.schema.json"
-    assert path.read_text() == schema_text(), (
+    assert _sorted(json.loads(path.read_text())) == _sorted(json.loads(schema_text())), (
         "write ifmmin.runtime.doctor.report.schema_text() there"
     )
+
+
+def _sorted(schema: Any) -> Any:
+    """Versions of msgspec differ in the order of alternatives."""
+    if isinstance(schema, dict):
+        return {key: _sorted(value) for key, value in schema.items()}
+    return sorted(map(_sorted, schema), key=str) if isinstance(schema, list) else schema
 
 
 def test_a_sound_bundle_passes(bundle: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from fake_onnxruntime import CPU, CUDA, TENSORRT, FakeOnnxRuntime, fake_driver
-from small_elf import write_library
+from small_elf import real_library, write_library
 
 from ifmmin.runtime.backends import gpu_driver, gpu_provider
 from ifmmin.runtime.backends.gpu_driver import require_gpu
@@ -123,10 +123,8 @@ def test_tensorrt_that_pip_installed_is_found(
     module: FakeOnnxRuntime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "tensorrt_libs"
-    real = sys.modules["numpy._core._multiarray_umath"].__file__
-    assert real is not None
     folder.mkdir()
-    (folder / "libnvinfer.so.10").symlink_to(real)
+    (folder / "libnvinfer.so.10").symlink_to(real_library())
     spec = importlib.machinery.ModuleSpec("tensorrt_libs", None, is_package=True)
     spec.submodule_search_locations = [str(folder)]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)

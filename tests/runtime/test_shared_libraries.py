@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_elf import write_library
+from small_elf import real_library, write_library
 
 from ifmmin.runtime.backends.shared_libraries import missing_libraries
 
@@ -23,13 +23,13 @@ def test_its_own_path_is_searched(tmp_path: Path, runpath: str) -> None:
     path = write_library(tmp_path / "lib.so", ["libnear.so.1"], runpath)
     assert missing_libraries(path) == ["libnear.so.1"]
     (tmp_path / "near").mkdir()
-    (tmp_path / "near" / "libnear.so.1").symlink_to(_some_library())
+    (tmp_path / "near" / "libnear.so.1").symlink_to(real_library())
     assert missing_libraries(path) == []
 
 
 def test_other_places_are_searched(tmp_path: Path) -> None:
     path = write_library(tmp_path / "lib.so", ["libnear.so.1"])
-    (tmp_path / "libnear.so.1").symlink_to(_some_library())
+    (tmp_path / "libnear.so.1").symlink_to(real_library())
     assert missing_libraries(path, [tmp_path]) == []
 
 
@@ -40,7 +40,7 @@ def test_one_that_does_not_load_counts_as_missing(tmp_path: Path) -> None:
 
 
 def test_a_real_library_lacks_nothing() -> None:
-    assert missing_libraries(_some_library()) == []
+    assert missing_libraries(real_library()) == []
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\x7fELF\x01", b"\x7fELF\x02\x01", b"MZ" * 99])
@@ -56,10 +56,3 @@ def test_a_library_that_is_cut_off_tells_nothing(tmp_path: Path) -> None:
     for length in range(64, len(whole), 40):
         path.write_bytes(whole[:length])
         assert set(missing_libraries(path)) <= {"libnone.so.9", "libnone.so.", "libnone", ""}
-
-
-def _some_library() -> Path:
-    """An extension module of numpy, which is there wherever the runtime is."""
-    module = sys.modules["numpy._core._multiarray_umath"]
-    assert module.__file__ is not None
-    return Path(module.__file__)

@@ -1,8 +1,9 @@
-"""Shared libraries of Linux that hold nothing but names of others."""
+"""Shared libraries of Linux that hold nothing but names of others, and a real one."""
 
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,3 +30,11 @@ def write_library(path: Path, needs: Sequence[str], runpath: str = "") -> Path:
     where = (begin, _ADDRESS + begin, _ADDRESS + begin, len(dynamic), len(dynamic), 8)
     path.write_bytes(header + load + struct.pack("<IIQQQQQQ", 2, 4, *where) + dynamic + strings)
     return path
+
+
+def real_library() -> Path:
+    """An extension module of numpy, which is there wherever the runtime is."""
+    module = sys.modules.get("numpy._core._multiarray_umath")  # since numpy 2
+    module = module or sys.modules["numpy.core._multiarray_umath"]
+    assert module.__file__ is not None
+    return Path(module.__file__)
