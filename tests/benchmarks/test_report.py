@@ -18,10 +18,8 @@ from ifmmin.benchmarks.report.columns import NO_DIFFERENCE
 from ifmmin.benchmarks.report.facts import caveats, headline
 from ifmmin.benchmarks.report.kinds import KINDS
 from ifmmin.benchmarks.report.measured import measure
-from ifmmin.benchmarks.report.palette import palette
-from ifmmin.benchmarks.report.scale import TIMES, Scale, number, percent
+from ifmmin.benchmarks.report.scale import TIMES
 from ifmmin.benchmarks.report.sections import build_sections
-from ifmmin.benchmarks.report.table import Column, build_table
 
 ODD = '<script>alert("1|2")</script> & `x`'
 
@@ -261,50 +259,6 @@ def test_a_bar_far_beyond_the_others_is_cut_and_says_its_number(page: str) -> No
     assert widths == sorted(widths)
     assert re.search(r">5,\d{3} µs<", bars)
     assert bars.count('class="bound"') == 2
-
-
-def test_colours_hold_over_a_report() -> None:
-    names = [OURS, TWIN, "monolith", "eager", "openvino", "whole again", "other"]
-    found = palette(names)
-    assert found[OURS] == "c0"
-    assert len(set(found.values())) == len(names)
-    assert palette(reversed(names)) == found
-    assert set(palette(map(str, range(30))).values()) <= {f"c{index}" for index in range(10)}
-
-
-@pytest.mark.parametrize(
-    ("unit", "values", "shown"),
-    [
-        ("s", [354e-6], "354 µs"), ("s", [5.15e-3], "5,150 µs"), ("s", [0.0961], "96.1 ms"),
-        ("s", [871.0], "871 s"), ("s", [0.0], "0 µs"), ("bytes", [71e6], "71.0 MB"),
-        ("bytes", [3.2e9], "3.20 GB"), ("J", [0.0123], "12.3 mJ"),
-        ("1/s", [1e6], "1,000,000 utterances/s"),
-        ("s", [999.6e-6], "1,000 µs"), ("s", [9.996e-6], "10.0 µs"), ("s", [0.05e-6], "0.050 µs"),
-    ],
-)  # fmt: skip
-def test_numbers_have_three_digits_that_count(unit: str, values: list[float], shown: str) -> None:
-    assert Scale.of(unit, values).text(values[0]) == shown
-
-
-def test_numbers_without_a_unit() -> None:
-    assert [number(value) for value in (0.0, 0.0816, 1.006, 12.34, 1234.5)] == [
-        "0", "0.082", "1.01", "12.3", "1,234",
-    ]  # fmt: skip
-    assert [percent(share) for share in (0.043, 0.17)] == ["4.3 %", "17 %"]
-
-
-def test_shared_names_go_into_the_caption() -> None:
-    columns = [
-        Column[tuple[str, str, str]]("who", lambda item: item[0], names=True),
-        Column[tuple[str, str, str]]("where", lambda item: item[1], names=True, blank="here"),
-        Column[tuple[str, str, str]]("what", lambda item: item[2]),
-    ]
-    table = build_table([("x", "", "1"), ("x", "there", "1")], columns, "T", "C.")
-    assert (table.headers, table.names) == (("where", "what"), 1)
-    assert table.rows == (("here", "1"), ("there", "1"))
-    assert (table.title, table.caption) == ("T", "All rows: who x. C.")
-    assert build_table([("x", "", "1")], columns).headers == ("who", "what")
-    assert build_table([("x", "", "")], columns).headers == ("who",)
 
 
 def test_accuracy_stands_beside_time() -> None:
