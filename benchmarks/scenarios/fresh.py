@@ -1,0 +1,145 @@
+"""Contenders that can be started in a process of their own, with what they have to answer there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ifmmin.benchmarks.record import Row
+from ifmmin.benchmarks.scenarios.bench import Bench, Entrant, Way
+from ifmmin.benchmarks.scenarios.plan import MONOLITH, ORDINARY
+from ifmmin.runtime.errors import ParityError
+from ifmmin.runtime.modality import MODALITIES, Pattern
+
+BARE = "bare session"
+"""Contender: our graph in a session of ONNX Runtime, without the runtime around it."""
+EAGER = "eager"
+"""The peer in PyTorch."""
+MONOLITH_FILE = "monolith.onnx"
+_TOLERANCE = 1e-3
+"""Of a logit, to what the same contender answered in this process."""
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """A contender, as a fresh process is told of it."""
+
+    entrant: Entrant
+    """What its rows say of it."""
+    words: Mapping[str, str]
+    """See `child_ways`."""
+    inputs: Mapping[str, NDArray[np.float32]]
+    """What it is asked, by letter (T, D)."""
+    logits: NDArray[np.float32]
+    """What it has to answer (C,)."""
+
+    def require_right(self, logits: list[float], wanted: NDArray[np.float32] | None = None) -> None:
+        """ParityError where a process answered something else: fast and wrong is worth nothing.
+
+        wanted: (C,); None: those of its inputs.
+        """
+        found = np.asarray(logits, dtype=np.float32)
+        wanted = self.logits if wanted is None else wanted
+        if found.shape != wanted.shape:
+            raise ParityError(f"it answered {len(found)} logits, {len(wanted)} were wanted")
+        difference = float(np.abs(found - wanted).max())
+        if not difference <= _TOLERANCE:
+            raise ParityError(
+                f"its answer is wrong: a logit is off by {difference:.1e}, allowed {_TOLERANCE:.0e}"
+            )
+
+    def write_inputs(self, folder: Path) -> None:
+        """Put the inputs where the process finds them."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, array in self.inputs.items():
+            np.save(folder / f"{name}.npy", array)
+
+
+def ours(bench: Bench, pattern: Pattern, threads: int) -> list[Fresh]:
+    """Our own ways and the twin of the first."""
+    features = bench.features({m: ORDINARY[m] for m in pattern})
+    return [
+        Fresh(
+            entrant=entrant,
+            words={
+                "way": "predictor",
+                "bundle": str(bench.bundle.directory.resolve()),
+                "backend": entrant.way.backend,
+                "precision": entrant.way.precision,
+                "threads": str(entrant.way.threads),
+            },
+            inputs={m.value: x for m, x in features.items()},
+            logits=entrant.call(features).logits,
+        )
+        for entrant in bench.ours(pattern, threads)
+    ]
+
+
+def bare(bench: Bench, pattern: Pattern, of: Fresh) -> Fresh:
+    """A session of the graph that one of our ways on ONNX Runtime's CPU loads."""
+    way = of.entrant.way
+    entry = bench.bundle.entry(pattern, way.precision, backend=way.backend)
+    return Fresh(
+        entrant=replace(of.entrant, name=BARE),
+        words={
+            "way": "session",
+            "file": str((bench.bundle.directory / entry.file).resolve()),
+            "threads": str(way.threads),
+        },
+        inputs=of.inputs,
+        logits=of.logits,
+    )
+
+
+def peers(bench: Bench, pattern: Pattern, threads: int, folder: Path) -> list[Fresh]:
+    """The monolith in a bare session and PyTorch's eager mode, on zeros for what is missing.
+
+    Empty without a checkpoint, without PyTorch, and where the plan wants no peers. folder: where
+    the monolith is written, once.
+    """
+    found = [
+        peer(bench, name, words, pattern, threads)
+        for name, words in (
+            (MONOLITH, {"way": "session", "file": str(folder / MONOLITH_FILE)}),
+            (EAGER, {"way": "eager", "checkpoint": str(bench.plan.checkpoint)}),
+        )
+        if bench.plan.peers
+    ]
+    return [one for one in found if one is not None]
+
+
+def peer(
+    bench: Bench, name: str, words: Mapping[str, str], pattern: Pattern, threads: int
+) -> Fresh | None:
+    """A peer that runs the whole network; None where it cannot, which is noted."""
+    made = bench.peer(name, threads)
+    if made is None:
+        return None
+    contender, note = made
+    from ifmmin.benchmarks.peers.monolith import export_monolith
+    from ifmmin.benchmarks.peers.whole import standardise
+
+    network = bench.source.network
+    if "file" in words and not Path(words["file"]).exists():
+        Path(words["file"]).write_bytes(export_monolith(network))
+    features = bench.features({m: ORDINARY[m] for m in pattern})
+    inputs = standardise(network, features, ORDINARY)
+    return Fresh(
+        entrant=Entrant(
+            name, contender, contender.prepare, Way(name, "fp32", threads),
+            contender.placement, note,
+        ),
+        words={**words, "threads": str(threads)},
+        inputs={m.value: inputs[m] for m in MODALITIES},
+        logits=contender(contender.prepare(features, ORDINARY)),
+    )  # fmt: skip
+
+
+def refused_row(bench: Bench, scenario: str, fresh: Fresh, pattern: Pattern, why: str) -> Row:
+    """The row of a contender that was not measured."""
+    bench.say(f"{fresh.entrant.name} is left out: {why}")
+    return bench.row(scenario, fresh.entrant, pattern, note=f"not measured: {why}")
