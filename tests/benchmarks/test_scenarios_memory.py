@@ -1,0 +1,142 @@
+"""Memory of fresh processes and bytes of files: what is read is what is held."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from child_processes import children_left
+from small_bundles import copied, nudge, small_bundle
+
+from ifmmin.benchmarks.record import OURS, TWIN, Row
+from ifmmin.benchmarks.scenarios import memory_jobs
+from ifmmin.benchmarks.scenarios.bench import Bench
+from ifmmin.benchmarks.scenarios.bundle_size import bundle_sizes
+from ifmmin.benchmarks.scenarios.fresh import EAGER
+from ifmmin.benchmarks.scenarios.memory import memory
+from ifmmin.benchmarks.scenarios.memory_jobs import Job, find_contenders, make_jobs
+from ifmmin.benchmarks.scenarios.plan import MONOLITH, Plan
+from ifmmin.runtime import Pattern
+
+MIB = 1 << 20
+A, A_T = Pattern.parse("a"), Pattern.parse("a_t")
+MEASURES = ("peak", "RSS", "PSS", "USS")
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/smaps_rollup").exists(), reason="Linux alone tells these measures"
+)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory, make_network: Any) -> Path:
+    return small_bundle(make_network, tmp_path_factory)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    yield
+    assert not list(tmp_path.glob("ifmmin-bench-*"))
+    assert not children_left()
+
+
+def _bench(bundle: Path, **more: Any) -> Bench:
+    return Bench(Plan(bundle=bundle, rounds=1, **more), lambda line: None)
+
+
+def _bytes(rows: list[Row], contender: str) -> dict[tuple[str, str, int], float]:
+    return {
+        (row.pattern, row.part, row.streams): row.samples[0]
+        for row in rows
+        if row.contender == contender
+    }
+
+
+def test_every_stage_of_our_own(bundle: Path) -> None:
+    bench = _bench(bundle)
+    rows = memory(bench)
+    assert len({row.key for row in rows}) == len(rows)
+    assert {row.unit for row in rows} == {"bytes"}
+    assert all(len(row.samples) == 1 and row.note for row in rows)
+    found = _bytes(rows, OURS)
+    stages = {
+        ("", "imports", 1), ("a", "one pattern", 1), ("a_t", "one pattern", 1),
+        ("", "all patterns", 1), ("", "all patterns preloaded", 1),
+        ("a_t", "streams", 1), ("a_t", "streams", 64),
+    }  # fmt: skip
+    files = {("a", "bundle", 1), ("t", "bundle", 1), ("a_t", "bundle", 1), ("", "bundle", 1)}
+    wanted = {(p, f"{stage}, {m}", n) for p, stage, n in stages for m in MEASURES} | files
+    assert set(found) == wanted
+    for pattern, stage, count in stages:
+        peak, rss, pss, uss = (found[pattern, f"{stage}, {m}", count] for m in MEASURES)
+        assert 10 * MIB < uss <= pss <= rss <= peak
+    for measure in MEASURES:
+        first, then = (
+            found[p, f"{s}, {measure}", 1] for p, s in (("", "imports"), ("a_t", "one pattern"))
+        )
+        assert first < then
+    assert {(row.pattern, row.part) for row in rows if row.contender == TWIN} == {
+        (pattern, f"{stage}, {m}")
+        for pattern, stage in (("", "imports"), ("a_t", "one pattern"))
+        for m in MEASURES
+    }
+
+
+def test_bytes_of_a_bundle_are_those_of_its_files(bundle: Path, tmp_path: Path) -> None:
+    bench = _bench(bundle)
+    sizes = {str(p): (bundle / bench.bundle.entry(p).file).stat().st_size for p in bench.patterns}
+    rows = bundle_sizes(bench, find_contenders(bench, tmp_path))
+    assert {row.contender for row in rows} == {OURS}
+    found = {row.pattern: row.samples[0] for row in rows}
+    assert found == {**sizes, "": sum(sizes.values())}
+
+
+def test_peers_are_read_in_the_same_way(bundle: Path) -> None:
+    checkpoint = bundle.parent / "model.safetensors"
+    bench = _bench(bundle, patterns=(A_T,), checkpoint=checkpoint)
+    rows = memory(bench)
+    assert not bench.refused
+    ours, monolith, eager = (_bytes(rows, name) for name in (OURS, MONOLITH, EAGER))
+    assert set(monolith) == set(eager) < set(ours)
+    assert eager["a_t", "one pattern, USS", 1] > 1.5 * ours["a_t", "one pattern, USS", 1]
+    assert eager["a_t", "bundle", 1] == checkpoint.stat().st_size
+    groups = {row.group for row in rows if row.contender == OURS}
+    assert {row.group for row in rows if row.contender == MONOLITH} < groups
+
+
+def _first_job(bundle: Path, folder: Path) -> Job:
+    bench = _bench(bundle, patterns=(A,))
+    return make_jobs(find_contenders(bench, folder)[0], folder)[0]
+
+
+def test_fifty_more_megabytes_show(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = _first_job(bundle, tmp_path)
+    plain.run()
+    (tmp_path / "heavier_child.py").write_text(
+        "block = b'x' * (50 << 20)\nfrom ifmmin.benchmarks.scenarios.child_memory import main\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(memory_jobs, "_CHILD", "heavier_child")
+    heavy = _first_job(bundle, tmp_path)
+    heavy.run()
+    assert set(heavy.samples) == set(plain.samples)
+    for key in plain.samples:
+        assert heavy.samples[key][0] - plain.samples[key][0] > 40 * MIB, key
+
+
+def test_who_answers_otherwise_is_left_out(bundle: Path, tmp_path: Path) -> None:
+    bench = _bench(copied(bundle, tmp_path), patterns=(A,))
+    assert len(bench.ours(A, 1)) == 2  # loaded here before the graph is another one
+    nudge(bench.bundle.directory, bench.bundle.entry(A).file)
+    rows = memory(bench)
+    read = {row.part for row in rows if row.samples}
+    left_out = {row.part: row.note for row in rows if not row.samples}
+    assert "lazy" in left_out
+    assert "its answer is wrong: a logit is off by" in left_out["lazy"]
+    assert not any(part.startswith("one pattern") for part in read)
+    assert "streams, RSS" in read, "streams have graphs of their own, which are right"
