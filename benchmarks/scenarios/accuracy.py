@@ -1,0 +1,121 @@
+"""How right the answers are of every way that is timed: on the test part of a corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from ifmmin.benchmarks.record import Accuracy
+from ifmmin.benchmarks.scenarios.bench import Bench, Way
+from ifmmin.runtime.errors import BundleError, CorpusError, IfmminError
+from ifmmin.runtime.modality import MODALITIES, Pattern
+from ifmmin.runtime.predictor import Predictor
+
+if TYPE_CHECKING:
+    from ifmmin.train.corpus import Corpus, Utterance
+
+Accuracies = dict[tuple[str, str, str], Accuracy]
+"""By pattern, backend and precision."""
+
+
+def measure_accuracies(bench: Bench) -> Accuracies:
+    """Accuracy of every way to answer every pattern, one utterance at a time, by the runtime.
+
+    The corpus is laid out as the bundle's recipe says; a recipe whose corpus has no files needs
+    none. Only utterances count that have all of a pattern. Threads do not matter to an answer: the
+    first number of them is taken. Empty where no fold was named, and where the trainer, which reads
+    corpora, cannot be imported; that is noted. Raises CorpusError or BundleError for a corpus that
+    does not fit the bundle.
+    """
+    if bench.plan.fold is None:
+        return {}
+    try:
+        corpus = _load(bench, bench.plan.fold)
+    except ImportError as error:
+        reason = f"{error}; corpora are read by the trainer: run pip install 'ifmmin[train]'"
+        bench.refuse("accuracy", bench.plan.threads[0], reason)
+        return {}
+    test, found = corpus.parts["test"], {}
+    for way in bench.ways:
+        if way.threads != bench.plan.threads[0]:
+            continue
+        predictor = bench.predictor(way)
+        if predictor is None:
+            continue
+        bench.say(f"accuracy of {way.backend} {way.precision} on {len(test)} utterances")
+        for pattern in bench.patterns:
+            measured = _measure(bench, way, predictor, pattern, test)
+            if measured is not None:
+                found[str(pattern), way.backend, way.precision] = measured
+    return found
+
+
+def _measure(
+    bench: Bench, way: Way, predictor: Predictor, pattern: Pattern, test: Sequence[Utterance]
+) -> Accuracy | None:
+    """None where nothing has all of the pattern, and where the way cannot answer it."""
+    from ifmmin.train.metrics import measure
+
+    complete = [u for u in test if all(m in u.features for m in pattern)]
+    if not complete:
+        return None
+    try:
+        rows = [predictor.predict(_features(u, pattern)).logits for u in complete]
+    except IfmminError as error:
+        bench.refuse(f"accuracy of {way.backend} {way.precision} {pattern}", way.threads, error)
+        return None
+    metrics = measure(np.stack(rows), np.array([u.label for u in complete]))
+    return Accuracy(wa=metrics.wa, ua=metrics.ua, ece=metrics.ece, count=len(complete))
+
+
+def _features(utterance: Utterance, pattern: Pattern) -> dict[str, Any]:
+    return {m.value: np.ascontiguousarray(utterance.features[m], dtype=np.float32) for m in pattern}
+
+
+def _load(bench: Bench, fold: int) -> Corpus:
+    from ifmmin.train.corpora import load_corpus
+    from ifmmin.train.recipe import Recipe
+
+    plan, training = bench.plan, bench.bundle.manifest.checkpoint.training
+    try:
+        recipe = msgspec.convert(training["recipe"], Recipe)
+    except (KeyError, msgspec.ValidationError, IfmminError) as error:
+        raise BundleError(
+            f"the bundle {bench.bundle.directory} does not say how its corpus is laid out "
+            f"({error}); it cannot be evaluated on one"
+        ) from error
+    trained = training.get("fold")
+    if trained not in (None, fold):
+        bench.say(
+            f"accuracy is of fold {fold}, the network was trained on fold {trained}: it may have "
+            "seen the test part"
+        )
+    corpus = load_corpus(recipe.corpus, fold=fold, features=plan.features, targets=plan.targets)
+    _require_fitting(bench, corpus)
+    return corpus
+
+
+def _require_fitting(bench: Bench, corpus: Corpus) -> None:
+    """CorpusError unless the corpus has the bundle's classes and features."""
+    manifest = bench.bundle.manifest
+    if corpus.labels != manifest.labels:
+        raise CorpusError(
+            f"the bundle answers {', '.join(manifest.labels)}, corpus {corpus.name} has "
+            f"{', '.join(corpus.labels)}; they must be the same in the same order"
+        )
+    for modality in MODALITIES:
+        spec = manifest.modalities[modality]
+        ours, theirs = spec.dim, corpus.features[modality].dim
+        if ours != theirs:
+            raise CorpusError(
+                f"the bundle takes {ours} features of {modality}, corpus {corpus.name} has "
+                f"{theirs}; give the features that it was trained on"
+            )
+        if spec.normalised and modality in corpus.statistics:
+            raise CorpusError(
+                f"the graphs want {modality} standardised by their caller and corpus "
+                f"{corpus.name} is not; export from a checkpoint that holds the statistics"
+            )
