@@ -1,0 +1,116 @@
+"""The system under test: what answers samples, by their indices in a set that is given."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ifmmin.runtime.errors import IfmminError, InputError
+from ifmmin.runtime.modality import Pattern
+from ifmmin.runtime.predictor import Predictor
+from ifmmin.runtime.validate import Utterance
+
+Logits = NDArray[np.float32]
+"""(N, C)"""
+
+
+class System(Protocol):
+    """What is measured. One thread at a time asks it."""
+
+    name: str
+    count: int
+    """Samples in its set; at least 1."""
+
+    def issue(self, indices: Sequence[int]) -> Logits:
+        """Logits (N, C) of some samples, in the order asked for; an index may come twice."""
+        ...
+
+
+class PredictorSystem:
+    """A predictor and utterances; alone they go through `predict`, several `predict_batch`.
+
+    pattern: use only these modalities of every utterance. Raises InputError without utterances.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        utterances: Sequence[Utterance],
+        *,
+        pattern: Pattern | None = None,
+        name: str = "ifmmin",
+    ) -> None:
+        if not utterances:
+            raise InputError("no utterances were given to measure with; give at least one")
+        self.name = name
+        self.count = len(utterances)
+        self._predictor = predictor
+        self._utterances = utterances
+        self._pattern = pattern
+
+    def issue(self, indices: Sequence[int]) -> Logits:
+        """Logits (N, C); batches are formed as by any caller of the predictor."""
+        if len(indices) == 1:
+            utterance = self._utterances[indices[0]]
+            return self._predictor.predict(utterance, pattern=self._pattern).logits[None]
+        chosen = [self._utterances[index] for index in indices]
+        answers = self._predictor.predict_batch(chosen, pattern=self._pattern)
+        return np.stack([answer.logits for answer in answers])
+
+
+class CallSystem:
+    """A call and its prepared inputs, one after the other: a peer has no batches.
+
+    answer: gives the logits (C,) of an input. Raises InputError without inputs.
+    """
+
+    def __init__(self, name: str, answer: Any, inputs: Sequence[Any]) -> None:
+        if not inputs:
+            raise InputError("no inputs were given to measure with; give at least one")
+        self.name = name
+        self.count = len(inputs)
+        self._answer = answer
+        self._inputs = inputs
+
+    def issue(self, indices: Sequence[int]) -> Logits:
+        """Logits (N, C)."""
+        return np.stack([self._answer(self._inputs[index]) for index in indices])
+
+
+def checked(system: System, indices: Sequence[int]) -> Logits:
+    """What a system answers, as contiguous float32; ValueError where it is not one row a sample."""
+    logits = np.ascontiguousarray(system.issue(indices), dtype=np.float32)
+    if logits.ndim != 2 or len(logits) != len(indices):
+        raise ValueError(
+            f"{system.name} answered {len(indices)} samples with an array {logits.shape}; "
+            "one row of logits a sample was wanted"
+        )
+    return logits
+
+
+def located(failure: BaseException, scenario: str) -> BaseException:
+    """The same error saying where it came from, if it is the user's to mend."""
+    if not isinstance(failure, IfmminError):
+        return failure
+    told = type(failure)(f"scenario {scenario}: {failure}")
+    told.__cause__ = failure
+    return told
+
+
+def seconds_of_issue(system: System, size: int, at_least: float = 0.25) -> float:
+    """Median seconds of an issue of `size` samples, warmed up; asked for `at_least` seconds."""
+    spent: list[float] = []
+    first = -2 * size  # two issues to warm up
+    while first < 0 or not spent or sum(spent) < at_least:
+        indices = [index % system.count for index in range(first, first + size)]
+        started = time.perf_counter()
+        checked(system, indices)
+        if first >= 0:
+            spent.append(time.perf_counter() - started)
+        first += size
+    return statistics.median(spent)

@@ -1,0 +1,301 @@
+"""MLPerf's scenarios by LoadGen and by our own generator, on a system whose delay is known."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from fake_system import COUNT, TRUTH, FakeSystem
+from small_bundles import small_bundle
+
+from ifmmin.benchmarks.loadgen import (
+    FULL,
+    SCENARIOS,
+    CallSystem,
+    Length,
+    PredictorSystem,
+    Scenario,
+    Settings,
+    measure_scenario,
+)
+from ifmmin.benchmarks.loadgen import mlperf as mlperf_module
+from ifmmin.benchmarks.loadgen.choose import Generator, make_generator
+from ifmmin.benchmarks.loadgen.measure import _against_the_rules
+from ifmmin.benchmarks.loadgen.own import Own, _schedule
+from ifmmin.benchmarks.loadgen.result import latency_metrics
+from ifmmin.benchmarks.loadgen.settings import Plan
+from ifmmin.runtime.errors import BackendUnavailable, InputError
+from ifmmin.runtime.modality import Pattern
+from ifmmin.runtime.predictor import Predictor
+
+DELAY = 0.002
+BRIEF = Length(name="brief", seconds=0.3, offline_samples=64, probe_seconds=0.2, probes=3)
+
+
+def plan(scenario: Scenario, **changes: Any) -> Plan:
+    basis = Plan(
+        scenario=scenario,
+        seconds=0.3,
+        queries=64,
+        seed=3,
+        expected_seconds=DELAY,
+        rate=100.0,
+        latency_limit=0.5,
+    )
+    return msgspec.structs.replace(basis, **changes)
+
+
+@pytest.fixture(params=["own", "loadgen"])
+def generator(request: pytest.FixtureRequest) -> Generator:
+    return generator_called(request.param)
+
+
+def generator_called(name: str) -> Generator:
+    try:
+        return make_generator(name)
+    except BackendUnavailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("scenario", ["single-stream", "multi-stream", "server"])
+def test_latencies_hold_the_delay(generator: Generator, scenario: Scenario) -> None:
+    """No less than the delay; the fastest is of its order even where the machine is busy."""
+    run = generator.perform(FakeSystem(DELAY), plan(scenario))
+    least = DELAY * plan(scenario).samples_per_query
+    assert least <= run.metrics["min"] < 100 * least
+    ordered = [run.metrics[n] for n in ("min", "p50", "p90", "p95", "p97", "p99", "p99.9")]
+    assert ordered == sorted(ordered)
+    assert run.metrics["p99.9"] <= run.metrics["max"]
+    assert run.queries == len(run.latencies) >= 64
+    # Both have the percentiles of the same definition; LoadGen's came through its own log.
+    again = latency_metrics(np.array(run.latencies))
+    assert {k: run.metrics[k] for k in again} == pytest.approx(again, rel=1e-6)
+
+
+def test_the_two_agree() -> None:
+    """By the fastest query, which a busy machine disturbs least."""
+    ours, theirs = generator_called("own"), generator_called("loadgen")
+    for scenario in SCENARIOS:
+        name = "rate" if scenario == "offline" else "min"
+        first, second = (
+            made.perform(FakeSystem(DELAY), plan(scenario)).metrics[name] for made in (ours, theirs)
+        )
+        assert 0.2 < first / second < 5, scenario
+
+
+def test_offline_is_a_rate(generator: Generator) -> None:
+    run = generator.perform(FakeSystem(DELAY), plan("offline"))
+    assert 0.1 / DELAY < run.metrics["rate"] <= 1 / DELAY
+    assert run.queries >= 64
+    assert run.latencies == pytest.approx((run.queries / run.metrics["rate"],), rel=1e-3)
+    assert run.complaints == ()
+
+
+def test_offline_that_was_too_fast_says_so(generator: Generator) -> None:
+    run = generator.perform(FakeSystem(DELAY), plan("offline", expected_seconds=0.1, queries=1))
+    assert re.match(r"it (lasted|did not last)", run.complaints[0])
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_samples_of_a_query(generator: Generator, scenario: Scenario) -> None:
+    system = FakeSystem()
+    generator.perform(system, plan(scenario, seconds=0.05, queries=200, rate=2000))
+    sizes = {len(issue) for issue in system.issues}
+    assert set(system.asked) == set(range(COUNT)), "every sample takes part"
+    if scenario == "offline":
+        assert sum(len(issue) for issue in system.issues) >= 200
+    else:
+        assert sizes == {8 if scenario == "multi-stream" else 1}
+        assert len(system.issues) >= 200
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_the_accuracy_run_answers_every_sample(generator: Generator, scenario: Scenario) -> None:
+    system = FakeSystem()
+    answers = generator.answers(system, plan(scenario))
+    assert sorted(answers) == list(range(COUNT))
+    for index, several in answers.items():
+        for logits in several:
+            assert np.array_equal(logits, TRUTH[index].astype(np.float32))
+    counts = Counter(system.asked)
+    assert {index: len(several) for index, several in answers.items()} == counts
+    if scenario == "multi-stream" and generator.name != "own":
+        assert sum(counts.values()) == 24, "LoadGen fills the last query"
+    else:
+        assert set(counts.values()) == {1}
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("name", ["own", "loadgen"])
+def test_a_measured_scenario(name: str, scenario: Scenario) -> None:
+    made, said = generator_called(name), list[str]()
+    settings = Settings(length=BRIEF, generator=name, latency_limit=1.0)
+    result = measure_scenario(FakeSystem(0.0003), scenario, settings, truth=TRUTH, say=said.append)
+    assert (result.scenario, result.system, result.generator) == (scenario, "fake", made.name)
+    assert not result.valid
+    assert any("a run of 0.3 s; MLPerf's rules want 600 s" in reason for reason in result.why_not)
+    assert any("our own generator" in reason for reason in result.why_not) == (name == "own")
+    assert result.accuracy.samples == COUNT
+    assert result.accuracy.max_difference == 0
+    assert result.accuracy.agreement == 1
+    assert result.settings["length"]["name"] == "brief"
+    assert result.seconds > 0.3
+    assert said[0] == f"{scenario}: answers of 20 samples, by {made.name}"
+    assert msgspec.json.decode(msgspec.json.encode(result))["metrics"] == result.metrics
+    if scenario in ("single-stream", "multi-stream"):
+        assert result.figure == result.metrics["p90" if scenario == "single-stream" else "p99"]
+    else:
+        assert 0 < result.figure < 1.1 / 0.0003
+    if scenario == "server":
+        assert result.metrics["p99"] <= 1.0
+        assert result.metrics["rate"] < result.metrics["failed rate"]
+        assert [result.figure, True] in result.settings["tried"]
+
+
+def test_a_limit_that_one_answer_breaks() -> None:
+    settings = Settings(length=BRIEF, generator="own", latency_limit=0.001)
+    result = measure_scenario(FakeSystem(0.002), "server", settings)
+    assert result.figure == 0
+    assert len(result.settings["tried"]) == 1
+    assert "the latency limit of 0.001 s did not hold" in result.why_not
+
+
+def test_a_server_that_cannot_follow_is_given_up(generator: Generator) -> None:
+    """Long before the minute that was asked for."""
+    overload = plan("server", seconds=60.0, rate=5000.0, latency_limit=0.01)
+    run = generator.perform(FakeSystem(0.002), overload)
+    assert not run.in_time
+    assert run.queries < 5000, "of 300,000"
+    assert any("wait" in reason or "outstanding" in reason for reason in run.complaints)
+
+
+def test_arrivals_are_poisson_and_seeded() -> None:
+    arrivals, indices = _schedule(COUNT, plan("server", rate=200.0, seconds=50.0))
+    gaps = np.diff(arrivals)
+    assert len(arrivals) == len(indices)
+    assert arrivals[-2] < 50.0 <= arrivals[-1]
+    assert gaps.mean() == pytest.approx(1 / 200, rel=0.05)
+    assert gaps.std() == pytest.approx(gaps.mean(), rel=0.1)
+    again = _schedule(COUNT, plan("server", rate=200.0, seconds=50.0))
+    assert np.array_equal(arrivals, again[0])
+    assert np.array_equal(indices, again[1])
+    other = _schedule(COUNT, plan("server", rate=200.0, seconds=50.0, seed=4))
+    assert not np.array_equal(gaps[:9], np.diff(other[0])[:9])
+    assert len(_schedule(COUNT, plan("server", rate=1.0, seconds=1.0, queries=90))[0]) == 90
+
+
+def test_percentiles_do_not_interpolate() -> None:
+    """LoadGen's rule: of n sorted latencies the one at position n p, counted from 0."""
+    metrics = latency_metrics(np.arange(10, 0, -1) / 10)
+    assert (metrics["p50"], metrics["p90"], metrics["p99.9"]) == (0.6, 1.0, 1.0)
+    assert (metrics["min"], metrics["max"]) == (0.1, 1.0)
+    assert metrics["mean"] == pytest.approx(0.55)
+
+
+def test_too_many_latencies_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = generator_called("loadgen")
+    monkeypatch.setattr(mlperf_module, "MOST_TRACED", 10)
+    run = made.perform(FakeSystem(), plan("single-stream"))
+    assert run.latencies == ()
+    assert run.metrics["p90"] > 0
+
+
+def test_only_a_full_run_of_loadgen_is_valid() -> None:
+    class Theirs(Own):
+        name = "loadgen 6.0"
+
+    for scenario in SCENARIOS:
+        assert _against_the_rules(Theirs(), scenario, Settings(length=FULL)) == ()
+        assert len(_against_the_rules(Theirs(), scenario, Settings())) > 0
+        assert len(_against_the_rules(Own(), scenario, Settings(length=FULL))) == 1
+
+
+def test_a_predictor(make_network: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    predictor = Predictor(small_bundle(make_network, tmp_path_factory), backend="onnxruntime-cpu")
+    rng = np.random.default_rng(0)
+    utterances = [
+        {
+            "a": rng.standard_normal((4 + index, 5)).astype(np.float32),
+            "t": rng.standard_normal((6, 11)).astype(np.float32),
+        }
+        for index in range(5)
+    ]
+    truth = np.stack([predictor.predict(u).logits for u in utterances])
+    settings = Settings(length=BRIEF)
+    system = PredictorSystem(predictor, utterances)
+    for scenario in SCENARIOS[:3]:
+        result = measure_scenario(system, scenario, settings, truth=truth)
+        assert result.accuracy.agreement == 1
+    a = PredictorSystem(predictor, utterances, pattern=Pattern.parse("a"))
+    alone = predictor.predict({"a": utterances[2]["a"]}).logits
+    np.testing.assert_array_equal(a.issue([2])[0], alone)
+    np.testing.assert_allclose(a.issue([1, 2])[1], alone, atol=1e-4)
+    assert np.abs(alone - truth[2]).max() > 1e-2, "the pattern matters"
+    with pytest.raises(InputError, match="no utterances were given"):
+        PredictorSystem(predictor, [])
+
+
+def test_a_row_without_a_stride(generator: Generator) -> None:
+    """Numpy gives an axis of one row, made by [None], a stride of zero."""
+
+    class Rows(FakeSystem):
+        def issue(self, indices: Any) -> Any:
+            return super().issue(indices)[0][None]
+
+    answers = generator.answers(Rows(), plan("single-stream"))
+    assert np.array_equal(np.stack([answers[i][0] for i in range(COUNT)]), TRUTH)
+
+
+def test_a_call() -> None:
+    system = CallSystem("double", lambda x: np.array([x, 2 * x], np.float32), [1, 2, 3])
+    assert system.count == 3
+    assert system.issue([2, 0]).tolist() == [[3, 6], [1, 2]]
+    with pytest.raises(InputError, match="no inputs were given"):
+        CallSystem("empty", print, [])
+
+
+def test_loadgen_needs_no_torch() -> None:
+    script = (
+        "import sys\n"
+        "for name in ('torch', 'onnx', 'mlperf_loadgen'): sys.modules[name] = None\n"
+        "from ifmmin.benchmarks.loadgen.choose import make_generator\n"
+        "import ifmmin.benchmarks.loadgen\n"
+        "assert make_generator().name == 'own'\n"
+        "try: make_generator('loadgen')\n"
+        "except Exception as error: assert 'ifmmin[loadgen]' in str(error), error\n"
+        "else: raise SystemExit('no error')\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"latency_limit": 0.0}, "latency limit: got 0.0 s"),
+        ({"seed": -1}, "seed: got -1"),
+        ({"length": msgspec.structs.replace(BRIEF, seconds=0.0)}, "seconds of a run: got 0.0"),
+    ],
+)
+def test_wrong_settings(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Settings(**wrong)
+
+
+def test_wrong_names() -> None:
+    with pytest.raises(InputError, match="generator: got 'best', wanted one of auto, loadgen, own"):
+        make_generator("best")
+    with pytest.raises(InputError, match="scenario: got 'burst', wanted one of single-stream"):
+        measure_scenario(FakeSystem(), "burst")  # type: ignore[arg-type]
+
+
+def test_settings_as_a_record(tmp_path: Path) -> None:
+    record = Settings(logs=tmp_path).as_record()
+    assert str(tmp_path) not in msgspec.json.encode(record).decode()
+    assert record["length"]["seconds"] == 5.0

@@ -1,0 +1,233 @@
+"""What a system does wrong ends a run soon, with one error, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from fake_system import COUNT, TRUTH, FakeSystem
+
+from ifmmin.benchmarks.loadgen import SCENARIOS, Length, Scenario, Settings, measure_scenario
+from ifmmin.benchmarks.loadgen.answers import check_answers
+from ifmmin.benchmarks.loadgen.choose import Generator, make_generator
+from ifmmin.benchmarks.loadgen.mlperf_log import read_run
+from ifmmin.benchmarks.loadgen.serving import Worker
+from ifmmin.benchmarks.loadgen.settings import Plan
+from ifmmin.runtime.errors import (
+    BackendUnavailable,
+    EngineError,
+    InputError,
+    OutputError,
+    ParityError,
+)
+
+LONG = Plan(
+    scenario="single-stream",
+    seconds=100.0,
+    queries=100,
+    seed=0,
+    expected_seconds=0.002,
+    rate=300.0,
+    latency_limit=0.05,
+)
+BRIEF = Length(name="brief", seconds=0.1, offline_samples=16, probe_seconds=0.1, probes=2)
+
+
+def plan(scenario: Scenario, **changes: Any) -> Plan:
+    return msgspec.structs.replace(LONG, scenario=scenario, **changes)
+
+
+@pytest.fixture(params=["own", "loadgen"])
+def generator(request: pytest.FixtureRequest) -> Generator:
+    try:
+        return make_generator(request.param)
+    except BackendUnavailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def loadgen() -> Generator:
+    try:
+        return make_generator("loadgen")
+    except BackendUnavailable as error:
+        pytest.skip(str(error))
+
+
+def works(generator: Generator, scenario: Scenario) -> bool:
+    """Whether a sound system is measured."""
+    run = generator.perform(FakeSystem(), plan(scenario, seconds=0.05, queries=20))
+    return bool(run.queries >= 20)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("issue", [1, 7])
+def test_an_error_ends_a_long_run_soon(
+    generator: Generator, scenario: Scenario, issue: int
+) -> None:
+    system = FakeSystem(0.001, fails_at=issue)
+    started = time.perf_counter()
+    with pytest.raises(RuntimeError, match="out of order"):
+        generator.perform(system, plan(scenario))
+    assert time.perf_counter() - started < 50, "of 100 s that were asked for"
+    assert len(system.issues) == issue, "nothing is asked after a failure"
+    assert works(generator, scenario)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_an_error_in_the_accuracy_run(generator: Generator, scenario: Scenario) -> None:
+    with pytest.raises(RuntimeError, match="out of order"):
+        generator.answers(FakeSystem(fails_at=1), plan(scenario))
+    assert sorted(generator.answers(FakeSystem(), plan(scenario))) == list(range(COUNT))
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_an_error_of_the_user_is_one_line(generator: Generator, scenario: Scenario) -> None:
+    system = FakeSystem(fails_at=1, failure=InputError("modality a: got words, wanted numbers"))
+    with pytest.raises(InputError) as caught:
+        generator.perform(system, plan(scenario))
+    assert str(caught.value) == f"scenario {scenario}: modality a: got words, wanted numbers"
+
+
+@pytest.mark.parametrize("scenario", ["single-stream", "server"])
+def test_an_answer_of_another_shape(generator: Generator, scenario: Scenario) -> None:
+    class Flat(FakeSystem):
+        def issue(self, indices: Any) -> Any:
+            return super().issue(indices)[0]
+
+    with pytest.raises(ValueError, match="one row of logits a sample was wanted"):
+        generator.perform(Flat(), plan(scenario))
+
+
+@pytest.mark.parametrize("scenario", ["single-stream", "server"])
+def test_an_interrupt_ends_a_long_run_soon(generator: Generator, scenario: Scenario) -> None:
+    class Interrupted(FakeSystem):
+        def issue(self, indices: Any) -> Any:
+            if len(self.issues) == 5:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().issue(indices)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        generator.perform(Interrupted(0.001), plan(scenario))
+    assert signal.getsignal(signal.SIGINT) is before
+    assert works(generator, scenario)
+
+
+def test_from_another_thread(generator: Generator) -> None:
+    """Where signals cannot be handled."""
+    found: list[bool] = []
+    thread = threading.Thread(target=lambda: found.append(works(generator, "server")))
+    thread.start()
+    thread.join()
+    assert found == [True]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("name", ["own", "loadgen"])
+def test_a_wrong_answer_is_not_timed(name: str, scenario: Scenario) -> None:
+    try:
+        make_generator(name)
+    except BackendUnavailable as error:
+        pytest.skip(str(error))
+    system = FakeSystem()
+    truth = TRUTH.copy()
+    truth[13, 1] += 0.01
+    with pytest.raises(ParityError) as caught:
+        measure_scenario(system, scenario, Settings(length=BRIEF, generator=name), truth=truth)
+    message = str(caught.value)
+    assert "fake answers sample 13 with logits that differ from the truth by 1.0e-02" in message
+    assert "allowed 1e-03; 100% of 20 answers agree; nothing was timed" in message
+    truth[13, 1] -= 0.0095
+    settings = Settings(length=BRIEF, generator=name)
+    result = measure_scenario(FakeSystem(), scenario, settings, truth=truth)
+    assert result.accuracy.max_difference == pytest.approx(5e-4, rel=1e-3)
+
+
+def test_answers_that_lack_or_contradict() -> None:
+    system = FakeSystem()
+    answers = {index: [row.astype(np.float32)] for index, row in enumerate(TRUTH)}
+    assert check_answers(system, "server", answers, None, 1e-3).max_difference is None
+    whole = answers | {4: [answers[4][0], answers[4][0] + np.float32(1e-4)]}
+    assert check_answers(system, "server", whole, TRUTH, 1e-3).agreement == 1
+    twice = answers | {4: [answers[4][0], answers[4][0] + np.float32(0.1)]}
+    with pytest.raises(ParityError, match=r"answered sample 4 in two ways that differ by 1.0e-01"):
+        check_answers(system, "multi-stream", twice, None, 1e-3)
+    lacking = {k: v for k, v in answers.items() if k not in (3, 9)}
+    with pytest.raises(ParityError, match="left 2 of 20 samples without an answer, sample 3 first"):
+        check_answers(system, "offline", lacking, TRUTH, 1e-3)
+    with pytest.raises(ParityError, match="differ from the truth by nan"):
+        check_answers(system, "offline", answers | {2: [answers[2][0] * np.nan]}, TRUTH, 1e-3)
+    with pytest.raises(InputError, match=r"the truth has shape \(20, 2\), the answers \(20, 3\)"):
+        check_answers(system, "offline", answers, TRUTH[:, :2], 1e-3)
+
+
+def test_nothing_is_left_behind(
+    loadgen: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert works(loadgen, "single-stream")
+    with pytest.raises(RuntimeError, match="out of order"):
+        loadgen.perform(FakeSystem(fails_at=2), plan("single-stream", seconds=1.0))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_logs_that_are_asked_for(loadgen: Generator, tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    settings = Settings(length=BRIEF, generator="loadgen", logs=logs)
+    measure_scenario(FakeSystem(0.001), "single-stream", settings)
+    found = sorted(path.name for path in logs.iterdir())
+    assert found == ["01-single-stream-accuracy", "02-single-stream-performance"]
+    assert "Result is : VALID" in (logs / found[1] / "mlperf_log_summary.txt").read_text()
+
+
+def test_logs_that_cannot_be_kept(loadgen: Generator, tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("a file")
+    settings = Settings(length=BRIEF, generator="loadgen", logs=tmp_path / "logs")
+    with pytest.raises(OutputError, match=r"LoadGen's logs cannot be kept in .*logs"):
+        measure_scenario(FakeSystem(), "single-stream", settings)
+
+
+def test_a_stray_audit_config_is_not_obeyed(
+    loadgen: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LoadGen would read it in the working directory and override what it was told."""
+    (tmp_path / "audit.config").write_text("*.*.max_query_count = 3\n")
+    monkeypatch.chdir(tmp_path)
+    run = loadgen.perform(FakeSystem(), plan("single-stream", seconds=0.05, queries=50))
+    assert run.queries >= 50
+
+
+def test_logs_without_a_result(tmp_path: Path) -> None:
+    log = tmp_path / "mlperf_log_detail.txt"
+    log.write_text("")
+    with pytest.raises(EngineError, match="LoadGen wrote no log"):
+        read_run(tmp_path, LONG)
+    log.write_text(
+        ':::MLLOG {"key": "error_runtime", "value": "no\\nspace", "metadata": {"is_error": true}}\n'
+    )
+    with pytest.raises(EngineError, match="without a result and said: no space"):
+        read_run(tmp_path, LONG)
+
+
+def test_a_worker_keeps_what_it_did_not_answer() -> None:
+    seen: list[int] = []
+
+    def answer(query: int) -> None:
+        if query == 3:
+            raise ValueError("three")
+        seen.append(query)
+
+    with Worker(answer) as worker:
+        for query in range(6):
+            worker.put(query)
+    assert seen == [0, 1, 2]
+    assert worker.left == [3, 4, 5]
+    assert str(worker.failure) == "three"
