@@ -102,7 +102,7 @@ class LoadGen:
                 lg.DestroyQSL(library)
                 lg.DestroySUT(sut)
         if answering.failure is not None:
-            raise located(answering.failure, plan.scenario) from answering.failure
+            raise located(answering.failure, plan.scenario)
 
     def _settings(self, plan: Plan, accuracy: bool) -> Any:
         lg = self._lg

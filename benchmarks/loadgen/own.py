@@ -17,6 +17,7 @@ from ifmmin.benchmarks.loadgen.result import Run, latency_metrics, percentile_na
 from ifmmin.benchmarks.loadgen.serving import Worker
 from ifmmin.benchmarks.loadgen.settings import Plan
 from ifmmin.benchmarks.loadgen.system import Logits, System, checked, located
+from ifmmin.runtime.errors import IfmminError
 
 CHUNK = 1024
 """Samples of an offline query that are handed over at once."""
@@ -55,7 +56,7 @@ class Own:
 def _ask(system: System, plan: Plan, indices: list[int]) -> Logits:
     try:
         return checked(system, indices)
-    except Exception as failure:
+    except IfmminError as failure:
         raise located(failure, plan.scenario) from failure
 
 
@@ -123,7 +124,7 @@ def _serve(system: System, plan: Plan) -> Run:
             if issued - answered > plan.most_waiting:
                 break
     if worker.failure is not None:
-        raise located(worker.failure, plan.scenario) from worker.failure
+        raise located(worker.failure, plan.scenario)
     return _server_run(plan, arrivals, done[:issued])
 
 
