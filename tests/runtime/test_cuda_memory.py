@@ -57,12 +57,17 @@ def test_a_cuda_python_that_does_not_load(monkeypatch: pytest.MonkeyPatch, tmp_p
     (tmp_path / "cuda" / "__init__.py").touch()  # that of 12.6 has one, and would be found first
     (tmp_path / "cuda" / "cudart.py").write_text("raise ImportError('libcudart:\\n no such file')")
     monkeypatch.setattr(cuda_runtime, "_driver_is_there", lambda: True)
-    for name in [n for n in sys.modules if n.split(".")[0] == "cuda"]:
+    for name in _cuda_modules():
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
     assert "does not load (libcudart: no such file)" in refusal()
-    monkeypatch.delitem(sys.modules, "cuda", raising=False)
+    for name in _cuda_modules():
+        del sys.modules[name]  # for good: what monkeypatch deletes it puts back
+
+
+def _cuda_modules() -> list[str]:
+    return [name for name in sys.modules if name.split(".")[0] == "cuda"]
 
 
 def test_the_older_name_is_taken_where_the_newer_is_not(
