@@ -16,7 +16,7 @@ from ifmmin.benchmarks.device import Watch, Watched, record_device
 from ifmmin.benchmarks.record import BundleRecord, Report, Row
 from ifmmin.benchmarks.scenarios.bench import Bench, Say
 from ifmmin.benchmarks.scenarios.plan import Plan
-from ifmmin.runtime.errors import InputError
+from ifmmin.runtime.errors import IfmminError, InputError
 from ifmmin.runtime.manifest import MANIFEST_NAME
 
 SCENARIOS: Mapping[str, str] = {
@@ -49,7 +49,7 @@ def run_benchmark(plan: Plan, command: str, say: Say) -> Report:
     rows: list[Row] = []
     with Watch() as watch:
         for scenario in scenarios:
-            rows += _load(scenario)(bench)
+            rows += _measured(bench, scenario)
         watched = watch.stop()
     rows += _left_out(bench)
     return Report(
@@ -80,6 +80,16 @@ def _load(home: str) -> Callable[[Bench], Any]:
         import_module(f"ifmmin.benchmarks.scenarios.{module}"), name
     )
     return found
+
+
+def _measured(bench: Bench, scenario: str) -> list[Row]:
+    """The rows of a scenario; none where it cannot run, which is noted: others took minutes."""
+    try:
+        rows: list[Row] = _load(scenario)(bench)
+        return rows
+    except IfmminError as error:
+        bench.refuse(f"scenario {scenario.partition(':')[0]}", bench.plan.threads[0], error)
+        return []
 
 
 def _left_out(bench: Bench) -> list[Row]:

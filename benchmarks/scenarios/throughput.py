@@ -28,7 +28,11 @@ def throughput(bench: Bench) -> list[Row]:
 
 
 def _measure(bench: Bench, pattern: Pattern, threads: int, batch: int) -> list[Row]:
-    entrants = [e for e in bench.entrants(pattern, threads) if e.name in (OURS, TWIN, MONOLITH)]
+    entrants = [
+        entrant
+        for entrant in bench.entrants(pattern, threads)
+        if entrant.name == MONOLITH or _takes_batches(bench, entrant, pattern)
+    ]
     utterances = [bench.features({m: ORDINARY[m] for m in pattern}, i) for i in range(batch)]
     timings = time_together(
         {str(i): _call(bench, entrant, utterances) for i, entrant in enumerate(entrants)},
@@ -50,6 +54,11 @@ def _measure(bench: Bench, pattern: Pattern, threads: int, batch: int) -> list[R
         )
         for i, entrant in enumerate(entrants)
     ]
+
+
+def _takes_batches(bench: Bench, entrant: Entrant, pattern: Pattern) -> bool:
+    exported = bench.bundle.find("throughput", pattern, entrant.way.precision)
+    return entrant.name in (OURS, TWIN) and bool(exported)
 
 
 def _call(bench: Bench, entrant: Entrant, utterances: list[Features]) -> Callable[[], Any]:
