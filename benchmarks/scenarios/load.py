@@ -1,0 +1,184 @@
+"""MLPerf's scenarios for a bundle and the peer to beat: answers are checked, then load is made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ifmmin.benchmarks.loadgen import (
+    FULL,
+    CallSystem,
+    Length,
+    PredictorSystem,
+    Result,
+    Scenario,
+    Settings,
+    System,
+    measure_scenario,
+)
+from ifmmin.benchmarks.loadgen.settings import SAMPLES_PER_QUERY
+from ifmmin.benchmarks.record import OURS, Row
+from ifmmin.benchmarks.scenarios.bench import Bench, Entrant
+from ifmmin.benchmarks.scenarios.choice import alone_and_fullest
+from ifmmin.benchmarks.scenarios.latency import recorded_lengths
+from ifmmin.benchmarks.scenarios.plan import MONOLITH, ORDINARY
+from ifmmin.runtime.errors import IfmminError
+from ifmmin.runtime.modality import Modality, Pattern
+
+BRIEF = Length(name="brief", seconds=1.0, offline_samples=256, probe_seconds=0.4, probes=4)
+"""A few seconds a scenario; not a valid MLPerf run, and its rows say so."""
+LONGEST_SECONDS = 45.0
+"""No scenario begins after so many, without the full rules."""
+_ORDER: tuple[Scenario, ...] = ("single-stream", "offline", "server", "multi-stream")
+"""What takes longest and tells least comes last."""
+_UTTERANCES = 32
+_TOLERANCE = {"fp32": 1e-3}
+"""Of a logit, between an answer under load and the same utterance asked alone, by precision."""
+_REDUCED_TOLERANCE = 0.1
+"""Of other precisions: 8-bit activations are scaled by the largest of a whole batch."""
+
+Lengths = Sequence[Mapping[Modality, int]]
+
+
+@dataclass(frozen=True)
+class _Load:
+    """A contender with the utterances that it is asked."""
+
+    entrant: Entrant
+    pattern: Pattern
+    lengths: Lengths
+    told: Mapping[str, int]
+    """Lengths for the rows; empty where they vary."""
+
+
+def load(bench: Bench, *, length: Length = BRIEF, generator: str = "auto") -> list[Row]:
+    """Rows of every scenario for the fullest pattern and the acoustic one.
+
+    Utterances are of ordinary length; with the plan's `full_rules` as drawn too, each for as long
+    as MLPerf's rules want. length, generator: see `loadgen.Settings`.
+    """
+    plan = bench.plan
+    settings = Settings(
+        length=FULL if plan.full_rules else length, seed=plan.seed, generator=generator
+    )
+    systems = [(one, *_system(bench, one)) for one in _loads(bench)]
+    ends = time.monotonic() + LONGEST_SECONDS
+    rows = []
+    for scenario in _ORDER:
+        for one, system, truth in systems:
+            if scenario == "multi-stream" and one.entrant.name != OURS:
+                continue  # a peer has no batches: eight single calls, one after the other
+            if time.monotonic() > ends and not plan.full_rules:
+                why = f"the {LONGEST_SECONDS:g} s of this scenario were over; take --full-rules"
+                rows.append(_row(bench, one, scenario, note=why))
+                continue
+            rows.append(_measured(bench, one, scenario, settings, system, truth))
+    return rows
+
+
+def _loads(bench: Bench) -> Iterator[_Load]:
+    """Ours before the peer, the fullest pattern before the acoustic one: time may be short."""
+    threads, patterns = bench.plan.threads[0], alone_and_fullest(bench.patterns)[::-1]
+    chosen: list[tuple[Lengths, Mapping[Modality, int]]] = [([ORDINARY] * _UTTERANCES, ORDINARY)]
+    if bench.plan.full_rules:
+        chosen.append((recorded_lengths(bench), {}))
+    entrants = {pattern: bench.entrants(pattern, threads) for pattern in patterns}
+    for name in (OURS, MONOLITH):
+        for lengths, told in chosen:
+            for pattern in patterns:
+                shown = {m.value: told[m] for m in pattern if m in told}
+                for entrant in entrants[pattern]:
+                    if entrant.name == name:
+                        yield _Load(entrant, pattern, lengths, shown)
+
+
+def _system(bench: Bench, one: _Load) -> tuple[System, NDArray[np.float32]]:
+    """What is put under load, and its answers to each utterance alone (N, C)."""
+    entrant = one.entrant
+    features = [
+        bench.features({m: lengths[m] for m in one.pattern}, number)
+        for number, lengths in enumerate(one.lengths)
+    ]
+    inputs = [
+        entrant.ready(given, lengths) for given, lengths in zip(features, one.lengths, strict=True)
+    ]
+    if entrant.name != OURS:
+        return (
+            CallSystem(entrant.name, entrant.call, inputs),
+            np.stack([entrant.call(given) for given in inputs]),
+        )
+    predictor = bench.predictor(entrant.way)
+    assert predictor is not None
+    truth = np.stack([predictor.predict(given).logits for given in features])
+    return PredictorSystem(predictor, features, name=entrant.name), truth
+
+
+def _measured(
+    bench: Bench,
+    one: _Load,
+    scenario: Scenario,
+    settings: Settings,
+    system: System,
+    truth: NDArray[np.float32],
+) -> Row:
+    bench.say(f"{scenario} of {one.entrant.name}, {one.pattern}")
+    precision = one.entrant.way.precision
+    try:
+        result = measure_scenario(
+            system,
+            scenario,
+            settings,
+            truth=truth,
+            tolerance=_TOLERANCE.get(precision, _REDUCED_TOLERANCE),
+        )
+    except IfmminError as error:
+        bench.say(f"{one.entrant.name} is left out: {error}")
+        return _row(bench, one, scenario, note=str(error))
+    if scenario in ("offline", "server"):
+        samples: tuple[float, ...] = (result.figure,) if result.figure > 0 else ()
+        return _row(bench, one, scenario, unit="1/s", samples=samples, note=_note(result))
+    return _row(
+        bench, one, scenario, samples=result.samples or (result.figure,), note=_note(result)
+    )
+
+
+def _row(bench: Bench, one: _Load, scenario: Scenario, **more: Any) -> Row:
+    return bench.row(
+        scenario,
+        one.entrant,
+        one.pattern,
+        lengths=dict(one.told),
+        batch=SAMPLES_PER_QUERY if scenario == "multi-stream" else 1,
+        **more,
+    )
+
+
+def _note(result: Result) -> str:
+    """Which generator, what it found, whether it counts, and how right the answers were."""
+    metrics, words = result.metrics, []
+    if result.scenario == "server":
+        limit = f"{result.settings['latency_limit'] * 1e3:g} ms"
+        if result.figure > 0:
+            words.append(f"99 % within {metrics['p99'] * 1e3:.3g} ms, limit {limit}")
+        else:
+            words.append(f"no rate held the limit of {limit}")
+    elif result.scenario != "offline":
+        if not result.samples:
+            words.append("latencies were too many to keep: the sample is the percentile")
+        name = "p90" if result.scenario == "single-stream" else "p99"
+        words.append(f"{name} {metrics[name] * 1e3:.3g} ms over {result.queries:,} queries")
+    valid = "valid by MLPerf's rules" if result.valid else "not valid by MLPerf's rules"
+    why = f" ({'; '.join(result.why_not)})" if result.why_not else ""
+    off = result.accuracy.max_difference or 0.0
+    words += [
+        f"load by {result.generator}",
+        f"{valid}{why}",
+        f"all {result.accuracy.samples} answers of the accuracy run are "
+        f"{f'within {off:.0e} of ' if off else ''}those given alone",
+    ]
+    return "; ".join(words)
