@@ -38,7 +38,7 @@ def build_row(bench: Bench, starter: Starter, pattern: Pattern, cache: Path) -> 
     try:
         load = starter.fresh_start(words, _PATIENCE)["load"]
     except IfmminError as error:
-        return bench.row("cold-start", entrant, pattern, part=PART, note=f"not measured: {error}")
+        return bench.row("cold-start", entrant, pattern, part=PART, note=str(error))
     usual = float(np.median([start["load"] for start in starter.starts]))
     return bench.row(
         "cold-start",

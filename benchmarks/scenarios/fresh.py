@@ -142,4 +142,4 @@ def peer(
 def refused_row(bench: Bench, scenario: str, fresh: Fresh, pattern: Pattern, why: str) -> Row:
     """The row of a contender that was not measured."""
     bench.say(f"{fresh.entrant.name} is left out: {why}")
-    return bench.row(scenario, fresh.entrant, pattern, note=f"not measured: {why}")
+    return bench.row(scenario, fresh.entrant, pattern, note=why)
