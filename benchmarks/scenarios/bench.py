@@ -152,6 +152,7 @@ class Bench:
         """A row of what an entrant did under a pattern."""
         way = entrant.way
         ours = entrant.name in (OURS, TWIN)
+        told: dict[str, Any] = {"note": entrant.note, **more}
         return Row(
             scenario=scenario,  # type: ignore[arg-type]
             contender=entrant.name,
@@ -161,7 +162,7 @@ class Bench:
             threads=way.threads,
             placement=dict(entrant.placement),
             accuracy=self.accuracies.get((str(pattern), way.backend, way.precision)),
-            **({"note": entrant.note} | more),
+            **told,
         )
 
     def peer(self, name: str, threads: int) -> tuple[Contender, str] | None:
@@ -206,7 +207,7 @@ class Bench:
         is worth nothing."""
         entry = self.bundle.entry(pattern, way.precision, "latency", way.backend)
         golden = GoldenRun(self.bundle.manifest, self._vectors)
-        check = golden.check(entry, lambda x: [predictor.predict(x).logits], whole=True)
+        check = golden.check(entry, lambda inputs: [predictor.predict(inputs).logits], whole=True)
         if check is None or not check.passed:
             raise ParityError(f"{entry.file} was not timed: {check.detail if check else ''}")
 
