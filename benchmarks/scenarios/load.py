@@ -36,6 +36,7 @@ LONGEST_SECONDS = 45.0
 """No scenario begins after so many, without the full rules."""
 _ORDER: tuple[Scenario, ...] = ("single-stream", "offline", "server", "multi-stream")
 """What takes longest and tells least comes last."""
+_RATES = ("offline", "server")
 _UTTERANCES = 32
 _TOLERANCE = {"fp32": 1e-3}
 """Of a logit, between an answer under load and the same utterance asked alone, by precision."""
@@ -139,12 +140,11 @@ def _measured(
     except IfmminError as error:
         bench.say(f"{one.entrant.name} is left out: {error}")
         return _row(bench, one, scenario, note=str(error))
-    if scenario in ("offline", "server"):
+    if scenario in _RATES:
         samples: tuple[float, ...] = (result.figure,) if result.figure > 0 else ()
-        return _row(bench, one, scenario, unit="1/s", samples=samples, note=_note(result))
-    return _row(
-        bench, one, scenario, samples=result.samples or (result.figure,), note=_note(result)
-    )
+    else:
+        samples = result.samples or (result.figure,)
+    return _row(bench, one, scenario, samples=samples, note=_note(result))
 
 
 def _row(bench: Bench, one: _Load, scenario: Scenario, **more: Any) -> Row:
@@ -154,6 +154,7 @@ def _row(bench: Bench, one: _Load, scenario: Scenario, **more: Any) -> Row:
         one.pattern,
         lengths=dict(one.told),
         batch=SAMPLES_PER_QUERY if scenario == "multi-stream" else 1,
+        unit="1/s" if scenario in _RATES else "s",
         **more,
     )
 

@@ -96,6 +96,7 @@ def test_none_begins_when_time_is_over(bundle: Path, monkeypatch: pytest.MonkeyP
     rows = load(_bench(bundle, patterns=(A,)), length=TINY)
     assert _kinds(rows) == dict.fromkeys(KINDS, 1)
     assert all("were over; take --full-rules" in row.note and not row.samples for row in rows)
+    assert {row.scenario for row in rows if row.unit == "1/s"} == {"offline", "server"}
 
 
 def test_full_rules_take_their_time_and_drawn_lengths(
