@@ -3,16 +3,18 @@
 LoadGen cannot be told to stop, and an exception that went through it would leave its threads with
 files that are closed. So a failure is kept, every query after it is completed at once and empty,
 which ends all scenarios but the server's in moments; the server's ends when too many queries wait.
+Nor does it bear the end of a thread that called it, whose logs it reads too late, so its threads
+are kept for the next run.
 """
 
 from __future__ import annotations
 
 import shutil
-import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -42,6 +44,8 @@ _AT_ONCE = 1e6
 """Queries a second of the server's accuracy run, which waits for nothing."""
 _alone = threading.Lock()
 """LoadGen has one state for the whole process."""
+_threads = ThreadPoolExecutor(2, "loadgen")
+"""One that issues and one that serves."""
 
 Read = TypeVar("Read")
 Query = tuple[Sequence[int], Sequence[int]]
@@ -86,11 +90,12 @@ class LoadGen:
         lg = self._lg
         answering = _Answering(lg, system)
         served = answering.served() if plan.scenario == "server" else nullcontext()
-        with _alone, _interrupts_to(answering.fail), served:
+        with _alone, served:
             sut = lg.ConstructFastSUT(answering.issue, answering.flush)
             library = lg.ConstructQSL(system.count, system.count, _nothing, _nothing)
             try:
-                lg.StartTestWithLogSettings(
+                test = _threads.submit(
+                    lg.StartTestWithLogSettings,
                     sut,
                     library,
                     self._settings(plan, accuracy),
@@ -98,6 +103,7 @@ class LoadGen:
                     # By default it would obey a file `audit.config` of the working directory.
                     str(folder / "audit.config"),
                 )
+                _wait(test, answering.fail)
             finally:
                 lg.DestroyQSL(library)
                 lg.DestroySUT(sut)
@@ -157,7 +163,7 @@ class _Answering:
 
     def served(self) -> Worker[Query]:
         """Answer in a thread, while others arrive; to be used as a context."""
-        self._worker = Worker(self._answer)
+        self._worker = Worker(self._answer, _threads)
         return self._worker
 
     def issue(self, ids: Sequence[int], indices: Sequence[int]) -> None:
@@ -202,17 +208,13 @@ class _Answering:
         self._lg.QuerySamplesComplete(responses)
 
 
-@contextmanager
-def _interrupts_to(fail: Callable[[BaseException], None]) -> Iterator[None]:
-    """Ctrl-C ends the run as a failure does; raised anywhere it could go through LoadGen."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, lambda number, frame: fail(KeyboardInterrupt()))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+def _wait(test: Future[None], fail: Callable[[BaseException], None]) -> None:
+    """Wait for the end of a test, which Ctrl-C brings about as a failure does."""
+    while True:
+        try:
+            return test.result()
+        except KeyboardInterrupt as interrupt:
+            fail(interrupt)
 
 
 def _latencies(plan: Plan) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
@@ -11,22 +12,24 @@ Q = TypeVar("Q")
 
 
 class Worker(Generic[Q]):
-    """A thread that hands queries to `answer`, in order, while others arrive.
+    """Hands queries to `answer` in a thread of its own, in order, while others arrive.
 
     After a failure it answers no more; `left` has what it did not answer. Use it as a context:
-    leaving waits until everything that was put has been looked at.
+    leaving waits until everything that was put has been looked at. threads: gives the thread;
+    default one that ends with the context.
     """
 
-    def __init__(self, answer: Callable[[Q], None]) -> None:
+    def __init__(self, answer: Callable[[Q], None], threads: Executor | None = None) -> None:
         self.failure: BaseException | None = None
         self.failed = threading.Event()
         self.left: list[Q] = []
         self._answer = answer
         self._queue: SimpleQueue[Q | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="system under test", daemon=True)
+        self._threads = threads or ThreadPoolExecutor(1, "system under test")
+        self._lent = threads is not None
+        self._job = self._threads.submit(self._work)
 
     def __enter__(self) -> Worker[Q]:
-        self._thread.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -41,7 +44,9 @@ class Worker(Generic[Q]):
     def close(self) -> None:
         """Wait until the queue is worked off."""
         self._queue.put(None)
-        self._thread.join()
+        self._job.result()
+        if not self._lent:
+            self._threads.shutdown()
 
     def fail(self, failure: BaseException) -> None:
         """Answer no more; the first failure counts."""
