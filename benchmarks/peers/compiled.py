@@ -9,10 +9,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import tempfile
 import time
 import warnings
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,15 +26,14 @@ from ifmmin.runtime.errors import BackendUnavailable
 from ifmmin.train.network import EmotionNetwork
 
 Build = Callable[..., Callable[..., Any]]
-_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 class Compiled(Eager):
     """`torch.compile(dynamic=True)` of the whole network.
 
-    Compiling happens here and in `prepare`, in an empty folder of its own so that its time is that
-    of a first start, and without processes that would go on beside what is timed. `build_seconds`
-    has it all. A length that had to be compiled for while it was timed would be told in `notes`.
+    Compiling happens here and in `prepare`, with an empty cache so that its time is that of a first
+    start, and without processes that would go on beside what is timed. `build_seconds` has it all.
+    A length that had to be compiled for while it was timed would be told in `notes`.
     Raises BackendUnavailable where the compiler fails.
     """
 
@@ -44,8 +41,6 @@ class Compiled(Eager):
 
     def __init__(self, network: EmotionNetwork, threads: int = 1) -> None:
         super().__init__(network, threads)
-        self._folder = tempfile.mkdtemp(prefix="ifmmin-inductor-")
-        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._graphs = 0
         self._graphs_known = 0
         build: Build = torch._dynamo.lookup_backend(self.backend)
@@ -84,7 +79,7 @@ class Compiled(Eager):
 
     def _compile(self, inputs: Tensors) -> None:
         try:
-            with _compiling_in(self._folder):
+            with _compiling():
                 self(inputs)
         except Exception as error:  # of Dynamo, Inductor or the compiler that they call
             raise BackendUnavailable(
@@ -99,18 +94,12 @@ class Compiled(Eager):
 
 
 @contextmanager
-def _compiling_in(folder: str) -> Iterator[None]:
+def _compiling() -> Iterator[None]:
+    """One compiler at a time, and nothing of what was compiled before."""
     from torch._inductor import config
+    from torch._inductor.utils import fresh_inductor_cache
 
-    before = os.environ.get(_CACHE)
-    os.environ[_CACHE] = folder
-    try:
-        with config.patch(compile_threads=1), warnings.catch_warnings():
-            # Inductor itself calls what PyTorch has deprecated.
-            warnings.filterwarnings("ignore", category=DeprecationWarning)
-            yield
-    finally:
-        if before is None:
-            del os.environ[_CACHE]
-        else:
-            os.environ[_CACHE] = before
+    with fresh_inductor_cache(), config.patch(compile_threads=1), warnings.catch_warnings():
+        # Inductor itself calls what PyTorch has deprecated.
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        yield
