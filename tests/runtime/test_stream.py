@@ -129,12 +129,13 @@ def test_a_peak_fades_towards_what_is_heard_now(
     opened = Bundle(bundle)
     (entry,) = opened.find("step", Modality.A)
     step = ModalityStream(entry, predictor._shelf.parts()[0].encoder(Modality.A).step.run)
+    pooled: Any = None
     for number, frame in enumerate(frames):
         if number and number % 5 == 0:  # ten frames a second
             hidden, peak = step._kept["hidden"], step._kept["maximum"]
             share = np.float32(0.5 ** (0.5 / 1.5))
             step._kept["maximum"] = hidden + share * (peak - hidden)
-        pooled: Any = step.push(frame[None, None])
+        pooled = step.push(frame[None, None])
     found: Any = stream.session.channels[Modality.A].past.lanes[0].pooled
     np.testing.assert_allclose(found, pooled, atol=1e-5)
     remembering = predictor.stream()

@@ -126,6 +126,7 @@ def test_streams_of_many_threads_share_graphs(predictor: Predictor) -> None:
 
     def talk(seed: int) -> None:
         for _ in range(3):
+            said: Any = np.inf
             with predictor.stream() as stream:
                 for n in range(60):
                     stream.push(a=_frames("a", 60, seed)[n : n + 1])

@@ -87,7 +87,8 @@ def test_other_options_are_told(predictor: Predictor) -> None:
 def test_smoothing_goes_on(predictor: Predictor) -> None:
     options = StreamOptions(smoothing=Smoothing(half_life=3.0, margin=0.1))
     whole, first = _talking(predictor, options), _talking(predictor, options)
-    whole.predict(), first.predict()
+    for stream in (whole, first):
+        stream.predict()
     second = predictor.stream(options)
     second.resume(first.snapshot())
     for seed in range(5):
