@@ -23,16 +23,14 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ifmmin.benchmarks.loadgen.mlperf_callbacks import Answering
 from ifmmin.benchmarks.loadgen.mlperf_log import read_answers, read_run
 from ifmmin.benchmarks.loadgen.result import Run
-from ifmmin.benchmarks.loadgen.serving import Worker
 from ifmmin.benchmarks.loadgen.settings import Plan
-from ifmmin.benchmarks.loadgen.system import Logits, System, checked, located
+from ifmmin.benchmarks.loadgen.system import System, located
 from ifmmin.runtime.check import one_line
 from ifmmin.runtime.errors import BackendUnavailable, OutputError
 
-CHUNK = 1024
-"""Samples of an offline query that are handed to the system at once."""
 MOST_TRACED = 100_000
 """Latencies that are kept one by one; LoadGen writes 700 bytes of trace for each."""
 _CURE = "run pip install 'ifmmin[loadgen]', or take the generator own"
@@ -48,8 +46,6 @@ _threads = ThreadPoolExecutor(2, "loadgen")
 """One that issues and one that serves."""
 
 Read = TypeVar("Read")
-Query = tuple[Sequence[int], Sequence[int]]
-"""LoadGen's ids of some samples, and their indices."""
 
 
 class LoadGen:
@@ -88,7 +84,7 @@ class LoadGen:
 
     def _run(self, system: System, plan: Plan, folder: Path, accuracy: bool) -> None:
         lg = self._lg
-        answering = _Answering(lg, system)
+        answering = Answering(lg, system, _threads)
         served = answering.served() if plan.scenario == "server" else nullcontext()
         with _alone, served:
             sut = lg.ConstructFastSUT(answering.issue, answering.flush)
@@ -150,62 +146,6 @@ class LoadGen:
                 f"LoadGen's logs cannot be kept in {self._logs} ({error.strerror}); name a folder "
                 "that can be written and holds nothing else"
             ) from error
-
-
-class _Answering:
-    """LoadGen's callbacks: answers in the thread that issues, or for a server in one of its own."""
-
-    def __init__(self, lg: Any, system: System) -> None:
-        self._lg = lg
-        self._system = system
-        self._worker: Worker[Query] | None = None
-        self.failure: BaseException | None = None
-
-    def served(self) -> Worker[Query]:
-        """Answer in a thread, while others arrive; to be used as a context."""
-        self._worker = Worker(self._answer, _threads)
-        return self._worker
-
-    def issue(self, ids: Sequence[int], indices: Sequence[int]) -> None:
-        """LoadGen's: answer a query, now or soon. Never raises."""
-        try:
-            if self._worker is not None:
-                self._worker.put((ids, indices))
-            elif self.failure is None:
-                self._answer((ids, indices))
-                return
-        except BaseException as failure:
-            self.fail(failure)
-        if self._worker is None:
-            self._complete(ids, None)
-
-    def fail(self, failure: BaseException) -> None:
-        """Answer no more; the first failure counts."""
-        self.failure = self.failure or failure
-        if self._worker is not None:
-            self._worker.fail(failure)
-
-    def flush(self) -> None:
-        """LoadGen's: no query will follow, so give up those that nobody will answer."""
-        if self._worker is not None:
-            self._worker.close()
-            self.failure = self.failure or self._worker.failure
-            for ids, _ in self._worker.left:
-                self._complete(ids, None)
-
-    def _answer(self, query: Query) -> None:
-        ids, indices = query
-        for first in range(0, len(ids), CHUNK):
-            logits = checked(self._system, indices[first : first + CHUNK])
-            self._complete(ids[first : first + CHUNK], logits)
-
-    def _complete(self, ids: Sequence[int], logits: Logits | None) -> None:
-        """Tell LoadGen, which copies answers before this returns. None: there is no answer."""
-        # Strides would not do: of a single row numpy's may be anything.
-        start, step = (0, 0) if logits is None else (logits.ctypes.data, logits[0].nbytes)
-        made = self._lg.QuerySampleResponse
-        responses = [made(id_, start + row * step, step) for row, id_ in enumerate(ids)]
-        self._lg.QuerySamplesComplete(responses)
 
 
 def _wait(test: Future[None], fail: Callable[[BaseException], None]) -> None:

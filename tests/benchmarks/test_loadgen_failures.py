@@ -6,7 +6,10 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -17,6 +20,7 @@ from fake_system import COUNT, TRUTH, FakeSystem
 from ifmmin.benchmarks.loadgen import SCENARIOS, Length, Scenario, Settings, measure_scenario
 from ifmmin.benchmarks.loadgen.answers import check_answers
 from ifmmin.benchmarks.loadgen.choose import Generator, make_generator
+from ifmmin.benchmarks.loadgen.mlperf_callbacks import CHUNK, Answering
 from ifmmin.benchmarks.loadgen.mlperf_log import read_run
 from ifmmin.benchmarks.loadgen.serving import Worker
 from ifmmin.benchmarks.loadgen.settings import Plan
@@ -213,6 +217,28 @@ def test_logs_without_a_result(tmp_path: Path) -> None:
     )
     with pytest.raises(EngineError, match="without a result and said: no space"):
         read_run(tmp_path, LONG)
+
+
+@pytest.mark.parametrize("served", [False, True])
+def test_every_sample_is_completed_once(served: bool) -> None:
+    """Answered or given up; LoadGen hangs without, and is in disorder after a second time."""
+    completed: list[tuple[int, int]] = []
+    lg = SimpleNamespace(
+        QuerySampleResponse=lambda id_, data, size: (id_, size),
+        QuerySamplesComplete=completed.extend,
+    )
+    with ThreadPoolExecutor(1) as threads:
+        answering = Answering(lg, FakeSystem(fails_at=3), threads)
+        with answering.served() if served else nullcontext():
+            for first in range(0, 12_000, 3000):
+                answering.issue(range(first, first + 3000), [5] * 3000)
+            answering.flush()
+    assert str(answering.failure) == "out of order"
+    assert sorted(id_ for id_, _ in completed) == list(range(12_000))
+    sizes = [size for _, size in sorted(completed)]
+    right = 2 * 3000 if served else 2 * CHUNK
+    assert set(sizes[:right]) == {3 * 4}, "float32 of three classes"
+    assert set(sizes[right:]) == {0}
 
 
 def test_hurried_runs_end_in_order(loadgen: Generator, capfd: pytest.CaptureFixture[str]) -> None:
