@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ifmmin.runtime.backends import Loaded, Runner
@@ -46,14 +47,14 @@ class Parts:
     def encoder(self, modality: Modality) -> EncoderParts:
         """Step and summary of a modality."""
         if modality not in self._encoders:
-            step, summary = (self._open(shape, modality) for shape in ("step", "summary"))
+            step, summary = (_apart(self._open(shape, modality)) for shape in ("step", "summary"))
             self._encoders[modality] = EncoderParts(step, summary)
         return self._encoders[modality]
 
     def head(self, pattern: Pattern) -> Loaded:
         """The head of a pattern."""
         if pattern not in self._heads:
-            self._heads[pattern] = self._open("head", pattern)
+            self._heads[pattern] = _apart(self._open("head", pattern))
         return self._heads[pattern]
 
     def whole(self, pattern: Pattern) -> Loaded:
@@ -61,6 +62,31 @@ class Parts:
         head = self.head(pattern)
         encoders = {m.value: _Encoder(self.encoder(m)) for m in pattern}
         return Loaded(_Composed(encoders, head.run), head.entry, head.placement, head.notes)
+
+
+def _apart(loaded: Loaded) -> Loaded:
+    """The graph, one stream at a time where it finds the scale of its 8 bits in what it is given:
+    the scale of a batch would let every stream change the answers of the others."""
+    entry = loaded.entry
+    if entry.precision == "int8" and entry.quantised:
+        return replace(loaded, run=_RowByRow(loaded.run))
+    return loaded
+
+
+class _RowByRow:
+    """Runs a graph for each row of its inputs (B, ...) alone."""
+
+    def __init__(self, run: Runner) -> None:
+        self._run = run
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        rows = len(next(iter(inputs.values())))
+        if rows == 1:
+            return self._run(inputs)
+        outputs = [
+            self._run({name: x[row : row + 1] for name, x in inputs.items()}) for row in range(rows)
+        ]
+        return [np.concatenate(column) for column in zip(*outputs, strict=True)]
 
 
 class _Encoder:

@@ -195,15 +195,23 @@ class Predictor:
         self, pattern: Pattern, inputs: list[dict[Modality, NDArray[np.float32]]]
     ) -> tuple[ReadyGraph, NDArray[np.float32], float]:
         """Logits (B, C) of utterances of one pattern."""
-        exported = self.bundle.has("throughput", pattern)
-        graph = self._shelf.get("throughput" if exported else "latency", pattern)
+        graph = self._graph_of_batches(pattern)
         started = time.perf_counter()
-        if exported:
+        if graph.loaded.entry.shape == "throughput":
             (rows,) = graph(pad_batch(inputs))
         else:
             single = [{m.value: x for m, x in features.items()} for features in inputs]
             rows = np.stack([graph(one)[0] for one in single])
         return graph, rows, time.perf_counter() - started
+
+    def _graph_of_batches(self, pattern: Pattern) -> ReadyGraph:
+        """The throughput graph, or the latency graph where there is none, or where it finds the
+        scale of its 8 bits in the whole batch: an answer would depend on its neighbours."""
+        if self.bundle.has("throughput", pattern):
+            graph = self._shelf.get("throughput", pattern)
+            if graph.candidate.precision != "int8":
+                return graph
+        return self._shelf.get("latency", pattern)
 
     def _examined(
         self,

@@ -157,7 +157,7 @@ class Engine:
             inputs = {m.value: join(column) for m, column in zip(pattern, columns, strict=True)}
             (logits,) = self.heads[pattern].run(inputs)
             for (session, made), row in zip(waiting, logits, strict=True):
-                session.answered = Answered(pattern, made, row)
+                session.answered = Answered(pattern, made, row.copy())
 
 
 def join(rows: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

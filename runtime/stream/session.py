@@ -85,6 +85,8 @@ class Session:
             for m, stepper in steppers.items()
         }
         self.smoother = Smoother(options.smoothing) if options.smoothing else None
+        self.origin = 0.0
+        """The time at which the first hop of every modality begins."""
         self.now: float | None = None
         """The newest time that was heard of."""
         self.answered: Answered | None = None
@@ -155,6 +157,12 @@ class Session:
         if at is not None:
             self.now = at if self.now is None else max(self.now, at)
 
+    def set_origin(self, origin: float) -> None:
+        """Count hops from another time on."""
+        self.origin = origin
+        for channel in self.channels.values():
+            channel.timeline.origin = origin
+
     def channel(self, letter: str) -> Channel:
         """A modality's channel; InputError where the bundle has none."""
         modality = Modality.of(letter)
@@ -196,6 +204,7 @@ class Session:
         if self.rules.options.smoothing:
             self.smoother = Smoother(self.rules.options.smoothing)
         self.now, self.answered = None, None
+        self.set_origin(0.0)
 
     def _usable(self, channel: Channel, value: Any) -> tuple[NDArray[np.float32], str | None, int]:
         return usable_frames(channel.modality, value, self.rules.specs, self.rules.policy)

@@ -60,6 +60,7 @@ class _Record(msgspec.Struct):
     states: dict[str, list[tuple[str, tuple[int | str, ...]]]]
     options: dict[str, Any]
     now: float | None
+    origin: float
     channels: dict[str, _Channel]
     smoother: dict[str, Any] | None
 
@@ -78,6 +79,7 @@ def snapshot(session: Session, identity: Identity) -> bytes:
         identity.states,
         _options(session),
         session.now,
+        session.origin,
         {m.value: _channel(session, m) for m in session.channels},
         session.smoother.state() if session.smoother else None,
     )
@@ -93,10 +95,6 @@ def restore(session: Session, content: bytes, identity: Identity, now: float | N
     record, tensors = _read(content)
     _require_same(record, identity, session)
     shift = now - record.now if now is not None and record.now is not None else 0.0
-    if shift and session.rules.options.span is not None:
-        # Hops are counted from the clock's zero: a whole number of them keeps lanes in their place.
-        hop = session.rules.options.seconds_per_hop or 1.0
-        shift = round(shift / hop) * hop
     try:
         made = [
             (Modality.of(letter), told, _lanes(letter, told, tensors))
@@ -107,6 +105,7 @@ def restore(session: Session, content: bytes, identity: Identity, now: float | N
     session.reset()
     for modality, told, lanes in made:
         _fill(session, modality, told, lanes, shift)
+    session.set_origin(record.origin + shift)
     session.now = None if record.now is None else record.now + shift
     if session.smoother is not None and record.smoother is not None:
         last = record.smoother["last"]
@@ -182,12 +181,9 @@ def _fill(
     session: Session, modality: Modality, told: _Channel, lanes: list[Lane], shift: float
 ) -> None:
     channel = session.channels[modality]
-    hop = session.rules.options.seconds_per_hop
-    moved = round(shift / hop) if hop and told.timed else 0
     newest = None if told.newest is None else told.newest + shift
-    channel.arrived = Arrived(told.frames, told.hop + moved, newest, told.timed)
-    shifted = (lane._replace(begun=lane.begun + moved) for lane in lanes)
-    channel.past = Past(tuple(shifted), told.past_hop + moved)
+    channel.arrived = Arrived(told.frames, told.hop, newest, told.timed)
+    channel.past = Past(tuple(lanes), told.past_hop)
     channel.dropped = told.dropped
     channel.why_absent = told.why_absent
     channel.dropped_frames, channel.late_frames = told.dropped_frames, told.late_frames

@@ -143,6 +143,9 @@ class Stream:
     def _hear(self, intakes: Sequence[Intake], at: float | None) -> None:
         """Let frames be heard, all of them or, after an error, none."""
         if self._waits:
+            # Before anything is taken: what fails to be heard must not be heard twice.
+            if any(intake.channel.waiting_frames > _MOST_WAITING for intake in intakes):
+                self.flush()
             for intake in intakes:
                 self.session.take(intake)
                 # Copies: the caller may use its memory again.
@@ -154,8 +157,6 @@ class Stream:
                 self.session.take(intake)
                 intake.channel.past = past
         self.session.reach(at)
-        if self._waits and any(i.channel.waiting_frames > _MOST_WAITING for i in intakes):
-            self.flush()
 
 
 def hear_waiting(engine: Engine, sessions: Sequence[Session]) -> None:

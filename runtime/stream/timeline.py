@@ -32,6 +32,8 @@ class Timeline:
         self._modality = modality
         self._hop = hop
         self._rate = rate
+        self.origin = 0.0
+        """The time at which hop 0 begins, for frames that come with times."""
 
     def cut(
         self, frames: NDArray[np.float32], before: int, at: float | None, hop: int
@@ -50,13 +52,13 @@ class Timeline:
 
     def hop_at(self, now: float) -> int:
         """The hop of a moment; 0 where time is not divided."""
-        return 0 if self._hop is None else int(np.floor(now / self._hop + _CLOSE))
+        return 0 if self._hop is None else int(np.floor((now - self.origin) / self._hop + _CLOSE))
 
     def _hops(self, count: int, before: int, at: float | None) -> NDArray[np.int64]:
         assert self._hop is not None
         if at is not None:
             back = np.arange(count - 1, -1, -1) / self._rate if self._rate else np.zeros(count)
-            times = at - back
+            times = at - self.origin - back
         elif self._rate is not None:
             times = np.arange(before, before + count) / self._rate
         else:

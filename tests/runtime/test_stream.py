@@ -213,7 +213,10 @@ def test_a_clock_goes_on_where_a_snapshot_stopped(predictor: Predictor) -> None:
     second = predictor.stream(StreamOptions(**options, clock=lambda: now[0]))
     second.resume(first.snapshot())
     np.testing.assert_array_equal(second.predict().logits, first.predict().logits)
-    now[0] = 8.6
+    now[0] = 7.1
+    second.push(a=np.empty((0, 5), np.float32))  # time here is not ahead of the clock
+    assert second.session.now == 7.1
+    now[0] = 8.35
     second.push(a=_frames("a", 5, 2))
     wanted = predictor.stream(StreamOptions(**options))
     wanted.push(a=_frames("a"), at=1000.25)

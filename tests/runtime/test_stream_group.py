@@ -153,3 +153,22 @@ def test_what_a_stream_holds_does_not_grow(predictor: Predictor) -> None:
         gc.collect()
         sizes.append(len(stream.snapshot()))
     assert max(sizes[1:]) - min(sizes[1:]) < 200  # digits of counts
+
+
+def test_in_8_bits_a_stream_does_not_hear_its_neighbours(
+    tmp_path_factory: pytest.TempPathFactory, make_network: Any
+) -> None:
+    """A scale that is found over a batch would let the loudest decide for all."""
+    bundle = small_bundle(make_network, tmp_path_factory, ["a_t"], ("int8",))
+    predictor = Predictor(bundle, backend="onnxruntime-cpu", precision="int8")
+    alone, group = predictor.stream(), predictor.streams(2)
+    loud = {"a": 100 * _frames("a", 9, 5), "t": 100 * _frames("t", 9, 5)}
+    quiet = {"a": _frames("a", 9, 1), "t": _frames("t", 9, 1)}
+    alone.push(quiet)
+    for stream, frames in zip(group, (quiet, loud), strict=True):
+        stream.push(frames)
+    said, wanted = group.update()[0], alone.predict()
+    assert said is not None
+    np.testing.assert_array_equal(said.logits, wanted.logits)
+    both = predictor.predict_batch([quiet, loud])
+    np.testing.assert_array_equal(both[0].logits, predictor.predict(quiet).logits)
