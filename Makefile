@@ -40,7 +40,8 @@ lint: $(VENV)/installed
 # The demo's bundle beside everything one would use instead; close other work first.
 bench: $(VENV)/installed
 	test -f demo/bundle/manifest.json || $(MAKE) demo
-	$(BIN)/ifmmin-export demo/run/model.safetensors --pattern all --precision int8 --evaluate-on 1 --out demo/bundle
+	$(BIN)/ifmmin-export demo/run/model.safetensors --pattern all --precision int8 --shape latency --shape stream \
+	  --allow-loss probabilities=0.1 --allow-loss agreement=0.9 --evaluate-on 1 --out demo/bundle
 	$(BIN)/ifmmin-bench demo/bundle --checkpoint demo/run/model.safetensors --all-peers --evaluate-on 1 \
 	  --precision fp32 --precision int8 --threads 1 --threads 2 --out bench
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-group-by=group
