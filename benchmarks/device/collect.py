@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
-from typing import Any, TypeVar
+from typing import Any
 
 from ifmmin.benchmarks.device.board import find_board
 from ifmmin.benchmarks.device.facts import (
@@ -25,12 +25,11 @@ from ifmmin.benchmarks.device.smi import find_gpus
 from ifmmin.benchmarks.device.software import find_software
 from ifmmin.benchmarks.device.thermal import temperatures
 from ifmmin.benchmarks.device.throttling import find_throttling
-from ifmmin.runtime.check import one_line
 from ifmmin.runtime.doctor.ask import Answers, ask
+from ifmmin.runtime.doctor.collect import Looking
 from ifmmin.runtime.doctor.facts import Memory
 from ifmmin.runtime.doctor.system import find_memory
 
-Found = TypeVar("Found")
 _PATIENCE = 20.0
 """Seconds for libraries that are loaded in a process of their own."""
 
@@ -49,16 +48,7 @@ def record_device(
     answers: asks libraries, see `ask_libraries`.
     """
     door = machine or Machine()
-    failed: list[str] = []
-
-    def look(name: str, find: Callable[[], Found], otherwise: Found) -> Found:
-        try:
-            return find()
-        # A machine may be stranger than any test; the rest of the record is still of use.
-        except Exception as error:
-            failed.append(f"{name}: {type(error).__name__}: {one_line(error)}")
-            return otherwise
-
+    look = Looking()
     nothing: Answers = {}
     with ThreadPoolExecutor(1) as background:
         asked = background.submit(answers)
@@ -82,7 +72,7 @@ def record_device(
         no_power=no_power,
         software=look("software", lambda: find_software(door, runtime), Software()),
         revision=revision,
-        failed=tuple(failed),
+        failed=tuple(look.failed),
     )
 
 

@@ -7,7 +7,7 @@ it, which is the most that one can cost. `usual` updates are beside them, as the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,10 +42,7 @@ SINGLE = "one by one"
 def stream(bench: Bench) -> list[Row]:
     """One stream: updates against the whole again, and as the stream ages."""
     rows: list[Row] = []
-    for way in _ways(bench):
-        predictor = bench.predictor(way)
-        if predictor is None or not _streams(bench, predictor, way):
-            continue
+    for way, predictor in _ready(bench):
         for pattern in _patterns(bench):
             for past in PASTS:
                 bench.say(f"update of a {way.precision} stream of {pattern} after {past} frames")
@@ -58,18 +55,19 @@ def stream(bench: Bench) -> list[Row]:
 def streams(bench: Bench) -> list[Row]:
     """Many streams: all of them in batches, against each on its own."""
     rows: list[Row] = []
-    for way in _ways(bench):
-        predictor = bench.predictor(way)
-        if predictor is None or not _streams(bench, predictor, way):
-            continue
+    for way, predictor in _ready(bench):
         for pattern in _patterns(bench):
             bench.say(f"{GROUP} {way.precision} streams of {pattern}")
             rows += _together(bench, predictor, way, pattern)
     return rows
 
 
-def _ways(bench: Bench) -> list[Way]:
-    return [way for way in bench.ways if way.threads == bench.plan.threads[0]]
+def _ready(bench: Bench) -> Iterator[tuple[Way, Predictor]]:
+    """Our ways that can stream, on the first number of threads."""
+    for way in bench.ways:
+        predictor = bench.predictor(way) if way.threads == bench.plan.threads[0] else None
+        if predictor is not None and _streams(bench, predictor, way):
+            yield way, predictor
 
 
 def _patterns(bench: Bench) -> list[Pattern]:

@@ -40,18 +40,26 @@ _LOOKS: dict[str, Callable[[Host], Any]] = {
 }
 
 
-def collect(host: Host, ask: Callable[[Sequence[str]], Answers] = ask) -> Facts:
-    """Look at everything. ask: answers what needs a process of its own."""
-    failed: list[str] = []
+class Looking:
+    """Looks for things that may fail, each with what then stands in for it."""
 
-    def look(name: str, find: Callable[[], Found], otherwise: Found) -> Found:
+    def __init__(self) -> None:
+        self.failed: list[str] = []
+        """What failed, and how."""
+
+    def __call__(self, name: str, find: Callable[[], Found], otherwise: Found) -> Found:
+        """What `find` finds. Whatever it raises is kept in `failed`."""
         try:
             return find()
         # A machine may be stranger than any test; the rest of the report is still of use.
         except Exception as error:
-            failed.append(f"{name}: {type(error).__name__}: {one_line(error)}")
+            self.failed.append(f"{name}: {type(error).__name__}: {one_line(error)}")
             return otherwise
 
+
+def collect(host: Host, ask: Callable[[Sequence[str]], Answers] = ask) -> Facts:
+    """Look at everything. ask: answers what needs a process of its own."""
+    look = Looking()
     backends = [f"backend:{name}" for name in BACKENDS]
     nothing: Answers = {}
     answers = look("ask", lambda: ask(["cuda", "onnxruntime", *backends]), nothing)
@@ -66,7 +74,7 @@ def collect(host: Host, ask: Callable[[Sequence[str]], Answers] = ask) -> Facts:
         nvidia=_with_soc(nvidia, facts.jetson),
         onnxruntime=runtime,
         backends=tuple(_state(name, answers) for name in BACKENDS),
-        failed=tuple(failed),
+        failed=tuple(look.failed),
     )
 
 

@@ -9,7 +9,7 @@ from ifmmin.runtime.json_lines import Frames, Quality, decode_line, frames_by_le
 from ifmmin.runtime.stream.stream import Stream
 
 
-class Event(msgspec.Struct, tag_field="event", forbid_unknown_fields=True, kw_only=True):
+class _Event(msgspec.Struct, tag_field="event", forbid_unknown_fields=True, kw_only=True):
     """Something that happened; the name of its kind is in the field `event`."""
 
     id: str | int | None = None
@@ -27,12 +27,8 @@ class Event(msgspec.Struct, tag_field="event", forbid_unknown_fields=True, kw_on
         """Whether times may begin anew after it."""
         return False
 
-    def apply(self, stream: Stream) -> None:
-        """Let it happen to a stream; an InputError changes nothing."""
-        raise NotImplementedError
 
-
-class Push(Event, tag="push", kw_only=True):
+class Push(_Event, tag="push", kw_only=True):
     """New frames of some modalities."""
 
     a: Frames | None = None
@@ -46,7 +42,7 @@ class Push(Event, tag="push", kw_only=True):
         stream.push(frames, at=self.at, quality=self.quality.scores if self.quality else None)
 
 
-class SetText(Event, tag="set_text", kw_only=True):
+class SetText(_Event, tag="set_text", kw_only=True):
     """All tokens, in place of those heard so far."""
 
     tokens: Frames | None
@@ -56,7 +52,7 @@ class SetText(Event, tag="set_text", kw_only=True):
         stream.set_text(frames_by_letter(t=self.tokens).get("t"), at=self.at)
 
 
-class _OfModality(Event, kw_only=True):
+class _OfModality(_Event, kw_only=True):
     modality: str
 
 
@@ -84,7 +80,7 @@ class Restore(_OfModality, tag="restore"):
         stream.restore(self.modality)
 
 
-class Reset(Event, tag="reset"):
+class Reset(_Event, tag="reset"):
     """Somebody else sits down: everything is forgotten."""
 
     @property
@@ -97,7 +93,7 @@ class Reset(Event, tag="reset"):
         stream.reset()
 
 
-class Tick(Event, tag="tick"):
+class Tick(_Event, tag="tick"):
     """Time went on without frames."""
 
     def apply(self, stream: Stream) -> None:
@@ -106,14 +102,15 @@ class Tick(Event, tag="tick"):
             raise InputError("a tick without `at` says nothing; give seconds, or --clock")
 
 
-AnyEvent = Push | SetText | Clear | Drop | Restore | Reset | Tick
-_DECODER: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
+# Each has `apply`, which lets it happen to a stream; an InputError changes nothing.
+Event = Push | SetText | Clear | Drop | Restore | Reset | Tick
+_DECODER: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 _EXAMPLE = (
     '{"event": "push", "at": 1.25, "a": [[0.1, 0.2], [0.3, 0.4]]}; '
     "events are push, set_text, clear, drop, restore, reset, tick"
 )
 
 
-def read_event(line: bytes) -> AnyEvent:
+def read_event(line: bytes) -> Event:
     """The event in a line; InputError says where in the line it is not one."""
     return decode_line(_DECODER, line, _EXAMPLE)

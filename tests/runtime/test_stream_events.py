@@ -18,7 +18,7 @@ from small_bundles import ALL, small_bundle
 from ifmmin.runtime import InputError, Predictor, StreamOptions
 from ifmmin.runtime.modality import Modality
 from ifmmin.runtime.stream.arrival import arriving, opened
-from ifmmin.runtime.stream.events import AnyEvent, read_event
+from ifmmin.runtime.stream.events import Event, read_event
 from ifmmin.runtime.stream.replay import RealTime
 from ifmmin.runtime.stream.updates import Listener
 
@@ -34,7 +34,7 @@ ONE_OF_EACH: list[dict[str, Any]] = [
 ]
 
 
-def _event(**fields: object) -> AnyEvent:
+def _event(**fields: object) -> Event:
     return read_event(json.dumps(fields).encode())
 
 
