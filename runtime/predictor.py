@@ -168,13 +168,13 @@ class Predictor:
         """
         from ifmmin.runtime.stream.options import StreamOptions
 
-        return self._streams.one(options or StreamOptions())
+        return self._streams.one(StreamOptions() if options is None else options)
 
     def streams(self, count: int, options: StreamOptions | None = None) -> StreamGroup:
         """`count` streams that are computed together, by graphs for batches."""
         from ifmmin.runtime.stream.options import StreamOptions
 
-        return self._streams.many(count, options or StreamOptions())
+        return self._streams.many(count, StreamOptions() if options is None else options)
 
     @cached_property
     def _streams(self) -> Streams:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.candidates import Candidate
-from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.parts import Parts
 from ifmmin.runtime.stream.conclude import Concluder, OfPrior
 from ifmmin.runtime.stream.engine import Engine
 from ifmmin.runtime.stream.group import StreamGroup
+from ifmmin.runtime.stream.numeric import as_count, refusal
 from ifmmin.runtime.stream.options import StreamOptions
 from ifmmin.runtime.stream.session import Rules
 from ifmmin.runtime.stream.stream import Stream
@@ -41,11 +41,12 @@ class Streams:
 
     def many(self, count: int, options: StreamOptions) -> StreamGroup:
         """Streams that move on together."""
-        if count < 1:
-            raise InputError(f"streams: got {count!r}, wanted a number of at least 1")
+        count = as_count("streams", count, 1, "a whole number of at least 1")
         return StreamGroup(self._engine, self._rules(options), self._concluder, count)
 
     def _rules(self, options: StreamOptions) -> Rules:
+        if not isinstance(options, StreamOptions):
+            raise refusal("options", options, "StreamOptions(...)")
         if options.half_life is not None:
             for stepper in self._engine.steppers.values():
                 stepper.require_fading()

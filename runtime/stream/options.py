@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.modality import Modality
+from ifmmin.runtime.stream.numeric import as_count, as_number, refusal
 
 LATE = ("refuse", "skip", "append")
 _HOPS = 4
 """Hops in a window, or in the time after which half is forgotten, unless told otherwise."""
+_SHORTEST_HOP = 1e-6
+"""Seconds; times since 1970 are not told apart more finely in float64."""
+_MOST_LANES = 10_000
+"""Each costs memory, and a row in every call."""
+_SECONDS = "a number of seconds above 0"
 
 
 @dataclass(frozen=True)
@@ -30,9 +36,10 @@ class Smoothing:
     """And has led so in this many answers, one after the other."""
 
     def __post_init__(self) -> None:
-        _require("smoothing half_life", self.half_life, "0 or more", self.half_life >= 0)
-        _require("smoothing margin", self.margin, "0 to 1", 0 <= self.margin < 1)
-        _require("smoothing patience", self.patience, "1 or more", self.patience >= 1)
+        half_life = _number("smoothing half_life", self.half_life, "0 or more", lambda x: x >= 0)
+        margin = _number("smoothing margin", self.margin, "0 to 1", lambda x: 0 <= x < 1)
+        patience = as_count("smoothing patience", self.patience, 1, "1 or more, a whole number")
+        _settle(self, half_life=half_life, margin=margin, patience=patience)
 
 
 @dataclass(frozen=True)
@@ -62,22 +69,19 @@ class StreamOptions:
     def __post_init__(self) -> None:
         if self.window is not None and self.half_life is not None:
             raise InputError("got both a window and a half_life; a stream forgets in one way")
-        for name, value in (
-            ("window", self.window),
-            ("half_life", self.half_life),
-            ("hop", self.hop),
-            *((f"stale_after of {Modality.of(m)}", s) for m, s in self.stale_after.items()),
-        ):
-            if value is not None:
-                _require(name, value, "a number of seconds above 0", value > 0)
+        told = {"window": self.window, "half_life": self.half_life, "hop": self.hop}
+        seconds = {name: _seconds(name, x) for name, x in told.items() if x is not None}
+        _settle(self, **seconds, stale_after=_limits(self.stale_after))
         if self.hop is not None and self.span is None:
             raise InputError("got a hop without a window or a half_life; it divides one of them")
-        if self.window is not None and abs(self.window / self._hop - self.lanes) > 1e-6:
-            raise InputError(
-                f"window {self.window:g} is not a whole number of hops of {self._hop:g} seconds"
-            )
+        if self.span is not None:
+            _require_hops(self.window, self._hop)
         if self.late not in LATE:
-            raise InputError(f"late: got {self.late!r}, wanted {', '.join(LATE)}")
+            raise refusal("late", self.late, ", ".join(LATE))
+        if self.clock is not None and not callable(self.clock):
+            raise refusal("clock", self.clock, "a function of seconds such as time.monotonic")
+        if self.smoothing is not None and not isinstance(self.smoothing, Smoothing):
+            raise refusal("smoothing", self.smoothing, "Smoothing(...) or None")
 
     @property
     def span(self) -> float | None:
@@ -104,6 +108,40 @@ class StreamOptions:
         return self.hop if self.hop is not None else (self.span or 1.0) / _HOPS
 
 
-def _require(name: str, value: float, wanted: str, holds: bool) -> None:
-    if not (math.isfinite(value) and holds):
-        raise InputError(f"{name}: got {value}, wanted {wanted}")
+def _number(name: str, value: object, wanted: str, holds: Callable[[float], bool]) -> float:
+    number = as_number(name, value, wanted)
+    if not holds(number):
+        raise refusal(name, value, wanted)
+    return number
+
+
+def _seconds(name: str, value: object) -> float:
+    return _number(name, value, _SECONDS, lambda x: x > 0)
+
+
+def _limits(given: object) -> dict[Modality, float]:
+    if not isinstance(given, Mapping):
+        raise refusal("stale_after", given, "seconds per modality such as {'v': 2.0}")
+    return {Modality.of(m): _seconds(f"stale_after of {m}", x) for m, x in given.items()}
+
+
+def _require_hops(window: float | None, hop: float) -> None:
+    """InputError for a hop that is too short, and for a window that is no fair number of them."""
+    if hop < _SHORTEST_HOP:
+        raise refusal("hop", hop, f"at least {_SHORTEST_HOP:g} seconds")
+    if window is None:
+        return
+    hops = window / hop
+    if hops > _MOST_LANES:
+        raise InputError(
+            f"window {window:g} has more than {_MOST_LANES} hops of {hop:g} seconds; "
+            "take longer ones"
+        )
+    if abs(hops - max(1, round(hops))) > 1e-6:
+        raise InputError(f"window {window:g} is not a whole number of hops of {hop:g} seconds")
+
+
+def _settle(options: Smoothing | StreamOptions, **values: Any) -> None:
+    """Keep values as plain Python's, whatever numbers were given: they go into snapshots."""
+    for name, value in values.items():
+        object.__setattr__(options, name, value)

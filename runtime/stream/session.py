@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from ifmmin.runtime.manifest import ModalitySpec
 from ifmmin.runtime.modality import MODALITIES, Modality, Pattern
 from ifmmin.runtime.stream.channel import Arrived, Channel, Past
 from ifmmin.runtime.stream.lane import Stepper
+from ifmmin.runtime.stream.moment import moment
 from ifmmin.runtime.stream.options import StreamOptions
 from ifmmin.runtime.stream.smoothing import Smoother
 from ifmmin.runtime.stream.timeline import Segment, Timeline
@@ -142,15 +142,8 @@ class Session:
         return Intake(channel, arrived, segments, dropped)
 
     def moment(self, at: float | None) -> float | None:
-        """A given time, or the clock's; InputError where it is no number."""
-        if at is None:
-            clock = self.rules.options.clock
-            return None if clock is None else float(clock())
-        if isinstance(at, bool) or not isinstance(at, (int, float, np.number)):
-            raise InputError(f"time: got {at!r}, wanted a number of seconds")
-        if not math.isfinite(at):
-            raise InputError(f"time: got {at}, wanted a finite number of seconds")
-        return float(at)
+        """A given time, or the clock's; InputError where it is none."""
+        return moment(self.rules.options, at)
 
     def reach(self, at: float | None) -> None:
         """Let time go on; it never goes back."""

@@ -12,6 +12,7 @@ from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.runtime.prediction import Prediction
 from ifmmin.runtime.stream.conclude import Concluder
 from ifmmin.runtime.stream.engine import Engine
+from ifmmin.runtime.stream.given import given_once
 from ifmmin.runtime.stream.session import Intake, Rules, Session
 from ifmmin.runtime.stream.snapshot import restore, snapshot
 from ifmmin.runtime.stream.timeline import Segment
@@ -54,8 +55,7 @@ class Stream:
         the same push lie a frame's duration apart. quality: as in `Predictor.predict`; what is too
         poor is not heard. None, no frames and nothing but NaNs change nothing. Raises InputError.
         """
-        given = dict(frames) if frames else {}
-        given |= {letter: x for letter, x in (("a", a), ("v", v), ("t", t)) if x is not None}
+        given = given_once(frames, {"a": a, "v": v, "t": t})
         at = self.session.moment(at)
         self._hear(self.session.plan(given, at, quality), at)
 

@@ -106,7 +106,7 @@ def test_time_goes_on_for_all(predictor: Predictor) -> None:
 
 @pytest.mark.parametrize("count", [0, -1])
 def test_a_senseless_number_of_streams_is_refused(predictor: Predictor, count: int) -> None:
-    with pytest.raises(InputError, match="wanted a number of at least 1"):
+    with pytest.raises(InputError, match="wanted a whole number of at least 1"):
         predictor.streams(count)
 
 
