@@ -1,5 +1,9 @@
 """Torch-free runtime: answers from a bundle of graphs, whichever modalities are there."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.errors import (
     BackendUnavailable,
@@ -15,8 +19,10 @@ from ifmmin.runtime.errors import (
 from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, MODALITIES, Modality, Pattern
 from ifmmin.runtime.prediction import Prediction
 from ifmmin.runtime.predictor import Predictor
-from ifmmin.runtime.stream.options import Smoothing, StreamOptions
 from ifmmin.runtime.validate import Policy
+
+if TYPE_CHECKING:
+    from ifmmin.runtime.stream.options import Smoothing, StreamOptions
 
 __all__ = [
     "ALL_PATTERNS",
@@ -40,3 +46,12 @@ __all__ = [
     "Smoothing",
     "StreamOptions",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What is of streams alone, imported when asked for: utterances must not wait for it."""
+    if name not in ("Smoothing", "StreamOptions"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from ifmmin.runtime.stream import options
+
+    return getattr(options, name)
