@@ -55,19 +55,19 @@ def is_finite(array: NDArray[np.float32]) -> bool:
 
 def without_nan(
     modality: Modality, array: NDArray[np.float32], nan_frames: str
-) -> tuple[NDArray[np.float32], str | None]:
-    """Of an array (T, D) that is not finite the frames (T', D) that are, and the reason if none is.
+) -> tuple[NDArray[np.intp], str | None]:
+    """Of an array (T, D) that is not finite which frames (T',) are, and the reason if none is.
 
     nan_frames: `refuse` or `drop`. InputError for an infinity, and for a NaN that is not dropped.
     """
     nan = np.isnan(array)
     _require_none(modality, array, np.isinf(array), "features must be finite")
     if nan.all():
-        return array[:0], "all frames are NaN"
+        return np.empty(0, np.intp), "all frames are NaN"
     if nan_frames == "refuse":
         cure = "features must be finite; such frames can be dropped (nan_frames='drop', --nan drop)"
         _require_none(modality, array, nan, cure)
-    kept = array[~nan.any(axis=1)]
+    kept = np.flatnonzero(~nan.any(axis=1))
     return kept, None if len(kept) else "every frame has a NaN"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ __all__ = [
     "Conformed",
     "Policy",
     "Quality",
+    "Usable",
     "Utterance",
     "examine",
     "nothing_present",
@@ -77,6 +78,26 @@ class Conformed:
     """Why the others are not used: `not given`, `empty`, `all frames are NaN`, ..."""
     dropped: dict[Modality, int]
     """Frames left out because of a NaN; only where there are some."""
+
+
+class Usable(NamedTuple):
+    """What of a caller's (T, D) counts."""
+
+    frames: NDArray[np.float32]
+    """(T', D)"""
+    reason: str | None = None
+    """Why there are none."""
+    given: int = 0
+    """T"""
+    kept: NDArray[np.intp] | None = None
+    """(T',), which of the frames given they are; None: all of them."""
+    dropped: int = 0
+    """Frames left out because of a NaN."""
+
+    @property
+    def behind(self) -> int:
+        """Frames that do not count, behind the last one that does."""
+        return 0 if self.kept is None else self.given - 1 - int(self.kept[-1])
 
 
 _DEFAULT = Policy()
@@ -182,27 +203,27 @@ def _take(
     found: Conformed,
 ) -> str | None:
     """Put the usable frames of a modality into `found`; the reason where there are none."""
-    kept, reason, dropped = usable_frames(modality, value, specs, policy)
-    if dropped:
-        found.dropped[modality] = dropped
-    if reason is None:
-        found.features[modality] = pad_frames(kept, specs[modality].minimum_length)
-    return reason
+    usable = usable_frames(modality, value, specs, policy)
+    if usable.dropped:
+        found.dropped[modality] = usable.dropped
+    if usable.reason is None:
+        found.features[modality] = pad_frames(usable.frames, specs[modality].minimum_length)
+    return usable.reason
 
 
 def usable_frames(
     modality: Modality, value: Any, specs: Mapping[Modality, ModalitySpec], policy: Policy
-) -> tuple[NDArray[np.float32], str | None, int]:
-    """A caller's (T, D) as the frames (T', D) that count, why there are none, how many are dropped.
+) -> Usable:
+    """A caller's (T, D) as the frames (T', D) that count.
 
     Raises InputError as `examine` does. A conforming array is passed on without a copy.
     """
     spec = specs.get(modality)
     if spec is not None and _is_ready(value, spec.dim, 1):
-        return value, None, 0
+        return Usable(value, given=len(value))
     array = as_float32(modality, value)
     if array.size == 0:
-        return array, "empty", 0
+        return Usable(array, "empty")
     if spec is None:
         known = ", ".join(m.value for m in specs)
         raise InputError(f"this bundle knows no modality {modality}; it knows {known}")
@@ -212,6 +233,7 @@ def usable_frames(
             f"wanted (frames, {spec.dim}): {spec.features}"
         )
     if is_finite(array):
-        return array, None, 0
+        return Usable(array, given=len(array))
     kept, reason = without_nan(modality, array, policy.nan_frames)
-    return kept, reason, len(array) - len(kept) if policy.nan_frames == "drop" else 0
+    dropped = len(array) - len(kept) if policy.nan_frames == "drop" else 0
+    return Usable(array[kept], reason, len(array), kept, dropped)

@@ -14,17 +14,19 @@ from ifmmin.runtime.modality import Modality
 from ifmmin.runtime.stream.lane import Lane, Stepper
 from ifmmin.runtime.stream.options import StreamOptions
 from ifmmin.runtime.stream.timeline import Segment, Timeline
+from ifmmin.runtime.validate import Usable
 
 
 class Arrived(NamedTuple):
     """What is known of frames as soon as they are there."""
 
     frames: int = 0
-    """Frames since the modality was cleared."""
-    hop: int = 0
-    """The newest hop in which one fell."""
+    """Frames that came since the modality was cleared, also those that could not be heard: without
+    times they are its clock."""
+    hop: int | None = None
+    """The newest hop in which one fell; None before one was heard."""
     newest: float | None = None
-    """Time of the newest one."""
+    """Time of the newest one that was heard."""
     timed: bool | None = None
     """Whether frames come with times; None before the first."""
 
@@ -35,7 +37,7 @@ class Past(NamedTuple):
     lanes: tuple[Lane, ...] = ()
     """Oldest first."""
     hop: int = 0
-    """The hop up to which the past is cut or faded."""
+    """The hop up to which the past is cut or faded; without lanes it says nothing."""
 
 
 _NOTHING_ARRIVED, _NO_PAST = Arrived(), Past()
@@ -106,8 +108,11 @@ class Channel:
             )
         return True
 
-    def plan(self, frames: NDArray[np.float32], at: float | None) -> tuple[Arrived, list[Segment]]:
-        """What will be known once new frames (N, D) are there, and how they are cut."""
+    def plan(self, new: Usable, at: float | None) -> tuple[Arrived, list[Segment]]:
+        """What will be known once new frames are there, and how they are cut.
+
+        at: time of the last one that can be heard.
+        """
         old = self.arrived
         if self.options.span is not None and old.timed not in (None, at is not None):
             known, now = ("with", "without") if old.timed else ("without", "with")
@@ -115,17 +120,19 @@ class Channel:
                 f"modality {self.modality}: pushed {now} a time after frames {known} one; where "
                 "the past is cut or fades, give every push of a modality a time, or none"
             )
-        segments = self.timeline.cut(frames, old.frames, at, old.hop)
+        segments = self.timeline.cut(new.frames, old.frames, at, old.hop, new.kept)
         newest = old.newest if at is None else max(at, at if old.newest is None else old.newest)
-        count = old.frames + len(frames)
-        return Arrived(count, segments[-1].hop, newest, at is not None), segments
+        heard = Arrived(old.frames, segments[-1].hop, newest, at is not None)
+        return _passed(heard, new.given, self.timeline), segments
 
-    def plan_anew(
-        self, frames: NDArray[np.float32], at: float | None
-    ) -> tuple[Arrived, list[Segment]]:
+    def plan_anew(self, new: Usable, at: float | None) -> tuple[Arrived, list[Segment]]:
         """The same for frames that take the place of all others, whole."""
         hop = 0 if at is None else self.timeline.hop_at(at)
-        return Arrived(len(frames), hop, at, at is not None), [Segment(hop, frames)]
+        return Arrived(new.given, hop, at, at is not None), [Segment(hop, new.frames)]
+
+    def pass_over(self, frames: int) -> Arrived:
+        """What will be known once frames came of which none can be heard: their time passes."""
+        return _passed(self.arrived, frames, self.timeline)
 
     def enter(self, past: Past, hop: int) -> Sequence[Lane]:
         """The lanes that hear frames of a hop: old ones gone or faded, and one that begins."""
@@ -143,13 +150,16 @@ class Channel:
     def answering(self, now: float | None) -> Lane | None:
         """The lane that answers at a time: the oldest in the window."""
         lanes: Sequence[Lane] = self.past.lanes
-        if self.options.window is not None and self.arrived.timed and now is not None:
-            lanes = alive(lanes, self.timeline.hop_at(now), self.options)
+        if self.options.window is not None:
+            hop = self.arrived.hop
+            if self.arrived.timed and now is not None:
+                hop = self.timeline.hop_at(now)
+            lanes = lanes if hop is None else alive(lanes, hop, self.options)
         return lanes[0] if lanes else None
 
     def absence(self, now: float | None) -> str | None:
         """Why the modality does not count at a time; None where it does."""
-        if not self.arrived.frames:
+        if self.arrived.hop is None:
             return self.why_absent
         if self.dropped:
             return "dropped"
@@ -159,6 +169,15 @@ class Channel:
         if self.answering(now) is None:
             return "nothing in the window"
         return None
+
+
+def _passed(heard: Arrived, frames: int, timeline: Timeline) -> Arrived:
+    """What is known once frames came; where they have no times, they also say how late it is."""
+    count, hop = heard.frames + frames, heard.hop
+    reached = None if hop is None or heard.timed else timeline.hop_of(count - 1)
+    if hop is not None and reached is not None:
+        hop = max(hop, reached)
+    return heard._replace(frames=count, hop=hop)
 
 
 def alive(lanes: Sequence[Lane], hop: int, options: StreamOptions) -> list[Lane]:

@@ -18,7 +18,7 @@ from ifmmin.runtime.stream.moment import moment
 from ifmmin.runtime.stream.options import StreamOptions
 from ifmmin.runtime.stream.smoothing import Smoother
 from ifmmin.runtime.stream.timeline import Segment, Timeline
-from ifmmin.runtime.validate import Policy, Quality, too_poor, usable_frames
+from ifmmin.runtime.validate import Policy, Quality, Usable, too_poor, usable_frames
 
 Evidence = list[tuple[Channel, NDArray[np.float32]]]
 """The channels that count, in canonical order, with what each pooled, (1, P)."""
@@ -36,6 +36,8 @@ class Answered(NamedTuple):
     seconds: float = 0.0
     """For summaries and head; nearly none where nothing had changed."""
 
+
+_NO_FRAMES = np.empty((0, 0), np.float32)
 
 Concluded = tuple[NDArray[np.float32], int, NDArray[np.float32]]
 """Logits, the winning class, probabilities: of an answer that nothing changed since."""
@@ -105,13 +107,17 @@ class Session:
         ]
 
     def plan_text(self, tokens: Any, at: float | None) -> Intake:
-        """All tokens, in place of those heard so far; none at all clears the text."""
-        channel = self.channel(Modality.T)
-        frames, why, dropped = self._usable(channel, tokens)
-        if why is not None:
-            return Intake(channel, Arrived(), (), dropped, why=why, anew=True)
-        arrived, segments = channel.plan_anew(frames, self.now if at is None else at)
-        return Intake(channel, arrived, segments, dropped, anew=True)
+        """All tokens, in place of those heard so far; None and no tokens clear the text."""
+        channel, same = self.channel(Modality.T), self.channel(Modality.T).arrived
+        new = Usable(_NO_FRAMES, "cleared") if tokens is None else self._usable(channel, tokens)
+        late = channel.is_late(at)
+        if late and self.rules.options.late == "skip":
+            return Intake(channel, same, (), new.dropped, late=len(new.frames))
+        if new.reason is not None:
+            return Intake(channel, Arrived(), (), new.dropped, why=new.reason, anew=True)
+        moment = same.newest if late else self.now if at is None else at
+        arrived, segments = channel.plan_anew(new, moment)
+        return Intake(channel, arrived, segments, new.dropped, anew=True)
 
     def take(self, intake: Intake) -> None:
         """Note what arrived."""
@@ -121,25 +127,27 @@ class Session:
         channel.arrived = intake.arrived
         channel.dropped_frames += intake.dropped
         channel.late_frames += intake.late
-        if intake.why is not None and not channel.arrived.frames:
+        if intake.why is not None and channel.arrived.hop is None:
             channel.why_absent = intake.why
 
     def _plan(
         self, channel: Channel, value: Any, at: float | None, quality: Quality | None
     ) -> Intake:
-        policy, same = self.rules.policy, channel.arrived
-        poor = too_poor(channel.modality, policy, quality) if quality else None
+        poor = too_poor(channel.modality, self.rules.policy, quality) if quality else None
         if poor is not None:
-            return Intake(channel, same, why=poor)
-        frames, why, dropped = self._usable(channel, value)
-        if why is not None:
-            return Intake(channel, same, (), dropped, why=why)
+            # Its values are not looked at, but a sensor spent their time.
+            unseen = len(value) if hasattr(value, "__len__") else 0
+            return Intake(channel, channel.pass_over(unseen), why=poor)
+        new = self._usable(channel, value)
+        if new.reason is not None:
+            return Intake(channel, channel.pass_over(new.given), (), new.dropped, why=new.reason)
+        at = channel.timeline.ahead(at, new.behind)
         late = channel.is_late(at)
         if late and self.rules.options.late == "skip":
-            return Intake(channel, same, (), dropped, late=len(frames))
+            return Intake(channel, channel.arrived, (), new.dropped, late=len(new.frames))
         # Late frames are heard in the order in which they come: as if they were the newest.
-        arrived, segments = channel.plan(frames, same.newest if late else at)
-        return Intake(channel, arrived, segments, dropped)
+        arrived, segments = channel.plan(new, channel.arrived.newest if late else at)
+        return Intake(channel, arrived, segments, new.dropped)
 
     def moment(self, at: float | None) -> float | None:
         """A given time, or the clock's; InputError where it is none."""
@@ -199,5 +207,5 @@ class Session:
         self.now, self.answered = None, None
         self.set_origin(0.0)
 
-    def _usable(self, channel: Channel, value: Any) -> tuple[NDArray[np.float32], str | None, int]:
+    def _usable(self, channel: Channel, value: Any) -> Usable:
         return usable_frames(channel.modality, value, self.rules.specs, self.rules.policy)

@@ -44,7 +44,7 @@ class _Lane(msgspec.Struct):
 
 class _Channel(msgspec.Struct):
     frames: int
-    hop: int
+    hop: int | None
     newest: float | None
     timed: bool | None
     past_hop: int

@@ -53,7 +53,7 @@ class Stream:
 
         frames: the same as a mapping. at: time of the newest of them in seconds; earlier ones of
         the same push lie a frame's duration apart. quality: as in `Predictor.predict`; what is too
-        poor is not heard. None, no frames and nothing but NaNs change nothing. Raises InputError.
+        poor is not heard, nor is nothing but NaNs: only its time passes. Raises InputError.
         """
         given = given_once(frames, {"a": a, "v": v, "t": t})
         at = self.session.moment(at)
@@ -63,11 +63,9 @@ class Stream:
         """All token states, (N, D), in place of the text so far; None and no tokens clear it.
 
         For recognisers that revise what they heard, and for language models that look both ways:
-        there a new word changes the states of all words before it.
+        there a new word changes the states of all words before it. at: when it was so, in seconds;
+        what is older than the text so far follows `late`, as pushed frames do. Raises InputError.
         """
-        if tokens is None:
-            self.clear(Modality.T)
-            return
         at = self.session.moment(at)
         self._hear([self.session.plan_text(tokens, at)], at)
 
@@ -76,8 +74,7 @@ class Stream:
 
         Raises InputError where nothing counts, unless the predictor answers with the prior.
         """
-        self.flush()
-        self.session.reach(self.session.moment(at))
+        self._catch_up(at)
         (answered,) = self._engine.answer([self.session])
         return self._concluder.one(self.session, answered)
 
@@ -99,7 +96,7 @@ class Stream:
 
     def snapshot(self) -> bytes:
         """All that has to be kept to go on later, or elsewhere. Not the frames."""
-        self.flush()
+        self._catch_up()
         return snapshot(self.session, self._engine.identity)
 
     def resume(self, content: bytes) -> None:
@@ -114,20 +111,25 @@ class Stream:
     @property
     def pattern(self) -> Pattern | None:
         """What counts now; None where nothing does."""
-        self.flush()
+        self._catch_up()
         counting = [channel.modality for channel, _ in self.session.evidence()]
         return Pattern.of(counting) if counting else None
 
     @property
     def frames(self) -> dict[Modality, int]:
         """Frames per modality that an answer is of now: with a window those within it."""
-        self.flush()
+        self._catch_up()
         lanes = {m: c.answering(self.session.now) for m, c in self.session.channels.items()}
         return {m: lane.frames if lane else 0 for m, lane in lanes.items()}
 
     def flush(self) -> None:
         """Hear what waits."""
         hear_waiting(self._engine, [self.session])
+
+    def _catch_up(self, at: float | None = None) -> None:
+        """Hear what waits, and let time go on: to a moment, or to where the clock is."""
+        self.flush()
+        self.session.reach(self.session.moment(at))
 
     def __enter__(self) -> Stream:
         return self

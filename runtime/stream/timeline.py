@@ -10,14 +10,18 @@ from numpy.typing import NDArray
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.modality import Modality
 
-_CLOSE = 1e-9
+_CLOSE = 1e-6
 """A time that close to a hop's end, in hops, lies behind it: sums of floats fall short."""
+_ROUNDING = 4 * float(np.finfo(np.float64).eps)
+"""What a time and its distance from the origin may be wrong by, as a share of their size: seconds
+since 1970 are 2e-7 apart."""
 
 
 class Segment(NamedTuple):
     """Frames of one hop."""
 
     hop: int
+    """The one that begins at hop times seconds; 0 where time is not divided."""
     frames: NDArray[np.float32]
     """(N, D)"""
 
@@ -36,34 +40,63 @@ class Timeline:
         """The time at which hop 0 begins, for frames that come with times."""
 
     def cut(
-        self, frames: NDArray[np.float32], before: int, at: float | None, hop: int
+        self,
+        frames: NDArray[np.float32],
+        before: int,
+        at: float | None,
+        reached: int | None,
+        kept: NDArray[np.intp] | None = None,
     ) -> list[Segment]:
-        """New frames (N, D) cut where hops end.
+        """New frames (N, D), at least one, cut where hops end.
 
-        before: frames heard earlier. at: time of the newest one; without it time is counted in
-        frames. hop: the one reached so far; what is older belongs to it, too.
+        before: frames that came earlier. at: time of the newest one; without it time is counted in
+        frames. reached: the hop of the newest one so far, to which what is older belongs, too; None
+        before the first. kept: (N,), which they are of all frames that came now; None: all.
         """
-        if self._hop is None or not len(frames):
+        if self._hop is None:
             return [Segment(0, frames)]
-        hops = np.maximum.accumulate(np.maximum(self._hops(len(frames), before, at), hop))
+        numbers = before + (np.arange(len(frames)) if kept is None else kept)
+        hops = np.maximum.accumulate(self._hops(numbers, at))
+        if reached is not None:
+            hops = np.maximum(hops, reached)
         ends = [*(np.flatnonzero(np.diff(hops)) + 1), len(frames)]
         starts = [0, *ends[:-1]]
         return [Segment(int(hops[s]), frames[s:e]) for s, e in zip(starts, ends, strict=True)]
 
     def hop_at(self, now: float) -> int:
         """The hop of a moment; 0 where time is not divided."""
-        return 0 if self._hop is None else int(np.floor((now - self.origin) / self._hop + _CLOSE))
+        if self._hop is None:
+            return 0
+        return int(_hop(np.float64(now - self.origin), self._size(now), self._hop))
 
-    def _hops(self, count: int, before: int, at: float | None) -> NDArray[np.int64]:
+    def hop_of(self, number: int) -> int | None:
+        """The hop of a frame by its number from 0; None where that says nothing of its time."""
+        if self._hop is None or self._rate is None:
+            return None
+        return int(_hop(np.float64(number / self._rate), 0.0, self._hop))
+
+    def ahead(self, at: float | None, frames: int) -> float | None:
+        """The time of what came so many frames ahead of a moment."""
+        return at if at is None or self._rate is None else at - frames / self._rate
+
+    def _hops(self, numbers: NDArray[np.intp], at: float | None) -> NDArray[np.int64]:
         assert self._hop is not None
         if at is not None:
-            back = np.arange(count - 1, -1, -1) / self._rate if self._rate else np.zeros(count)
-            times = at - self.origin - back
-        elif self._rate is not None:
-            times = np.arange(before, before + count) / self._rate
-        else:
-            raise InputError(
-                f"modality {self._modality} has no frame rate, and a window or half_life needs "
-                "times; push it with at=SECONDS, or replace it as a whole with set_text"
-            )
-        return np.floor(times / self._hop + _CLOSE).astype(np.int64)
+            back = (numbers[-1] - numbers) / self._rate if self._rate else np.zeros(len(numbers))
+            return _hop(at - self.origin - back, self._size(at), self._hop).astype(np.int64)
+        if self._rate is not None:
+            return _hop(numbers / self._rate, 0.0, self._hop).astype(np.int64)
+        raise InputError(
+            f"modality {self._modality} has no frame rate, and a window or half_life needs "
+            "times; push it with at=SECONDS, or replace it as a whole with set_text"
+        )
+
+    def _size(self, at: float) -> float:
+        """Of the numbers of which a distance from the origin is made."""
+        return abs(at) + abs(self.origin)
+
+
+def _hop(since: NDArray[np.float64] | np.float64, size: float, hop: float) -> NDArray[np.float64]:
+    """The hop of seconds since the origin, which came of numbers of a size."""
+    rounding = _ROUNDING * (np.abs(since) + size) / hop
+    return np.asarray(np.floor(since / hop + _CLOSE + rounding))
