@@ -110,7 +110,9 @@ def _answer(predictor: Predictor, item: Item, rules: Rules) -> Answer:
 
 
 def _has_graph(predictor: Predictor, clip: Clip, rules: Rules) -> bool:
-    """Whether the bundle can answer such an input at all; if so, the bundle itself is at fault."""
+    """Whether the bundle can answer such an input, or none at all: then it is at fault itself."""
+    if not predictor.patterns:
+        return True
     specs = predictor.bundle.manifest.modalities
     found = examine(clip.utterance, specs, rules.policy, clip.quality, only=rules.pattern)
     return Pattern.of(found.features) in predictor.patterns

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ifmmin.runtime.errors import BundleError
 from ifmmin.runtime.manifest import EngineEntry, GraphEntry, Manifest, read_manifest
-from ifmmin.runtime.modality import Modality, Pattern
+from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
 
 Features = dict[Modality, NDArray[np.float32]]
 """Per present modality an array (T, D)."""
@@ -36,8 +36,13 @@ class Bundle:
 
     @property
     def patterns(self) -> tuple[Pattern, ...]:
-        """The patterns that this bundle can answer."""
+        """The patterns of which this bundle can answer whole utterances, one at a time."""
         return self.manifest.patterns
+
+    @property
+    def stream_patterns(self) -> tuple[Pattern, ...]:
+        """The patterns that streams can answer, in canonical order."""
+        return tuple(pattern for pattern in ALL_PATTERNS if self.has("head", pattern))
 
     def find(
         self, shape: str, subject: Pattern | Modality, precision: str = "fp32"

@@ -15,7 +15,7 @@ from ifmmin.runtime.backends import BackendOptions
 from ifmmin.runtime.batch import pad_batch
 from ifmmin.runtime.batching import plan_batches
 from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.candidates import Trial
+from ifmmin.runtime.candidates import STREAM, Trial
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
 from ifmmin.runtime.prediction import Prediction, softmax, softmax_of_one
@@ -89,8 +89,13 @@ class Predictor:
 
     @property
     def patterns(self) -> tuple[Pattern, ...]:
-        """The patterns that the bundle can answer."""
-        return self.bundle.patterns
+        """The patterns of which whole utterances can be answered."""
+        return self._shelf.patterns
+
+    @property
+    def stream_patterns(self) -> tuple[Pattern, ...]:
+        """The patterns that streams can answer."""
+        return self.bundle.stream_patterns
 
     @property
     def history(self) -> tuple[Trial, ...]:
@@ -98,8 +103,13 @@ class Predictor:
         return tuple(self._shelf.history)
 
     def explain(self) -> list[Trial]:
-        """Try every way to run every pattern's graph anew, and say what came of each."""
-        return self._shelf.explain("latency", self.patterns)
+        """Try every way to run every pattern's graph anew, and say what came of each.
+
+        Of a bundle for streams only: their graphs.
+        """
+        if not self.bundle.patterns:
+            return self._shelf.explain(STREAM, self.stream_patterns)
+        return self._shelf.explain("latency", self.bundle.patterns)
 
     def predict(
         self,

@@ -17,7 +17,7 @@ from ifmmin.runtime.candidates import STREAM, Candidate, Trial, Trials
 from ifmmin.runtime.choice_cache import ChoiceCache
 from ifmmin.runtime.device import device_name, usable_cores
 from ifmmin.runtime.errors import BackendUnavailable, BundleError, EngineError, InputError
-from ifmmin.runtime.manifest import MANIFEST_NAME, PRECISIONS
+from ifmmin.runtime.manifest import MANIFEST_NAME, PRECISIONS, SHAPES
 from ifmmin.runtime.modality import Pattern
 from ifmmin.runtime.parts import Parts
 from ifmmin.runtime.version import installed_versions
@@ -89,7 +89,16 @@ class Shelf:
                 self._graphs[shape, pattern] = self._ready(shape, pattern)
             return self._graphs[shape, pattern]
 
+    @property
+    def patterns(self) -> tuple[Pattern, ...]:
+        """The patterns of which it has what answers whole utterances, one at a time."""
+        if not self._share:
+            return self._bundle.patterns
+        return tuple(dict.fromkeys((*self._bundle.patterns, *self._bundle.stream_patterns)))
+
     def _ready(self, shape: str, pattern: Pattern) -> ReadyGraph:
+        if shape == "latency" and not self.patterns:
+            raise _none_alone(self._bundle)
         candidates = self._candidates()
         if self._share and shape == "latency" and self._bundle.has("head", pattern):
             first = next(c for c in candidates if c.backend in ON_CPU)
@@ -116,7 +125,7 @@ class Shelf:
 
         Raises BundleError where the bundle has none.
         """
-        heads = [pattern for pattern in self._bundle.patterns if self._bundle.has("head", pattern)]
+        heads = self._bundle.stream_patterns
         if not heads:
             raise BundleError(
                 f"the bundle {self._bundle.directory} has no graphs for streams; export it again "
@@ -201,3 +210,14 @@ class Shelf:
             "gpu": wish.options.device,
         }
         return ChoiceCache(wish.options.cache, parts)
+
+
+def _none_alone(bundle: Bundle) -> BundleError:
+    """The error for an utterance where the bundle has graphs, but for other things."""
+    have = [s for s in SHAPES if any(entry.shape == s for entry in bundle.manifest.graphs)]
+    streams = "use streams (predictor.stream(), ifmmin-run --stream), or "
+    return BundleError(
+        f"the bundle {bundle.directory} has no latency graphs, which answer whole utterances; it "
+        f"has {', '.join(have) or 'none at all'}; {streams if 'head' in have else ''}"
+        "export it with ifmmin-export ... --shape latency"
+    )

@@ -29,10 +29,11 @@ class Streams:
         of_prior: OfPrior | None,
     ) -> None:
         manifest = bundle.manifest
-        patterns = [pattern for pattern in bundle.patterns if bundle.has("head", pattern)]
         self._specs = manifest.modalities
         self._policy = policy
-        self._engine = Engine(parts, candidate, self._specs, patterns, manifest.checkpoint.sha256)
+        self._engine = Engine(
+            parts, candidate, self._specs, bundle.stream_patterns, manifest.checkpoint.sha256
+        )
         self._concluder = Concluder(manifest.labels, requested, self._engine, of_prior)
 
     def one(self, options: StreamOptions) -> Stream:
