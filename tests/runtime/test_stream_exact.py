@@ -1,12 +1,14 @@
-"""Random sessions against a slow model that keeps every frame: the answers are the same."""
+"""Random sessions against slow models that hear every frame alone: the answers are the same."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from fading_model import FadingModel
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -20,88 +22,138 @@ from small_bundles import ALL, small_bundle
 from stream_model import LETTERS, StreamModel
 
 from ifmmin.runtime import InputError, Modality, Predictor, StreamOptions
+from ifmmin.runtime.validate import Policy
 
 DIMS = {"a": 5, "v": 7, "t": 11}
 TOLERANCE = 1e-4
-STEPS, SESSIONS = 40, 30
-"""Per kind of session; three kinds make more than 3,000 steps."""
+STEPS, SESSIONS = 40, 18
+"""Per kind of session; six kinds make more than 4,000 steps."""
+EPOCH = 1_763_000_000_037
+"""Milliseconds since 1970, not at a hop's end."""
 
 _letters = st.sampled_from(LETTERS)
 _seeds = st.integers(0, 2**16)
-_PREDICTOR: list[Predictor] = []
+_passed = st.integers(0, 4000)
+"""Milliseconds."""
+_holes = st.sets(st.integers(0, 8), max_size=4)
+"""Frames with a NaN."""
+_PREDICTORS: dict[str, Predictor] = {}
 
 
-@pytest.fixture(scope="module")
-def predictor(tmp_path_factory: pytest.TempPathFactory, make_network: Any) -> Predictor:
+@pytest.fixture(scope="module", autouse=True)
+def predictors(tmp_path_factory: pytest.TempPathFactory, make_network: Any) -> None:
     bundle: Path = small_bundle(make_network, tmp_path_factory, ALL)
-    made = Predictor(bundle, backend="onnxruntime-cpu")
-    _PREDICTOR[:] = [made]
-    return made
+    lenient = Policy(nan_frames="drop", minimum_quality={Modality.V: 0.5})
+    for name, policy in (("strict", Policy()), ("lenient", lenient)):
+        _PREDICTORS[name] = Predictor(bundle, backend="onnxruntime-cpu", policy=policy)
 
 
-def _frames(letter: str, count: int, seed: int) -> Any:
+def _frames(letter: str, count: int, seed: int, holes: Any = ()) -> Any:
     rng = np.random.default_rng(seed)
     # Walks, as speech and faces do, so that answers move with what was heard last.
     steps = rng.standard_normal((count, DIMS[letter])).cumsum(axis=0)
-    return (steps / np.sqrt(np.arange(1, count + 1))[:, None]).astype(np.float32)
+    made = (steps / np.sqrt(np.arange(1, count + 1))[:, None]).astype(np.float32)
+    made[[n for n in holes if n < count], seed % DIMS[letter]] = np.nan
+    return made
 
 
 class Session(RuleBasedStateMachine):
-    """All that may happen to a stream; after every step it is asked."""
+    """All that may happen to a stream; after every step it is asked. Times are milliseconds."""
 
-    options = StreamOptions()
-    window: float | None = None
-    hop = 1.0
+    window: int | None = None
+    hop = 1000
     stale: ClassVar[dict[str, float]] = {}
+    policy = "strict"
     timed = False
+    lain = 0
+    """How long the session was laid aside, of which a clock of its own knows nothing."""
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(late=st.sampled_from(["refuse", "skip", "append"]),
+                start=st.sampled_from([0, -7300, EPOCH, -EPOCH]))  # fmt: skip
+    def begin(self, late: str, start: int) -> None:
         """A stream and its model."""
-        self.predictor = _PREDICTOR[0]
+        self.predictor = _PREDICTORS[self.policy]
+        self.time = start
+        self.options = self.make_options(late)
         self.stream = self.predictor.stream(self.options)
-        self.model = StreamModel(self.predictor, self.window, self.hop, self.stale)
-        self.time = 0.0
+        self.model = self.make_model(late)
 
-    def moment(self, passed: float) -> float | None:
-        """The time of what is pushed next."""
+    def make_options(self, late: str) -> StreamOptions:
+        """Those of this kind of session."""
+        return StreamOptions(
+            window=None if self.window is None else self.window / 1000,
+            hop=None if self.window is None else self.hop / 1000,
+            stale_after={Modality.of(m): limit / 1000 for m, limit in self.stale.items()},
+            late=late,
+        )
+
+    def make_model(self, late: str) -> StreamModel:
+        """What says the same, slowly."""
+        return StreamModel(self.predictor, self.window, self.hop, self.stale, late)
+
+    def moment(self, passed: int) -> tuple[float | None, int | None]:
+        """The time of what comes next, for the stream and for its model."""
         self.time += passed
-        return self.time if self.timed else None
+        return (self.time / 1000, self.time) if self.timed else (None, None)
 
-    @rule(
-        letters=st.sets(_letters, min_size=1),
-        count=st.integers(1, 9),
-        seed=_seeds,
-        passed=st.floats(0.9, 4.0),
-    )
-    def push(self, letters: set[str], count: int, seed: int, passed: float) -> None:
-        """Frames of one modality or several."""
-        at = self.moment(passed)
-        given = {letter: _frames(letter, count, seed) for letter in sorted(letters)}
+    def catch_up(self) -> None:
+        """What is asked may know the time by itself."""
+
+    def holed(self, letter: str, count: int, seed: int, holes: set[int]) -> Any:
+        """Frames, some with a NaN where that is no mistake."""
+        return _frames(letter, count, seed, () if self.policy == "strict" else holes)
+
+    def give(self, given: dict[str, Any], times: tuple[float | None, int | None]) -> None:
+        """Push frames, also late ones."""
+        at, model_at = times
+        if self.model.refuses(given, model_at):
+            with pytest.raises(InputError, match="came after those of"):
+                self.stream.push(given, at=at)
+            return
         self.stream.push(given, at=at)
         for letter, frames in given.items():
-            self.model.push(letter, frames, at)
+            self.model.push(letter, frames, model_at)
 
-    @rule(letter=_letters, seed=_seeds, passed=st.floats(0.0, 2.0))
-    def push_one(self, letter: str, seed: int, passed: float) -> None:
+    @rule(letters=st.sets(_letters, min_size=1), count=st.integers(1, 9), seed=_seeds,
+          passed=_passed, holes=_holes)  # fmt: skip
+    def push(self, letters: set[str], count: int, seed: int, passed: int, holes: set[int]) -> None:
+        """Frames of one modality or several."""
+        given = {letter: self.holed(letter, count, seed, holes) for letter in sorted(letters)}
+        self.give(given, self.moment(passed))
+
+    @rule(letter=_letters, seed=_seeds, passed=_passed)
+    def push_one(self, letter: str, seed: int, passed: int) -> None:
         """One frame, as they come."""
-        at = self.moment(passed)
-        self.stream.push({letter: _frames(letter, 1, seed)}, at=at)
-        self.model.push(letter, _frames(letter, 1, seed), at)
+        self.give({letter: _frames(letter, 1, seed)}, self.moment(passed // 2))
 
-    @rule(passed=st.floats(0.0, 2.0))
-    def wait(self, passed: float) -> None:
+    @rule(letter=_letters, count=st.integers(1, 9), seed=_seeds, back=_passed, holes=_holes)
+    def push_late(self, letter: str, count: int, seed: int, back: int, holes: set[int]) -> None:
+        """Frames of a while ago, which may be older than the newest."""
+        if self.timed:
+            at = self.time - back
+            self.give({letter: self.holed(letter, count, seed, holes)}, (at / 1000, at))
+
+    @rule(passed=_passed)
+    def wait(self, passed: int) -> None:
         """Time goes on."""
-        at = self.moment(passed)
-        if at is not None:
-            self.model.now = at
-            self.stream.session.reach(at)
+        at, model_at = self.moment(passed // 2)
+        self.stream.session.reach(at)
+        self.model.reach(model_at)
 
-    @rule(letter=_letters)
-    def push_nothing(self, letter: str) -> None:
-        """No frames, and frames of nothing but NaN."""
+    @rule(letter=_letters, count=st.integers(1, 30))
+    def push_nothing(self, letter: str, count: int) -> None:
+        """No frames, and frames of nothing but NaN, whose time passes."""
         self.stream.push({letter: np.empty((0, DIMS[letter]), np.float32)})
-        self.stream.push({letter: np.full((2, DIMS[letter]), np.nan, np.float32)})
+        nothing = np.full((count, DIMS[letter]), np.nan, np.float32)
+        self.stream.push({letter: nothing})
+        self.model.push(letter, nothing, None)
+
+    @rule(count=st.integers(1, 30), seed=_seeds)
+    def push_poor(self, count: int, seed: int) -> None:
+        """A face that is hardly seen, which is not heard."""
+        if self.policy == "lenient":
+            self.stream.push(v=_frames("v", count, seed), quality={"v": 0.3})
+            self.model.push("v", np.full((count, DIMS["v"]), np.nan, np.float32), None)
 
     @rule(letter=_letters)
     def clear(self, letter: str) -> None:
@@ -121,41 +173,56 @@ class Session(RuleBasedStateMachine):
         self.stream.restore(letter)
         self.model.heard[letter].dropped = False
 
-    @rule(count=st.integers(0, 8), seed=_seeds, passed=st.floats(0.9, 4.0))
-    def set_text(self, count: int, seed: int, passed: float) -> None:
-        """A recogniser revises its words."""
-        at = self.moment(passed)
-        tokens = _frames("t", count, seed)
-        self.stream.set_text(tokens, at=at)
-        self.model.set_text(tokens, at)
+    @rule(count=st.integers(0, 8), seed=_seeds, passed=st.integers(-2000, 4000), holes=_holes)
+    def set_text(self, count: int, seed: int, passed: int, holes: set[int]) -> None:
+        """A recogniser revises its words, perhaps too late."""
+        at, model_at = self.moment(max(0, passed))
+        if passed < 0 and at is not None and model_at is not None:
+            at, model_at = (self.time + passed) / 1000, model_at + passed
+        tokens = self.holed("t", count, seed, holes)
+        given = tokens if count else None
+        if self.model.refuses_text(model_at):
+            with pytest.raises(InputError, match="came after those of"):
+                self.stream.set_text(given, at=at)
+            return
+        self.stream.set_text(given, at=at)
+        self.model.set_text(tokens, model_at)
 
     @rule()
     def reset(self) -> None:
         """Somebody else sits down."""
         self.stream.reset()
         self.model.reset()
+        self.lain = 0
 
-    @rule(elsewhere=st.booleans())
-    def move(self, elsewhere: bool) -> None:
+    @rule(elsewhere=st.booleans(), passed=_passed)
+    def move(self, elsewhere: bool, passed: int) -> None:
         """The session outlives its process, or goes on where it was."""
+        self.catch_up()
         kept = self.stream.snapshot()
         if elsewhere:
             self.stream = self.predictor.stream(self.options)
         else:
-            self.stream.push(a=_frames("a", 3, 1), at=self.time if self.timed else None)
+            self.stream.push(a=_frames("a", 3, 1), at=self.moment(0)[0])
+        self.lie(passed)
         self.stream.resume(kept)
 
-    @rule(letter=_letters, fault=st.sampled_from(["width", "nan", "text", "late"]))
+    def lie(self, passed: int) -> None:
+        """Between a snapshot and what goes on from it nothing happens."""
+
+    @rule(letter=_letters, fault=st.sampled_from(["width", "infinite", "nan", "text", "noon"]))
     def mistake(self, letter: str, fault: str) -> None:
         """Whatever a caller does wrong changes nothing."""
         wrong: Any = _frames(letter, 3, 0)
         if fault == "width":
             wrong = wrong[:, 1:]
-        elif fault == "nan":
-            wrong[1, 0] = np.nan
         elif fault == "text":
             wrong = "happy"
-        at: Any = "noon" if fault == "late" else self.moment(0.0)
+        elif fault == "infinite" or self.policy == "lenient":
+            wrong[1, 0] = np.inf
+        else:
+            wrong[1, 0] = np.nan
+        at: Any = "noon" if fault == "noon" else self.moment(0)[0]
         other = "v" if letter == "a" else "a"
         with pytest.raises(InputError):
             self.stream.push({other: _frames(other, 2, 0), letter: wrong}, at=at)
@@ -165,39 +232,82 @@ class Session(RuleBasedStateMachine):
         """What the stream says is what an utterance of all that counts says."""
         if not hasattr(self, "stream"):
             return
+        self.catch_up()
         evidence = self.model.evidence()
+        pattern, frames = self.stream.pattern, self.stream.frames
+        assert {m.value for m in pattern or ()} == set(evidence)
+        assert {m.value: frames[m] for m in pattern or ()} == {
+            m: len(x) for m, x in evidence.items()
+        }
+        late = {m.value: c.late_frames for m, c in self.stream.session.channels.items()}
+        assert late == {m: heard.late for m, heard in self.model.heard.items()}
         if not evidence:
             with pytest.raises(InputError, match="no modality is present"):
                 self.stream.predict()
-            assert self.stream.pattern is None
             return
-        said = self.stream.predict()
-        assert said.pattern is not None
-        assert {m.value for m in said.pattern} == set(evidence) == set("avt") - set(said.absent)
-        wanted = self.predictor.predict(evidence)
-        np.testing.assert_allclose(said.logits, wanted.logits, atol=TOLERANCE, rtol=TOLERANCE)
-        assert said.label == wanted.label
-        frames = self.stream.frames
-        assert {m: frames[m] for m in said.pattern} == {m: len(x) for m, x in evidence.items()}
+        said, wanted = self.stream.predict(), self.model.logits(evidence)
+        assert said.pattern == pattern
+        assert set(said.absent) == set("avt") - set(evidence)
+        np.testing.assert_allclose(said.logits, wanted, atol=TOLERANCE, rtol=TOLERANCE)
 
 
 class WindowSession(Session):
-    """The last three seconds, counted in frames."""
+    """The last three seconds, counted in frames, of which some are not to be heard."""
 
-    window, hop = 3.0, 0.5
-    options = StreamOptions(window=3.0, hop=0.5)
+    window, hop, policy = 3000, 500, "lenient"
 
 
 class TimedSession(Session):
-    """The last six seconds by the clock; a silent camera counts as missing."""
+    """The last six seconds by given times; a silent camera counts as missing."""
 
-    window, hop, timed = 6.0, 2.0, True
-    stale: ClassVar[dict[str, float]] = {"v": 2.5}
-    options = StreamOptions(window=6.0, hop=2.0, stale_after={Modality.V: 2.5})
+    window, hop, timed, policy = 6000, 2000, True, "lenient"
+    stale: ClassVar[dict[str, float]] = {"v": 2500.5}
 
 
-@pytest.mark.parametrize("kind", [Session, WindowSession, TimedSession])
-def test_a_stream_says_what_the_whole_says(predictor: Predictor, kind: type[Session]) -> None:
+class ClockSession(TimedSession):
+    """The same by the stream's own clock, which goes on while the session lies somewhere."""
+
+    timed = False
+
+    def make_options(self, late: str) -> StreamOptions:
+        return replace(super().make_options(late), clock=lambda: self.time / 1000)
+
+    def moment(self, passed: int) -> tuple[float | None, int | None]:
+        self.time += passed
+        return None, self.time - self.lain
+
+    def catch_up(self) -> None:
+        self.model.reach(self.time - self.lain)
+
+    def lie(self, passed: int) -> None:
+        self.time += passed
+        self.lain += passed
+
+
+class FadingSession(Session):
+    """Half is forgotten in 1.5 seconds, counted in frames."""
+
+    hop, policy = 500, "lenient"
+    half_life = 1500
+
+    def make_options(self, late: str) -> StreamOptions:
+        return StreamOptions(half_life=self.half_life / 1000, hop=self.hop / 1000, late=late)
+
+    def make_model(self, late: str) -> StreamModel:
+        return FadingModel(self.predictor, self.half_life, self.hop, late)
+
+
+class TimedFadingSession(FadingSession):
+    """The same by given times."""
+
+    timed = True
+
+
+KINDS = (Session, WindowSession, TimedSession, ClockSession, FadingSession, TimedFadingSession)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stream_says_what_the_whole_says(kind: type[Session]) -> None:
     quiet = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
     run_state_machine_as_test(
         kind,
