@@ -8,21 +8,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ifmmin.runtime.backends import Backend, Loaded
+from ifmmin.runtime.backends.engine_profile import PROFILED, profile_of
 from ifmmin.runtime.bundle import Bundle
+from ifmmin.runtime.cutting import within
 from ifmmin.runtime.errors import BackendUnavailable, BundleError, EngineError, IfmminError
 from ifmmin.runtime.manifest import GraphEntry
 from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.runtime.parts import Parts
 
 if TYPE_CHECKING:
-    from ifmmin.runtime.check_golden import GoldenVectors
+    from ifmmin.runtime.proof import Proof
 
 STREAM = "stream"
 """In place of a shape: the step, summary and head graphs together."""
@@ -69,7 +71,6 @@ class Trials:
         self._bundle = bundle
         self._make = make
         self._parts: dict[Candidate, Parts] = {}
-        self._vectors: GoldenVectors | None = None
 
     def choose(
         self, shape: str, pattern: Pattern, candidates: Sequence[Candidate]
@@ -87,11 +88,11 @@ class Trials:
                 trials.append(Trial(shape, pattern, candidate, "absent", detail=detail))
                 continue
             try:
-                loaded = self.open(shape, pattern, candidate)
+                loaded = self._open(shape, pattern, candidate)
             except (BackendUnavailable, EngineError) as error:
                 trials.append(Trial(shape, pattern, candidate, "unavailable", detail=str(error)))
                 continue
-            fault = self.fault(loaded)
+            fault = self._fault(shape, pattern, candidate, loaded)
             if fault:
                 trials.append(Trial(shape, pattern, candidate, "refused", detail=fault))
             else:
@@ -107,20 +108,46 @@ class Trials:
         return sound[best][1], trials
 
     def open(self, shape: str, pattern: Pattern, candidate: Candidate) -> Loaded:
-        """A candidate's graph, or the graphs of its stream, ready to run on whole utterances."""
-        if shape == STREAM:
-            return self.parts(candidate).whole(pattern)
-        return self._load(shape, pattern, candidate)
+        """A candidate's graph, or the graphs of its stream, ready to run on whole utterances.
+
+        Those of a stream are held against the golden vectors, since one way serves all patterns and
+        wrong states show only after some calls; they take turns with whatever shares them. Raises
+        BackendUnavailable where they answer wrongly.
+        """
+        loaded = self._open(shape, pattern, candidate)
+        fault = self._fault(shape, pattern, candidate, loaded) if shape == STREAM else ""
+        if fault:
+            raise BackendUnavailable(
+                f"{candidate} does not answer the golden vectors of {pattern} as the network did "
+                f"({fault}); take another backend, or look at the "
+                "bundle with ifmmin-bundle verify"
+            )
+        return loaded
 
     def parts(self, candidate: Candidate) -> Parts:
         """The stream graphs of a candidate; the same ones whenever they are asked for."""
         if candidate not in self._parts:
-            self._parts[candidate] = Parts(partial(self._load, candidate=candidate))
+            self._parts[candidate] = Parts(partial(self._load_part, candidate=candidate))
         return self._parts[candidate]
 
     def release(self, kept: Candidate) -> None:
         """Forget the stream graphs of all other candidates, which were loaded to be tried."""
         self._parts = {kept: self.parts(kept)}
+
+    def _open(self, shape: str, pattern: Pattern, candidate: Candidate) -> Loaded:
+        if shape != STREAM:
+            return self._load(shape, pattern, candidate)
+        parts = self.parts(candidate)
+        with parts.lock:
+            return parts.in_turn(parts.whole(pattern))
+
+    def _load_part(self, shape: str, subject: Pattern | Modality, candidate: Candidate) -> Loaded:
+        """A graph of streams, for any number of them. Where there is no profile nothing is cut: it
+        would cost calls and spare none."""
+        loaded = self._load(shape, subject, candidate)
+        if candidate.backend not in PROFILED:
+            return loaded
+        return within(loaded, profile_of(loaded.entry, self._bundle.manifest.modalities))
 
     def _load(self, shape: str, subject: Pattern | Modality, candidate: Candidate) -> Loaded:
         entry = self._bundle.entry(subject, candidate.precision, shape, candidate.backend)
@@ -133,23 +160,17 @@ class Trials:
         found = self._bundle.find(shape, pattern, candidate.precision)
         return any(entry.recurrence in (*spec.recurrences, "none") for entry in found)
 
-    def fault(self, loaded: Loaded) -> str:
+    def _fault(self, shape: str, pattern: Pattern, candidate: Candidate, loaded: Loaded) -> str:
         """Why the answers to the golden vectors are wrong; empty where they are right."""
-        from ifmmin.runtime.check_golden import GoldenRun
+        if shape == STREAM:
+            return self._proof.fault_of_stream(self.parts(candidate), pattern)
+        return self._proof.fault(loaded)
 
-        golden = GoldenRun(self._bundle.manifest, self._golden())
-        check = golden.check(loaded.entry, loaded.run, whole=loaded.entry.shape == "head")
-        return "" if check is None or check.passed else check.detail
+    @cached_property
+    def _proof(self) -> Proof:
+        from ifmmin.runtime.proof import Proof
 
-    def _golden(self) -> GoldenVectors:
-        if self._vectors is None:
-            from ifmmin.runtime.check_golden import read_golden
-
-            vectors, check = read_golden(self._bundle)
-            if vectors is None:
-                raise BundleError(f"{check}")
-            self._vectors = vectors
-        return self._vectors
+        return Proof(self._bundle)
 
     def _time(self, graphs: Sequence[Loaded]) -> list[float | None]:
         """Median seconds of each on an ordinary input, in turns: what runs after its twin would
@@ -169,7 +190,7 @@ class Trials:
 
     def _inputs(self, entry: GraphEntry) -> Mapping[str, NDArray[Any]]:
         assert entry.pattern is not None
-        inputs = self._golden().of(entry.pattern)
+        inputs = self._proof.vectors.of(entry.pattern)
         if entry.shape == "throughput":
             from ifmmin.runtime.batch import pad_batch
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ifmmin.runtime.backends import Loaded, Runner
+from ifmmin.runtime.cutting import Rows
 from ifmmin.runtime.manifest import GraphEntry
 from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.runtime.step import initial_states
@@ -35,7 +35,8 @@ class EncoderParts:
 class Parts:
     """The stream graphs of a bundle by one backend, each loaded at its first use.
 
-    lock: to be held while any of them runs; what shares them takes turns.
+    lock: to be held while any of them is loaded or runs; what shares them takes turns. Nothing here
+    takes it but `in_turn`: a stream holds it for several calls at once.
     """
 
     def __init__(self, open_graph: Open) -> None:
@@ -63,30 +64,30 @@ class Parts:
         encoders = {m.value: _Encoder(self.encoder(m)) for m in pattern}
         return Loaded(_Composed(encoders, head.run), head.entry, head.placement, head.notes)
 
+    def in_turn(self, loaded: Loaded) -> Loaded:
+        """One of these graphs, or a whole, that waits at every call until no other one runs."""
+        return replace(loaded, run=_InTurn(loaded.run, self.lock))
+
 
 def _apart(loaded: Loaded) -> Loaded:
     """The graph, one stream at a time where it finds the scale of its 8 bits in what it is given:
     the scale of a batch would let every stream change the answers of the others."""
     entry = loaded.entry
     if entry.precision == "int8" and entry.quantised:
-        return replace(loaded, run=_RowByRow(loaded.run))
+        return replace(loaded, run=Rows(loaded.run, 1))
     return loaded
 
 
-class _RowByRow:
-    """Runs a graph for each row of its inputs (B, ...) alone."""
+class _InTurn:
+    """Runs a graph while it holds a lock."""
 
-    def __init__(self, run: Runner) -> None:
+    def __init__(self, run: Runner, lock: threading.Lock) -> None:
         self._run = run
+        self._lock = lock
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        rows = len(next(iter(inputs.values())))
-        if rows == 1:
+        with self._lock:
             return self._run(inputs)
-        outputs = [
-            self._run({name: x[row : row + 1] for name, x in inputs.items()}) for row in range(rows)
-        ]
-        return [np.concatenate(column) for column in zip(*outputs, strict=True)]
 
 
 class _Encoder:

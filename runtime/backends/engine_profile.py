@@ -13,6 +13,8 @@ Sizes = tuple[int, int, int]
 Shape = tuple[int | str, ...]
 """A name stands for any size, the same wherever it occurs."""
 
+PROFILED = frozenset({"onnxruntime-tensorrt", "tensorrt", "tensorrt-rtx"})
+"""Backends whose engines take the sizes of a profile only; all others take any."""
 _TYPICAL_SECONDS = 5
 """A typical utterance: acted and conversational corpora have medians of 3 to 6 s."""
 _TYPICAL_FRAMES = 25
@@ -78,8 +80,9 @@ def _step(
 ) -> Sizes:
     """New frames, or the last frames that a step keeps.
 
-    A step of text needs as many frames, kept and new, as its largest kernel. So the kept ones are
-    always one fewer than that; a stream starts with its first frames in their place.
+    A step of text needs as many frames, kept and new, as its largest kernel, which TensorRT does
+    not check. So the kept ones are always one fewer than that, though a stream begins with none:
+    `cutting.Frames` lets the graph make them of its first frames.
     """
     size = tensor.shape[axis]
     if entry.modality is not None:

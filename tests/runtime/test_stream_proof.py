@@ -1,0 +1,201 @@
+"""Graphs of streams are held against the golden vectors, in turn with whatever shares them."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small_bundles import copied, edit, small_bundle
+
+from ifmmin.runtime import BackendUnavailable, Predictor
+from ifmmin.runtime.backends import Backend, BackendOptions, Loaded
+from ifmmin.runtime.backends import choose as backends
+from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
+from ifmmin.runtime.bundle import Bundle
+from ifmmin.runtime.candidates import STREAM
+from ifmmin.runtime.manifest import GraphEntry
+from ifmmin.runtime.modality import Pattern
+from ifmmin.runtime.parts import Parts
+
+FULLEST = Pattern.parse("a_t")
+DIMS = {"a": 5, "t": 11}
+
+
+class _Watching(Backend):
+    """Right; notes the calls of steps, and how many graphs run at once."""
+
+    name = "watching"
+
+    def __init__(self) -> None:
+        self.new_frames: list[int] = []
+        self.most = self._running = 0
+        self._count = threading.Lock()
+
+    def open(self, bundle: Bundle, entry: GraphEntry) -> Loaded:
+        real = OnnxRuntimeCpu().open(bundle, entry)
+
+        def run(inputs: Mapping[str, Any]) -> list[Any]:
+            self._enter(1)
+            try:
+                if entry.shape == "step":
+                    self.new_frames.append(inputs["frames"].shape[1])
+                time.sleep(5e-4)  # lets the other threads in
+                return self.changed(entry, real.run(inputs))
+            finally:
+                self._enter(-1)
+
+        return dataclasses.replace(real, run=run)
+
+    def changed(self, entry: GraphEntry, outputs: list[Any]) -> list[Any]:
+        return outputs
+
+    def _enter(self, step: int) -> None:
+        with self._count:
+            self._running += step
+            self.most = max(self.most, self._running)
+
+
+class _Forgetful(_Watching):
+    """Right in a first call, and in none that needs what was before."""
+
+    name = "forgetful"
+
+    def changed(self, entry: GraphEntry, outputs: list[Any]) -> list[Any]:
+        names = [spec.name for spec in entry.outputs]
+        return [
+            np.zeros_like(x) if name.startswith("next_") else x
+            for name, x in zip(names, outputs, strict=True)
+        ]
+
+
+@pytest.fixture
+def made() -> dict[str, Backend]:
+    """The backends of a bundle."""
+    cpu = OnnxRuntimeCpu()
+    return {"watching": _Watching(), "forgetful": _Forgetful(), "onnxruntime-cpu": cpu}
+
+
+@pytest.fixture
+def bundle(
+    make_network: Any,
+    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    made: dict[str, Backend],
+) -> Path:
+    """A bundle whose manifest names a backend that is watched and one that forgets."""
+    known: dict[str, Callable[..., Backend]] = {
+        name: (lambda _, backend=backend: backend) for name, backend in made.items()
+    }
+    monkeypatch.setattr(backends, "BACKENDS", known)
+    monkeypatch.setattr("ifmmin.runtime.shelf.BACKENDS", known)
+    own = copied(small_bundle(make_network, tmp_path_factory), tmp_path)
+    spec = {"recurrences": ["lstm"], "precisions": ["fp32"]}
+    edit(own, lambda manifest: manifest.__setitem__("backends", dict.fromkeys(known, spec)))
+    return own
+
+
+def _predictor(bundle: Path, tmp_path: Path, backend: str = "auto", **more: Any) -> Predictor:
+    options = BackendOptions(cache=tmp_path / "cache")
+    return Predictor(bundle, backend=backend, options=options, **more)
+
+
+def _frames(letter: str, count: int) -> Any:
+    return np.random.default_rng(count).standard_normal((count, DIMS[letter])).astype(np.float32)
+
+
+def test_what_was_asked_for_and_forgets_is_refused(bundle: Path, tmp_path: Path) -> None:
+    """Though it answers whole utterances rightly, which is one call from the beginning."""
+    predictor = _predictor(bundle, tmp_path, "forgetful")
+    given = {"a": _frames("a", 9), "t": _frames("t", 9)}
+    right = _predictor(bundle, tmp_path, "onnxruntime-cpu").predict(given)
+    np.testing.assert_allclose(predictor.predict(given).logits, right.logits, atol=1e-5)
+    parts = predictor._shelf._trials.parts(predictor._shelf._candidates()[0])
+    whole = parts.whole(FULLEST).run({"a": given["a"], "t": given["t"]})[0]
+    np.testing.assert_allclose(whole, right.logits, atol=1e-4)
+    with pytest.raises(BackendUnavailable) as caught:
+        predictor.stream()
+    message = str(caught.value)
+    assert message.startswith("forgetful fp32 does not answer the golden vectors of a_t")
+    assert "in chunks: largest difference of a logit" in message
+    assert "take another backend" in message
+    assert "\n" not in message
+
+
+def test_what_forgets_is_not_chosen(bundle: Path, tmp_path: Path) -> None:
+    predictor = _predictor(bundle, tmp_path)
+    predictor.stream()
+    outcomes = {trial.candidate.backend: trial.outcome for trial in predictor.history}
+    assert outcomes["forgetful"] == "refused"
+    assert sorted(outcomes.values()) == ["refused", "slower", "taken"]
+
+
+def test_a_lone_way_is_tried_before_its_first_frame(
+    bundle: Path, tmp_path: Path, made: dict[str, Any]
+) -> None:
+    """Frames one by one, several at once, and whole."""
+    predictor = _predictor(bundle, tmp_path, "watching")
+    stream = predictor.stream()
+    assert {1, 2, 5} < set(made["watching"].new_frames)
+    assert max(made["watching"].new_frames) > 13
+    assert stream.pattern is None
+    stream.push(a=_frames("a", 1))
+    assert stream.predict().backend == "watching"
+
+
+def test_what_was_remembered_is_tried_anew(
+    bundle: Path, tmp_path: Path, made: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver may have changed since."""
+    predictor = _predictor(bundle, tmp_path)
+    predictor.stream()
+    taken = next(t for t in predictor.history if t.outcome == "taken").candidate.backend
+    assert taken == "onnxruntime-cpu"
+    spoilt = _Forgetful()
+    monkeypatch.setitem(backends.BACKENDS, taken, lambda _: spoilt)
+    again = _predictor(bundle, tmp_path)
+    again.stream()
+    assert again.history[0].outcome == "unavailable"
+    assert again.history[0].detail.startswith("it ran here before: onnxruntime-cpu fp32 does not")
+    assert again._streams._engine.candidate.backend == "watching"
+
+
+@pytest.mark.parametrize("locked", [True, False])
+def test_trials_take_turns_with_streams(
+    bundle: Path,
+    tmp_path: Path,
+    made: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    locked: bool,
+) -> None:
+    """The control lets trials run without the lock, and they do overlap."""
+    if not locked:
+        monkeypatch.setattr(Parts, "in_turn", lambda parts, loaded: loaded)
+    predictor = _predictor(bundle, tmp_path, "watching")
+    stream, shelf = predictor.stream(), predictor._shelf
+    candidate = predictor._streams._engine.candidate
+    trial = shelf._trials.open(STREAM, FULLEST, candidate)
+    ended = threading.Event()
+
+    def talk() -> None:
+        while not ended.is_set():
+            stream.push(a=_frames("a", 3), t=_frames("t", 3))
+            stream.predict()
+
+    made["watching"].most = 0
+    talking = threading.Thread(target=talk)
+    talking.start()
+    try:
+        shelf.explain(STREAM, [FULLEST])
+        for _ in range(20):
+            trial.run({"a": _frames("a", 9), "t": _frames("t", 9)})
+    finally:
+        ended.set()
+        talking.join()
+    assert made["watching"].most == (1 if locked else 2)
