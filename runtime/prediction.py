@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.modality import Modality, Pattern
 
 
@@ -38,6 +39,22 @@ class Prediction(NamedTuple):
     """Frames that were dropped because of NaNs, where any were."""
 
 
+def is_answer(probabilities: NDArray[np.float32]) -> bool:
+    """Whether probabilities (C,) say something: of logits that are not finite all of them are NaN.
+
+    Features that are finite, but of another scale, may overflow inside a graph.
+    """
+    return not math.isnan(probabilities[0])
+
+
+def no_answer(precision: str) -> InputError:
+    """The error for an answer that is none."""
+    return InputError(
+        f"the answer is not a number: the features are finite, but too large for {precision} "
+        "graphs; see that they are of the scale that the network was trained on"
+    )
+
+
 def softmax_of_one(logits: NDArray[np.float32]) -> tuple[int, NDArray[np.float32]]:
     """The winning class and the probabilities of logits (C,).
 
@@ -53,6 +70,8 @@ def softmax_of_one(logits: NDArray[np.float32]) -> tuple[int, NDArray[np.float32
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Probabilities of logits, (..., C) -> (..., C)."""
-    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    # Infinite less infinite is NaN, see `is_answer`; far below the largest is as good as infinite.
+    with np.errstate(invalid="ignore", over="ignore"):
+        exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
     result: NDArray[np.float32] = exponentials / exponentials.sum(axis=-1, keepdims=True)
     return result

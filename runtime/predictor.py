@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,13 @@ from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.candidates import STREAM, Trial
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
-from ifmmin.runtime.prediction import Prediction, softmax, softmax_of_one
+from ifmmin.runtime.prediction import (
+    Prediction,
+    is_answer,
+    no_answer,
+    softmax,
+    softmax_of_one,
+)
 from ifmmin.runtime.shelf import AUTO, ReadyGraph, Shelf, Wish
 from ifmmin.runtime.validate import Conformed, Policy, Utterance, examine, nothing_present
 
@@ -164,10 +171,11 @@ class Predictor:
             graph, rows, seconds = self._run_batch(batch.pattern, batch.inputs(found))
             probabilities = softmax(rows)
             for row, index in enumerate(batch.rows):
-                answers[index] = self._answer(
-                    rows[row], probabilities[row], int(rows[row].argmax()), batch.pattern, graph,
-                    seconds / len(batch.rows), found[index],
-                )  # fmt: skip
+                with _named(index):
+                    answers[index] = self._answer(
+                        rows[row], probabilities[row], int(rows[row].argmax()), batch.pattern,
+                        graph, seconds / len(batch.rows), found[index],
+                    )  # fmt: skip
         return [answer for answer in answers if answer is not None]
 
     def stream(self, options: StreamOptions | None = None) -> Stream:
@@ -230,10 +238,8 @@ class Predictor:
         quality: Mapping[str, float] | None,
         pattern: Pattern | None,
     ) -> Conformed:
-        try:
+        with _named(index):
             return examine(utterance, self._specs, self._policy, quality, only=pattern)
-        except InputError as error:
-            raise InputError(f"utterance {index}: {error}") from error
 
     def _used(self, found: Conformed, pattern: Pattern | None) -> Pattern | None:
         """The pattern to answer; None where nothing is present and the prior is asked for."""
@@ -261,6 +267,8 @@ class Predictor:
         seconds: float,
         found: Conformed,
     ) -> Prediction:
+        if not is_answer(probabilities):
+            raise no_answer(graph.candidate.precision)
         return Prediction(
             self._labels[winner],
             probabilities,
@@ -295,3 +303,12 @@ class Predictor:
                 "has no answer where nothing is present; use on_empty='error'"
             )
         return np.array(prior, dtype=np.float32)
+
+
+@contextmanager
+def _named(index: int) -> Iterator[None]:
+    """InputErrors begin with the number of the utterance that they are about."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"utterance {index}: {error}") from error
