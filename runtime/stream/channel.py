@@ -157,8 +157,8 @@ class Channel:
             lanes = lanes if hop is None else alive(lanes, hop, self.options)
         return lanes[0] if lanes else None
 
-    def absence(self, now: float | None) -> str | None:
-        """Why the modality does not count at a time; None where it does."""
+    def counting(self, now: float | None) -> Lane | str:
+        """The lane that answers at a time, or why the modality does not count."""
         if self.arrived.hop is None:
             return self.why_absent
         if self.dropped:
@@ -166,9 +166,8 @@ class Channel:
         limit, newest = self.options.stale_after.get(self.modality), self.arrived.newest
         if limit is not None and newest is not None and now is not None and now - newest > limit:
             return f"silent for {now - newest:.3g} s, more than {limit:g}"
-        if self.answering(now) is None:
-            return "nothing in the window"
-        return None
+        lane = self.answering(now)
+        return "nothing in the window" if lane is None else lane
 
 
 def _passed(heard: Arrived, frames: int, timeline: Timeline) -> Arrived:
@@ -177,7 +176,7 @@ def _passed(heard: Arrived, frames: int, timeline: Timeline) -> Arrived:
     reached = None if hop is None or heard.timed else timeline.hop_of(count - 1)
     if hop is not None and reached is not None:
         hop = max(hop, reached)
-    return heard._replace(frames=count, hop=hop)
+    return Arrived(count, hop, heard.newest, heard.timed)
 
 
 def alive(lanes: Sequence[Lane], hop: int, options: StreamOptions) -> list[Lane]:

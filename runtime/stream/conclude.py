@@ -27,7 +27,7 @@ class Concluder:
     of_prior: OfPrior | None
     """What to answer where nothing counts; None: nothing."""
 
-    def one(self, session: Session, answered: Answered | None) -> Prediction:
+    def one(self, session: Session, answered: Answered | None, seconds: float) -> Prediction:
         """A stream's answer; InputError where nothing counts and no prior is asked for."""
         if answered is None:
             absent = session.absent
@@ -38,20 +38,20 @@ class Concluder:
         if last is None or last[0] is not answered.logits:
             last = session.concluded = (answered.logits, *softmax_of_one(answered.logits))
         _, winner, probabilities = last
-        return self._make(session, answered, winner, probabilities)
+        # A copy, the caller's own: the next answer may be made of the same.
+        return self._make(session, answered, winner, probabilities.copy(), seconds)
 
     def all(
-        self, sessions: Sequence[Session], answers: Sequence[Answered | None]
+        self, sessions: Sequence[Session], answers: Sequence[Answered | None], seconds: float
     ) -> list[Prediction | None]:
         """The answers of many streams; None where nothing counts and no prior is asked for."""
         given = [answered.logits for answered in answers if answered is not None]
-        rows = iter(softmax(np.stack(given)) if given else np.empty((0, 0), np.float32))
+        probabilities = softmax(np.stack(given)) if given else np.empty((0, 1), np.float32)
+        rows = zip(probabilities.argmax(axis=-1).tolist(), probabilities, strict=True)
         found: list[Prediction | None] = []
         for session, answered in zip(sessions, answers, strict=True):
             if answered is not None:
-                probabilities = next(rows)
-                winner = int(probabilities.argmax())
-                found.append(self._make(session, answered, winner, probabilities))
+                found.append(self._make(session, answered, *next(rows), seconds))
             elif self.of_prior is None:
                 found.append(None)
             else:
@@ -64,20 +64,21 @@ class Concluder:
         answered: Answered,
         winner: int,
         probabilities: NDArray[np.float32],
+        seconds: float,
     ) -> Prediction:
         if session.smoother is not None:
             winner, probabilities = session.smoother(probabilities, session.now)
         candidate = self.engine.candidate
         return Prediction(
             self.labels[winner],
-            probabilities.copy(),  # the caller's own: the next answer may be made of the same
+            probabilities,
             answered.logits.copy(),
             answered.pattern,
             candidate.backend,
             self.requested,
             candidate.precision,
             self.engine.heads[answered.pattern].placement,
-            answered.seconds,
+            seconds,
             session.absent,
             dropped_of(session),
         )

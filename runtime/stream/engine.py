@@ -84,8 +84,12 @@ class Engine:
                     pasts[index] = Past(now, segment.hop)
         return pasts
 
-    def answer(self, sessions: Sequence[Session]) -> list[Answered | None]:
-        """What each session's evidence comes to now; None where there is none."""
+    def answer(self, sessions: Sequence[Session]) -> tuple[list[Answered | None], float]:
+        """What each session's evidence comes to now; None where there is none.
+
+        Also the seconds that summaries and heads took, a session's share; nearly none where nothing
+        had changed.
+        """
         evidence = [session.evidence() for session in sessions]
         patterns = [self._pattern(found) for found in evidence]
         with self._parts.lock:
@@ -93,11 +97,11 @@ class Engine:
             self._summarise(evidence)
             self._run_heads(sessions, evidence, patterns)
             seconds = (time.perf_counter() - started) / max(1, len(sessions))
-        return [
-            None if pattern is None or session.answered is None
-            else session.answered._replace(seconds=seconds)
+        answers = [
+            None if pattern is None else session.answered
             for session, pattern in zip(sessions, patterns, strict=True)
-        ]  # fmt: skip
+        ]
+        return answers, seconds
 
     def _advance(
         self,

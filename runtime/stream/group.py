@@ -43,7 +43,7 @@ class StreamGroup(Sequence[Stream]):
         for session in sessions:
             session.reach(session.moment(at))
         hear_waiting(self._engine, sessions)
-        return self._concluder.all(sessions, self._engine.answer(sessions))
+        return self._concluder.all(sessions, *self._engine.answer(sessions))
 
     def __len__(self) -> int:
         return len(self._streams)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import is_
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,8 +34,6 @@ class Answered(NamedTuple):
     summaries: Summaries
     logits: NDArray[np.float32]
     """(C,)"""
-    seconds: float = 0.0
-    """For summaries and head; nearly none where nothing had changed."""
 
 
 _NO_FRAMES = np.empty((0, 0), np.float32)
@@ -100,11 +99,13 @@ class Session:
         self, given: Mapping[Any, Any], at: float | None, quality: Quality | None
     ) -> list[Intake]:
         """New frames of some modalities, checked and cut; nothing has changed yet."""
-        return [
-            self._plan(self.channel(modality), value, at, quality)
-            for modality, value in ((Modality.of(letter), x) for letter, x in given.items())
-            if value is not None
-        ]
+        found = []
+        for letter, value in given.items():
+            if value is None:
+                Modality.of(letter)
+            else:
+                found.append(self._plan(self.channel(letter), value, at, quality))
+        return found
 
     def plan_text(self, tokens: Any, at: float | None) -> Intake:
         """All tokens, in place of those heard so far; None and no tokens clear the text."""
@@ -166,11 +167,13 @@ class Session:
 
     def channel(self, letter: str) -> Channel:
         """A modality's channel; InputError where the bundle has none."""
-        modality = Modality.of(letter)
-        if modality not in self.channels:
+        # A modality is found by its letter, too.
+        found: Channel | None = self.channels.get(letter)  # type: ignore[call-overload]
+        if found is None:
             known = ", ".join(m.value for m in self.channels)
+            modality = Modality.of(letter)
             raise InputError(f"this bundle knows no modality {modality}; it knows {known}")
-        return self.channels[modality]
+        return found
 
     def evidence(self) -> Evidence:
         """What counts now; `absent` says from then on why the rest does not."""
@@ -178,24 +181,20 @@ class Session:
         self.absent = {}
         for modality in MODALITIES:
             channel = self.channels.get(modality)
-            why = "not given" if channel is None else channel.absence(self.now)
-            if channel is None or why is not None:
-                self.absent[modality] = why or ""
+            counting = "not given" if channel is None else channel.counting(self.now)
+            if channel is None or isinstance(counting, str):
+                self.absent[modality] = str(counting)
                 continue
-            lane = channel.answering(self.now)
-            assert lane is not None
-            assert lane.pooled is not None
-            found.append((channel, lane.pooled))
+            assert counting.pooled is not None
+            found.append((channel, counting.pooled))
         return found
 
     def has_answered(self, pattern: Pattern, summaries: Summaries) -> bool:
         """Whether the last answer is that of these very summaries."""
         last = self.answered
-        return (
-            last is not None
-            and last.pattern == pattern
-            and all(old is new for old, new in zip(last.summaries, summaries, strict=True))
-        )
+        if last is None or last.pattern != pattern:
+            return False
+        return all(map(is_, last.summaries, summaries))
 
     def reset(self) -> None:
         """Forget everything, as if the stream had just begun."""

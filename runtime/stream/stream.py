@@ -75,8 +75,8 @@ class Stream:
         Raises InputError where nothing counts, unless the predictor answers with the prior.
         """
         self._catch_up(at)
-        (answered,) = self._engine.answer([self.session])
-        return self._concluder.one(self.session, answered)
+        (answered,), seconds = self._engine.answer([self.session])
+        return self._concluder.one(self.session, answered, seconds)
 
     def clear(self, modality: str) -> None:
         """Forget what a modality said: it is missing until it is pushed again."""
@@ -174,6 +174,8 @@ def hear_waiting(engine: Engine, sessions: Sequence[Session]) -> None:
 
 def merged(segments: Sequence[Segment]) -> list[Segment]:
     """Neighbours of one hop as one segment."""
+    if len(segments) == 1:
+        return list(segments)
     found: list[list[Segment]] = []
     for segment in segments:
         if found and found[-1][0].hop == segment.hop:
