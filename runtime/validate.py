@@ -119,7 +119,7 @@ def examine(
     infinities, and NaN unless the policy drops them.
     """
     found = Conformed({}, {}, {})
-    judged = bool(quality) or only is not None
+    judged = quality is not None or only is not None
     known = 0
     for modality in MODALITIES:
         value: Any = utterance.get(modality, _NOTHING)
@@ -181,6 +181,11 @@ def _reason_unseen(
 
 def too_poor(modality: Modality, policy: Policy, quality: Quality) -> str | None:
     """Why a modality's score makes it missing; None where it is good enough or not known."""
+    if not isinstance(quality, Mapping):
+        raise InputError(
+            f"quality: got {type(quality).__name__}, wanted a score per modality such as "
+            "{'v': 0.5}"
+        )
     _require_letters(quality)
     score, threshold = quality.get(modality), policy.minimum_quality.get(modality)
     if score is None or threshold is None:

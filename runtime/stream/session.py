@@ -134,11 +134,11 @@ class Session:
     def _plan(
         self, channel: Channel, value: Any, at: float | None, quality: Quality | None
     ) -> Intake:
-        poor = too_poor(channel.modality, self.rules.policy, quality) if quality else None
+        policy = self.rules.policy
+        poor = None if quality is None else too_poor(channel.modality, policy, quality)
         if poor is not None:
             # Its values are not looked at, but a sensor spent their time.
-            unseen = len(value) if hasattr(value, "__len__") else 0
-            return Intake(channel, channel.pass_over(unseen), why=poor)
+            return Intake(channel, channel.pass_over(_length(value)), why=poor)
         new = self._usable(channel, value)
         if new.reason is not None:
             return Intake(channel, channel.pass_over(new.given), (), new.dropped, why=new.reason)
@@ -167,8 +167,12 @@ class Session:
 
     def channel(self, letter: str) -> Channel:
         """A modality's channel; InputError where the bundle has none."""
-        # A modality is found by its letter, too.
-        found: Channel | None = self.channels.get(letter)  # type: ignore[call-overload]
+        found: Channel | None
+        try:
+            # A modality is found by its letter, too.
+            found = self.channels.get(letter)  # type: ignore[call-overload]
+        except TypeError:
+            found = None
         if found is None:
             known = ", ".join(m.value for m in self.channels)
             modality = Modality.of(letter)
@@ -208,3 +212,11 @@ class Session:
 
     def _usable(self, channel: Channel, value: Any) -> Usable:
         return usable_frames(channel.modality, value, self.rules.specs, self.rules.policy)
+
+
+def _length(value: Any) -> int:
+    """Frames of what was not looked at; whatever has no length has none."""
+    try:
+        return len(value)
+    except TypeError:
+        return 0
