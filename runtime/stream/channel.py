@@ -13,7 +13,7 @@ from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.modality import Modality
 from ifmmin.runtime.stream.lane import Lane, Stepper
 from ifmmin.runtime.stream.options import StreamOptions
-from ifmmin.runtime.stream.timeline import Segment, Timeline
+from ifmmin.runtime.stream.timeline import Segment, Timeline, rounding
 from ifmmin.runtime.validate import Usable
 
 
@@ -99,12 +99,13 @@ class Channel:
     def is_late(self, at: float | None) -> bool:
         """Whether frames of that time are older than the newest; InputError where refused."""
         newest = self.arrived.newest
-        if at is None or newest is None or at >= newest:
+        if at is None or newest is None or at >= newest - rounding(at, newest):
             return False
         if self.options.late == "refuse":
             raise InputError(
-                f"modality {self.modality}: frames of {at:g} s came after those of {newest:g} s; "
-                "push in order of time, or choose late='append' or late='skip' (--late)"
+                f"modality {self.modality}: frames of {at:.14g} s came after those of "
+                f"{newest:.14g} s; push in order of time, or choose late='append' or late='skip' "
+                "(--late)"
             )
         return True
 

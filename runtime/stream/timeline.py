@@ -67,7 +67,8 @@ class Timeline:
         """The hop of a moment; 0 where time is not divided."""
         if self._hop is None:
             return 0
-        return int(_hop(np.float64(now - self.origin), self._size(now), self._hop))
+        since = np.float64(now - self.origin)
+        return int(_hop(since, rounding(now, self.origin), self._hop))
 
     def hop_of(self, number: int) -> int | None:
         """The hop of a frame by its number from 0; None where that says nothing of its time."""
@@ -83,7 +84,8 @@ class Timeline:
         assert self._hop is not None
         if at is not None:
             back = (numbers[-1] - numbers) / self._rate if self._rate else np.zeros(len(numbers))
-            return _hop(at - self.origin - back, self._size(at), self._hop).astype(np.int64)
+            since = at - self.origin - back
+            return _hop(since, rounding(at, self.origin), self._hop).astype(np.int64)
         if self._rate is not None:
             return _hop(numbers / self._rate, 0.0, self._hop).astype(np.int64)
         raise InputError(
@@ -91,12 +93,12 @@ class Timeline:
             "times; push it with at=SECONDS, or replace it as a whole with set_text"
         )
 
-    def _size(self, at: float) -> float:
-        """Of the numbers of which a distance from the origin is made."""
-        return abs(at) + abs(self.origin)
+
+def rounding(one: float, other: float) -> float:
+    """What the distance of two times may be wrong by, in seconds."""
+    return _ROUNDING * (abs(one) + abs(other))
 
 
-def _hop(since: NDArray[np.float64] | np.float64, size: float, hop: float) -> NDArray[np.float64]:
-    """The hop of seconds since the origin, which came of numbers of a size."""
-    rounding = _ROUNDING * (np.abs(since) + size) / hop
-    return np.asarray(np.floor(since / hop + _CLOSE + rounding))
+def _hop(since: NDArray[np.float64] | np.float64, wrong: float, hop: float) -> NDArray[np.float64]:
+    """The hop of seconds since the origin, and what they may be wrong by."""
+    return np.asarray(np.floor((since + wrong + _ROUNDING * np.abs(since)) / hop + _CLOSE))

@@ -28,13 +28,13 @@ DIMS = {"a": 5, "v": 7, "t": 11}
 TOLERANCE = 1e-4
 STEPS, SESSIONS = 40, 18
 """Per kind of session; six kinds make more than 4,000 steps."""
-EPOCH = 1_763_000_000_037
+EPOCH = 1_763_000_000_150
 """Milliseconds since 1970, not at a hop's end."""
 
 _letters = st.sampled_from(LETTERS)
 _seeds = st.integers(0, 2**16)
-_passed = st.integers(0, 4000)
-"""Milliseconds."""
+_passed = st.integers(0, 80).map(lambda count: 50 * count)
+"""Milliseconds, so that frames often begin where a hop ends."""
 _holes = st.sets(st.integers(0, 8), max_size=4)
 """Frames with a NaN."""
 _PREDICTORS: dict[str, Predictor] = {}
@@ -69,14 +69,15 @@ class Session(RuleBasedStateMachine):
     """How long the session was laid aside, of which a clock of its own knows nothing."""
 
     @initialize(late=st.sampled_from(["refuse", "skip", "append"]),
-                start=st.sampled_from([0, -7300, EPOCH, -EPOCH]))  # fmt: skip
-    def begin(self, late: str, start: int) -> None:
+                start=st.sampled_from([0, -7350, EPOCH, -EPOCH]), seed=_seeds)  # fmt: skip
+    def begin(self, late: str, start: int, seed: int) -> None:
         """A stream and its model."""
         self.predictor = _PREDICTORS[self.policy]
         self.time = start
         self.options = self.make_options(late)
         self.stream = self.predictor.stream(self.options)
         self.model = self.make_model(late)
+        self.speak(seed)
 
     def make_options(self, late: str) -> StreamOptions:
         """Those of this kind of session."""
@@ -113,6 +114,12 @@ class Session(RuleBasedStateMachine):
         self.stream.push(given, at=at)
         for letter, frames in given.items():
             self.model.push(letter, frames, model_at)
+
+    def speak(self, seed: int) -> None:
+        """Most sessions begin with all modalities: of an empty one there is little to find."""
+        if seed % 8:
+            given = {letter: _frames(letter, 1 + seed % 9, seed) for letter in LETTERS}
+            self.give(given, self.moment(0))
 
     @rule(letters=st.sets(_letters, min_size=1), count=st.integers(1, 9), seed=_seeds,
           passed=_passed, holes=_holes)  # fmt: skip
@@ -173,12 +180,12 @@ class Session(RuleBasedStateMachine):
         self.stream.restore(letter)
         self.model.heard[letter].dropped = False
 
-    @rule(count=st.integers(0, 8), seed=_seeds, passed=st.integers(-2000, 4000), holes=_holes)
-    def set_text(self, count: int, seed: int, passed: int, holes: set[int]) -> None:
+    @rule(count=st.integers(0, 8), seed=_seeds, passed=_passed, back=_passed, holes=_holes)
+    def set_text(self, count: int, seed: int, passed: int, back: int, holes: set[int]) -> None:
         """A recogniser revises its words, perhaps too late."""
-        at, model_at = self.moment(max(0, passed))
-        if passed < 0 and at is not None and model_at is not None:
-            at, model_at = (self.time + passed) / 1000, model_at + passed
+        at, model_at = self.moment(passed)
+        if seed % 2 and self.timed:
+            at, model_at = (self.time - back) / 1000, self.time - back
         tokens = self.holed("t", count, seed, holes)
         given = tokens if count else None
         if self.model.refuses_text(model_at):
@@ -188,12 +195,13 @@ class Session(RuleBasedStateMachine):
         self.stream.set_text(given, at=at)
         self.model.set_text(tokens, model_at)
 
-    @rule()
-    def reset(self) -> None:
+    @rule(seed=_seeds)
+    def reset(self, seed: int) -> None:
         """Somebody else sits down."""
         self.stream.reset()
         self.model.reset()
         self.lain = 0
+        self.speak(seed)
 
     @rule(elsewhere=st.booleans(), passed=_passed)
     def move(self, elsewhere: bool, passed: int) -> None:
