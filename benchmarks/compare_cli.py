@@ -11,7 +11,8 @@ from statistics import median
 from ifmmin.benchmarks.compare import THRESHOLD, Comparison, compare
 from ifmmin.benchmarks.differences import differences
 from ifmmin.benchmarks.judge import ALPHA, FEWEST, Compared
-from ifmmin.benchmarks.record import Report, read_report
+from ifmmin.benchmarks.record import Report
+from ifmmin.benchmarks.record_file import read_report
 from ifmmin.benchmarks.report.scale import TIMES, Scale, number, percent, span
 from ifmmin.runtime.command import parser
 from ifmmin.runtime.console import print_table, write

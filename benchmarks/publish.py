@@ -15,12 +15,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ifmmin.benchmarks.control import spread
-from ifmmin.benchmarks.record import OURS, Report, read_report
+from ifmmin.benchmarks.record import OURS, Report
+from ifmmin.benchmarks.record_file import read_report
+from ifmmin.benchmarks.report.columns import gain_text
 from ifmmin.benchmarks.report.facts import device_facts
 from ifmmin.benchmarks.report.markdown import render_markdown
 from ifmmin.benchmarks.report.measured import Measured, measure
 from ifmmin.benchmarks.report.scale import percent
-from ifmmin.benchmarks.scenarios.plan import MONOLITH
+from ifmmin.benchmarks.scenarios.plan import MONOLITH, ORDINARY
 from ifmmin.runtime.atomic import atomic_file
 from ifmmin.runtime.command import command, parser
 from ifmmin.runtime.console import markdown_table, say
@@ -71,72 +73,66 @@ def readme_text(report: Report, readme: str) -> str:
 
 
 def readme_table(report: Report) -> str:
-    """A row per pattern: accuracy, our times, the limit, the monolith's, the gain."""
-    items = [item for item in measure(report, "latency") if item.row.threads == 1]
-    ours = _by_pattern(items, OURS, "fp32")
-    peers = _by_pattern(items, MONOLITH)
-    small = _by_pattern(items, OURS, "int8")
-    headers = ["pattern", "WA", "UA", "p50 us", "p99 us", "of limit", "monolith p50", "gain"]
-    headers += ["int8 p50 us", "int8 UA"] if small else []
-    rows = []
-    for pattern, item in ours.items():
-        peer = peers.get(pattern)
-        row = [
+    """A row per pattern: time and accuracy of ours in 32 and in 8 bits, the monolith, the gains.
+
+    Of one thread and ONNX Runtime's CPU alone, which the monolith runs on too.
+    """
+    items = [
+        item
+        for item in measure(report, "latency")
+        if (item.row.threads, item.row.backend, item.row.unit) == (1, _CPU, "s")
+    ]
+    plain, small = (_by_pattern(items, OURS, precision) for precision in ("fp32", "int8"))
+    peers = _by_pattern(items, MONOLITH, "fp32")
+    headers = ["pattern", "monolith us", "fp32 us", "gain", "UA"]
+    headers += ["int8 us", "gain", "UA"] if small else []
+    rows = [
+        [
             pattern,
-            *_accuracy(item),
-            _us(item),
-            f"{item.summary.p99 * 1e6:.0f}",
-            "" if item.of_bound is None else f"{item.of_bound:.2f}x",
-            "" if peer is None else _us(peer),
-            _gain(item),
+            _us(peers.get(pattern)),
+            *_cells(plain.get(pattern)),
+            *(_cells(small.get(pattern)) if small else []),
         ]
-        if small:
-            row += _small(small.get(pattern))
-        rows.append(row)
+        for pattern in dict.fromkeys([*plain, *small])
+    ]
     return f"{markdown_table(headers, rows)}\n\n{_caption(report)}"
 
 
-def _by_pattern(
-    items: Sequence[Measured], contender: str, precision: str | None = None
-) -> dict[str, Measured]:
+def _by_pattern(items: Sequence[Measured], contender: str, precision: str) -> dict[str, Measured]:
     return {
         item.row.pattern: item
         for item in items
-        if item.row.contender == contender
-        and (precision is None or (item.row.precision, item.row.backend) == (precision, _CPU))
+        if (item.row.contender, item.row.precision) == (contender, precision)
     }
 
 
-def _accuracy(item: Measured) -> list[str]:
-    found = item.row.accuracy
-    return ["", ""] if found is None else [f"{found.wa:.3f}", f"{found.ua:.3f}"]
+def _cells(item: Measured | None) -> list[str]:
+    """Time, gain on the monolith and accuracy."""
+    if item is None:
+        return ["", "", ""]
+    accuracy = item.row.accuracy
+    return [_us(item), gain_text(item), f"{accuracy.ua:.3f}" if accuracy else ""]
 
 
-def _us(item: Measured) -> str:
-    return f"{item.summary.p50 * 1e6:.0f}"
-
-
-def _small(item: Measured | None) -> list[str]:
-    return ["", ""] if item is None else [_us(item), _accuracy(item)[1]]
-
-
-def _gain(item: Measured) -> str:
-    if item.gain is None:
-        return ""
-    return "no difference" if item.within_noise else f"{item.gain.value:.2f}x"
+def _us(item: Measured | None) -> str:
+    return f"{item.summary.p50 * 1e6:,.0f}" if item else ""
 
 
 def _caption(report: Report) -> str:
     device = dict(device_facts(report)).get("processor", "")
     noise = spread(report.noise, "latency")
     told = "" if noise is None else (
-        f" Two sessions of one graph differed by up to {percent(noise)} in this run; what lies "
-        "within is no difference."
+        f" Two sessions of one graph differed by up to {percent(noise)} in this run; a gain within "
+        "that is no difference."
     )  # fmt: skip
+    counts = {item.row.accuracy.count for item in measure(report, "latency") if item.row.accuracy}
+    where = f" UA: unweighted accuracy on {max(counts):,} utterances." if counts else ""
+    frames = " + ".join(map(str, ORDINARY.values()))
     return (
-        "One utterance on one thread of " + device + ": 50 + 50 + 22 frames. of limit: times the "
-        "least that this processor could take for the graph's arithmetic and weights. monolith: "
-        f"the same weights exported once, zeros for what is missing.{told}"
+        f"Median of one utterance of {frames} frames, in microseconds, on one thread of {device}. "
+        "monolith: the same weights exported once, zeros for what is missing, in the same engine. "
+        f"gain: monolith / ours, with its 95 % interval.{where}{told} "
+        f"[All of the run](docs/benchmarks.md), of {report.started[:10]}."
     )
 
 

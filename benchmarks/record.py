@@ -1,22 +1,20 @@
 """What one benchmark run wrote down: raw samples, and everything that says how they came about.
 
-A file of it is JSON; `docs/benchmark-schema.json` describes it. Raw samples are kept, so that a
-reader can compute another figure than those that the report shows.
+`record_file` keeps it as JSON, which `docs/benchmark-schema.json` describes. Raw samples are kept,
+so that a reader can compute another figure than those that the report shows.
 """
 
 from __future__ import annotations
 
 import math
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-import numpy as np
 
 from ifmmin.benchmarks.device.facts import DeviceRecord
-from ifmmin.runtime.atomic import atomic_file
-from ifmmin.runtime.errors import InputError
+from ifmmin.benchmarks.device.watched import Watched
+from ifmmin.benchmarks.limits.rates import Rates
 
 SCHEMA = 1
 """Fields may be added within a version; removing one, or a change of meaning, makes a new one."""
@@ -66,6 +64,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     pattern: str = ""
     """What is present, such as `a_t`; empty where it varies or does not matter."""
     backend: str = ""
+    """What ran it, ours or a peer's: `onnxruntime-cpu`, `torch`."""
     precision: str = ""
     threads: int = 1
     lengths: dict[str, int] = {}
@@ -123,6 +122,21 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         return " ".join(word for word in (*words, self.part) if word)
 
 
+class Phase(msgspec.Struct, frozen=True, kw_only=True):
+    """How long a part of the run took, and how many rounds that left."""
+
+    name: str
+    """A scenario, or what was made ready for several."""
+    seconds: float
+    """Without the phases within it."""
+    groups: int = 0
+    """Groups of calls that took turns."""
+    rounds: tuple[int, int] | None = None
+    """The fewest and the most that a group had."""
+    cut: int = 0
+    """Groups that time ended before all of their rounds."""
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """One run of `ifmmin-bench`."""
 
@@ -139,6 +153,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Rounds, warm-up, seed and whatever else changes a figure."""
     device_before: DeviceRecord
     device_after: DeviceRecord
+    watched: Watched | None = None
+    """The device while scenarios ran; None where nothing watched."""
+    rates: tuple[Rates, ...] = ()
+    """What the processor does at most, by number of threads: bounds are made of it."""
+    phases: tuple[Phase, ...] = ()
+    """Where the time of the run went."""
     bundle: BundleRecord
     noise: dict[str, dict[str, float]]
     """Per scenario and pattern the median of the twin divided by ours: the A/A control."""
@@ -152,56 +172,3 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     def of(self, *scenarios: str) -> tuple[Row, ...]:
         """Rows of these scenarios that were measured."""
         return tuple(row for row in self.rows if row.scenario in scenarios and row.samples)
-
-
-def write_report(report: Report, path: Path) -> None:
-    """Write the record whole or not at all. Raises OutputError where that cannot be."""
-    content = msgspec.json.encode(report, enc_hook=_plain)
-    with atomic_file(path) as part:
-        part.write_bytes(content + b"\n")
-
-
-def read_report(path: Path) -> Report:
-    """Read a record. Raises InputError for a file that is absent, damaged, newer or no record."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(f"cannot read {path}: {reason}; give a report of ifmmin-bench") from error
-    try:
-        head = msgspec.json.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path} is not whole JSON ({error}); give a report that ifmmin-bench wrote"
-        ) from error
-    _require_ours(head, path)
-    try:
-        return msgspec.convert(head, Report)
-    except msgspec.ValidationError as error:
-        raise InputError(
-            f"{path} is a damaged report: {error}; run the benchmark again or restore the file"
-        ) from error
-
-
-def _plain(value: Any) -> Any:
-    """A number of numpy as one of Python: a long run is not lost for its kind."""
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    raise TypeError(f"a record cannot hold a {type(value).__name__}")
-
-
-def _require_ours(head: Any, path: Path) -> None:
-    """InputError for JSON of another kind and for another version of the record."""
-    if not isinstance(head, dict) or not {"schema", "rows", "settings"} <= head.keys():
-        raise InputError(f"{path} is no report of ifmmin-bench; give the JSON file that it wrote")
-    if head["schema"] != SCHEMA:
-        raise InputError(
-            f"{path} is a report of schema {head['schema']!r}, this version reads {SCHEMA}; "
-            "read it with the version of ifmmin that wrote it"
-        )
-
-
-def schema_text() -> str:
-    """The text of `docs/benchmark-schema.json`, after a change of the structs."""
-    schema = msgspec.json.schema(Report)
-    return msgspec.json.format(msgspec.json.encode(schema, order="deterministic")).decode() + "\n"

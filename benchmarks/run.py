@@ -9,12 +9,11 @@ from datetime import datetime, timezone
 from importlib import import_module
 from typing import Any
 
-import msgspec
-
 from ifmmin.benchmarks.control import measured_noise
-from ifmmin.benchmarks.device import Watch, Watched, record_device
+from ifmmin.benchmarks.device import Watch, record_device
 from ifmmin.benchmarks.record import BundleRecord, Report, Row
 from ifmmin.benchmarks.scenarios.bench import Bench, Say
+from ifmmin.benchmarks.scenarios.pace import Pace
 from ifmmin.benchmarks.scenarios.plan import Plan
 from ifmmin.runtime.errors import IfmminError, InputError
 from ifmmin.runtime.manifest import MANIFEST_NAME
@@ -40,16 +39,19 @@ def run_benchmark(plan: Plan, command: str, say: Say) -> Report:
     Raises what stands in the way of all of it; what cannot run here of many is left out and noted.
     """
     scenarios = _chosen(plan.scenarios)
-    bench = Bench(plan, say)
     device, started = record_device(), datetime.now(timezone.utc)
     began = time.monotonic()
+    pace = Pace(plan.budget, plan.seconds, list(scenarios))
+    bench = Bench(plan, say, pace)
     if plan.fold is not None:
         say("accuracy of every way to answer")
-        bench.accuracies = _load("accuracy:measure_accuracies")(bench)
+        with pace.phase("accuracy"):
+            bench.accuracies = _load("accuracy:measure_accuracies")(bench)
     rows: list[Row] = []
     with Watch() as watch:
-        for scenario in scenarios:
-            rows += _measured(bench, scenario)
+        for name, home in scenarios.items():
+            with pace.phase(name):
+                rows += _measured(bench, name, home)
         watched = watch.stop()
     rows += _left_out(bench)
     return Report(
@@ -58,20 +60,23 @@ def run_benchmark(plan: Plan, command: str, say: Say) -> Report:
         seconds=time.monotonic() - began,
         revision=device.revision.commit if device.revision else None,
         command=command,
-        settings=_settings(bench, watched),
+        settings=_settings(plan),
         device_before=device,
         device_after=record_device(),
+        watched=watched,
+        rates=bench.bounds.measured,
+        phases=pace.phases,
         bundle=_bundle(bench),
         noise=measured_noise(rows),
         rows=tuple(rows),
     )
 
 
-def _chosen(names: Sequence[str]) -> list[str]:
+def _chosen(names: Sequence[str]) -> dict[str, str]:
     unknown = [name for name in names if name not in SCENARIOS]
     if unknown:
         raise InputError(f"unknown scenario {unknown[0]!r}; use one of {', '.join(SCENARIOS)}")
-    return [home for name, home in SCENARIOS.items() if not names or name in names]
+    return {name: home for name, home in SCENARIOS.items() if not names or name in names}
 
 
 def _load(home: str) -> Callable[[Bench], Any]:
@@ -82,13 +87,13 @@ def _load(home: str) -> Callable[[Bench], Any]:
     return found
 
 
-def _measured(bench: Bench, scenario: str) -> list[Row]:
+def _measured(bench: Bench, name: str, home: str) -> list[Row]:
     """The rows of a scenario; none where it cannot run, which is noted: others took minutes."""
     try:
-        rows: list[Row] = _load(scenario)(bench)
+        rows: list[Row] = _load(home)(bench)
         return rows
     except IfmminError as error:
-        bench.refuse(f"scenario {scenario.partition(':')[0]}", bench.plan.threads[0], error)
+        bench.refuse(f"scenario {name}", bench.plan.threads[0], error)
         return []
 
 
@@ -100,24 +105,18 @@ def _left_out(bench: Bench) -> list[Row]:
     ]
 
 
-def _settings(bench: Bench, watched: Watched) -> dict[str, Any]:
-    plan = bench.plan
+def _settings(plan: Plan) -> dict[str, Any]:
     return {
         "rounds": plan.rounds,
         "warm_up": plan.warm_up,
         "seconds_per_group": plan.seconds,
+        "budget_seconds": plan.budget,
         "seed": plan.seed,
         "threads": list(plan.threads),
         "peers": list(plan.peers),
         "backends": list(plan.backends),
         "precisions": list(plan.precisions),
         "full_rules": plan.full_rules,
-        "watched": msgspec.to_builtins(watched),
-        "rates": {
-            str(threads): msgspec.to_builtins(rates)
-            for threads, rates in bench.measured_rates.items()
-            if rates is not None
-        },
         **plan.settings,
     }
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ifmmin.benchmarks.record import OURS
-from ifmmin.benchmarks.scenarios.bench import Bench, ready
+from ifmmin.benchmarks.scenarios.bench import Bench
 from ifmmin.benchmarks.scenarios.plan import MONOLITH, ORDINARY
 from ifmmin.runtime.modality import ALL_PATTERNS, Pattern
 
@@ -20,4 +20,4 @@ def test_one_utterance_on_one_thread(
     benchmark.group = f"pattern {pattern}, one utterance"
     (entrant,) = [one for one in bench.entrants(pattern, 1) if one.name == contender]
     features = bench.features({m: ORDINARY[m] for m in pattern})
-    benchmark(ready(entrant, features, ORDINARY))
+    benchmark(entrant.prepared(features, ORDINARY))

@@ -8,9 +8,17 @@ from typing import Any
 import pytest
 
 from ifmmin.benchmarks.record import OURS
-from ifmmin.benchmarks.scenarios import streaming
-from ifmmin.benchmarks.scenarios.bench import Bench, Way
+from ifmmin.benchmarks.scenarios.bench import Bench
+from ifmmin.benchmarks.scenarios.entrant import Way
 from ifmmin.benchmarks.scenarios.plan import ORDINARY
+from ifmmin.benchmarks.scenarios.stream_updates import (
+    CHANGED,
+    GROUP,
+    Updates,
+    one_by_one,
+    together,
+)
+from ifmmin.benchmarks.scenarios.streaming import PASTS, RERUN, SINGLE
 from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.runtime.predictor import Predictor
 
@@ -24,8 +32,8 @@ def _predictor(bench: Bench) -> Predictor:
     return predictor
 
 
-@pytest.mark.parametrize("contender", [OURS, streaming.RERUN])
-@pytest.mark.parametrize("past", streaming.PASTS)
+@pytest.mark.parametrize("contender", [OURS, RERUN])
+@pytest.mark.parametrize("past", PASTS)
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)
 def test_an_update_after_one_acoustic_frame(
     benchmark: Any, bench: Bench, pattern: Pattern, past: int, contender: str
@@ -37,13 +45,14 @@ def test_an_update_after_one_acoustic_frame(
     features = bench.features(lengths)
     call: Callable[[], Any] = lambda: predictor.predict(features)  # noqa: E731
     if contender == OURS:
-        call = streaming.Updates(bench, predictor, pattern, past, streaming.CHANGED)
+        call = Updates(bench, predictor, pattern, past, CHANGED)
     benchmark(call)
 
 
-@pytest.mark.parametrize("contender", [OURS, streaming.SINGLE])
+@pytest.mark.parametrize("contender", [OURS, SINGLE])
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)
 def test_many_streams(benchmark: Any, bench: Bench, pattern: Pattern, contender: str) -> None:
     """A frame for each of 64 streams, and 64 answers."""
-    benchmark.group = f"pattern {pattern}, {streaming.GROUP} streams"
-    benchmark(streaming.many(bench, _predictor(bench), pattern)[contender])
+    benchmark.group = f"pattern {pattern}, {GROUP} streams"
+    make = together if contender == OURS else one_by_one
+    benchmark(make(bench, _predictor(bench), pattern))

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 WARM_UP = 20
+WARM_UP_SECONDS = 0.5
+"""A call is not warmed up for longer, but for its first two calls: what is slow is warm sooner."""
+_FEWEST_WARM_UPS = 2
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -36,27 +42,27 @@ class Timing:
 
 
 def time_together(
-    calls: Mapping[str, Callable[[], object]],
+    calls: Mapping[Name, Callable[[], object]],
     *,
     repeats: int,
     seed: int = 0,
     warm_up: int = WARM_UP,
     seconds: float = math.inf,
-) -> dict[str, Timing]:
+    fewest: int = 1,
+) -> dict[Name, Timing]:
     """Time every call `repeats` times, one call at a time in an order shuffled anew each round.
 
     A call that always follows its twin would find the caches warm and look faster than it is.
-    seconds: no round begins after so many, but the first.
+    seconds: no round begins after so many, warm-up included, but the first `fewest`.
     """
     rng = np.random.default_rng(seed)
     names = list(calls)
-    for name in names:
-        for _ in range(warm_up):
-            calls[name]()
-    samples = {name: np.empty(repeats) for name in names}
     ends = time.perf_counter() + seconds
+    for name in names:
+        _warm(calls[name], warm_up)
+    samples = {name: np.empty(repeats) for name in names}
     for turn in range(repeats):
-        if turn and time.perf_counter() > ends:
+        if turn >= max(1, fewest) and time.perf_counter() > ends:
             return {name: Timing(values[:turn]) for name, values in samples.items()}
         for index in rng.permutation(len(names)):
             call = calls[names[index]]
@@ -64,3 +70,11 @@ def time_together(
             call()
             samples[names[index]][turn] = time.perf_counter() - started
     return {name: Timing(values) for name, values in samples.items()}
+
+
+def _warm(call: Callable[[], object], times: int) -> None:
+    ends = time.perf_counter() + WARM_UP_SECONDS
+    for number in range(times):
+        if number >= _FEWEST_WARM_UPS and time.perf_counter() > ends:
+            return
+        call()

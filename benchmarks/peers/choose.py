@@ -11,27 +11,38 @@ _TF32_TOLERANCE = 0.05
 """TensorRT inside of ONNX Runtime may drop 13 bits of every factor, and has no option against."""
 
 PEERS: tuple[Peer, ...] = (
-    Peer("eager", "PyTorch, eager mode", "eager:Eager"),
-    Peer("compile", "torch.compile, lengths dynamic", "compiled:Compiled"),
+    Peer("eager", "PyTorch, eager mode", "eager:Eager", "torch"),
+    Peer("compile", "torch.compile, lengths dynamic", "compiled:Compiled", "torch"),
     Peer(
-        "torchscript", "TorchScript, frozen and optimised for inference", "torchscript:TorchScript"
+        "torchscript",
+        "TorchScript, frozen and optimised for inference",
+        "torchscript:TorchScript",
+        "torch",
     ),
-    Peer("monolith", "one ONNX graph in ONNX Runtime, CPU", "monolith:Monolith"),
-    Peer("openvino", "the monolith in OpenVINO, float32", "monolith:MonolithOpenVino"),
+    Peer("monolith", "one ONNX graph in ONNX Runtime, CPU", "monolith:Monolith", "onnxruntime-cpu"),
+    Peer("openvino", "the monolith in OpenVINO, float32", "monolith:MonolithOpenVino", "openvino"),
     Peer(
         "openvino-bf16",
         "the monolith in OpenVINO, bfloat16",
         "openvino_bf16:OpenVinoBf16",
+        "openvino",
+        "bf16",
         _BF16_TOLERANCE,
     ),
-    Peer("onnxruntime-cuda", "the monolith in ONNX Runtime, CUDA", "monolith:MonolithCuda"),
+    Peer(
+        "onnxruntime-cuda",
+        "the monolith in ONNX Runtime, CUDA",
+        "monolith:MonolithCuda",
+        "onnxruntime-cuda",
+    ),
     Peer(
         "onnxruntime-tensorrt",
         "the monolith in ONNX Runtime, TensorRT",
         "monolith:MonolithTensorrtProvider",
-        _TF32_TOLERANCE,
+        "onnxruntime-tensorrt",
+        tolerance=_TF32_TOLERANCE,
     ),
-    Peer("tensorrt", "the monolith in native TensorRT", "monolith:MonolithTensorrt"),
+    Peer("tensorrt", "the monolith in native TensorRT", "monolith:MonolithTensorrt", "tensorrt"),
 )
 """What one would use instead, from the plainest on."""
 

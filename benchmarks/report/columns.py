@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ifmmin.benchmarks.record import Accuracy, Row
-from ifmmin.benchmarks.report.measured import Measured, baseline_name
+from ifmmin.benchmarks.report.measured import Measured, compared_with
 from ifmmin.benchmarks.report.scale import TIMES, Scale, number, span
 from ifmmin.benchmarks.report.table import Column
 
@@ -33,9 +33,9 @@ def figures_of(items: Sequence[Measured], tails: Sequence[int] = (99,)) -> list[
     if unit == "s":
         columns += [_tail(percent, scale) for percent in tails]
     columns.append(Column("of bound", _of_bound))
-    name = baseline_name([item.row for item in items])
+    name = compared_with(items)
     if name:
-        columns.append(Column(f"gain on {name}", _gain))
+        columns.append(Column(f"gain on {name}", gain_text))
     return columns
 
 
@@ -53,8 +53,8 @@ def results_of(items: Sequence[Measured], tails: Sequence[int]) -> list[Column[M
 
     columns = [Column(f"p{percent}", cell(percent)) for percent in (50, *tails)]
     columns.append(Column("rate", cell(None)))
-    name = baseline_name([item.row for item in items])
-    return [*columns, Column(f"gain on {name}", _gain)] if name else columns
+    name = compared_with(items)
+    return [*columns, Column(f"gain on {name}", gain_text)] if name else columns
 
 
 ACCURACY: list[Column[Measured]] = [
@@ -108,7 +108,8 @@ def _of_bound(item: Measured) -> str:
     return "" if item.of_bound is None else f"{number(item.of_bound)}{TIMES}"
 
 
-def _gain(item: Measured) -> str:
+def gain_text(item: Measured) -> str:
+    """The gain with its interval, or that there is none beyond the noise; empty of a baseline."""
     if item.gain is None:
         return ""
     if item.within_noise:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ifmmin.benchmarks.control import spread
 from ifmmin.benchmarks.device.describe import describe
 from ifmmin.benchmarks.record import OURS, Report
-from ifmmin.benchmarks.report.measured import Measured, baseline_name, fastest, measure
+from ifmmin.benchmarks.report.measured import Measured, compared_with, fastest, measure
 from ifmmin.benchmarks.report.scale import TIMES, Scale, number, percent
 
 Facts = list[tuple[str, str]]
@@ -72,8 +72,7 @@ def headline(report: Report) -> str:
     gains = sorted(item.gain.value for item in ours if item.gain)
     if gains:
         ends = [f"{number(gain)}{TIMES}" for gain in (gains[0], gains[-1])]
-        name = baseline_name(item.row for item in items)
-        text += f"; gain on {name}, on as many threads: {' to '.join(ends)}"
+        text += f"; gain on {compared_with(items)}, on as many threads: {' to '.join(ends)}"
     return f"{text}."
 
 
@@ -90,6 +89,12 @@ def _of_this_run(report: Report) -> Iterator[str]:
         yield (
             f"The run was noisy: two sessions of one graph differed by up to {told}. Close other "
             "work and run it again before believing small differences."
+        )
+    cut, groups = (sum(getattr(p, name) for p in report.phases) for name in ("cut", "groups"))
+    if cut:
+        yield (
+            f"Time was short: {cut} of {groups} groups of calls ended before all their rounds; the "
+            "column samples says how many each row has."
         )
     if not report.noise:
         yield "No A/A control ran: what two equal sessions differ by on this device is not known."

@@ -8,11 +8,13 @@ from dataclasses import replace
 from ifmmin.benchmarks.record import OURS, TWIN, Report
 from ifmmin.benchmarks.report.figure_lines import line_figure
 from ifmmin.benchmarks.report.measured import Measured, cost, fastest, measure
+from ifmmin.benchmarks.report.memory_table import stage_and_measure
 from ifmmin.benchmarks.report.palette import palette
 from ifmmin.benchmarks.report.plots.bars import Bar, Group, draw_bars
 from ifmmin.benchmarks.report.plots.figure import WIDTH, Figure
 from ifmmin.benchmarks.report.plots.scatter import Mark, draw_scatter
 from ifmmin.benchmarks.report.scale import Scale
+from ifmmin.benchmarks.scenarios.resident import RSS
 from ifmmin.runtime.manifest import PRECISIONS
 
 _SCATTER_HEIGHT = 340
@@ -51,17 +53,23 @@ def _latency(items: Sequence[Measured], colours: Colours) -> Figure | None:
 
 
 def _memory(items: Sequence[Measured], colours: Colours) -> Figure | None:
-    best = sorted(fastest(items, "part", "contender", "precision"), key=cost)
+    """What a process holds at each stage, by the measure that every tool shows."""
+    resident = [item for item in items if stage_and_measure(item.row.part)[1] == RSS]
+    best = sorted(fastest(resident, "part", "streams", "contender", "precision"), key=cost)
     if not best:
         return None
     scale = Scale.of("bytes", [item.summary.p50 for item in best])
     name = _namer(best)
-    parts = dict.fromkeys(item.row.part for item in items)
-    groups = [
-        Group(part, tuple(_bar(i, name(i), scale, colours) for i in best if i.row.part == part))
-        for part in parts
-    ]
-    return _bars_figure(groups, "Median of resident memory.", "Memory by contender")
+    groups: dict[str, list[Bar]] = {stage: [] for stage in dict.fromkeys(map(_stage, resident))}
+    for item in best:
+        groups[_stage(item)].append(_bar(item, name(item), scale, colours))
+    bars = [Group(stage, tuple(found)) for stage, found in groups.items()]
+    return _bars_figure(bars, "Median of resident memory (RSS).", "Memory by contender")
+
+
+def _stage(item: Measured) -> str:
+    stage, _ = stage_and_measure(item.row.part)
+    return f"{item.row.streams} {stage}" if item.row.streams > 1 else stage
 
 
 def _cold_start(items: Sequence[Measured], colours: Colours) -> Figure | None:

@@ -7,18 +7,11 @@ from html import escape
 from importlib.resources import files
 
 from ifmmin.benchmarks.record import Report
-from ifmmin.benchmarks.report.facts import (
-    Facts,
-    caveats,
-    device_facts,
-    headline,
-    placement_facts,
-    run_facts,
-    setting_facts,
-)
+from ifmmin.benchmarks.report.facts import Facts, caveats, device_facts, headline
 from ifmmin.benchmarks.report.figures import figures_of_section
 from ifmmin.benchmarks.report.plots.figure import Figure
 from ifmmin.benchmarks.report.sections import build_sections
+from ifmmin.benchmarks.report.surroundings import Block, surroundings
 from ifmmin.benchmarks.report.table import Section, Table
 
 _PAGE = """<!doctype html>
@@ -126,16 +119,17 @@ def _name(name: bool) -> str:
 
 def _surroundings(report: Report) -> str:
     """The run, its settings and the device, and what to beware of."""
-    blocks = {
-        "Settings": setting_facts(report),
-        "Device": device_facts(report),
-        "Where graphs ran": placement_facts(report),
-    }
+    first, *more = surroundings(report)
     warnings = "".join(f"<li>{escape(caveat)}</li>" for caveat in caveats(report))
-    parts = [f"<h2>{_RUN[1]}</h2>", _facts(run_facts(report))]
-    parts += (f"<h3>{title}</h3>{_facts(facts)}" for title, facts in blocks.items() if facts)
+    parts = [f"<h2>{_RUN[1]}</h2>", _content(first)]
+    parts += (f"<h3>{escape(block.title)}</h3>{_content(block)}" for block in more)
     parts.append(f'<h3>Beware</h3><ul class="notes">{warnings}</ul>')
     return f'<section id="{_RUN[0]}">\n' + "\n".join(parts) + "\n</section>"
+
+
+def _content(block: Block) -> str:
+    content = block.content
+    return _table(content, block.title) if isinstance(content, Table) else _facts(content)
 
 
 def _facts(facts: Facts) -> str:

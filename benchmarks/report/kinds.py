@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,8 @@ class Kind:
     tails: tuple[int, ...] = (99,)
     """Percentiles to show beside the median."""
     accuracy: bool = False
-    mixed: bool = False
-    """Units stand in the cells, since the rows have several."""
+    layout: Literal["rows", "mixed", "memory"] = "rows"
+    """Mixed: units stand in the cells, since the rows have several. Memory: a column a measure."""
 
 
 KINDS = (
@@ -93,6 +94,7 @@ KINDS = (
         "Resident memory of a process that has answered.",
         ("pattern", "part", "contender", "backend", "precision", "threads", "samples"),
         tails=(),
+        layout="memory",
     ),
     Kind(
         "load",
@@ -103,6 +105,6 @@ KINDS = (
         "second. Server: the largest rate of random arrivals at which the limit on latency holds.",
         ("scenario", "pattern", "contender", "backend", "precision", "threads", "batch", "samples"),
         tails=(90, 99),
-        mixed=True,
+        layout="mixed",
     ),
 )  # fmt: skip

@@ -5,16 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ifmmin.benchmarks.record import Report
-from ifmmin.benchmarks.report.facts import (
-    Facts,
-    caveats,
-    device_facts,
-    headline,
-    placement_facts,
-    run_facts,
-    setting_facts,
-)
+from ifmmin.benchmarks.report.facts import caveats, headline
 from ifmmin.benchmarks.report.sections import build_sections
+from ifmmin.benchmarks.report.surroundings import Block, surroundings
 from ifmmin.benchmarks.report.table import Section
 from ifmmin.runtime.console import markdown_table
 
@@ -26,10 +19,8 @@ def render_markdown(report: Report) -> str:
     blocks = [f"# {_plain(report.title)}", _plain(headline(report))]
     for section in build_sections(report):
         blocks += _section(section)
-    blocks += _facts("Run", run_facts(report))
-    blocks += _facts("Settings", setting_facts(report))
-    blocks += _facts("Device", device_facts(report))
-    blocks += _facts("Where graphs ran", placement_facts(report))
+    for block in surroundings(report):
+        blocks += _block(block)
     blocks += ["## Beware", "\n".join(f"- {_plain(caveat)}" for caveat in caveats(report))]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
@@ -42,8 +33,11 @@ def _section(section: Section) -> list[str]:
     return [*blocks, *map(_plain, section.notes)]
 
 
-def _facts(title: str, facts: Facts) -> list[str]:
-    return [f"## {title}", _table(("what", "value"), facts)] if facts else []
+def _block(block: Block) -> list[str]:
+    content = block.content
+    if isinstance(content, list):
+        return [f"## {block.title}", _table(("what", "value"), content)]
+    return [f"## {block.title}", _table(content.headers, content.rows), _plain(content.caption)]
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -19,9 +19,10 @@ from ifmmin.benchmarks.statistics import (
 )
 from ifmmin.runtime.modality import ALL_PATTERNS
 
-BASELINES = ("monolith", "whole again", "one by one")
+BASELINES = ("monolith", "whole again", "one by one", "all summaries")
 """Contenders that gains are told against, the first that took part: the network exported once with
-zeros for what is missing; of streams, all frames asked anew, and each stream on its own."""
+zeros for what is missing; of streams, all frames asked anew, each stream on its own, and everything
+computed again that comes after a step."""
 
 _PATTERNS = {str(pattern): place for place, pattern in enumerate(ALL_PATTERNS)}
 
@@ -36,6 +37,8 @@ class Measured:
     """What the row is compared with: of its group, by the baseline."""
     noise: float | None
     """How far the A/A control of the scenario lay from 1; None without one."""
+    against: str = ""
+    """Contender of the baseline of its group, also of the baseline itself; empty without one."""
 
     @cached_property
     def gain(self) -> Ratio | None:
@@ -71,27 +74,26 @@ def measure(report: Report, *scenarios: str) -> tuple[Measured, ...]:
     """Rows of some scenarios: patterns in canonical order, then conditions, then the best first."""
     rows = report.of(*scenarios)
     baselines = _baselines(rows)
-    found = [
-        Measured(
-            row,
-            summarise(row.samples),
-            base if (base := baselines.get(row.group)) is not row else None,
-            spread(report.noise, row.scenario),
+    found = []
+    for row in rows:
+        base = baselines.get(row.group)
+        found.append(
+            Measured(
+                row,
+                summarise(row.samples),
+                None if base is row else base,
+                spread(report.noise, row.scenario),
+                base.contender if base else "",
+            )
         )
-        for row in rows
-    ]
     # Parts come in the order in which they were measured, such as import before build.
     parts = list(dict.fromkeys(row.part for row in rows))
     return tuple(sorted(found, key=lambda item: _place(item, parts)))
 
 
-def baseline_name(rows: Iterable[Row]) -> str | None:
-    """Against whom rows are compared: one of BASELINES, or the only other contender there is."""
-    others = {row.contender for row in rows if row.contender not in (OURS, TWIN)}
-    known = [name for name in BASELINES if name in others]
-    if known:
-        return known[0]
-    return others.pop() if len(others) == 1 else None
+def compared_with(items: Iterable[Measured]) -> str:
+    """The contender that gains of these items are told against; empty where there is none."""
+    return next((item.against for item in items if item.against), "")
 
 
 def cost(measured: Measured) -> float:
@@ -111,12 +113,16 @@ def fastest(items: Iterable[Measured], *fields: str) -> list[Measured]:
 
 
 def _baselines(rows: Sequence[Row]) -> Mapping[tuple[Any, ...], Row]:
-    """The baseline's row per group; in full precision where it has several."""
-    name = baseline_name(rows)
+    """The baseline's row per group, in full precision where it has several: the first of BASELINES
+    in it, else the only other contender of all these rows."""
+    others = {row.contender for row in rows if row.contender not in (OURS, TWIN)}
+    names = (*BASELINES, *(others if len(others) == 1 else ()))
     found: dict[tuple[Any, ...], Row] = {}
-    for row in rows:
-        if row.contender == name and (row.group not in found or row.precision == "fp32"):
-            found[row.group] = row
+    for row in sorted(rows, key=lambda row: row.precision != "fp32"):
+        if row.contender in names:
+            known = found.setdefault(row.group, row)
+            if names.index(row.contender) < names.index(known.contender):
+                found[row.group] = row
     return found
 
 

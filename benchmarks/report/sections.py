@@ -8,7 +8,8 @@ from ifmmin.benchmarks.control import spread
 from ifmmin.benchmarks.record import Report, Row
 from ifmmin.benchmarks.report.columns import ACCURACY, figures_of, names_of, results_of
 from ifmmin.benchmarks.report.kinds import KINDS, Kind
-from ifmmin.benchmarks.report.measured import Measured, baseline_name, measure
+from ifmmin.benchmarks.report.measured import Measured, compared_with, measure
+from ifmmin.benchmarks.report.memory_table import memory_tables
 from ifmmin.benchmarks.report.scale import percent
 from ifmmin.benchmarks.report.table import Column, Section, Table, build_table
 from ifmmin.runtime.modality import MODALITIES
@@ -25,11 +26,13 @@ def _section(report: Report, kind: Kind) -> Section | None:
     items = measure(report, *kind.scenarios)
     if not items:
         return None
-    if kind.mixed:
+    if kind.layout == "mixed":
         columns = [*names_of(*kind.names), *results_of(items, kind.tails)]
         tables = [build_table(items, columns)]
+    elif kind.layout == "memory":
+        tables = memory_tables(items)
     else:
-        tables = [_rows_table(part, kind) for part in _by_unit(items)] + _split_table(items)
+        tables = [_rows_table(part, kind) for part in _alike(items)] + _split_table(items)
     return Section(
         name=kind.name,
         title=kind.title,
@@ -39,11 +42,12 @@ def _section(report: Report, kind: Kind) -> Section | None:
     )
 
 
-def _by_unit(items: Sequence[Measured]) -> list[list[Measured]]:
-    """Items whose numbers can stand in one column."""
-    found: dict[str, list[Measured]] = {}
+def _alike(items: Sequence[Measured]) -> list[list[Measured]]:
+    """Items whose numbers can stand in one column: of one unit, and gains on one contender."""
+    usual = compared_with(items)
+    found: dict[tuple[str, str], list[Measured]] = {}
     for item in items:
-        found.setdefault(item.row.unit, []).append(item)
+        found.setdefault((item.row.unit, item.against or usual), []).append(item)
     return list(found.values())
 
 
@@ -55,7 +59,9 @@ def _rows_table(items: Sequence[Measured], kind: Kind) -> Table:
         names.append("part")
     columns = names_of(*names) + figures_of(items, kind.tails)
     columns += ACCURACY if kind.accuracy else []
-    return build_table(items, columns, "Energy" if energy else "", frames)
+    parts = {item.row.part for item in items}
+    title = "Energy" if energy else next(iter(parts)).capitalize() if len(parts) == 1 else ""
+    return build_table(items, columns, title, frames)
 
 
 def _usual_frames(items: Sequence[Measured]) -> str:
@@ -92,7 +98,7 @@ def _split_table(items: Sequence[Measured]) -> list[Table]:
 def _notes(report: Report, kind: Kind, items: Sequence[Measured]) -> list[str]:
     """What a reader must know of these rows."""
     notes = []
-    if baseline_name([item.row for item in items]):
+    if compared_with(items):
         notes.append(_noise_note(report, kind.scenarios))
     absent = [row for row in report.rows if row.scenario in kind.scenarios and not row.samples]
     notes += [f"Not measured, {row.subject}: {_sentence(row.note)}" for row in absent]

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from ifmmin.benchmarks.record import Report
-from ifmmin.benchmarks.report.facts import (
-    caveats,
-    device_facts,
-    headline,
-    placement_facts,
-    run_facts,
-    setting_facts,
-)
+from ifmmin.benchmarks.report.facts import caveats, headline
 from ifmmin.benchmarks.report.sections import build_sections
+from ifmmin.benchmarks.report.surroundings import surroundings
+from ifmmin.benchmarks.report.table import Table
 from ifmmin.runtime.console import print_table, write
 
 
@@ -23,21 +18,21 @@ def print_report(report: Report) -> None:
     for section in build_sections(report):
         write(f"\n{section.title}. {section.about}\n")
         for table in section.tables:
-            print_table(table.headers, table.rows, table.title or None)
-            if table.caption:
-                write(table.caption)
+            _table(table, table.title)
         for note in section.notes:
             write(note)
-    facts = {
-        "run": run_facts(report),
-        "settings": setting_facts(report),
-        "device": device_facts(report),
-        "placement": placement_facts(report),
-    }
-    for name, rows in facts.items():
-        if rows:
-            write("")
-            print_table([name, ""], rows)
+    for block in surroundings(report):
+        write("")
+        if isinstance(block.content, Table):
+            _table(block.content, block.title)
+        else:
+            print_table([block.title, ""], block.content)
     write("")
     for caveat in caveats(report):
         write(f"- {caveat}")
+
+
+def _table(table: Table, title: str) -> None:
+    print_table(table.headers, table.rows, title or None)
+    if table.caption:
+        write(table.caption)

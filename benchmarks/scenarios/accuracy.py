@@ -9,7 +9,8 @@ import msgspec
 import numpy as np
 
 from ifmmin.benchmarks.record import Accuracy
-from ifmmin.benchmarks.scenarios.bench import Bench, Way
+from ifmmin.benchmarks.scenarios.bench import Bench
+from ifmmin.benchmarks.scenarios.entrant import Way
 from ifmmin.runtime.errors import BundleError, CorpusError, IfmminError
 from ifmmin.runtime.modality import MODALITIES, Pattern
 from ifmmin.runtime.predictor import Predictor

@@ -1,28 +1,21 @@
-"""What the scenarios of one run share: predictors, peers, inputs, bounds, accuracies."""
+"""What the scenarios of one run share: predictors, peers, inputs, bounds, accuracies, the pace."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ifmmin.benchmarks.limits import (
-    Bound,
-    Rates,
-    axis_sizes,
-    count_graph,
-    input_owners,
-    lower_bound,
-    measure_rates,
-)
-from ifmmin.benchmarks.peers.base import Contender, Source
+from ifmmin.benchmarks.peers.base import Source
 from ifmmin.benchmarks.peers.choose import find_peer
 from ifmmin.benchmarks.record import OURS, TWIN, Accuracy, Row
-from ifmmin.benchmarks.scenarios.plan import Plan
+from ifmmin.benchmarks.scenarios.bounds import Bounds
+from ifmmin.benchmarks.scenarios.entrant import Entrant, Features, Way
+from ifmmin.benchmarks.scenarios.pace import FEWEST_ROUNDS, Pace
+from ifmmin.benchmarks.scenarios.plan import MONOLITH, Plan
+from ifmmin.benchmarks.timing import Name, Timing, time_together
 from ifmmin.runtime.backends import BackendOptions
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.check_golden import GoldenRun, GoldenVectors, read_golden
@@ -30,48 +23,30 @@ from ifmmin.runtime.errors import BundleError, IfmminError, ParityError
 from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.runtime.predictor import Predictor
 
-Features = dict[Modality, NDArray[np.float32]]
 Say = Callable[[str], None]
 """Hears what is being done."""
-
-
-@dataclass(frozen=True)
-class Way:
-    """One of our own ways to answer."""
-
-    backend: str
-    precision: str
-    threads: int
-
-
-@dataclass(frozen=True)
-class Entrant:
-    """What takes part in a group: a call, and what its row says of it."""
-
-    name: str
-    call: Callable[[Features], Any]
-    """From what `ready` made to the answer; this is timed."""
-    ready: Callable[[Features, Mapping[Modality, int]], Any]
-    """Inputs of the call from features and from the lengths of what is missing; not timed."""
-    way: Way
-    placement: Mapping[str, Any]
-    note: str = ""
+READY = "making ready"
+"""Phase: sessions are made, peers proven, the processor measured."""
 
 
 class Bench:
-    """Everything is made at its first use, once. say: hears what is being done."""
+    """Everything is made at its first use, once.
 
-    def __init__(self, plan: Plan, say: Say) -> None:
+    say: hears what is being done. pace: of the run; without one, groups are as long as planned.
+    """
+
+    def __init__(self, plan: Plan, say: Say, pace: Pace | None = None) -> None:
         self.plan = plan
         self.say = say
+        self.pace = pace or Pace(None, plan.seconds, ())
         self.bundle = Bundle(plan.bundle)
+        self.bounds = Bounds(self.bundle, self.refuse)
         self.patterns: Sequence[Pattern] = plan.patterns or self.bundle.patterns
         self.source = Source.of_bundle(self.bundle, plan.checkpoint)
         self.refused: dict[tuple[str, int], str] = {}
         """Peers and ways that cannot run here, with the reason."""
         self._predictors: dict[tuple[Way, str], Predictor | None] = {}
-        self._peers: dict[tuple[str, int], tuple[Contender, str] | None] = {}
-        self.measured_rates: dict[int, Rates | None] = {}
+        self._peers: dict[tuple[str, int], Entrant | None] = {}
         self.accuracies: Mapping[tuple[str, str, str], Accuracy] = {}
         """By pattern, backend and precision; filled where a corpus is given."""
 
@@ -83,25 +58,50 @@ class Bench:
                 for precision in self.plan.precisions:
                     yield Way(backend, precision, threads)
 
-    def predictor(self, way: Way, name: str = OURS) -> Predictor | None:
-        """A predictor with sessions of its own; None where it cannot run, which is noted."""
-        if (way, name) not in self._predictors:
-            self._predictors[way, name] = self._open(way)
-        return self._predictors[way, name]
+    def make_ready(self, threads: int) -> None:
+        """Make all that answers with so many threads, so that no later group waits for it."""
+        with self.pace.phase(READY):
+            self.say(f"make ready what answers on {threads} threads, and measure the processor")
+            self.bounds.rates(threads)
+            for pattern in self.patterns:
+                self.entrants(pattern, threads)
+
+    def time(
+        self,
+        calls: Mapping[Name, Callable[[], object]],
+        *,
+        rounds: int | None = None,
+        warm_up: int | None = None,
+        fewest: int = FEWEST_ROUNDS,
+    ) -> dict[Name, Timing]:
+        """Time a group of calls at the run's pace.
+
+        rounds, warm_up: at most; None: the plan's. fewest: rounds that a budget leaves to it.
+        """
+        plan, limit = self.plan, self.pace.limit(fewest)
+        wanted = plan.rounds if rounds is None else min(plan.rounds, rounds)
+        timings = time_together(
+            calls,
+            repeats=wanted,
+            seed=plan.seed,
+            warm_up=plan.warm_up if warm_up is None else warm_up,
+            seconds=limit.seconds,
+            fewest=limit.fewest,
+        )
+        self.pace.measured(min((len(one.samples) for one in timings.values()), default=0), wanted)
+        return timings
 
     def entrants(self, pattern: Pattern, threads: int) -> list[Entrant]:
-        """All that answer a pattern with so many threads: ours, the first one's twin, the peers."""
+        """All that answer a pattern with so many threads: ours, the first one's twin, the peers.
+
+        On the first number of threads all peers; on further ones the monolith alone, since making
+        the others ready takes minutes and tells little more.
+        """
         found = self.ours(pattern, threads)
         for name in self.plan.peers:
-            peer = self.peer(name, threads)
-            if peer is not None:
-                contender, note = peer
-                found.append(
-                    Entrant(
-                        name, contender, contender.prepare, Way(name, "fp32", threads),
-                        contender.placement, note,
-                    )
-                )  # fmt: skip
+            if name == MONOLITH or threads == self.plan.threads[0]:
+                peer = self.peer(name, threads)
+                found += [peer] if peer is not None else []
         return found
 
     def ours(self, pattern: Pattern, threads: int) -> list[Entrant]:
@@ -113,6 +113,19 @@ class Bench:
                 found += self._ours(pattern, way, OURS)
         return found + self._ours(pattern, found[0].way, TWIN) if found else []
 
+    def predictor(self, way: Way, name: str = OURS) -> Predictor | None:
+        """A predictor with sessions of its own; None where it cannot run, which is noted."""
+        if (way, name) not in self._predictors:
+            self._predictors[way, name] = self._open(way)
+        return self._predictors[way, name]
+
+    def peer(self, name: str, threads: int) -> Entrant | None:
+        """A peer that answers rightly; None where it cannot, which is noted."""
+        if (name, threads) not in self._peers:
+            with self.pace.phase(READY):
+                self._peers[name, threads] = self._prove(name, threads)
+        return self._peers[name, threads]
+
     def features(self, lengths: Mapping[Modality, int], shift: int = 0) -> Features:
         """Raw features of some frames each: golden inputs, one after the other, from a place on."""
         made = {}
@@ -122,72 +135,49 @@ class Bench:
             made[modality] = np.ascontiguousarray(frames[rows])
         return made
 
-    def bound(
-        self, pattern: Pattern, way: Way, lengths: Mapping[Modality, int], batch: int = 1
-    ) -> Bound | None:
-        """The least that the graph takes on this processor; None where that is not known."""
-        rates = self.rates(way.threads)
-        if rates is None or way.backend not in ("onnxruntime-cpu", "openvino"):
-            return None
-        shape = "latency" if batch == 1 else "throughput"
-        entry = self.bundle.entry(pattern, way.precision, shape, way.backend)
-        sizes = axis_sizes({m.value: lengths[m] for m in pattern}, batch)
-        count = count_graph(self.bundle.graph(entry), sizes, input_owners(entry))
-        return lower_bound(count, rates)
-
-    def rates(self, threads: int) -> Rates | None:
-        """What this processor can do; None without the package that counts."""
-        if threads not in self.measured_rates:
-            self.say(f"measure the processor, {threads} threads")
-            try:
-                import onnx  # noqa: F401 - graphs are counted with it
-
-                self.measured_rates[threads] = measure_rates(threads)
-            except (ImportError, IfmminError) as error:
-                self.refused["bound", threads] = str(error)
-                self.measured_rates[threads] = None
-        return self.measured_rates[threads]
-
     def row(self, scenario: str, entrant: Entrant, pattern: Pattern, **more: Any) -> Row:
         """A row of what an entrant did under a pattern."""
         way = entrant.way
-        ours = entrant.name in (OURS, TWIN)
+        measured = self.accuracies.get((str(pattern), way.backend, way.precision))
         told: dict[str, Any] = {"note": entrant.note, **more}
         return Row(
             scenario=scenario,  # type: ignore[arg-type]
             contender=entrant.name,
             pattern=str(pattern),
-            backend=way.backend if ours else "",
-            precision=way.precision if ours else "",
+            backend=way.backend,
+            precision=way.precision,
             threads=way.threads,
             placement=dict(entrant.placement),
-            accuracy=self.accuracies.get((str(pattern), way.backend, way.precision)),
+            accuracy=None if entrant.peer else measured,
             **told,
         )
-
-    def peer(self, name: str, threads: int) -> tuple[Contender, str] | None:
-        """A peer that answers rightly, and how far it is off; None where it cannot, which is
-        noted."""
-        if (name, threads) not in self._peers:
-            self.say(f"make the peer {name} ready, {threads} threads")
-            try:
-                from ifmmin.benchmarks.peers.parity import open_proven
-
-                proven = open_proven(find_peer(name), self.source, threads, patterns=self.patterns)
-                self._peers[name, threads] = (proven.contender, proven.note)
-            except ImportError as error:
-                self.refuse(name, threads, error)
-                self._peers[name, threads] = None
-            except IfmminError as error:
-                self.refuse(name, threads, error)
-                self._peers[name, threads] = None
-        return self._peers[name, threads]
 
     def refuse(self, what: str, threads: int, error: Exception | str) -> None:
         """Note why something is left out."""
         reason = " ".join(str(error).split())
         self.refused[what, threads] = reason
         self.say(f"{what} is left out: {reason}")
+
+    def _prove(self, name: str, threads: int) -> Entrant | None:
+        self.say(f"make the peer {name} ready, {threads} threads")
+        peer = find_peer(name)
+        try:
+            from ifmmin.benchmarks.peers.parity import open_proven
+
+            proven = open_proven(peer, self.source, threads, patterns=self.patterns)
+        except (ImportError, IfmminError) as error:
+            self.refuse(name, threads, error)
+            return None
+        one = proven.contender
+        return Entrant(
+            name=name,
+            call=one,
+            way=Way(peer.backend, peer.precision, threads),
+            ready=one.prepare,
+            placement=one.placement,
+            note=proven.note,
+            peer=True,
+        )
 
     def _ours(self, pattern: Pattern, way: Way, name: str) -> list[Entrant]:
         predictor = self.predictor(way, name)
@@ -200,7 +190,7 @@ class Bench:
         except IfmminError as error:
             self.refuse(f"{way.backend} {way.precision} {pattern}", way.threads, error)
             return []
-        return [Entrant(name, predictor.predict, _as_it_is, way, answer.placement)]
+        return [Entrant(name, predictor.predict, way, placement=answer.placement)]
 
     def _require_right(self, predictor: Predictor, pattern: Pattern, way: Way) -> None:
         """ParityError unless the golden vectors are answered as the network did: fast and wrong
@@ -235,14 +225,3 @@ class Bench:
     def _golden(self) -> Features:
         inputs = self.bundle.golden_inputs()
         return {m: np.concatenate([one[m] for one in inputs]) for m in inputs[0]}
-
-
-def _as_it_is(features: Features, lengths: Mapping[Modality, int]) -> Features:
-    return features
-
-
-def ready(
-    entrant: Entrant, features: Features, lengths: Mapping[Modality, int]
-) -> Callable[[], Any]:
-    """A call on prepared inputs, to be timed."""
-    return partial(entrant.call, entrant.ready(features, lengths))

@@ -20,6 +20,7 @@ from ifmmin.benchmarks.scenarios.engine_build import build_row, builds
 from ifmmin.benchmarks.scenarios.fresh import Fresh, bare, ours, peers, refused_row
 from ifmmin.benchmarks.scenarios.plan import ORDINARY
 from ifmmin.benchmarks.scenarios.starter import Starter
+from ifmmin.benchmarks.statistics import FEWEST
 from ifmmin.runtime.modality import Pattern
 
 ROUNDS = 10
@@ -32,8 +33,10 @@ NOTE = (
 def cold_start(bench: Bench) -> list[Row]:
     """Rows of every part and of the whole, for the acoustic pattern and the fullest."""
     rows: list[Row] = []
+    patterns = alone_and_fullest(bench.patterns)
+    bench.pace.expect(len(patterns))
     with TemporaryDirectory(prefix="ifmmin-bench-") as name:
-        for pattern in alone_and_fullest(bench.patterns):
+        for pattern in patterns:
             bench.say(f"cold start of {pattern}")
             starters = _starters(bench, pattern, Path(name))
             _take_turns(bench, starters)
@@ -72,13 +75,14 @@ def _take_turns(bench: Bench, starters: Sequence[Starter]) -> None:
     for starter in starters:
         starter.start()  # modules are compiled and files come into the page cache
         starter.starts.clear()
-    ends = time.monotonic() + bench.plan.seconds
-    for turn in range(min(bench.plan.rounds, ROUNDS)):
-        if turn and time.monotonic() > ends:
-            return
+    limit, wanted, turn = bench.pace.limit(FEWEST), min(bench.plan.rounds, ROUNDS), 0
+    ends = time.monotonic() + limit.seconds
+    while turn < wanted and (turn < limit.fewest or time.monotonic() <= ends):
         for index in rng.permutation(len(starters)):
             if not starters[index].failure:
                 starters[index].start()
+        turn += 1
+    bench.pace.measured(turn, wanted)
 
 
 def _rows(bench: Bench, starter: Starter, pattern: Pattern) -> list[Row]:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifmmin.benchmarks.record import Row
-from ifmmin.benchmarks.scenarios.bench import Bench, Entrant, Way
+from ifmmin.benchmarks.scenarios.bench import Bench
+from ifmmin.benchmarks.scenarios.entrant import Entrant
 from ifmmin.benchmarks.scenarios.plan import MONOLITH, ORDINARY
 from ifmmin.runtime.errors import ParityError
 from ifmmin.runtime.modality import MODALITIES, Pattern
@@ -116,10 +117,9 @@ def peer(
     bench: Bench, name: str, words: Mapping[str, str], pattern: Pattern, threads: int
 ) -> Fresh | None:
     """A peer that runs the whole network; None where it cannot, which is noted."""
-    made = bench.peer(name, threads)
-    if made is None:
+    entrant = bench.peer(name, threads)
+    if entrant is None:
         return None
-    contender, note = made
     from ifmmin.benchmarks.peers.monolith import export_monolith
     from ifmmin.benchmarks.peers.whole import standardise
 
@@ -129,14 +129,11 @@ def peer(
     features = bench.features({m: ORDINARY[m] for m in pattern})
     inputs = standardise(network, features, ORDINARY)
     return Fresh(
-        entrant=Entrant(
-            name, contender, contender.prepare, Way(name, "fp32", threads),
-            contender.placement, note,
-        ),
+        entrant=entrant,
         words={**words, "threads": str(threads)},
         inputs={m.value: inputs[m] for m in MODALITIES},
-        logits=contender(contender.prepare(features, ORDINARY)),
-    )  # fmt: skip
+        logits=entrant.call(entrant.ready(features, ORDINARY)),
+    )
 
 
 def refused_row(bench: Bench, scenario: str, fresh: Fresh, pattern: Pattern, why: str) -> Row:

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from ifmmin.benchmarks.record import OURS, TWIN, Row
-from ifmmin.benchmarks.scenarios.bench import Bench, Entrant, ready
+from ifmmin.benchmarks.scenarios.bench import Bench
 from ifmmin.benchmarks.scenarios.choice import alone_and_fullest
+from ifmmin.benchmarks.scenarios.entrant import Entrant
 from ifmmin.benchmarks.scenarios.plan import MONOLITH, ORDINARY
-from ifmmin.benchmarks.timing import time_together
 from ifmmin.runtime.modality import Pattern
 
 PAUSE = 10.0
@@ -69,20 +69,14 @@ def idle(bench: Bench, *, pause: float = PAUSE, pauses: int = PAUSES) -> list[Ro
 def _callers(bench: Bench, pattern: Pattern) -> list[_Caller]:
     features = bench.features({m: ORDINARY[m] for m in pattern})
     entrants = bench.entrants(pattern, bench.plan.threads[0])
-    return [_Caller(one, pattern, ready(one, features, ORDINARY)) for one in entrants]
+    return [_Caller(one, pattern, one.prepared(features, ORDINARY)) for one in entrants]
 
 
 def _keep_busy(bench: Bench, callers: Sequence[_Caller]) -> None:
-    plan = bench.plan
-    timings = time_together(
-        {str(number): caller.call for number, caller in enumerate(callers)},
-        repeats=min(plan.rounds, _BUSY_ROUNDS),
-        seed=plan.seed,
-        warm_up=plan.warm_up,
-        seconds=plan.seconds,
-    )
+    calls = {number: caller.call for number, caller in enumerate(callers)}
+    timings = bench.time(calls, rounds=_BUSY_ROUNDS)
     for number, caller in enumerate(callers):
-        caller.busy = tuple(timings[str(number)].samples)
+        caller.busy = tuple(timings[number].samples)
 
 
 def _wake(callers: Sequence[_Caller], number: int, rng: np.random.Generator) -> None:

@@ -5,23 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
+import msgspec
 
 from ifmmin.benchmarks.limits import Bound, input_owners, split_time
 from ifmmin.benchmarks.record import OURS, Row
-from ifmmin.benchmarks.scenarios.bench import Bench, Entrant, ready
+from ifmmin.benchmarks.scenarios.bench import Bench
+from ifmmin.benchmarks.scenarios.entrant import Entrant
 from ifmmin.benchmarks.scenarios.plan import ACOUSTIC_LENGTHS, ORDINARY
-from ifmmin.benchmarks.timing import time_together
+from ifmmin.benchmarks.scenarios.recorded_lengths import recorded_lengths
 from ifmmin.runtime.errors import IfmminError
-from ifmmin.runtime.modality import MODALITIES, Modality, Pattern
-
-_STAND_IN = 60
-"""Utterances drawn where no recorded lengths are given."""
+from ifmmin.runtime.modality import Modality, Pattern
 
 
 def latency(bench: Bench) -> list[Row]:
     """Ordinary lengths, with the bound and how the time splits."""
     rows = []
+    for threads in bench.plan.threads:
+        bench.make_ready(threads)
+    bench.pace.expect(len(bench.plan.threads) * len(bench.patterns))
     for threads in bench.plan.threads:
         for pattern in bench.patterns:
             bench.say(f"latency of {pattern}, {threads} threads")
@@ -33,9 +34,10 @@ def latency(bench: Bench) -> list[Row]:
 def length(bench: Bench) -> list[Row]:
     """The acoustic stream of several lengths, on one thread."""
     rows, threads = [], bench.plan.threads[0]
-    for pattern in bench.patterns:
-        if Modality.A not in pattern:
-            continue
+    heard = [pattern for pattern in bench.patterns if Modality.A in pattern]
+    bench.make_ready(threads)
+    bench.pace.expect(len(heard) * len(ACOUSTIC_LENGTHS))
+    for pattern in heard:
         for frames in ACOUSTIC_LENGTHS:
             bench.say(f"latency of {pattern}, {frames} acoustic frames")
             rows += _measure(bench, "length", pattern, threads, {**ORDINARY, Modality.A: frames})
@@ -44,43 +46,26 @@ def length(bench: Bench) -> list[Row]:
 
 def drawn(bench: Bench) -> list[Row]:
     """Lengths as recorded: each round another utterance, the same for all who take turns."""
-    lengths = recorded_lengths(bench)
+    lengths = recorded_lengths(bench.plan)
     rows, threads = [], bench.plan.threads[0]
+    bench.make_ready(threads)
+    bench.pace.expect(len(bench.patterns))
     for pattern in bench.patterns:
         bench.say(f"latency of {pattern}, lengths drawn")
         entrants = bench.entrants(pattern, threads)
         turns = [
             {
-                index: ready(entrant, _present(bench, pattern, one, number), one)
+                index: entrant.prepared(_present(bench, pattern, one, number), one)
                 for index, entrant in enumerate(entrants)
             }
             for number, one in enumerate(lengths)
         ]
-        timings = time_together(
-            {str(i): _Cycle([turn[i] for turn in turns]) for i in range(len(entrants))},
-            repeats=bench.plan.rounds,
-            seed=bench.plan.seed,
-            warm_up=bench.plan.warm_up,
-            seconds=bench.plan.seconds,
-        )
+        timings = bench.time({i: _Cycle([turn[i] for turn in turns]) for i in range(len(entrants))})
         rows += [
-            bench.row("drawn", entrant, pattern, samples=tuple(timings[str(i)].samples))
+            bench.row("drawn", entrant, pattern, samples=tuple(timings[i].samples))
             for i, entrant in enumerate(entrants)
         ]
     return rows
-
-
-def recorded_lengths(bench: Bench) -> list[Mapping[Modality, int]]:
-    """Lengths of recorded utterances, or, seeded, a stand-in: log-normal around the ordinary ones
-    with a spread of one half, as utterances of acted and spontaneous speech are spread."""
-    if bench.plan.lengths:
-        return list(bench.plan.lengths)
-    rng = np.random.default_rng(bench.plan.seed)
-    spread = rng.lognormal(0.0, 0.5, (_STAND_IN, len(MODALITIES)))
-    return [
-        {m: max(1, round(ORDINARY[m] * factor)) for m, factor in zip(MODALITIES, row, strict=True)}
-        for row in spread
-    ]
 
 
 class _Cycle:
@@ -107,13 +92,7 @@ def _measure(
 ) -> list[Row]:
     entrants = bench.entrants(pattern, threads)
     features = _present(bench, pattern, lengths)
-    timings = time_together(
-        {str(i): ready(entrant, features, lengths) for i, entrant in enumerate(entrants)},
-        repeats=bench.plan.rounds,
-        seed=bench.plan.seed,
-        warm_up=bench.plan.warm_up,
-        seconds=bench.plan.seconds,
-    )
+    timings = bench.time({i: one.prepared(features, lengths) for i, one in enumerate(entrants)})
     rows = []
     for i, entrant in enumerate(entrants):
         bound = _bound(bench, entrant, pattern, lengths)
@@ -124,7 +103,7 @@ def _measure(
                 entrant,
                 pattern,
                 lengths={m.value: lengths[m] for m in pattern},
-                samples=tuple(timings[str(i)].samples),
+                samples=tuple(timings[i].samples),
                 bound=bound.seconds if bound else None,
                 note="; ".join(note for note in notes if note),
             )
@@ -138,15 +117,13 @@ def _bound(
     if entrant.name != OURS:
         return None
     try:
-        return bench.bound(pattern, entrant.way, lengths)
+        return bench.bounds.of(pattern, entrant.way, lengths)
     except IfmminError:
         return None
 
 
 def _with_split(bench: Bench, row: Row, pattern: Pattern) -> Row:
     """The row with how the time divides, where ONNX Runtime's CPU can tell."""
-    import msgspec
-
     if row.contender != OURS or row.backend != "onnxruntime-cpu" or row.bound is None:
         return row
     entry = bench.bundle.entry(pattern, row.precision)

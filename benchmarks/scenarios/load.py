@@ -23,10 +23,11 @@ from ifmmin.benchmarks.loadgen import (
 )
 from ifmmin.benchmarks.loadgen.settings import SAMPLES_PER_QUERY
 from ifmmin.benchmarks.record import OURS, Row
-from ifmmin.benchmarks.scenarios.bench import Bench, Entrant
+from ifmmin.benchmarks.scenarios.bench import Bench
 from ifmmin.benchmarks.scenarios.choice import alone_and_fullest
-from ifmmin.benchmarks.scenarios.latency import recorded_lengths
+from ifmmin.benchmarks.scenarios.entrant import Entrant
 from ifmmin.benchmarks.scenarios.plan import MONOLITH, ORDINARY
+from ifmmin.benchmarks.scenarios.recorded_lengths import recorded_lengths
 from ifmmin.runtime.errors import IfmminError
 from ifmmin.runtime.modality import Modality, Pattern
 
@@ -87,7 +88,7 @@ def _loads(bench: Bench) -> Iterator[_Load]:
     threads, patterns = bench.plan.threads[0], alone_and_fullest(bench.patterns)[::-1]
     chosen: list[tuple[Lengths, Mapping[Modality, int]]] = [([ORDINARY] * _UTTERANCES, ORDINARY)]
     if bench.plan.full_rules:
-        chosen.append((recorded_lengths(bench), {}))
+        chosen.append((recorded_lengths(bench.plan), {}))
     entrants = {pattern: bench.entrants(pattern, threads) for pattern in patterns}
     for name in (OURS, MONOLITH):
         for lengths, told in chosen:

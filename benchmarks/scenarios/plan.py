@@ -30,6 +30,7 @@ class Plan:
     backends: tuple[str, ...] = ("onnxruntime-cpu",)
     precisions: tuple[str, ...] = ("fp32",)
     threads: tuple[int, ...] = (1,)
+    """The first has every scenario and all peers, further ones latency beside the monolith."""
     peers: tuple[str, ...] = (MONOLITH,)
     rounds: int = 200
     """Of every group of calls that take turns."""
@@ -37,6 +38,8 @@ class Plan:
     """Calls of each before the first round."""
     seconds: float = 20.0
     """A group stops there, with the rounds that it has."""
+    budget: float | None = None
+    """Seconds that all of the run may take; groups get fewer rounds for it. None: no end."""
     seed: int = 0
     lengths: tuple[Mapping[Modality, int], ...] = ()
     """Frames of recorded utterances, for scenario `drawn`; empty: of the corpus or a stand-in."""

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from ifmmin.benchmarks.record import OURS, TWIN, Row
-from ifmmin.benchmarks.scenarios.bench import Bench, Entrant, Features, Way, ready
+from ifmmin.benchmarks.scenarios.bench import Bench
+from ifmmin.benchmarks.scenarios.entrant import Entrant, Features
 from ifmmin.benchmarks.scenarios.plan import BATCHES, MONOLITH, ORDINARY
-from ifmmin.benchmarks.timing import time_together
+from ifmmin.benchmarks.statistics import FEWEST
 from ifmmin.runtime.modality import Pattern
 
 _ROUNDS = 20
@@ -20,6 +21,7 @@ _ROUNDS = 20
 def throughput(bench: Bench) -> list[Row]:
     """`predict_batch` of one pattern, against the monolith asked one by one, on one thread."""
     rows, threads = [], bench.plan.threads[0]
+    bench.pace.expect(len(bench.patterns) * len(BATCHES))
     for pattern in bench.patterns:
         for batch in BATCHES:
             bench.say(f"throughput of {pattern}, batches of {batch}")
@@ -34,12 +36,11 @@ def _measure(bench: Bench, pattern: Pattern, threads: int, batch: int) -> list[R
         if entrant.name == MONOLITH or _takes_batches(bench, entrant, pattern)
     ]
     utterances = [bench.features({m: ORDINARY[m] for m in pattern}, i) for i in range(batch)]
-    timings = time_together(
-        {str(i): _call(bench, entrant, utterances) for i, entrant in enumerate(entrants)},
-        repeats=min(bench.plan.rounds, _ROUNDS),
-        seed=bench.plan.seed,
+    timings = bench.time(
+        {i: _call(bench, entrant, utterances) for i, entrant in enumerate(entrants)},
+        rounds=_ROUNDS,
         warm_up=2,
-        seconds=bench.plan.seconds,
+        fewest=FEWEST,
     )
     return [
         bench.row(
@@ -49,7 +50,7 @@ def _measure(bench: Bench, pattern: Pattern, threads: int, batch: int) -> list[R
             batch=batch,
             unit="1/s",
             lengths={m.value: ORDINARY[m] for m in pattern},
-            samples=tuple(batch / np.asarray(timings[str(i)].samples)),
+            samples=tuple(batch / np.asarray(timings[i].samples)),
             bound=_bound(bench, entrant, pattern, batch),
         )
         for i, entrant in enumerate(entrants)
@@ -63,7 +64,7 @@ def _takes_batches(bench: Bench, entrant: Entrant, pattern: Pattern) -> bool:
 
 def _call(bench: Bench, entrant: Entrant, utterances: list[Features]) -> Callable[[], Any]:
     if entrant.name == MONOLITH:
-        calls = [ready(entrant, features, ORDINARY) for features in utterances]
+        calls = [entrant.prepared(features, ORDINARY) for features in utterances]
         return lambda: [call() for call in calls]
     predictor = bench.predictor(entrant.way, entrant.name)
     assert predictor is not None
@@ -72,8 +73,7 @@ def _call(bench: Bench, entrant: Entrant, utterances: list[Features]) -> Callabl
 
 def _bound(bench: Bench, entrant: Entrant, pattern: Pattern, batch: int) -> float | None:
     """Utterances a second at best."""
-    way: Way = entrant.way
     if entrant.name != OURS or not bench.bundle.has("throughput", pattern):
         return None
-    bound = bench.bound(pattern, way, ORDINARY, batch)
+    bound = bench.bounds.of(pattern, entrant.way, ORDINARY, batch)
     return None if bound is None else batch / bound.seconds

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from small_bundles import small_bundle
 
-from ifmmin.benchmarks.cli import main, read_lengths
-from ifmmin.benchmarks.record import OURS, TWIN, read_report
+from ifmmin.benchmarks.cli import main
+from ifmmin.benchmarks.record import OURS, TWIN
+from ifmmin.benchmarks.record_file import read_report
 from ifmmin.benchmarks.run import SCENARIOS
-from ifmmin.benchmarks.scenarios.bench import Bench
+from ifmmin.benchmarks.scenarios.pace import FEWEST_ROUNDS
+from ifmmin.benchmarks.scenarios.recorded_lengths import read_lengths
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.modality import Modality
 
@@ -22,10 +24,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, make_network: Any) -> Path:
     return small_bundle(make_network, tmp_path_factory)
 
 
-@pytest.fixture(autouse=True)
-def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The processor is measured in tests of its own, and takes seconds."""
-    monkeypatch.setattr(Bench, "rates", lambda bench, threads: None)
+pytestmark = pytest.mark.usefixtures("no_probe")
 
 
 def test_a_run_writes_a_record_and_two_reports(
@@ -42,6 +41,10 @@ def test_a_run_writes_a_record_and_two_reports(
     assert {row.contender for row in report.rows} == {OURS, TWIN, "monolith"}
     assert {row.pattern for row in report.rows} == {"a_t"}
     assert report.settings["rounds"] == 5
+    assert report.watched is not None
+    phases = {phase.name: phase for phase in report.phases}
+    assert (phases["latency"].groups, phases["latency"].rounds) == (1, (5, 5))
+    assert phases["latency"].seconds + phases["making ready"].seconds < report.seconds
     assert report.bundle.labels == ("angry", "happy", "neutral", "sad")
     assert report.command.startswith("ifmmin-bench ")
     assert 0 < report.noise["latency"]["a_t"] < 100
@@ -53,6 +56,21 @@ def test_a_run_writes_a_record_and_two_reports(
     for name in ("report.json", "report.md", "report.html"):
         assert (again / name).read_bytes() == (out / name).read_bytes(), name
     assert main(["compare", str(out / "report.json"), str(again / "report.json")]) == 0
+
+
+def test_a_budget_leaves_a_floor_of_rounds_and_says_so(bundle: Path, tmp_path: Path) -> None:
+    given = [str(bundle), "--scenario", "latency", "--pattern", "a", "--out", str(tmp_path)]
+    assert main([*given, "--budget", "0.001"]) == 0
+    report = read_report(tmp_path / "report.json")
+    assert {len(row.samples) for row in report.rows} == {FEWEST_ROUNDS}
+    assert report.settings["budget_seconds"] == 0.001
+    (phase,) = [phase for phase in report.phases if phase.name == "latency"]
+    assert (phase.groups, phase.cut) == (1, 1)
+    told = (tmp_path / "report.md").read_text()
+    assert "Time was short: 1 of 1 groups of calls ended before all their rounds" in told
+    assert main([*given, "--budget", "600", "--rounds", "40"]) == 0
+    assert {len(row.samples) for row in read_report(tmp_path / "report.json").rows} == {40}
+    assert "Time was short" not in (tmp_path / "report.md").read_text()
 
 
 def test_what_was_left_out_is_in_the_report(bundle: Path, tmp_path: Path) -> None:
@@ -67,6 +85,7 @@ def test_what_was_left_out_is_in_the_report(bundle: Path, tmp_path: Path) -> Non
     [
         (["--rounds", "0"], "--rounds: got 0, wanted at least 1"),
         (["--seconds", "0"], "--seconds: got 0.0, wanted more than 0"),
+        (["--budget", "0"], "--budget: got 0.0, wanted more than 0 seconds"),
         (["--threads", "0"], "--threads: got 0, wanted at least 1"),
         (["--pattern", "x"], "unknown pattern 'x'"),
         (["--peer", "magic"], "unknown peer 'magic'"),

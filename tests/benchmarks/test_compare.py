@@ -26,7 +26,8 @@ from ifmmin.benchmarks.drift import (
     changed_contenders,
     estimate_drift,
 )
-from ifmmin.benchmarks.record import OURS, TWIN, Report, Row, write_report
+from ifmmin.benchmarks.record import OURS, TWIN, Report, Row
+from ifmmin.benchmarks.record_file import write_report
 from ifmmin.runtime.errors import InputError
 
 TIMED = ("latency", "length", "throughput", "stream")
@@ -185,7 +186,7 @@ def test_rows_of_one_report_alone_and_of_few_samples_are_told_of() -> None:
     found = compare(before, after)
     assert [row.scenario for row in found.only_before] == ["idle"] * 3
     assert found.only_after == ()
-    assert {row.scenario for row in found.few} == {"offline", "server", "latency"}
+    assert {row.scenario for row in found.few} == {"offline", "server", "latency", "memory"}
 
 
 def test_reports_that_cannot_be_compared_are_refused() -> None:

@@ -12,14 +12,8 @@ import pytest
 from sample_report import sample_report
 from sample_rows import Machine
 
-from ifmmin.benchmarks.record import (
-    OURS,
-    Report,
-    Row,
-    read_report,
-    schema_text,
-    write_report,
-)
+from ifmmin.benchmarks.record import OURS, Report, Row
+from ifmmin.benchmarks.record_file import read_report, schema_text, write_report
 from ifmmin.runtime.errors import InputError, OutputError
 
 
@@ -113,7 +107,7 @@ def test_the_key_tells_rows_apart() -> None:
 
 def test_the_schema_is_that_of_the_structs(root: Path) -> None:
     path = root / "docs" / "benchmark-schema.json"
-    assert path.read_text() == schema_text(), "write ifmmin.benchmarks.record.schema_text() there"
+    assert path.read_text() == schema_text(), "write record_file.schema_text() there"
 
 
 def test_the_schema_holds_for_a_record_and_not_for_a_wrong_one(

@@ -20,6 +20,7 @@ from ifmmin.benchmarks.report.kinds import KINDS
 from ifmmin.benchmarks.report.measured import measure
 from ifmmin.benchmarks.report.scale import TIMES
 from ifmmin.benchmarks.report.sections import build_sections
+from ifmmin.benchmarks.report.surroundings import surroundings
 
 ODD = '<script>alert("1|2")</script> & `x`'
 
@@ -48,9 +49,30 @@ def test_every_measured_row_is_in_a_table(report: Report) -> None:
     assert list(sections) == [kind.name for kind in KINDS]
     assert set(sections) == set(SCENARIOS)
     for kind in KINDS:
+        if kind.layout == "memory":
+            continue  # a row of the table holds several of the record
         split = [row for row in report.of(*kind.scenarios) if row.split]
         shown = sum(len(table.rows) for table in sections[kind.name].tables)
         assert shown == len(report.of(*kind.scenarios)) + len(split)
+
+
+def test_memory_has_a_row_a_stage_and_a_column_a_measure(report: Report) -> None:
+    held, files = next(s for s in build_sections(report) if s.name == "memory").tables
+    assert held.headers == (
+        "pattern", "stage", "contender", "backend", "RSS MB", "PSS MB", "USS MB", "peak MB",
+        "RSS gain on monolith",
+    )  # fmt: skip
+    assert "Medians of 5 processes." in held.caption
+    rows = {(row[0], row[1], row[2]): row[4:] for row in held.rows}
+    assert len(rows) == len(held.rows) == 4
+    assert rows["any", "all patterns", OURS][-1] == ""
+    ours = rows["a_t", "one pattern", OURS]
+    assert [float(cell) for cell in ours[:4]] == pytest.approx([71, 56.8, 49.7, 72.4], abs=0.6)
+    assert ours[-1].startswith("1.2")
+    assert files.headers == ("contender", "size MB", "gain on monolith")
+    assert files.rows == ((OURS, "2.90", f"6.34{TIMES}"), ("monolith", "18.4", ""))
+    shown = sum(bool(cell) for row in held.rows for cell in row[4:8]) + len(files.rows)
+    assert shown == len(report.of("memory"))
 
 
 def test_a_scenario_without_rows_has_no_section() -> None:
@@ -171,7 +193,8 @@ def test_caveats_speak_of_this_run(report: Report) -> None:
 def test_markdown_has_a_heading_and_a_table_per_section(report: Report) -> None:
     text = render_markdown(report)
     headings = re.findall(r"^## (.*)$", text, flags=re.MULTILINE)
-    assert headings == [*(kind.title for kind in KINDS), "Run", "Settings", "Device", "Beware"]
+    around = [block.title for block in surroundings(report)]
+    assert headings == [*(kind.title for kind in KINDS), *around, "Beware"]
     for block in re.findall(r"(?:^\|.*\|\n)+", text, flags=re.MULTILINE):
         assert len({line.count("|") for line in block.splitlines()}) == 1
 

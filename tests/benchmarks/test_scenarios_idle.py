@@ -11,7 +11,8 @@ import pytest
 from small_bundles import small_bundle
 
 from ifmmin.benchmarks.record import OURS, TWIN
-from ifmmin.benchmarks.scenarios.bench import Bench, Entrant, Way
+from ifmmin.benchmarks.scenarios.bench import Bench
+from ifmmin.benchmarks.scenarios.entrant import Entrant, Way
 from ifmmin.benchmarks.scenarios.idle import APART, idle
 from ifmmin.benchmarks.scenarios.plan import MONOLITH, Plan
 from ifmmin.runtime import Pattern
@@ -63,7 +64,7 @@ def test_what_a_pause_costs_shows(bundle: Path, monkeypatch: pytest.MonkeyPatch)
     def entrants(self: Bench, pattern: Pattern, threads: int) -> list[Entrant]:
         way = Way("made up", "fp32", 1)
         calls: dict[str, Any] = {"sleepy": Sleepy(), "awake": lambda inputs: None}
-        return [Entrant(n, call, lambda x, y: x, way, {}) for n, call in calls.items()]
+        return [Entrant(name, call, way) for name, call in calls.items()]
 
     monkeypatch.setattr(Bench, "entrants", entrants)
     rows = idle(_bench(bundle, patterns=(Pattern.parse("a"),)), pause=0.15, pauses=2)

@@ -1,45 +1,36 @@
-"""Scenarios of whole utterances and of streams: who takes part, what is timed, what is left out."""
+"""Scenarios of whole utterances: who takes part, what is timed, what is left out."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from small_bundles import nudge, small_bundle
 
 from ifmmin.benchmarks.control import measured_noise
 from ifmmin.benchmarks.record import OURS, TWIN, Row
-from ifmmin.benchmarks.scenarios import streaming
-from ifmmin.benchmarks.scenarios.bench import Bench, Way
-from ifmmin.benchmarks.scenarios.latency import drawn, latency, length, recorded_lengths
+from ifmmin.benchmarks.scenarios.bench import Bench
+from ifmmin.benchmarks.scenarios.entrant import Way
+from ifmmin.benchmarks.scenarios.latency import drawn, latency, length
 from ifmmin.benchmarks.scenarios.plan import BATCHES, Plan
+from ifmmin.benchmarks.scenarios.recorded_lengths import recorded_lengths
 from ifmmin.benchmarks.scenarios.throughput import throughput
-from ifmmin.benchmarks.timing import time_together
+from ifmmin.benchmarks.timing import WARM_UP_SECONDS, time_together
 from ifmmin.runtime import Pattern
 from ifmmin.runtime.errors import CheckpointError
 from ifmmin.runtime.modality import MODALITIES, Modality
 
 PATTERNS = ("a", "t", "a_t")
 
+pytestmark = pytest.mark.usefixtures("no_probe")
+
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory, make_network: Any) -> Path:
     return small_bundle(make_network, tmp_path_factory)
-
-
-@pytest.fixture(autouse=True)
-def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The processor is measured in tests of its own, and takes seconds."""
-    rates = Bench.rates
-
-    def known(self: Bench, threads: int) -> Any:
-        self.measured_rates.setdefault(threads, None)
-        return rates(self, threads)
-
-    monkeypatch.setattr(Bench, "rates", known)
 
 
 def _bench(bundle: Path, **more: Any) -> Bench:
@@ -97,9 +88,9 @@ def test_drawn_lengths_are_those_that_were_recorded(
     (row,) = _by(drawn(bench), OURS)
     assert seen[-4:] == [{"a": 3, "t": 5}, {"a": 30, "t": 9}, {"a": 3, "t": 5}, {"a": 30, "t": 9}]
     assert len(row.samples) == 3
-    stand_in = recorded_lengths(_bench(bundle))
+    stand_in = recorded_lengths(_bench(bundle).plan)
     assert len({one[Modality.A] for one in stand_in}) > 20
-    assert stand_in == recorded_lengths(_bench(bundle))
+    assert stand_in == recorded_lengths(_bench(bundle).plan)
 
 
 def test_what_cannot_run_is_left_out_and_named(bundle: Path) -> None:
@@ -141,57 +132,24 @@ def test_a_bundle_that_answers_wrongly_cannot_pose_as_its_checkpoint(
     assert "golden" in reason
 
 
-def test_updates_of_streams_compute_what_they_claim(bundle: Path) -> None:
-    bench = _bench(bundle)
-    predictor = bench.predictor(Way("onnxruntime-cpu", "fp32", 1))
-    assert predictor is not None
-    pattern, ran = Pattern.parse("a_t"), []
-    engine = predictor.stream()._engine
-    for modality, run in engine._summaries.items():
-
-        def counted(inputs: Any, run: Any = run, name: str = modality.value) -> Any:
-            ran.append(name)
-            return run(inputs)
-
-        engine._summaries[modality] = counted
-    update = streaming.Updates(bench, predictor, pattern, 20, streaming.CHANGED)
-    ran.clear()
-    update()
-    assert ran == ["a"]
-    update = streaming.Updates(bench, predictor, pattern, 20, streaming.EVERYTHING)
-    ran.clear()
-    update()
-    assert ran == ["a", "t"]
-    # The update is that of all frames: those of the past and the new one.
-    wanted = bench.features({Modality.A: 22, Modality.T: 22})
-    np.testing.assert_allclose(update().logits, predictor.predict(wanted).logits, atol=1e-4)
-
-
-def test_streams_are_measured_alone_and_together(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(streaming, "PASTS", (5, 9))
-    monkeypatch.setattr(streaming, "LATE_SECONDS", (1, 2))
-    bench = _bench(bundle)
-    rows = streaming.stream(bench)
-    assert {row.pattern for row in rows} == {"a", "a_t"}
-    assert {row.contender for row in rows} == {OURS, streaming.RERUN, streaming.EVERYTHING}
-    assert {row.lengths["a"] for row in rows if row.part == "age"} == {10, 20}
-    many = streaming.streams(bench)
-    assert [row.contender for row in many] == [OURS, streaming.SINGLE] * 2
-    assert {(row.streams, row.unit) for row in many} == {(64, "1/s")}
-
-
-def test_a_bundle_without_stream_graphs_leaves_streams_out(
-    tmp_path_factory: pytest.TempPathFactory, make_network: Any
-) -> None:
-    bundle = small_bundle(make_network, tmp_path_factory, ("a",), shapes=("latency",))
-    bench = _bench(bundle)
-    assert streaming.stream(bench) == []
-    assert "no graphs for streams" in " ".join(bench.refused.values())
-
-
 def test_a_group_of_calls_stops_in_time() -> None:
     calls = {"a": lambda: None, "b": lambda: None}
     found = time_together(calls, repeats=1000, warm_up=0, seconds=0.0)
     assert [len(timing.samples) for timing in found.values()] == [1, 1]
+    floor = time_together(calls, repeats=1000, warm_up=0, seconds=0.0, fewest=7)
+    assert [len(timing.samples) for timing in floor.values()] == [7, 7]
+    assert len(time_together(calls, repeats=5, seconds=0.0, fewest=7)["a"].samples) == 5
+
+
+def test_a_slow_call_is_warmed_up_for_a_moment_only() -> None:
+    ran = {"slow": 0, "fast": 0}
+
+    def slow() -> None:
+        ran["slow"] += 1
+        time.sleep(0.6 * WARM_UP_SECONDS)
+
+    def fast() -> None:
+        ran["fast"] += 1
+
+    time_together({"slow": slow, "fast": fast}, repeats=1, warm_up=20)
+    assert ran == {"slow": 3, "fast": 21}

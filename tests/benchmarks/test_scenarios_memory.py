@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from child_processes import children_left
 from small_bundles import copied, nudge, small_bundle
 
 from ifmmin.benchmarks.record import OURS, TWIN, Row
@@ -25,22 +22,17 @@ MIB = 1 << 20
 A, A_T = Pattern.parse("a"), Pattern.parse("a_t")
 MEASURES = ("peak", "RSS", "PSS", "USS")
 
-pytestmark = pytest.mark.skipif(
-    not Path("/proc/self/smaps_rollup").exists(), reason="Linux alone tells these measures"
-)
+pytestmark = [
+    pytest.mark.usefixtures("nothing_is_left"),
+    pytest.mark.skipif(
+        not Path("/proc/self/smaps_rollup").exists(), reason="Linux alone tells these measures"
+    ),
+]
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory, make_network: Any) -> Path:
     return small_bundle(make_network, tmp_path_factory)
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    yield
-    assert not list(tmp_path.glob("ifmmin-bench-*"))
-    assert not children_left()
 
 
 def _bench(bundle: Path, **more: Any) -> Bench:

@@ -8,8 +8,11 @@ from typing import Any
 from sample_rows import SCENARIOS, SPECIALISED, Machine, Slow
 
 from ifmmin.benchmarks.control import measured_noise
+from ifmmin.benchmarks.device.energy import Energy
 from ifmmin.benchmarks.device.facts import Cache, DeviceRecord, Processor, Software
-from ifmmin.benchmarks.record import BundleRecord, Report
+from ifmmin.benchmarks.device.watched import Span, Watched
+from ifmmin.benchmarks.limits.rates import Rates, Reading
+from ifmmin.benchmarks.record import BundleRecord, Phase, Report
 from ifmmin.runtime.doctor.facts import Memory, Python, System, Temperature
 
 
@@ -40,6 +43,19 @@ def sample_report(
         },
         "device_before": sample_device(48.0),
         "device_after": sample_device(61.5),
+        "watched": sample_watched(),
+        "rates": (sample_rates(1), sample_rates(2)),
+        "phases": (
+            Phase(
+                name="latency",
+                seconds=98.2,
+                groups=14,
+                rounds=(machine.rounds // 2, machine.rounds),
+                cut=3,
+            ),
+            Phase(name="making ready", seconds=71.4),
+            Phase(name="idle", seconds=52.0, groups=2, rounds=(50, 50)),
+        ),
         "bundle": BundleRecord(
             name="bundle",
             manifest_sha256="0f" * 32,
@@ -55,6 +71,37 @@ def sample_report(
         "rows": rows,
     }
     return Report(**(fields | more))
+
+
+def sample_watched() -> Watched:
+    """What a watch saw on a device without a sensor of energy."""
+    return Watched(
+        seconds=498.0,
+        samples=1990,
+        celsius={"package": Span(low=48.0, median=58.5, high=62.0)},
+        mhz={"cpu": Span(low=2400.0, median=3000.0, high=3100.0)},
+        busy=0.62,
+        stolen=0.004,
+        energy=Energy(seconds=498.0, samples=1990, reason="the kernel shows no counters"),
+        missing=("the kernel shows no counters",),
+    )
+
+
+def sample_rates(threads: int) -> Rates:
+    """What the device does at most."""
+    return Rates(
+        threads=threads,
+        float32=48.5e9 * threads,
+        int8=89e9 * threads,
+        int8_kernel="AVX2",
+        busy=0.998,
+        read=(
+            Reading(size=32 << 10, rate=185e9 * threads, busy=0.998),
+            Reading(size=256 << 10, rate=92e9 * threads, busy=0.97),
+            Reading(size=128 << 20, rate=16.5e9, busy=0.999),
+        ),
+        probe="C, by cc",
+    )
 
 
 def sample_device(celsius: float) -> DeviceRecord:

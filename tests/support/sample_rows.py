@@ -270,22 +270,36 @@ def idle(machine: Machine, slow: Slow) -> Iterator[Row]:
 
 def memory(machine: Machine, slow: Slow) -> Iterator[Row]:
     """Resident bytes of a process."""
-    for name, part, size in (
+    backends = {"eager": "torch"}
+    for name, stage, size in (
         (OURS, "one pattern", 71e6),
         (OURS, "all patterns", 83e6),
         ("monolith", "one pattern", 88e6),
         ("eager", "one pattern", 512e6),
     ):
-        samples = tuple(float(round(size + machine.rng.normal(0, 2e5))) for _ in range(5))
+        for measure, share in (("peak", 1.02), ("RSS", 1.0), ("PSS", 0.8), ("USS", 0.7)):
+            yield Row(
+                scenario="memory",
+                contender=name,
+                pattern="a_t" if stage == "one pattern" else "",
+                part=f"{stage}, {measure}",
+                unit="bytes",
+                samples=tuple(
+                    float(round(share * size + machine.rng.normal(0, 2e5))) for _ in range(5)
+                ),
+                precision="fp32",
+                backend=backends.get(name, "onnxruntime-cpu"),
+            )
+    for name, size in ((OURS, 2.9e6), ("monolith", 18.4e6)):
         yield Row(
             scenario="memory",
             contender=name,
             pattern="a_t",
-            part=part,
+            part="bundle",
             unit="bytes",
-            samples=samples,
+            samples=(size,),
             precision="fp32",
-            backend="torch" if name == "eager" else "onnxruntime-cpu",
+            backend="onnxruntime-cpu",
         )
 
 

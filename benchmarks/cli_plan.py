@@ -1,0 +1,130 @@
+"""The options of `ifmmin-bench`, and the plan that they make."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ifmmin.benchmarks.run import SCENARIOS
+from ifmmin.benchmarks.scenarios.pace import FEWEST_ROUNDS
+from ifmmin.benchmarks.scenarios.plan import MONOLITH, Plan
+from ifmmin.benchmarks.scenarios.recorded_lengths import read_lengths
+from ifmmin.runtime.backends import BACKENDS
+from ifmmin.runtime.command import parser
+from ifmmin.runtime.errors import InputError
+from ifmmin.runtime.manifest import PRECISIONS
+from ifmmin.runtime.modality import Pattern
+
+COMPARE, REPORT = "compare", "report"
+"""Words that stand for the bundle where no benchmark is to be run."""
+QUICK_ROUNDS, QUICK_SECONDS = 40, 2.0
+
+
+def bench_parser() -> argparse.ArgumentParser:
+    """Options of a run."""
+    cli = parser(
+        "ifmmin-bench",
+        "Measure a bundle on this device, beside its peers and beside what the processor can do. "
+        f"Also: ifmmin-bench {COMPARE} BEFORE.json AFTER.json, ifmmin-bench {REPORT} RECORD.json",
+    )
+    cli.add_argument("bundle", type=Path, help="directory written by ifmmin-export")
+    cli.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the report")
+    cli.add_argument("--checkpoint", type=Path, metavar="FILE", help="of the bundle; peers need it")
+    many: dict[str, Any] = {"action": "append", "default": None}
+    cli.add_argument("--scenario", choices=list(SCENARIOS), help="repeatable; default: all", **many)
+    cli.add_argument("--pattern", metavar="a_t", help="repeatable; default: all", **many)
+    cli.add_argument(
+        "--backend", choices=list(BACKENDS), help="repeatable; default: onnxruntime-cpu", **many
+    )
+    cli.add_argument("--precision", choices=PRECISIONS, help="repeatable; default: fp32", **many)
+    cli.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="repeatable; default: 1; the first has every scenario and all peers, further ones "
+        "latency beside the monolith",
+        **many,
+    )
+    cli.add_argument("--peer", metavar="NAME", help="repeatable; default: monolith", **many)
+    cli.add_argument("--all-peers", action="store_true", help="every peer that can run here")
+    cli.add_argument("--rounds", type=int, default=Plan.rounds, metavar="N")
+    cli.add_argument("--seconds", type=float, default=Plan.seconds, help="longest time of a group")
+    cli.add_argument(
+        "--budget",
+        type=float,
+        metavar="SECONDS",
+        help=f"the whole run takes about so long: rounds are cut for it, not below {FEWEST_ROUNDS} "
+        "of a latency; no scenario, contender or length is left out",
+    )
+    cli.add_argument("--seed", type=int, default=0)
+    cli.add_argument("--quick", action="store_true", help="few rounds: a look, not a measurement")
+    cli.add_argument(
+        "--lengths", type=Path, metavar="FILE", help="lines of JSON: frames of a recorded utterance"
+    )
+    cli.add_argument(
+        "--evaluate-on",
+        nargs="+",
+        metavar="FEATURES TARGETS FOLD",
+        help="corpus of the bundle's recipe: accuracy beside every time; FOLD alone where it needs "
+        "no files",
+    )
+    cli.add_argument(
+        "--full-rules", action="store_true", help="MLPerf's durations for the load generator"
+    )
+    return cli
+
+
+def make_plan(options: argparse.Namespace) -> Plan:
+    """What to measure. Raises InputError for a value that no run can have."""
+    if options.rounds < 1:
+        raise InputError(f"--rounds: got {options.rounds}, wanted at least 1")
+    if not options.seconds > 0:
+        raise InputError(f"--seconds: got {options.seconds}, wanted more than 0")
+    if options.budget is not None and not options.budget > 0:
+        raise InputError(f"--budget: got {options.budget}, wanted more than 0 seconds")
+    threads = tuple(options.threads or (1,))
+    if min(threads) < 1:
+        raise InputError(f"--threads: got {min(threads)}, wanted at least 1")
+    return Plan(
+        bundle=options.bundle,
+        checkpoint=options.checkpoint,
+        scenarios=tuple(options.scenario or ()),
+        patterns=tuple(Pattern.parse(text) for text in options.pattern or ()),
+        backends=tuple(options.backend or Plan.backends),
+        precisions=tuple(options.precision or Plan.precisions),
+        threads=threads,
+        peers=_peers(options),
+        rounds=min(options.rounds, QUICK_ROUNDS) if options.quick else options.rounds,
+        seconds=min(options.seconds, QUICK_SECONDS) if options.quick else options.seconds,
+        budget=options.budget,
+        seed=options.seed,
+        lengths=read_lengths(options.lengths) if options.lengths else (),
+        full_rules=options.full_rules,
+        settings={"quick": True} if options.quick else {},
+        **_corpus(options.evaluate_on),
+    )
+
+
+def _peers(options: argparse.Namespace) -> tuple[str, ...]:
+    from ifmmin.benchmarks.peers.choose import PEERS, find_peer
+
+    if options.all_peers:
+        return tuple(peer.name for peer in PEERS)
+    if options.peer:
+        return tuple(find_peer(name).name for name in options.peer)
+    return (MONOLITH,) if options.checkpoint else ()
+
+
+def _corpus(given: Sequence[str] | None) -> dict[str, Any]:
+    if given is None:
+        return {}
+    *paths, fold = given
+    if len(paths) not in (0, 2) or not fold.isdecimal():
+        raise InputError(
+            f"--evaluate-on: got {' '.join(given)!r}, wanted FEATURES TARGETS FOLD, or FOLD alone "
+            "where the corpus needs no files"
+        )
+    places = dict(zip(("features", "targets"), map(Path, paths), strict=False))
+    return {"fold": int(fold), **places}

@@ -1,0 +1,49 @@
+"""Who takes part in a group of calls that take turns, and what its row says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ifmmin.runtime.modality import Modality
+
+Features = dict[Modality, NDArray[np.float32]]
+"""Raw features (T, D) of what is present."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """What executes the answers."""
+
+    backend: str
+    precision: str
+    threads: int
+
+
+def _as_it_is(features: Features, lengths: Mapping[Modality, int]) -> Features:
+    return features
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A call, and what its row says of it."""
+
+    name: str
+    call: Callable[..., Any]
+    """From what `ready` made to the answer; this is timed."""
+    way: Way
+    ready: Callable[[Features, Mapping[Modality, int]], Any] = _as_it_is
+    """Inputs of the call from features and from the lengths of what is missing; not timed."""
+    placement: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
+    peer: bool = False
+    """It runs another graph than the bundle's, whose accuracy was not measured."""
+
+    def prepared(self, features: Features, lengths: Mapping[Modality, int]) -> Callable[[], Any]:
+        """A call on prepared inputs, to be timed."""
+        return partial(self.call, self.ready(features, lengths))

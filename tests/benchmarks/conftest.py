@@ -1,0 +1,27 @@
+"""Fixtures that tests of several scenarios share."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from child_processes import children_left
+
+from ifmmin.benchmarks.scenarios.bounds import Bounds
+
+
+@pytest.fixture
+def nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a scenario starts and writes is gone when it is done."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    yield
+    assert not list(tmp_path.glob("ifmmin-bench-*"))
+    assert not children_left()
+
+
+@pytest.fixture
+def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processor is measured in tests of its own, and takes seconds."""
+    monkeypatch.setattr(Bounds, "rates", lambda bounds, threads: None)
