@@ -8,9 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ifmmin.runtime.errors import BundleError, IfmminError, InputError
 from ifmmin.runtime.modality import Modality
-from ifmmin.runtime.prediction import Prediction, softmax, softmax_of_one
-from ifmmin.runtime.stream.engine import Engine
+from ifmmin.runtime.prediction import (
+    Prediction,
+    is_answer,
+    no_answer,
+    softmax,
+    softmax_of_one,
+)
+from ifmmin.runtime.stream.engine import Engine, Outcome
+from ifmmin.runtime.stream.faults import of_streams
 from ifmmin.runtime.stream.session import Answered, Session
 from ifmmin.runtime.validate import nothing_present
 
@@ -27,8 +35,11 @@ class Concluder:
     of_prior: OfPrior | None
     """What to answer where nothing counts; None: nothing."""
 
-    def one(self, session: Session, answered: Answered | None, seconds: float) -> Prediction:
-        """A stream's answer; InputError where nothing counts and no prior is asked for."""
+    def one(self, session: Session, answered: Outcome, seconds: float) -> Prediction:
+        """A stream's answer. Raises InputError where nothing counts and no prior is asked for, and
+        where the answer is no number; BundleError where the bundle has none."""
+        if isinstance(answered, BundleError):
+            raise answered
         if answered is None:
             absent = session.absent
             if self.of_prior is None:
@@ -38,25 +49,47 @@ class Concluder:
         if last is None or last[0] is not answered.logits:
             last = session.concluded = (answered.logits, *softmax_of_one(answered.logits))
         _, winner, probabilities = last
+        if not is_answer(probabilities):
+            raise self._no_answer()
         # A copy, the caller's own: the next answer may be made of the same.
         return self._make(session, answered, winner, probabilities.copy(), seconds)
 
     def all(
-        self, sessions: Sequence[Session], answers: Sequence[Answered | None], seconds: float
+        self, sessions: Sequence[Session], answers: Sequence[Outcome], seconds: float
     ) -> list[Prediction | None]:
-        """The answers of many streams; None where nothing counts and no prior is asked for."""
-        given = [answered.logits for answered in answers if answered is not None]
+        """The answers of many streams; None where nothing counts and no prior is asked for.
+
+        Raises one error that names all streams of which `one` would, before any answer is smoothed.
+        """
+        given = [answered.logits for answered in answers if isinstance(answered, Answered)]
         probabilities = softmax(np.stack(given)) if given else np.empty((0, 1), np.float32)
+        self._require(answers, probabilities)
         rows = zip(probabilities.argmax(axis=-1).tolist(), probabilities, strict=True)
         found: list[Prediction | None] = []
         for session, answered in zip(sessions, answers, strict=True):
-            if answered is not None:
+            if isinstance(answered, Answered):
                 found.append(self._make(session, answered, *next(rows), seconds))
             elif self.of_prior is None:
                 found.append(None)
             else:
                 found.append(self.of_prior(session.absent, dropped_of(session)))
         return found
+
+    def _require(self, answers: Sequence[Outcome], probabilities: NDArray[np.float32]) -> None:
+        """probabilities: (N, C) of those of the answers that are one."""
+        faults: dict[int, IfmminError] = {}
+        rows = iter(probabilities)
+        for number, answered in enumerate(answers):
+            if isinstance(answered, BundleError):
+                faults[number] = answered
+            elif answered is not None and not is_answer(next(rows)):
+                faults[number] = self._no_answer()
+        if faults:
+            raise of_streams(faults)
+
+    def _no_answer(self) -> InputError:
+        told = no_answer(self.engine.candidate.precision)
+        return InputError(f"{told}; clear the modality, or reset the stream")
 
     def _make(
         self,

@@ -26,6 +26,8 @@ from ifmmin.runtime.stream.timeline import Segment
 
 Work = tuple[Channel, Past, Sequence[Segment]]
 """A channel, what it starts from, and what it is to hear."""
+Outcome = Answered | BundleError | None
+"""An answer, why the bundle has none, or None where nothing counts."""
 _PATTERN_OF = {pattern.present: pattern for pattern in ALL_PATTERNS}
 
 
@@ -84,8 +86,9 @@ class Engine:
                     pasts[index] = Past(now, segment.hop)
         return pasts
 
-    def answer(self, sessions: Sequence[Session]) -> tuple[list[Answered | None], float]:
-        """What each session's evidence comes to now; None where there is none.
+    def answer(self, sessions: Sequence[Session]) -> tuple[list[Outcome], float]:
+        """What each session's evidence comes to now; None where there is none, and an error where
+        the bundle has no head for it: the other sessions shall not go without.
 
         Also the seconds that summaries and heads took, a session's share; nearly none where nothing
         had changed.
@@ -97,8 +100,8 @@ class Engine:
             self._summarise(evidence)
             self._run_heads(sessions, evidence, patterns)
             seconds = (time.perf_counter() - started) / max(1, len(sessions))
-        answers = [
-            None if pattern is None else session.answered
+        answers: list[Outcome] = [
+            session.answered if isinstance(pattern, Pattern) else pattern
             for session, pattern in zip(sessions, patterns, strict=True)
         ]
         return answers, seconds
@@ -118,17 +121,17 @@ class Engine:
             moved = iter(self.steppers[modality].advance(flat, frames))
         return [tuple(next(moved) for _ in group) for group in lanes]
 
-    def _pattern(self, evidence: Evidence) -> Pattern | None:
+    def _pattern(self, evidence: Evidence) -> Pattern | BundleError | None:
         if not evidence:
             return None
         pattern = _PATTERN_OF[frozenset(channel.modality for channel, _ in evidence)]
-        if pattern not in self.heads:
-            known = ", ".join(map(str, self.heads))
-            raise BundleError(
-                f"the bundle has no head for streams of pattern {pattern}; it has {known}; drop a "
-                f"modality, or export it with ifmmin-export ... --pattern {pattern}"
-            )
-        return pattern
+        if pattern in self.heads:
+            return pattern
+        known = ", ".join(map(str, self.heads))
+        return BundleError(
+            f"the bundle has no head for streams of pattern {pattern}; it has {known}; drop a "
+            f"modality, or export it with ifmmin-export ... --pattern {pattern}"
+        )
 
     def _summarise(self, evidence: Sequence[Evidence]) -> None:
         """Make anew the summaries of what has pooled something new."""
@@ -146,12 +149,12 @@ class Engine:
         self,
         sessions: Sequence[Session],
         evidence: Sequence[Evidence],
-        patterns: Sequence[Pattern | None],
+        patterns: Sequence[Pattern | BundleError | None],
     ) -> None:
         """Make anew the answers of which a summary or the pattern is another one."""
         due: dict[Pattern, list[tuple[Session, Summaries]]] = defaultdict(list)
         for session, found, pattern in zip(sessions, evidence, patterns, strict=True):
-            if pattern is None:
+            if not isinstance(pattern, Pattern):
                 continue
             summaries = [c.summary for c, _ in found if c.summary is not None]
             if not session.has_answered(pattern, summaries):

@@ -9,6 +9,7 @@ from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.prediction import Prediction
 from ifmmin.runtime.stream.conclude import Concluder
 from ifmmin.runtime.stream.engine import Engine
+from ifmmin.runtime.stream.numeric import as_count, refusal
 from ifmmin.runtime.stream.session import Rules
 from ifmmin.runtime.stream.stream import Stream, hear_waiting
 
@@ -28,8 +29,12 @@ class StreamGroup(Sequence[Stream]):
 
     def push(self, index: int, frames: Any = None, /, **options: Any) -> None:
         """`Stream.push` of one stream; InputError names it."""
+        wanted = f"the number of one of {len(self)} streams"
+        number = as_count("stream", index, -len(self), wanted)
+        if number >= len(self):
+            raise refusal("stream", index, wanted)
         try:
-            self._streams[index].push(frames, **options)
+            self._streams[number].push(frames, **options)
         except InputError as error:
             raise InputError(f"stream {index}: {error}") from error
 
@@ -38,10 +43,16 @@ class StreamGroup(Sequence[Stream]):
 
         None for a stream of which nothing counts, unless the predictor answers with the prior. at:
         the time for all of them.
+
+        Raises BundleError where the bundle has no head for what counts in some streams, and
+        InputError where an answer is no number; both name the streams. By then all was heard and
+        the others were answered: once a modality is dropped there, `update` costs next to nothing,
+        and each stream can be asked alone, `group[i].predict()`.
         """
         sessions = [stream.session for stream in self._streams]
+        now = sessions[0].moment(at)
         for session in sessions:
-            session.reach(session.moment(at))
+            session.reach(now)
         hear_waiting(self._engine, sessions)
         return self._concluder.all(sessions, *self._engine.answer(sessions))
 
