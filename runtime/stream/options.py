@@ -53,7 +53,9 @@ class StreamOptions:
     """Seconds that an answer looks back; None: all so far. At every hop's end it is exactly that of
     the frames of the last `window` seconds, in between of up to a hop less."""
     half_life: float | None = None
-    """Seconds after which half of what a modality said is forgotten; None: nothing ever is."""
+    """Seconds after which half of what a modality said is forgotten; None: nothing ever is. It
+    fades when the next frame comes, by all of the time since the one before: not in silence, and
+    not while a text is shorter than its largest kernel."""
     hop: float | None = None
     """Seconds between two moments at which the past is cut or fades; None: a quarter of the window
     or of the half-life. Every hop in a window costs one more lane, all computed in one call."""
