@@ -15,6 +15,11 @@ Shape = tuple[int | str, ...]
 
 PROFILED = frozenset({"onnxruntime-tensorrt", "tensorrt", "tensorrt-rtx"})
 """Backends whose engines take the sizes of a profile only; all others take any."""
+_MOST_ROWS = 64
+BATCH: Sizes = (1, 8, _MOST_ROWS)
+"""Utterances of a call."""
+STREAMS: Sizes = (1, 1, _MOST_ROWS)
+"""Streams that move on together: on a device there is one, and it must be fast."""
 _TYPICAL_SECONDS = 5
 """A typical utterance: acted and conversational corpora have medians of 3 to 6 s."""
 _TYPICAL_FRAMES = 25
@@ -25,7 +30,7 @@ def profile_of(
     entry: GraphEntry,
     modalities: Mapping[Modality, ModalitySpec],
     *,
-    batch: Sizes = (1, 8, 64),
+    batch: Sizes = BATCH,
 ) -> dict[str, ProfileSpec]:
     """Minimum, optimum and maximum of every input that has a symbolic size.
 

@@ -7,15 +7,11 @@ from dataclasses import dataclass
 
 from ifmmin.runtime.backends.engine_builder import BuiltEngine, build_engine
 from ifmmin.runtime.backends.engine_cache import DeviceKey, EngineCache, EngineKey
-from ifmmin.runtime.backends.engine_profile import profile_of
+from ifmmin.runtime.backends.engine_profile import BATCH, STREAMS, profile_of
 from ifmmin.runtime.backends.engine_progress import Progress
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.errors import BundleError, OutputError
 from ifmmin.runtime.manifest import EngineEntry, GraphEntry, ProfileSpec
-
-BATCH = (1, 8, 64)
-STREAMS = (1, 1, 64)
-"""Streams that move on together: on a device there is one, and it must be fast."""
 
 
 @dataclass(frozen=True)
