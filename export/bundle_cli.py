@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ifmmin.export.describe import about, as_json, tables
+from ifmmin.export.single_file import check_single_files
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.check import Check
 from ifmmin.runtime.command import command, parser
@@ -54,7 +55,7 @@ def _inspect(bundle: Bundle, options: argparse.Namespace) -> int:
 
 def _verify(bundle: Bundle, options: argparse.Namespace) -> int:
     with progress("verify", len(bundle.manifest.graphs)) as advance:
-        checks = check_bundle(bundle, advance=advance)
+        checks = [*check_bundle(bundle, advance=advance), *check_single_files(bundle)]
     sound = all(check.passed for check in checks)
     if options.checkpoint is not None and sound:
         checks += _again(bundle, options.checkpoint)

@@ -14,6 +14,7 @@ from torch.jit._trace import TracerWarning
 from ifmmin.export.encoders.loop import DOMAIN
 from ifmmin.export.scan import expand_loops
 from ifmmin.export.shapes import Plan
+from ifmmin.export.single_file import points_outside
 from ifmmin.runtime.errors import ParityError
 from ifmmin.runtime.manifest import TensorSpec
 
@@ -80,9 +81,10 @@ def to_bytes(model: onnx.ModelProto, metadata: Mapping[str, str]) -> bytes:
     model.producer_version = ""
     model.ClearField("doc_string")
     onnx.helper.set_model_props(model, dict(metadata))
-    if any(t.data_location == onnx.TensorProto.EXTERNAL for t in model.graph.initializer):
-        raise ParityError("the graph keeps weights outside of its file; this is a fault of ours")
     content: bytes = model.SerializeToString(deterministic=True)
+    marked = any(t.data_location == onnx.TensorProto.EXTERNAL for t in model.graph.initializer)
+    if marked or points_outside(content):
+        raise ParityError("the graph keeps weights outside of its file; this is a fault of ours")
     return content
 
 
