@@ -13,6 +13,7 @@ from ifmmin.export.limits import allowed, require
 from ifmmin.export.missing import measure_missing, require_settled, with_missing_frames
 from ifmmin.export.precision import PRECISIONS, Precision
 from ifmmin.export.probes import Probes
+from ifmmin.export.proven_heads import require_proven_heads
 from ifmmin.export.streams import StreamSource, StreamWorkshop, modalities_of
 from ifmmin.export.variants import ProvenGraph, Workshop, prove, recurrence_of
 from ifmmin.export.writer import BundleWriter, modality_specs, standing_bundle
@@ -92,6 +93,7 @@ def export_bundle(
     with progress("export", jobs) as advance:
         made = _prove_all(shop, patterns, request, advance)
     require([violation for graph in made for violation in graph.violations])
+    require_proven_heads(standing, made)
     engines = _build_engines(made, modality_specs(network, missing), request)
     writer = BundleWriter(network, header, sha256, missing, shop.probes, request.licence)
     writer.write(out, made, engines, standing)
