@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,12 +11,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ifmmin.export.drive import run_head
 from ifmmin.export.limits import Evaluation
 from ifmmin.runtime.backends import Runner
 from ifmmin.runtime.batch import pad_batch
 from ifmmin.runtime.bundle import Features
-from ifmmin.runtime.errors import CheckpointError, IfmminError, InputError
-from ifmmin.runtime.modality import MODALITIES, Pattern
+from ifmmin.runtime.errors import CheckpointError, CorpusError, IfmminError, InputError
+from ifmmin.runtime.modality import MODALITIES, Modality, Pattern
 from ifmmin.runtime.validate import pad_frames
 from ifmmin.train.checkpoint import Header
 from ifmmin.train.corpora import load_corpus
@@ -95,12 +96,44 @@ class Evaluator:
         rows = [run(pad_batch(inputs[i : i + _BATCH]))[0] for i in starts]
         return self._measure(np.concatenate(rows), pattern)
 
+    def heard(self, modality: Modality) -> dict[int, NDArray[np.float32]]:
+        """Frames (T, D) of the utterances that have a modality, by position."""
+        alone = Pattern.of([modality])
+        return {
+            row: utterance_features(self._test[row], alone, self._network)[modality]
+            for row in self._having(alone)
+        }
+
+    def head(
+        self,
+        run: Runner,
+        pattern: Pattern,
+        said: Mapping[Modality, Mapping[int, NDArray[np.floating]]],
+    ) -> Evaluation:
+        """Of a head graph, one stream at a time; said: summaries (S,) of what was `heard`."""
+        rows = self._complete(pattern)
+        summaries = {m: np.stack([said[m][row] for row in rows]) for m in pattern}
+        return self._measure(run_head(run, pattern, summaries), pattern)
+
     def _inputs(self, pattern: Pattern) -> list[Features]:
         """The utterances that have all of a pattern."""
         chosen = [self._test[row] for row in self._complete(pattern)]
         return [utterance_features(u, pattern, self._network) for u in chosen]
 
+    def covers(self, pattern: Pattern) -> bool:
+        """Whether some utterance has all of a pattern."""
+        return bool(self._having(pattern))
+
     def _complete(self, pattern: Pattern) -> list[int]:
+        rows = self._having(pattern)
+        if not rows:
+            raise CorpusError(
+                f"no test utterance of {self._corpus.name}, fold {self._fold}, has all of "
+                f"{pattern}; leave out that pattern, or --evaluate-on"
+            )
+        return rows
+
+    def _having(self, pattern: Pattern) -> list[int]:
         return [i for i, u in enumerate(self._test) if all(m in u.features for m in pattern)]
 
     def _measure(self, logits: NDArray[np.floating], pattern: Pattern) -> Evaluation:

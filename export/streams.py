@@ -19,6 +19,7 @@ from ifmmin.export.probes import compare_probes
 from ifmmin.export.quantise import DYNAMIC, PRODUCTS, operator_groups, quantise_dynamic
 from ifmmin.export.select import Choice, choose_groups
 from ifmmin.export.shapes import Plan, plan_head, plan_step, plan_summary
+from ifmmin.export.stream_corpus import StreamCorpus
 from ifmmin.export.variants import ProvenGraph, Workshop
 from ifmmin.runtime.backends import Runner
 from ifmmin.runtime.modality import MODALITIES, Modality, Pattern
@@ -53,6 +54,8 @@ class StreamWorkshop:
         self._precision = precision
         self._probes = source.probes
         self._summaries: dict[Modality, NDArray[np.floating]] = {}
+        evaluator = shop.evaluator
+        self._corpus = StreamCorpus(shop, precision, evaluator) if evaluator is not None else None
 
     def modality(self, modality: Modality) -> list[ProvenGraph]:
         """Step and summary of a modality; the heads of the patterns that have it prove them."""
@@ -66,6 +69,9 @@ class StreamWorkshop:
         step, of_step = _reduce(step, reduced)
         summary, of_summary = _reduce(summary, reduced)
         self._summaries[modality] = self._summarise(modality, step_plan, step, summary)
+        if self._corpus is not None:
+            runs = self._load(step), self._load(summary)
+            self._corpus.said[modality] = self._corpus.say(modality, step_plan, *runs)
         form = "lstm" if is_recurrent(shop.network, modality) else "none"
         return [
             self._finish(step, step_plan, "step", modality, form, of_step),
@@ -77,44 +83,72 @@ class StreamWorkshop:
         shop, name = self._shop, self._precision.name
         plan = plan_head(shop.network, pattern, self._precision)
         model = to_model(plan)
-        groups: tuple[str, ...] = ()
         if name == "int8":
             limits = shop.limits[name]
 
             def build(chosen: Sequence[str]) -> Choice:
-                made = quantise_dynamic(model, chosen)
-                return Choice(made, tuple(chosen), self._compare(made, pattern, self._summaries))
+                return self._measure(quantise_dynamic(model, chosen), chosen, pattern)
+
+            def passes(choice: Choice) -> bool:
+                return not judge("", choice.comparison, choice.evaluation, limits)
 
             choice = choose_groups(
                 operator_groups(model, DYNAMIC),
                 build,
-                lambda c: not judge("", c.comparison, None, limits),
+                passes,
             )
-            model, groups = choice.model, choice.groups
+            if not passes(choice):  # what is lost is lost before the head, or by any of it
+                choice = self._measure(model, (), pattern)
+        else:
+            choice = self._measure(model, (), pattern)
+        return shop.finish(
+            choice.model,
+            plan,
+            ("head", pattern, name, "none"),
+            comparison=choice.comparison,
+            evaluation=choice.evaluation,
+            quantised=choice.groups,
+        )
+
+    def _measure(self, model: onnx.ModelProto, groups: Sequence[str], pattern: Pattern) -> Choice:
+        """A head on probes and, where there is one, on the corpus."""
+        corpus = self._corpus
+        evaluation = None if corpus is None else corpus.head(model, pattern)
         comparison = self._compare(model, pattern, self._summaries)
-        key = ("head", pattern, name, "none")
-        return shop.finish(model, plan, key, comparison=comparison, quantised=groups)
+        return Choice(model, tuple(groups), comparison, evaluation)
 
     def _choose(
         self, modality: Modality, plan: Plan, step: onnx.ModelProto, summary: onnx.ModelProto
     ) -> tuple[str, ...]:
         """Groups of a step and a summary in 8 bits, by what the modality alone then says.
 
-        So they do not depend on which patterns are exported. An LSTM stays as it is: errors of its
+        So they do not depend on which patterns are exported. On a corpus every pattern that has the
+        modality is asked: a summary that turns no answer of its own may turn one beside others.
+        An LSTM stays as it is: errors of its
         states would add up over a stream, and one frame at a time it is not what takes the time.
         """
         alone = Pattern.of([modality])
         head = to_model(plan_head(self._shop.network, alone, self._precision))
-        limit = _SHARE * (self._shop.limits["int8"].probabilities or 0.0)
+        limits = self._shop.limits["int8"]
+        limit = _SHARE * (limits.probabilities or 0.0)
 
         def build(groups: Sequence[str]) -> Choice:
             reduced = _reduce(step, groups)[0], _reduce(summary, groups)[0]
             said = self._summarise(modality, plan, *reduced)
             return Choice(head, tuple(groups), self._compare(head, alone, {modality: said}))
 
+        def passes(choice: Choice) -> bool:
+            if choice.comparison.probability_max > limit:
+                return False
+            if self._corpus is None:
+                return True
+            runs = (self._load(_reduce(g, choice.groups)[0]) for g in (step, summary))
+            said = self._corpus.say(modality, plan, *runs)
+            return self._corpus.loss_of(modality, said) <= limits.ua + 1e-12
+
         every = operator_groups(step, PRODUCTS) | operator_groups(summary, PRODUCTS)
-        choice = choose_groups(every, build, lambda c: c.comparison.probability_max <= limit)
-        return choice.groups if choice.comparison.probability_max <= limit else ()
+        choice = choose_groups(every, build, passes)
+        return choice.groups if passes(choice) else ()
 
     def _summarise(
         self, modality: Modality, plan: Plan, step: onnx.ModelProto, summary: onnx.ModelProto

@@ -89,7 +89,9 @@ def test_what_a_graph_says_of_itself(checkpoint: Path, tmp_path: Path) -> None:
     for entry in bundle.manifest.graphs:
         model = onnx.load_from_string(bundle.graph(entry))
         about = {p.key: p.value for p in model.metadata_props}
+        assert about["name"] == f"ifmmin {entry.subject} {entry.shape} fp32"
         assert about["shape"] == entry.shape
+        assert about["recurrence"] == entry.recurrence
         assert about["subject"] == entry.subject
         assert about["precision"] == entry.precision
         assert about["labels"] == "angry,happy,neutral,sad"
@@ -117,11 +119,13 @@ def test_graphs_are_measured_on_a_corpus(tmp_path: Path) -> None:
         "stage1.decay_epochs=0", "stage2.epochs=1", "stage2.decay_epochs=0"])  # fmt: skip
     corpus = load_corpus(recipe.corpus, fold=1)
     fit(recipe, corpus, fold=1, seed=0, out=tmp_path / "run")
-    words = ("--shape", "latency", "--shape", "throughput", "--evaluate-on", "1")
+    words = ("--evaluate-on", "1")
     checkpoint = tmp_path / "run" / "model.safetensors"
     assert _export(checkpoint, tmp_path / "bundle", "a_v", more=words) == 0
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]["a_v"]
-    for entry in Bundle(tmp_path / "bundle").manifest.graphs:
+    evaluated = [e for e in Bundle(tmp_path / "bundle").manifest.graphs if e.evaluation is not None]
+    assert [entry.shape for entry in evaluated] == ["latency", "throughput", "head"]
+    for entry in evaluated:
         assert entry.evaluation is not None
         for figure in ("wa", "ua", "ece"):
             assert entry.evaluation[figure] == pytest.approx(metrics[figure], abs=1e-4)
