@@ -111,8 +111,10 @@ class _Free:
     """A session whose outputs take another shape at every call; a binding would keep the first."""
 
     def __init__(self, session: Any) -> None:
-        self._session = session
+        self._run = session.run
+        self._names = [output.name for output in session.get_outputs()]
+        """Told in every call, or the session would ask itself for them."""
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        outputs: list[NDArray[Any]] = self._session.run(None, dict(inputs))
+        outputs: list[NDArray[Any]] = self._run(self._names, inputs)
         return outputs

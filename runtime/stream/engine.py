@@ -28,7 +28,8 @@ Work = tuple[Channel, Past, Sequence[Segment]]
 """A channel, what it starts from, and what it is to hear."""
 Outcome = Answered | BundleError | None
 """An answer, why the bundle has none, or None where nothing counts."""
-_PATTERN_OF = {pattern.present: pattern for pattern in ALL_PATTERNS}
+_PATTERN_OF = {tuple(pattern): pattern for pattern in ALL_PATTERNS}
+"""By its modalities in canonical order."""
 
 
 class Engine:
@@ -124,7 +125,7 @@ class Engine:
     def _pattern(self, evidence: Evidence) -> Pattern | BundleError | None:
         if not evidence:
             return None
-        pattern = _PATTERN_OF[frozenset(channel.modality for channel, _ in evidence)]
+        pattern = _PATTERN_OF[tuple([channel.modality for channel, _ in evidence])]
         if pattern in self.heads:
             return pattern
         known = ", ".join(map(str, self.heads))

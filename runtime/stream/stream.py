@@ -146,8 +146,9 @@ class Stream:
         """Let frames be heard, all of them or, after an error, none."""
         if self._waits:
             # Before anything is taken: what fails to be heard must not be heard twice.
-            if any(intake.channel.waiting_frames > _MOST_WAITING for intake in intakes):
-                self.flush()
+            for intake in intakes:
+                if intake.channel.waiting_frames > _MOST_WAITING:
+                    self.flush()
             for intake in intakes:
                 self.session.take(intake)
                 # Copies: the caller may use its memory again.
