@@ -43,10 +43,10 @@ lint: $(VENV)/installed
 bench: $(VENV)/installed
 	test -f demo/bundle/manifest.json || $(MAKE) demo
 	$(BIN)/ifmmin-export demo/run/model.safetensors --pattern all --precision int8 --shape latency --shape stream \
-	  --allow-loss probabilities=0.1 --allow-loss agreement=0.9 --evaluate-on 1 --out demo/bundle
+	  --allow-loss probabilities=0.1 --allow-loss agreement=0.9 --out demo/bundle
 	$(BIN)/ifmmin-bench demo/bundle --checkpoint demo/run/model.safetensors --all-peers --evaluate-on 1 \
 	  --precision fp32 --precision int8 --threads 1 --threads 2 --budget $(BUDGET) --out bench
-	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-group-by=group
+	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-group-by=group --benchmark-max-time=0.4
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

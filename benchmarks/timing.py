@@ -49,10 +49,13 @@ def time_together(
     warm_up: int = WARM_UP,
     seconds: float = math.inf,
     fewest: int = 1,
+    settled: bool = False,
 ) -> dict[Name, Timing]:
     """Time every call `repeats` times, one call at a time in an order shuffled anew each round.
 
-    A call that always follows its twin would find the caches warm and look faster than it is.
+    A call that always follows its twin would find the caches warm and look faster than it is; one
+    that always follows others finds them full of what is not its own. settled: every timed call
+    follows one of its own that is not timed, as where one network answers again and again.
     seconds: no round begins after so many, warm-up included, but the first `fewest`.
     """
     rng = np.random.default_rng(seed)
@@ -66,6 +69,8 @@ def time_together(
             return {name: Timing(values[:turn]) for name, values in samples.items()}
         for index in rng.permutation(len(names)):
             call = calls[names[index]]
+            if settled:
+                call()
             started = time.perf_counter()
             call()
             samples[names[index]][turn] = time.perf_counter() - started

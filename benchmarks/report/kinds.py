@@ -30,7 +30,8 @@ KINDS = (
         ("latency",),
         "Latency of one utterance",
         "One call at a time on an utterance of ordinary length. Contenders of a pattern take turns "
-        "in an order that is shuffled anew every round, each in a session of its own.",
+        "in an order that is shuffled anew every round, each in a session of its own; every timed "
+        "call follows one of its own that is not timed, as where one network answers on and on.",
         ("pattern", "contender", "backend", "precision", "threads", "frames", "samples"),
         accuracy=True,
     ),

@@ -73,10 +73,12 @@ class Bench:
         rounds: int | None = None,
         warm_up: int | None = None,
         fewest: int = FEWEST_ROUNDS,
+        settled: bool = True,
     ) -> dict[Name, Timing]:
         """Time a group of calls at the run's pace.
 
         rounds, warm_up: at most; None: the plan's. fewest: rounds that a budget leaves to it.
+        settled: as in `time_together`.
         """
         plan, limit = self.plan, self.pace.limit(fewest)
         wanted = plan.rounds if rounds is None else min(plan.rounds, rounds)
@@ -87,6 +89,7 @@ class Bench:
             warm_up=plan.warm_up if warm_up is None else warm_up,
             seconds=limit.seconds,
             fewest=limit.fewest,
+            settled=settled,
         )
         self.pace.measured(min((len(one.samples) for one in timings.values()), default=0), wanted)
         return timings

@@ -16,6 +16,9 @@ from ifmmin.benchmarks.scenarios.recorded_lengths import recorded_lengths
 from ifmmin.runtime.errors import IfmminError
 from ifmmin.runtime.modality import Modality, Pattern
 
+_WARM_UP = 3
+"""Calls at another length, of contenders that are warm but for that."""
+
 
 def latency(bench: Bench) -> list[Row]:
     """Ordinary lengths, with the bound and how the time splits."""
@@ -40,7 +43,8 @@ def length(bench: Bench) -> list[Row]:
     for pattern in heard:
         for frames in ACOUSTIC_LENGTHS:
             bench.say(f"latency of {pattern}, {frames} acoustic frames")
-            rows += _measure(bench, "length", pattern, threads, {**ORDINARY, Modality.A: frames})
+            lengths = {**ORDINARY, Modality.A: frames}
+            rows += _measure(bench, "length", pattern, threads, lengths, warm_up=_WARM_UP)
     return rows
 
 
@@ -60,7 +64,9 @@ def drawn(bench: Bench) -> list[Row]:
             }
             for number, one in enumerate(lengths)
         ]
-        timings = bench.time({i: _Cycle([turn[i] for turn in turns]) for i in range(len(entrants))})
+        cycles = {i: Cycle([turn[i] for turn in turns]) for i in range(len(entrants))}
+        # A slow call is warmed up for fewer turns: all would be asked about other utterances.
+        timings = bench.time(cycles, warm_up=0)
         rows += [
             bench.row("drawn", entrant, pattern, samples=tuple(timings[i].samples))
             for i, entrant in enumerate(entrants)
@@ -68,14 +74,15 @@ def drawn(bench: Bench) -> list[Row]:
     return rows
 
 
-class _Cycle:
-    """Prepared calls, one after the other, round after round."""
+class Cycle:
+    """Prepared calls, one after the other, round after round; each twice, once to settle."""
 
     def __init__(self, calls: list[Any]) -> None:
-        self._calls = calls
+        self._calls = [call for call in calls for _ in range(2)]
         self._next = 0
 
     def __call__(self) -> Any:
+        """The next one, and what it says."""
         call = self._calls[self._next % len(self._calls)]
         self._next += 1
         return call()
@@ -88,11 +95,17 @@ def _present(
 
 
 def _measure(
-    bench: Bench, scenario: str, pattern: Pattern, threads: int, lengths: Mapping[Modality, int]
+    bench: Bench,
+    scenario: str,
+    pattern: Pattern,
+    threads: int,
+    lengths: Mapping[Modality, int],
+    warm_up: int | None = None,
 ) -> list[Row]:
     entrants = bench.entrants(pattern, threads)
     features = _present(bench, pattern, lengths)
-    timings = bench.time({i: one.prepared(features, lengths) for i, one in enumerate(entrants)})
+    calls = {i: one.prepared(features, lengths) for i, one in enumerate(entrants)}
+    timings = bench.time(calls, warm_up=warm_up)
     rows = []
     for i, entrant in enumerate(entrants):
         bound = _bound(bench, entrant, pattern, lengths)

@@ -18,7 +18,7 @@ from ifmmin.benchmarks.record import Phase
 FEWEST_ROUNDS = 30
 """That a budget leaves to a group."""
 SHARES = {
-    "latency": 70.0,
+    "latency": 120.0,
     "length": 80.0,
     "drawn": 35.0,
     "throughput": 50.0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ifmmin.benchmarks.control import measured_noise
 from ifmmin.benchmarks.record import OURS, TWIN, Row
 from ifmmin.benchmarks.scenarios.bench import Bench
 from ifmmin.benchmarks.scenarios.entrant import Way
-from ifmmin.benchmarks.scenarios.latency import drawn, latency, length
+from ifmmin.benchmarks.scenarios.latency import Cycle, drawn, latency, length
 from ifmmin.benchmarks.scenarios.plan import BATCHES, Plan
 from ifmmin.benchmarks.scenarios.recorded_lengths import recorded_lengths
 from ifmmin.benchmarks.scenarios.throughput import throughput
@@ -86,7 +87,8 @@ def test_drawn_lengths_are_those_that_were_recorded(
 
     monkeypatch.setattr(predictor, "predict", spy)
     (row,) = _by(drawn(bench), OURS)
-    assert seen[-4:] == [{"a": 3, "t": 5}, {"a": 30, "t": 9}, {"a": 3, "t": 5}, {"a": 30, "t": 9}]
+    short, long = {"a": 3, "t": 5}, {"a": 30, "t": 9}
+    assert seen[-6:] == [short, short, long, long, short, short]
     assert len(row.samples) == 3
     stand_in = recorded_lengths(_bench(bundle).plan)
     assert len({one[Modality.A] for one in stand_in}) > 20
@@ -139,6 +141,29 @@ def test_a_group_of_calls_stops_in_time() -> None:
     floor = time_together(calls, repeats=1000, warm_up=0, seconds=0.0, fewest=7)
     assert [len(timing.samples) for timing in floor.values()] == [7, 7]
     assert len(time_together(calls, repeats=5, seconds=0.0, fewest=7)["a"].samples) == 5
+
+
+def test_a_settled_call_follows_one_of_its_own() -> None:
+    ran: list[str] = []
+    calls = {name: partial(ran.append, name) for name in "abc"}
+    time_together(calls, repeats=50, warm_up=0, settled=True)
+    assert len(ran) == 2 * 3 * 50
+    assert ran[::2] == ran[1::2]
+    rounds = {"".join(ran[i : i + 6 : 2]) for i in range(0, len(ran), 6)}
+    assert len(rounds) > 3
+    ran.clear()
+    time_together(calls, repeats=50, warm_up=0)
+    assert len(ran) == 3 * 50
+
+
+def test_all_that_take_turns_are_asked_about_the_same_drawn_utterances() -> None:
+    asked: dict[str, list[int]] = {"ours": [], "slow": []}
+
+    def cycle(name: str) -> Cycle:
+        return Cycle([partial(asked[name].append, number) for number in range(3)])
+
+    time_together({name: cycle(name) for name in asked}, repeats=4, warm_up=0, settled=True)
+    assert asked["ours"] == asked["slow"] == [0, 0, 1, 1, 2, 2, 0, 0]
 
 
 def test_a_slow_call_is_warmed_up_for_a_moment_only() -> None:
