@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 BUNDLES := $(abspath $(VENV))/test-bundles
 RUNTIME_PYTHON ?= python3
 RUNTIME_PINS ?=
-BUDGET ?= 400
+BUDGET ?= 360
 RUNTIME_BIN := .venv-runtime/bin
 
 .PHONY: demo test test-runtime lint bench clean

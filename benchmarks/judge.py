@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from ifmmin.benchmarks.control import pair_key
-from ifmmin.benchmarks.drift import NO_DRIFT, Change, Drift, Noise
+from ifmmin.benchmarks.drift import NO_DRIFT, RESPONSE, Change, Drift, Noise
 from ifmmin.benchmarks.record import Row
 from ifmmin.benchmarks.significance import Step, holm, student_quantile, student_tail
 from ifmmin.benchmarks.statistics import Ratio, log_ratio_variance
@@ -90,7 +90,7 @@ def _test(before: Row, after: Row, noise: Noise, drift: Drift) -> _Test:
     change = change_of(before, after)
     moved, uncertain = drift.of(change.group) if before.unit in TIMES else NO_DRIFT.of(())
     few = _DEGREES_OF_ROOT * math.sqrt(min(len(before.samples), len(after.samples)))
-    variance = change.variance + noise.variance + uncertain
+    variance = change.variance + noise.variance + uncertain + (RESPONSE * moved) ** 2
     weights = change.variance**2 / few + noise.variance**2 / noise.degrees
     return _Test(
         value=change.value - moved,

@@ -14,6 +14,7 @@ import pytest
 from sample_report import sample_device, sample_report
 from sample_rows import Machine
 
+from ifmmin.benchmarks import judge
 from ifmmin.benchmarks.cli import main
 from ifmmin.benchmarks.compare import Comparison, compare
 from ifmmin.benchmarks.compare_cli import compare_reports
@@ -86,6 +87,17 @@ def test_one_slower_graph_is_found_and_a_rerun_raises_no_alarm(seed: int) -> Non
     ]
     assert len(slower.slower) == 1
     assert slower.slower[0].ratio.low > 1.0
+
+
+def test_a_row_that_suffers_more_from_a_slow_machine_is_no_alarm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before, after = _run(6, drift=0.0), _run(7, drift=0.3)
+    suffering = _scaled(after, _graph, 1.3**0.4)
+    assert compare(before, suffering).slower == ()
+    # The control: believed to follow its peers exactly, it is one.
+    monkeypatch.setattr(judge, "RESPONSE", 0.0)
+    assert len(compare(before, suffering).slower) == 1
 
 
 def test_a_faster_graph_is_told_and_is_no_alarm() -> None:
