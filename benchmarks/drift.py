@@ -30,7 +30,7 @@ _FEWEST_GROUPS = 3
 RESPONSE = 0.25
 """Standard deviation of how strongly a row follows the drift, around 1. A machine that slows down
 does not slow all alike: what waits for memory feels a slower clock less. On a shared machine that
-lost a third of its speed between runs, unchanged rows were seen to lose 1.4 times what peers did."""
+lost a third of its speed, unchanged rows were seen to lose 1.4 times what peers did."""
 _CHANGED = 0.1
 """Distance from the other peers, in the median of groups, at which one is taken for changed."""
 
