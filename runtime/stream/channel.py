@@ -115,14 +115,17 @@ class Channel:
         at: time of the last one that can be heard.
         """
         old = self.arrived
-        if self.options.span is not None and old.timed not in (None, at is not None):
-            known, now = ("with", "without") if old.timed else ("without", "with")
+        newest = old.newest if at is None else max(at, at if old.newest is None else old.newest)
+        if self.options.span is None:  # time is not divided: no need to look at it
+            now = Arrived(old.frames + new.given, 0, newest, at is not None)
+            return now, [Segment(0, new.frames)]
+        if old.timed not in (None, at is not None):
+            known, given = ("with", "without") if old.timed else ("without", "with")
             raise InputError(
-                f"modality {self.modality}: pushed {now} a time after frames {known} one; where "
+                f"modality {self.modality}: pushed {given} a time after frames {known} one; where "
                 "the past is cut or fades, give every push of a modality a time, or none"
             )
         segments = self.timeline.cut(new.frames, old.frames, at, old.hop, new.kept)
-        newest = old.newest if at is None else max(at, at if old.newest is None else old.newest)
         heard = Arrived(old.frames, segments[-1].hop, newest, at is not None)
         return _passed(heard, new.given, self.timeline), segments
 

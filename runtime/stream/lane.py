@@ -53,7 +53,10 @@ class Stepper:
         """Each lane with its own new frames (N, D), N at least 1. Those that can, run together."""
         if len(lanes) == 1 and lanes[0].kept is not None:
             return [self._one(lanes[0], lanes[0].kept, chunks[0])]
-        calls = [self._prepare(lane, chunk) for lane, chunk in zip(lanes, chunks, strict=True)]
+        calls = [
+            (chunk, None) if lane.kept is not None else self._prepare(lane, chunk)
+            for lane, chunk in zip(lanes, chunks, strict=True)
+        ]
         groups: dict[tuple[int, bool], list[int]] = {}
         for index, (given, _) in enumerate(calls):
             groups.setdefault((len(given), lanes[index].kept is None), []).append(index)
@@ -113,9 +116,7 @@ class Stepper:
     def _prepare(
         self, lane: Lane, chunk: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """What the graph is given, and the frames to keep where it could not begin yet."""
-        if lane.kept is not None:
-            return chunk, None
+        """What the graph is given first, and the frames to keep where it cannot begin yet."""
         heard = chunk if lane.early is None else np.concatenate((lane.early, chunk))
         if len(heard) < self._minimum:
             return pad_frames(heard, self._minimum), heard.copy()
@@ -137,6 +138,8 @@ class Stepper:
         outputs = self._run({"frames": np.stack(chunks), **inputs})
         # Copies, so that a stream that falls silent does not hold the arrays of all the others.
         rows = range(len(chunks))
-        pooled = [outputs[self._pooled][i : i + 1].copy() for i in rows]
-        states = [tuple(outputs[n][i : i + 1].copy() for n in self._next) for i in rows]
-        return list(zip(pooled, states, strict=True))
+        pooled, states = outputs[self._pooled], [outputs[n] for n in self._next]
+        return [
+            (pooled[i : i + 1].copy(), tuple([state[i : i + 1].copy() for state in states]))
+            for i in rows
+        ]
