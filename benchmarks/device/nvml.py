@@ -21,10 +21,13 @@ def load_nvml() -> Any | None:
     """The module of nvidia-ml-py, its library started; None where either does not work here."""
     try:
         nvml = importlib.import_module("pynvml")
+    except ImportError:
+        return None
+    # Its own error where the driver is missing or another one; another package of the name has
+    # neither. Whatever else is raised is a fault that must be seen.
+    try:
         nvml.nvmlInit()
-    # Another package of the same name, a library of another driver: all that matters is that it
-    # does not work.
-    except Exception:
+    except (getattr(nvml, "NVMLError", AttributeError), AttributeError, OSError):
         return None
     return nvml
 

@@ -132,8 +132,32 @@ def test_gpu_without_an_energy_counter() -> None:
     assert (found.joules, found.watts, found.mhz) == ({}, {"gpu0": 30.0}, {})
 
 
-def test_nvml_that_does_not_load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "pynvml.py").write_text("def nvmlInit(): raise RuntimeError('another driver')\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
+_OWN_ERROR = "class NVMLError(Exception): pass\ndef nvmlInit(): raise NVMLError('no driver')\n"
+
+
+def _put(source: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "pynvml.py").write_text(source)
+    monkeypatch.syspath_prepend(str(folder))
     monkeypatch.delitem(sys.modules, "pynvml", raising=False)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param(_OWN_ERROR, id="another driver"),
+        pytest.param("def nvmlInit(): raise OSError('no such library')\n", id="no library"),
+        pytest.param("import no_such_module_of_anybody\n", id="half installed"),
+        pytest.param("", id="another package of the name"),
+    ],
+)
+def test_nvml_that_does_not_load(
+    source: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _put(source, tmp_path, monkeypatch)
     assert load_nvml() is None
+
+
+def test_a_fault_in_loading_nvml_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _put(_OWN_ERROR.replace("raise NVMLError", "raise RuntimeError"), tmp_path, monkeypatch)
+    with pytest.raises(RuntimeError, match="no driver"):
+        load_nvml()
