@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ from made_host import MadeHost, orin
 from ifmmin.runtime.doctor.collect import collect
 from ifmmin.runtime.doctor.cpu import eight_bits, find_cpu, parse_cpuinfo
 from ifmmin.runtime.doctor.facts import Cpu, Facts, Gpu
-from ifmmin.runtime.doctor.host import Host
+from ifmmin.runtime.doctor.host import UNREADABLE, Host
 from ifmmin.runtime.doctor.jetson import parse_clocks, parse_power_mode, parse_release
 from ifmmin.runtime.doctor.libraries import parse_ldconfig
 from ifmmin.runtime.doctor.nvidia import parse_driver, parse_smi
@@ -187,3 +188,16 @@ def test_the_real_host_never_raises() -> None:
     assert host.find("/nonexistent/*") == []
     assert find_cpu(host).usable >= 1
     assert Facts() == msgspec.json.decode(msgspec.json.encode(Facts()), type=Facts)
+
+
+def test_a_spoilt_package_is_told_and_not_taken_for_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, content in (("spoilt", b"Name: \xff\xfe"), ("sound", b"Name: sound\nVersion: 1.2\n")):
+        folder = tmp_path / f"{name}-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_bytes(content)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    host = Host()
+    assert host.package("spoilt") == (UNREADABLE, ())
+    assert host.package("sound") == ("1.2", ())
