@@ -47,14 +47,12 @@ class Timeline:
         reached: int | None,
         kept: NDArray[np.intp] | None = None,
     ) -> list[Segment]:
-        """New frames (N, D), at least one, cut where hops end.
+        """New frames (N, D), at least one, cut where hops end; where time is divided.
 
         before: frames that came earlier. at: time of the newest one; without it time is counted in
         frames. reached: the hop of the newest one so far, to which what is older belongs, too; None
         before the first. kept: (N,), which they are of all frames that came now; None: all.
         """
-        if self._hop is None:
-            return [Segment(0, frames)]
         numbers = before + (np.arange(len(frames)) if kept is None else kept)
         hops = np.maximum.accumulate(self._hops(numbers, at))
         if reached is not None:
