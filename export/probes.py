@@ -106,8 +106,8 @@ class Probes:
         long = {m: x[:longest] for m, x in self._inputs[len(_LENGTHS) - 1].items()}
         return [*self._inputs[len(_LENGTHS) :][:count], long]
 
-    def calibration_inputs(self) -> list[Features]:
-        """Ordinary inputs, for the ranges of activations."""
+    def ordinary_inputs(self) -> list[Features]:
+        """Those of no particular length."""
         return self._inputs[len(_LENGTHS) :]
 
 

@@ -3,65 +3,35 @@
 from __future__ import annotations
 
 import logging
-import math
-import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from ifmmin.export.groups import DYNAMIC, PRODUCTS, STATIC, operator_groups
+from ifmmin.export.rounding import Grid, Rounding
 
 Feed = Mapping[str, NDArray[Any]]
-PRODUCTS = ("MatMul", "Gemm")
-DYNAMIC = ("LSTM", *PRODUCTS)
-"""Operators that ONNX Runtime's CPU computes in 8 bits faster than in float32."""
-STATIC = ("Conv", *PRODUCTS)
-"""Operators that TensorRT computes in 8 bits."""
+TRANSPOSED = "_Transposed"
+"""What the quantiser adds to the name of a Gemm's weight when it makes it a MatMul's."""
+_SEVEN_BITS, _EIGHT_BITS = (-64, 64), (0, 255)
+"""Levels of an LSTM's weights and of products'."""
 
 
-@dataclass
-class Group:
-    """Operators of one part of the network, which are quantised together or not at all."""
-
-    nodes: list[str] = field(default_factory=list)
-    weights: int = 0
-    """Values that take a quarter of the bytes in 8 bits."""
-
-
-def operator_groups(model: onnx.ModelProto, operators: Sequence[str]) -> dict[str, Group]:
-    """Nodes that can compute in 8 bits, by the part of the network they belong to.
-
-    The same network gives the same names in its latency, throughput and head graphs.
-    """
-    groups: dict[str, Group] = {}
-    weights = [tensor for tensor in model.graph.initializer if len(tensor.dims) > 1]
-    sizes = {tensor.name: math.prod(tensor.dims) for tensor in weights}
-    for node in model.graph.node:
-        # Weights are the second input, of an LSTM the second and third.
-        size = sum(sizes.get(name, 0) for name in node.input[1:3] if name)
-        if node.op_type in operators and size:
-            group = groups.setdefault(group_name(node.name), Group())
-            group.nodes.append(node.name)
-            group.weights += size
-    return groups
-
-
-def group_name(node: str) -> str:
-    """`/head/rest/chain/encoders.0/linears.1/Gemm` -> `chain.encoders`."""
-    parts = [re.sub(r"\.\d+$", "", part) for part in node.strip("/").split("/")[:-1]]
-    kept = [part for part in parts if part not in ("head", "rest", "linears", "summary", "encoder")]
-    return ".".join(kept) or node.strip("/")
-
-
-def quantise_dynamic(model: onnx.ModelProto, groups: Sequence[str]) -> onnx.ModelProto:
+def quantise_dynamic(
+    model: onnx.ModelProto, groups: Sequence[str], rounding: Rounding | None = None
+) -> onnx.ModelProto:
     """The model with some groups of operators in 8 bits, for ONNX Runtime on a CPU.
 
     Products have unsigned weights and LSTMs, which know only signed ones, 7 bits: on x86 without
     VNNI the products of an unsigned and a signed byte are added in 16 bits, and saturate.
+    rounding: of their weights, default to the nearest levels.
     """
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization import quantize_dynamic as quantize
@@ -70,6 +40,7 @@ def quantise_dynamic(model: onnx.ModelProto, groups: Sequence[str]) -> onnx.Mode
     every = operator_groups(model, DYNAMIC)
     nodes = [name for group in groups for name in every[group].nodes]
     kinds = {node.name: node.op_type for node in model.graph.node}
+    whole = model
     for operators, weight_type, reduced in ((("LSTM",), signed, True), (PRODUCTS, unsigned, False)):
         chosen = [name for name in nodes if kinds[name] in operators]
         if not chosen:
@@ -87,7 +58,33 @@ def quantise_dynamic(model: onnx.ModelProto, groups: Sequence[str]) -> onnx.Mode
                 reduce_range=reduced,
             )
             model = onnx.load(target)
+    if rounding is not None:
+        _round_again(model, whole, rounding)
     return model
+
+
+def _round_again(model: onnx.ModelProto, whole: onnx.ModelProto, rounding: Rounding) -> None:
+    """Other levels for the weights that the quantiser took to the nearest ones, on its grids."""
+    weights = {tensor.name: tensor for tensor in whole.graph.initializer}
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    for name, tensor in tensors.items():
+        stem = name.removesuffix("_quantized")
+        original = weights.get(stem.removesuffix(TRANSPOSED))
+        if stem == name or original is None:
+            continue
+        weight = numpy_helper.to_array(original)
+        # It keeps weights as (K, N), those of an LSTM as (1, K, N).
+        weight = weight[0].T if weight.ndim == 3 else weight
+        weight = weight.T if stem.endswith(TRANSPOSED) else weight
+        scale, zero = (
+            numpy_helper.to_array(tensors[f"{stem}_{part}"]).reshape(-1)
+            for part in ("scale", "zero_point")
+        )
+        signed = tensor.data_type == onnx.TensorProto.INT8
+        grid = Grid(scale, zero.astype(int), *(_SEVEN_BITS if signed else _EIGHT_BITS))
+        levels = rounding.levels(original.name, weight, grid)
+        made = levels.astype(np.int8 if signed else np.uint8).reshape(tuple(tensor.dims))
+        tensor.CopyFrom(numpy_helper.from_array(made, name))
 
 
 def quantise_static(

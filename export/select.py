@@ -1,44 +1,104 @@
-"""Which operators of a graph compute in 8 bits: as many as the limits allow."""
+"""Which operators of a graph have 8 bits: as many as the limits allow."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import onnx
 
 from ifmmin.export.compare import Comparison
+from ifmmin.export.groups import Group
 from ifmmin.export.limits import Evaluation
-from ifmmin.export.quantise import Group
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """Groups of operators with fewer bits; all others are left in float32."""
+
+    computed: tuple[str, ...] = ()
+    """They compute in 8 bits."""
+    weight_only: Mapping[str, int] = field(default_factory=dict)
+    """Bits, 8 or 16, in which the weights of others are stored; they compute in float32."""
+
+    def within(self, groups: Collection[str]) -> Reduction:
+        """Of a graph that has these groups."""
+        bits = {name: bits for name, bits in self.weight_only.items() if name in groups}
+        return Reduction(tuple(name for name in self.computed if name in groups), bits)
+
+
+WHOLE = Reduction()
+"""Everything is left in float32."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A quantised model, which groups of its operators are, and how it compares."""
+    """A reduced model, what of it is, and how it compares."""
 
     model: onnx.ModelProto
-    groups: tuple[str, ...]
     comparison: Comparison
     evaluation: Evaluation | None = None
+    reduction: Reduction = WHOLE
+
+
+Build = Callable[[Reduction], Choice]
+Passes = Callable[[Choice], bool]
 
 
 def choose_groups(
     groups: Mapping[str, Group],
-    build: Callable[[Sequence[str]], Choice],
-    passes: Callable[[Choice], bool],
+    build: Build,
+    passes: Passes,
+    *,
+    computable: Collection[str],
+    weight_only: bool,
 ) -> Choice:
-    """Every group if that passes; else the largest first, each kept if what is chosen passes still.
+    """As many groups in 8 bits as pass: all of them, or else the largest first.
 
-    Large groups are what 8 bits are for: time and bytes go with their weights. If no group passes
-    even alone, the choice of all of them, so that the caller can say what it loses.
+    Weights are stored in 8 bits before anything computes so, since that loses least. Then a group
+    computes in 8 bits if what is chosen passes still: time and bytes go with its weights. If no
+    group passes even alone, the choice of all of them, so that the caller can say what it loses.
+
+    computable: groups that may compute in 8 bits. weight_only: whether the others, and those that
+    lose too much by it, may be stored so.
     """
-    whole = build(list(groups))
+
+    def reduce(computed: Collection[str], bits: Mapping[str, int]) -> Choice:
+        stored = {name: bits[name] for name in groups if name in bits and name not in computed}
+        return build(Reduction(tuple(name for name in groups if name in computed), stored))
+
+    whole = reduce(computable, dict.fromkeys(groups, 8) if weight_only else {})
     if passes(whole) or not groups:
         return whole
-    best: Choice | None = None
+    largest_first = sorted(groups, key=lambda name: -groups[name].weights)
+    best = _store(largest_first, lambda bits: reduce((), bits), passes) if weight_only else None
+    bits = best.reduction.weight_only if best else {}
     kept: list[str] = []
-    for name in sorted(groups, key=lambda name: -groups[name].weights):
-        choice = build([other for other in groups if other in kept or other == name])
-        if passes(choice):
-            best, kept = choice, [*kept, name]
+    for name in largest_first:
+        if name in computable:
+            choice = reduce([*kept, name], bits)
+            if passes(choice):
+                best, kept = choice, [*kept, name]
     return best or whole
+
+
+def _store(
+    largest_first: Sequence[str], store: Callable[[Mapping[str, int]], Choice], passes: Passes
+) -> Choice | None:
+    """Weights stored in 8 bits: all, or all but one, or else those that pass, the largest first.
+
+    Most of what is lost often comes from one group, and it need not be a large one. The others are
+    stored in 16 bits, if these pass.
+    """
+    half = store(dict.fromkeys(largest_first, 16))
+    best = half if passes(half) else None
+    bits = {} if best is None else dict.fromkeys(largest_first, 16)
+    for left in (None, *reversed(largest_first)):
+        choice = store({**bits, **{name: 8 for name in largest_first if name != left}})
+        if passes(choice):
+            return choice
+    for name in largest_first:
+        choice = store({**bits, name: 8})
+        if passes(choice):
+            best, bits = choice, {**bits, name: 8}
+    return best

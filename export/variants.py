@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -18,18 +18,16 @@ from ifmmin.export.drive import run_alone, run_batches
 from ifmmin.export.encoders import is_recurrent
 from ifmmin.export.evaluate_on import Evaluator
 from ifmmin.export.graph import OPSET, to_bytes, to_model
+from ifmmin.export.groups import DYNAMIC, STATIC, operator_groups
 from ifmmin.export.limits import Evaluation, Limits, Violation, judge
+from ifmmin.export.moments import Moments
 from ifmmin.export.precision import Precision
 from ifmmin.export.probes import Probes, compare_probes
-from ifmmin.export.quantise import (
-    DYNAMIC,
-    STATIC,
-    operator_groups,
-    quantise_dynamic,
-    quantise_static,
-)
-from ifmmin.export.select import Choice, choose_groups
+from ifmmin.export.quantise import Feed, quantise_static
+from ifmmin.export.rounding import Rounding
+from ifmmin.export.select import WHOLE, Choice, Reduction, choose_groups
 from ifmmin.export.shapes import Plan, plan_latency, plan_throughput
+from ifmmin.export.weight_only import quantise_for_cpu
 from ifmmin.runtime.backends import Runner
 from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
 from ifmmin.runtime.batch import pad_batch
@@ -38,8 +36,8 @@ from ifmmin.runtime.manifest import BACKENDS, GraphEntry
 from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.train.network import EmotionNetwork
 
-_CALIBRATION = 48
-"""Inputs that show the ranges of activations, where no corpus does."""
+_CALIBRATION_SEED = 1
+"""Of the inputs that show what activations are like, where no corpus does; probes have 0."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +66,8 @@ class Workshop:
     limits: Mapping[str, Limits]
     evaluator: Evaluator | None = None
     calibration: Sequence[Features] | None = None
-    """Utterances with all modalities whose activations set the ranges; None: the probes."""
-    chosen: dict[tuple[str, Pattern], tuple[str, ...]] = field(default_factory=dict)
+    """Utterances with all modalities whose activations count; None: drawn ones."""
+    chosen: dict[tuple[str, Pattern], Reduction] = field(default_factory=dict)
     """Per precision and pattern the groups of operators found to bear 8 bits."""
 
     @cached_property
@@ -82,11 +80,23 @@ class Workshop:
         literal = "onnxruntime-cpu" not in backends_of(precision)
         return self.engine.load(model.SerializeToString(), literal=literal)
 
+    @cached_property
     def calibration_inputs(self) -> list[Features]:
-        """Inputs of all modalities that show the ranges of activations."""
+        """Inputs of all modalities that show what activations are like; none is a probe."""
         if self.calibration is not None:
             return list(self.calibration)
-        return self.probes.calibration_inputs()[:_CALIBRATION]
+        return Probes(self.network, seed=_CALIBRATION_SEED).ordinary_inputs()
+
+    def rounding(self, model: onnx.ModelProto, feeds: Iterable[Feed]) -> Rounding:
+        """How to round the weights of a model in float32 by what they multiply for some inputs."""
+        moments = self.moments(model)
+        for feed in feeds:
+            moments(feed)
+        return Rounding(moments)
+
+    def moments(self, model: onnx.ModelProto) -> Moments:
+        """A model in float32 that keeps what its weights multiply."""
+        return Moments(model, lambda made: self.engine.load(made.SerializeToString()))
 
     def finish(
         self,
@@ -97,7 +107,7 @@ class Workshop:
         comparison: Comparison | None = None,
         parity: Mapping[str, Any] | None = None,
         evaluation: Evaluation | None = None,
-        quantised: Sequence[str] = (),
+        reduction: Reduction = WHOLE,
     ) -> ProvenGraph:
         """The graph's file content and entry."""
         shape, subject, precision, recurrence = key
@@ -125,7 +135,8 @@ class Workshop:
             inputs=plan.inputs,
             outputs=plan.outputs,
             states=plan.states,
-            quantised=tuple(quantised),
+            quantised=reduction.computed,
+            weight_only=dict(reduction.weight_only),
             parity=record,
             evaluation=dataclasses.asdict(evaluation) if evaluation else None,
         )
@@ -165,7 +176,7 @@ def prove(
     choice = (
         _quantised(shop, model, shape, pattern, precision, measure)
         if precision.name in ("int8", "int8-qdq")
-        else measure(model, ())
+        else measure(model, WHOLE)
     )
     key = (shape, pattern, precision.name, recurrence_of(shop.network, pattern, recurrence))
     return shop.finish(
@@ -174,11 +185,11 @@ def prove(
         key,
         comparison=choice.comparison,
         evaluation=choice.evaluation,
-        quantised=choice.groups,
+        reduction=choice.reduction,
     )
 
 
-Measure = Callable[[onnx.ModelProto, Sequence[str]], Choice]
+Measure = Callable[[onnx.ModelProto, Reduction], Choice]
 
 
 def _measurer(shop: Workshop, shape: str, pattern: Pattern, precision: Precision) -> Measure:
@@ -186,13 +197,14 @@ def _measurer(shop: Workshop, shape: str, pattern: Pattern, precision: Precision
     drive = run_alone if shape == "latency" else run_batches
     probes = shop.probes.of(pattern)
 
-    def measure(model: onnx.ModelProto, groups: Sequence[str]) -> Choice:
+    def measure(model: onnx.ModelProto, reduction: Reduction) -> Choice:
         run = shop.load(model, precision.name)
         evaluation = None
         if shop.evaluator is not None:
             evaluate = shop.evaluator.latency if shape == "latency" else shop.evaluator.throughput
             evaluation = evaluate(run, pattern)
-        return Choice(model, tuple(groups), compare_probes(drive(run, probes), probes), evaluation)
+        comparison = compare_probes(drive(run, probes), probes)
+        return Choice(model, comparison, evaluation, reduction)
 
     return measure
 
@@ -208,26 +220,32 @@ def _quantised(
     """The model in 8 bits as far as the limits allow; a later shape begins with what the first
     one found."""
     static = precision.name == "int8-qdq"
-    feeds = _feeds(shop, shape, pattern) if static else []
+    feeds = _feeds(shop, shape, pattern)
+    rounding = None if static else shop.rounding(model, feeds)
     limits = shop.limits[precision.name]
 
-    def build(groups: Sequence[str]) -> Choice:
-        made = quantise_static(model, groups, feeds) if static else quantise_dynamic(model, groups)
-        return measure(made, groups)
+    def build(reduction: Reduction) -> Choice:
+        if static:
+            made = quantise_static(model, reduction.computed, feeds)
+        else:
+            made = quantise_for_cpu(model, reduction, rounding)
+        return measure(made, reduction)
 
     every = operator_groups(model, STATIC if static else DYNAMIC)
-    standing = shop.chosen.get((precision.name, pattern), tuple(every))
+    standing = shop.chosen.get((precision.name, pattern))
     choice = choose_groups(
-        {group: every[group] for group in every if group in standing},
+        every,
         build,
         lambda made: not judge("", made.comparison, made.evaluation, limits),
+        computable=every if standing is None else standing.computed,
+        weight_only=not static,
     )
-    shop.chosen[precision.name, pattern] = choice.groups
+    shop.chosen[precision.name, pattern] = choice.reduction
     return choice
 
 
 def _feeds(shop: Workshop, shape: str, pattern: Pattern) -> list[dict[str, NDArray[Any]]]:
-    inputs = [{m: x[m] for m in pattern} for x in shop.calibration_inputs() if _has(x, pattern)]
+    inputs = [{m: x[m] for m in pattern} for x in shop.calibration_inputs if _has(x, pattern)]
     if shape == "latency":
         return [{m.value: array for m, array in features.items()} for features in inputs]
     return [pad_batch([features]) for features in inputs]

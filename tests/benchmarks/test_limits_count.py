@@ -77,7 +77,8 @@ def test_a_loop_takes_its_body_once_per_step() -> None:
 
 
 def test_quantised_product_and_lstm() -> None:
-    from ifmmin.export.quantise import DYNAMIC, operator_groups, quantise_dynamic
+    from ifmmin.export.groups import DYNAMIC, operator_groups
+    from ifmmin.export.quantise import quantise_dynamic
 
     T, D, H = 6, 5, 8
     product = helper.make_node("MatMul", ["y", "w"], ["z"], "/after/MatMul")

@@ -18,9 +18,10 @@ from exported import probes_of
 from ifmmin.export.cli import main
 from ifmmin.export.engines import graphs_for
 from ifmmin.export.graph import to_bytes, to_model
+from ifmmin.export.groups import STATIC, operator_groups
 from ifmmin.export.missing import measure_missing
 from ifmmin.export.precision import PRECISIONS
-from ifmmin.export.quantise import STATIC, operator_groups, quantise_static
+from ifmmin.export.quantise import quantise_static
 from ifmmin.export.shapes import Plan, plan_latency, plan_throughput
 from ifmmin.export.variants import file_name
 from ifmmin.export.writer import modality_specs
@@ -54,7 +55,7 @@ def _entry(plan: Plan, shape: str, pattern: Pattern, precision: str, form: str) 
 
 
 def _reduced(make: Any, kind: str, model: onnx.ModelProto, shape: str, pattern: Pattern) -> Any:
-    inputs = probes_of(make, kind).calibration_inputs()[:10]
+    inputs = probes_of(make, kind).ordinary_inputs()[:10]
     chosen = [{m: x[m] for m in pattern} for x in inputs]
     feeds = [
         {m.value: x for m, x in f.items()} if shape == "latency" else pad_batch([f]) for f in chosen

@@ -16,17 +16,10 @@ from onnx import TensorProto
 from ifmmin.export.compare import Comparison
 from ifmmin.export.drive import run_alone, run_batches
 from ifmmin.export.graph import to_bytes, to_model
+from ifmmin.export.groups import DYNAMIC, STATIC, Group, group_name, operator_groups
 from ifmmin.export.precision import PRECISIONS
 from ifmmin.export.probes import compare_probes
-from ifmmin.export.quantise import (
-    DYNAMIC,
-    STATIC,
-    Group,
-    group_name,
-    operator_groups,
-    quantise_dynamic,
-    quantise_static,
-)
+from ifmmin.export.quantise import quantise_dynamic, quantise_static
 from ifmmin.export.select import Choice, choose_groups
 from ifmmin.export.shapes import plan_latency, plan_step, plan_throughput
 from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
@@ -53,7 +46,7 @@ def _quantised(make: Any, kind: str, shape: str, pattern: Pattern, name: str) ->
     model = _model(make(kind), shape, pattern, name)
     if name == "int8":
         return quantise_dynamic(model, list(operator_groups(model, DYNAMIC)))
-    inputs = probes_of(make, kind).calibration_inputs()[:40]
+    inputs = probes_of(make, kind).ordinary_inputs()[:40]
     chosen = [{m: x[m] for m in pattern} for x in inputs]
     feeds = [
         {m.value: x for m, x in f.items()} if shape == "latency" else pad_batch([f]) for f in chosen
@@ -149,7 +142,7 @@ def test_what_computes_in_8_bits_for_tensorrt(make_network: Any) -> None:
     plain = _model(make_network(), "latency", ALL_PATTERNS[-1], "int8-qdq", "lstm")
     left = quantise_static(plain, list(operator_groups(plain, STATIC)), [
         {m.value: x for m, x in f.items()}
-        for f in probes_of(make_network, "if-mmin").calibration_inputs()[:5]
+        for f in probes_of(make_network, "if-mmin").ordinary_inputs()[:5]
     ])  # fmt: skip
     (lstm, _) = [node for node in left.graph.node if node.op_type == "LSTM"]
     assert not any("Dequantize" in name for name in lstm.input)

@@ -1,0 +1,69 @@
+"""What the weights of a graph multiply: second moments of their inputs on calibration data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper
+
+from ifmmin.export.groups import DYNAMIC
+from ifmmin.runtime.backends import Runner
+
+Load = Callable[[onnx.ModelProto], Runner]
+
+
+class Moments:
+    """A graph in float32 that keeps, at every call, the moments of what its weights multiply.
+
+    It is called like the graph and answers like it. The hidden states that an LSTM's recurrent
+    weights multiply are those of the frames of a call: one utterance a call shows them best.
+    """
+
+    def __init__(self, model: onnx.ModelProto, load: Load) -> None:
+        made = onnx.ModelProto()
+        made.CopyFrom(model)
+        given = {value.name for value in made.graph.input}
+        self._outputs = len(made.graph.output)
+        self._inputs_of = _inputs_of(made)
+        wanted = {name for sources in self._inputs_of.values() for name, _ in sources}
+        self._more = sorted(wanted - given)
+        made.graph.output.extend(helper.make_empty_tensor_value_info(n) for n in self._more)
+        self._run = load(made)
+        self._sums: dict[str, NDArray[np.float64]] = {}
+        self._rows: dict[str, int] = {}
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """The graph's outputs."""
+        found = self._run(inputs)
+        seen = {**inputs, **dict(zip(self._more, found[self._outputs :], strict=True))}
+        for weight, sources in self._inputs_of.items():
+            for name, recurrent in sources:
+                values = seen[name][:-1] if recurrent else seen[name]
+                rows = values.reshape(-1, values.shape[-1]).astype(np.float64)
+                self._sums[weight] = self._sums.get(weight, 0.0) + rows.T @ rows
+                self._rows[weight] = self._rows.get(weight, 0) + len(rows)
+        return found[: self._outputs]
+
+    def of(self, weight: str) -> NDArray[np.float64] | None:
+        """Mean of x x^T (K, K) over all rows x that a weight multiplied; None where it did not."""
+        rows = self._rows.get(weight, 0)
+        return self._sums[weight] / rows if rows else None
+
+
+def _inputs_of(model: onnx.ModelProto) -> dict[str, list[tuple[str, bool]]]:
+    """Per weight the values that it multiplies, and whether they are those of the frame before."""
+    weights = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) > 1}
+    found: dict[str, list[tuple[str, bool]]] = {}
+    for node in model.graph.node:
+        if node.op_type not in DYNAMIC or node.input[1] not in weights:
+            continue
+        found.setdefault(node.input[1], []).append((node.input[0], False))
+        if node.op_type == "LSTM":
+            if not node.output[0]:
+                node.output[0] = f"{node.name}/every"
+            found.setdefault(node.input[2], []).append((node.output[0], True))
+    return found
