@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ifmmin.export.card_sections import cell
-from ifmmin.export.figures import COMPARED, EVALUATED, compared, evaluated, mega, without_empty
+from ifmmin.export.figures import (
+    COMPARED,
+    EVALUATED,
+    REDUCED,
+    compared,
+    evaluated,
+    mega,
+    reduced,
+    without_empty,
+)
 from ifmmin.runtime.console import markdown_table
 from ifmmin.runtime.manifest import GraphEntry, Manifest
 
@@ -18,7 +27,7 @@ _SHAPES = {
 }
 _PRECISIONS = {
     "fp16": "`fp16`: weights and activations in 16 bits, for GPUs.",
-    "int8": "`int8`: weights in 8 bits, activations as they come, for ONNX Runtime on CPUs.",
+    "int8": "`int8`: 8 bits as far as accuracy bears them, for ONNX Runtime on CPUs.",
     "int8-qdq": "`int8-qdq`: 8 bits in ranges fixed at export, for TensorRT.",
 }
 _SCAN = "`scan`: the recurrence as a loop with the input's projection before it, for TensorRT."
@@ -51,14 +60,14 @@ def _notes(entries: Sequence[GraphEntry]) -> list[str]:
 
 
 def _table(entries: Sequence[GraphEntry]) -> str:
-    headers = ["file", "MB", *COMPARED, *EVALUATED, "in 8 bits"]
+    headers = ["file", "MB", *COMPARED, *EVALUATED, *REDUCED]
     rows = [
         [
             f"`{entry.file}`",
             mega(entry.bytes),
             *compared(entry),
             *evaluated(entry),
-            ", ".join(entry.quantised),
+            *reduced(entry),
         ]
         for entry in entries
     ]

@@ -55,12 +55,18 @@ def input_blocks(manifest: Manifest) -> list[str]:
     return blocks
 
 
+_COMMANDS = {True: "ifmmin-run bundle clip.npz", False: "ifmmin-run bundle --stream -"}
+_WHOLE = ["answer = predictor.predict(features)"]
+_STREAM = ["stream = predictor.stream()", "stream.push(features)", "answer = stream.predict()"]
+
+
 def use_blocks(manifest: Manifest) -> list[str]:
-    """How to run it, where there is a graph for whole utterances."""
-    patterns = manifest.patterns
+    """How to run it: on whole utterances where it has graphs for them, else as a stream."""
+    patterns = manifest.patterns or manifest.stream_patterns
     if not patterns:
         return []
     widest = max(patterns, key=len)
+    whole = bool(manifest.patterns)
     arrays = [
         f'    "{m}": np.zeros(({max(_FRAMES, spec.minimum_length)}, {spec.dim}), np.float32),'
         for m in widest
@@ -74,14 +80,14 @@ def use_blocks(manifest: Manifest) -> list[str]:
         "features = {  # leave out what is missing",
         *arrays,
         "}",
-        "answer = predictor.predict(features)",
+        *(_WHOLE if whole else _STREAM),
         "print(answer.label, answer.probabilities, answer.pattern)",
     ]
     return [
         "## Use",
         f"Install `ifmmin[cpu]`; torch is not needed. Patterns, of what is present: "
         f"{', '.join(str(pattern) for pattern in patterns)}.",
-        f"```\nifmmin-run bundle clip.npz    # arrays {', '.join(widest)}\n```",
+        f"```\n{_COMMANDS[whole]}    # {', '.join(widest)}\n```",
         "\n".join(["```python", *code, "```"]),
     ]
 

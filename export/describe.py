@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -11,15 +11,17 @@ import msgspec
 from ifmmin.export.figures import (
     COMPARED,
     EVALUATED,
+    REDUCED,
     compared,
     evaluated,
     mega,
+    reduced,
     short,
     without_empty,
 )
 from ifmmin.export.provenance import provenance
 from ifmmin.runtime.manifest import SHAPES, GraphEntry, Manifest, ModalitySpec
-from ifmmin.runtime.modality import Modality
+from ifmmin.runtime.modality import Modality, Pattern
 
 Table = tuple[str, list[str], list[list[str]]]
 """Title, headers and rows."""
@@ -29,13 +31,18 @@ def about(manifest: Manifest) -> dict[str, str]:
     """What the bundle is as a whole, by name."""
     return {
         "labels": ", ".join(manifest.labels),
-        "patterns": ", ".join(str(pattern) for pattern in manifest.patterns),
+        "patterns": _names(manifest.patterns),
+        "patterns of streams": _names(manifest.stream_patterns),
         "model": manifest.checkpoint.model,
         "checkpoint": manifest.checkpoint.sha256,
         **provenance(manifest.checkpoint).facts,
         "licence": manifest.licence or "not stated",
         "tools": ", ".join(f"{name} {version}" for name, version in manifest.tools.items()),
     }
+
+
+def _names(patterns: Iterable[Pattern]) -> str:
+    return ", ".join(map(str, patterns)) or "none"
 
 
 def tables(manifest: Manifest) -> Iterator[Table]:
@@ -50,7 +57,7 @@ def tables(manifest: Manifest) -> Iterator[Table]:
     )
     headers = ["shape", "subject", "precision", "recurrence", "MB", *COMPARED, *EVALUATED]
     rows = [_graph(entry) for entry in manifest.graphs]
-    yield "graphs", *without_empty([*headers, "in 8 bits"], rows)
+    yield "graphs", *without_empty([*headers, *REDUCED], rows)
     if manifest.engines:
         yield (
             "engines",
@@ -135,7 +142,7 @@ def _missing(modality: Modality, spec: ModalitySpec) -> list[str]:
 def _graph(entry: GraphEntry) -> list[str]:
     name = [entry.shape, entry.subject, entry.precision, entry.recurrence]
     figures = [mega(entry.bytes), *compared(entry), *evaluated(entry)]
-    return [*name, *figures, ", ".join(entry.quantised)]
+    return [*name, *figures, *reduced(entry)]
 
 
 def _totals(manifest: Manifest) -> tuple[list[str], list[list[str]]]:

@@ -9,6 +9,7 @@ from ifmmin.runtime.manifest import GraphEntry
 
 COMPARED = ("largest difference", "of a probability", "agreement")
 EVALUATED = ("WA", "UA", "ECE")
+REDUCED = ("in 8 bits", "stored in fewer bits")
 ABSENT = "-"
 
 
@@ -36,6 +37,15 @@ def evaluated(entry: GraphEntry) -> list[str]:
         own, network = (_text(found, key, ".3f") for key in (name, f"network_{name}"))
         cells.append(own if ABSENT in (own, network) else f"{own} ({network})")
     return cells
+
+
+def reduced(entry: GraphEntry) -> list[str]:
+    """Groups that compute in 8 bits, and those whose weights alone have fewer, as in REDUCED."""
+    by_bits: dict[int, list[str]] = {}
+    for group, bits in entry.weight_only.items():
+        by_bits.setdefault(bits, []).append(group)
+    stored = [f"{bits}: {', '.join(groups)}" for bits, groups in sorted(by_bits.items())]
+    return [", ".join(entry.quantised), "; ".join(stored)]
 
 
 def without_empty(

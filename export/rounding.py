@@ -34,11 +34,12 @@ class Grid:
 
     def nearest(self, weights: NDArray[np.floating]) -> NDArray[np.floating]:
         """Levels of weights (..., N)."""
-        return np.clip(np.rint(weights / self.scale) + self.zero, self.lowest, self.highest)
+        levels = np.rint(weights / self.scale) + self.zero
+        return np.asarray(np.clip(levels, self.lowest, self.highest))
 
     def weights(self, levels: NDArray[np.floating]) -> NDArray[np.floating]:
         """What levels (..., N) stand for."""
-        return (levels - self.zero) * self.scale
+        return np.asarray((levels - self.zero) * self.scale)
 
 
 class Rounding:

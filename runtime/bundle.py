@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ifmmin.runtime.errors import BundleError
 from ifmmin.runtime.manifest import EngineEntry, GraphEntry, Manifest, read_manifest
-from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
+from ifmmin.runtime.modality import Modality, Pattern
 
 Features = dict[Modality, NDArray[np.float32]]
 """Per present modality an array (T, D)."""
@@ -42,7 +42,7 @@ class Bundle:
     @property
     def stream_patterns(self) -> tuple[Pattern, ...]:
         """The patterns that streams can answer, in canonical order."""
-        return tuple(pattern for pattern in ALL_PATTERNS if self.has("head", pattern))
+        return self.manifest.stream_patterns
 
     def find(
         self, shape: str, subject: Pattern | Modality, precision: str = "fp32"

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from ifmmin.runtime.errors import BundleError, InputError
-from ifmmin.runtime.modality import Modality, Pattern
+from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
 
 SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
@@ -227,6 +227,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         """The patterns for which there is a latency graph, in the order of the file."""
         found = (entry.pattern for entry in self.graphs if entry.shape == "latency")
         return tuple(dict.fromkeys(pattern for pattern in found if pattern is not None))
+
+    @property
+    def stream_patterns(self) -> tuple[Pattern, ...]:
+        """The patterns that streams can answer, in canonical order."""
+        heads = {entry.pattern for entry in self.graphs if entry.shape == "head"}
+        return tuple(pattern for pattern in ALL_PATTERNS if pattern in heads)
 
     def to_json(self) -> str:
         """The text of manifest.json, the same for the same content."""

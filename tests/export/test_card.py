@@ -125,12 +125,21 @@ def test_what_is_not_known_is_left_out(manifest: Manifest) -> None:
 def test_accuracy_stands_beside_that_of_the_network(manifest: Manifest) -> None:
     figures = Evaluation("iemo|cap", 3, 40, 0.61, 0.62, 0.1, 0.63, 0.64, 0.11, 0.9)
     evaluated = msgspec.structs.replace(
-        manifest.graphs[0], evaluation=dataclasses.asdict(figures), quantised=("rnn", "entry")
+        manifest.graphs[0],
+        evaluation=dataclasses.asdict(figures),
+        quantised=("rnn", "entry"),
+        weight_only={"chain": 8, "classifier": 16, "links": 8},
     )
     card = model_card(_with(manifest, graphs=(evaluated, *manifest.graphs[1:])))
     assert "test part of iemo\\|cap, fold 3 (40 utterances)" in card
     (row,) = [line for line in card.splitlines() if line.startswith(f"| `{evaluated.file}`")]
-    for cell in ("0.610 (0.630)", "0.620 (0.640)", "0.100 (0.110)", "rnn, entry"):
+    for cell in (
+        "0.610 (0.630)",
+        "0.620 (0.640)",
+        "0.100 (0.110)",
+        "rnn, entry",
+        "8: chain, links; 16: classifier",
+    ):
         assert cell in row
 
 
@@ -161,10 +170,14 @@ def test_few_bits_loops_and_engines_are_explained(
         assert text in card, text
 
 
-def test_a_bundle_without_graphs_of_utterances_shows_no_example(manifest: Manifest) -> None:
+def test_a_bundle_without_graphs_of_utterances_shows_a_stream(manifest: Manifest) -> None:
     heads = tuple(e for e in manifest.graphs if e.shape in ("step", "summary", "head"))
     card = model_card(_with(manifest, graphs=heads))
-    assert "## Use" not in card
+    assert "stream.push(features)" in card
+    assert "ifmmin-run bundle --stream -" in card
+    assert "clip.npz" not in card
+    steps = tuple(e for e in heads if e.shape != "head")
+    assert "## Use" not in model_card(_with(manifest, graphs=steps))
     assert "(`head`)" in card
     assert "(`latency`)" not in card
 

@@ -9,19 +9,16 @@ import numpy as np
 import onnx
 import pytest
 from exported import probes_of
-from hypothesis import given
-from hypothesis import strategies as st
 from onnx import TensorProto
 
-from ifmmin.export.compare import Comparison
 from ifmmin.export.drive import run_alone, run_batches
 from ifmmin.export.graph import to_bytes, to_model
-from ifmmin.export.groups import DYNAMIC, STATIC, Group, group_name, operator_groups
+from ifmmin.export.groups import DYNAMIC, STATIC, group_name, operator_groups
 from ifmmin.export.precision import PRECISIONS
 from ifmmin.export.probes import compare_probes
 from ifmmin.export.quantise import quantise_dynamic, quantise_static
-from ifmmin.export.select import Choice, choose_groups
 from ifmmin.export.shapes import plan_latency, plan_step, plan_throughput
+from ifmmin.export.weight_only import quantise_weights
 from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
 from ifmmin.runtime.batch import pad_batch
 from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
@@ -171,34 +168,18 @@ def test_all_shapes_have_the_same_groups(make_network: Any) -> None:
     assert set(operator_groups(step, DYNAMIC)) == {"rows"}
 
 
-def _comparison(loss: float) -> Comparison:
-    return Comparison(loss, loss, 1.0, loss, loss, loss, 1.0, 64, 4, 1.0, "T=1")
-
-
-@given(st.lists(st.tuples(st.integers(1, 1000), st.integers(0, 30)), min_size=1, max_size=8))
-def test_groups_are_chosen_as_far_as_the_limit_allows(parts: list[tuple[int, int]]) -> None:
-    groups = {str(i): Group([str(i)], weights) for i, (weights, _) in enumerate(parts)}
-    loss = {str(i): loss for i, (_, loss) in enumerate(parts)}
-
-    def build(names: Any) -> Choice:
-        return Choice(onnx.ModelProto(), tuple(names), _comparison(sum(loss[n] for n in names)))
-
-    choice = choose_groups(groups, build, lambda c: c.comparison.probability_max <= 20)
-    total = sum(loss[name] for name in choice.groups)
-    if total > 20:  # nothing passes, not even alone
-        assert all(value > 20 for value in loss.values())
-        assert set(choice.groups) == set(groups)
-    else:
-        for name in set(groups) - set(choice.groups):
-            assert total + loss[name] > 20
-
-
-@pytest.mark.parametrize(("precision", "most"), [("fp32", 4.3e6), ("int8", 1.2e6)])
-def test_size_at_the_dimensions_of_iemocap(precision: str, most: float) -> None:
+@pytest.mark.parametrize(
+    ("precision", "form", "most"),
+    [("fp32", "", 4.3e6), ("int8", "computed", 1.2e6), ("int8", "stored", 1.2e6)],
+)
+def test_size_at_the_dimensions_of_iemocap(precision: str, form: str, most: float) -> None:
     dims = {Modality.A: 130, Modality.V: 342, Modality.T: 1024}
     features = {m: FeatureConfig(dim=dim) for m, dim in dims.items()}
     network = build_network(ModelConfig(labels=("a", "h", "n", "s"), features=features)).eval()
     model = _model(network, "latency", Pattern.parse("a"), precision)
-    if precision == "int8":
-        model = quantise_dynamic(model, list(operator_groups(model, DYNAMIC)))
+    groups = list(operator_groups(model, DYNAMIC))
+    if form == "computed":
+        model = quantise_dynamic(model, groups)
+    elif form == "stored":
+        model = quantise_weights(model, dict.fromkeys(groups, 8))
     assert len(to_bytes(model, {})) <= most
