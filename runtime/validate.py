@@ -225,7 +225,7 @@ def usable_frames(
     """
     spec = specs.get(modality)
     if spec is not None and _is_ready(value, spec.dim, 1):
-        return Usable(value, given=len(value))
+        return Usable(value, None, len(value))
     array = as_float32(modality, value)
     if array.size == 0:
         return Usable(array, "empty")

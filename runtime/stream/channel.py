@@ -77,9 +77,10 @@ class Channel:
         self.pooled = self.summary = None
 
     def wait(self, segments: Sequence[Segment]) -> None:
-        """Keep frames to be heard later."""
-        self.waiting += segments
-        self.waiting_frames += sum(len(segment.frames) for segment in segments)
+        """Keep frames to be heard later, copied: the caller may use its memory again."""
+        for hop, frames in segments:
+            self.waiting.append(Segment(hop, frames.copy()))
+            self.waiting_frames += len(frames)
 
     def wait_no_more(self) -> None:
         """They were heard, or are not wanted any more."""

@@ -73,17 +73,18 @@ class Engine:
             (moved,) = self._advance(channel.modality, entered, [segment.frames])
             return [Past(moved, segment.hop)]
         pasts = [past for _, past, _ in work]
-        rounds = max((len(segments) for _, _, segments in work), default=0)
+        rounds = max([len(segments) for _, _, segments in work], default=0)
         for turn in range(rounds):
-            taking = [i for i, (_, _, segments) in enumerate(work) if turn < len(segments)]
-            by_modality: dict[Modality, list[int]] = defaultdict(list)
-            for index in taking:
-                by_modality[work[index][0].modality].append(index)
-            for modality, chosen in by_modality.items():
-                segments = [work[i][2][turn] for i in chosen]
-                lanes = [work[i][0].enter(pasts[i], work[i][2][turn].hop) for i in chosen]
-                after = self._advance(modality, lanes, [s.frames for s in segments])
-                for index, segment, now in zip(chosen, segments, after, strict=True):
+            due: dict[Modality, list[tuple[int, Sequence[Lane], Segment]]] = defaultdict(list)
+            for index, (channel, _, segments) in enumerate(work):
+                if turn < len(segments):
+                    segment = segments[turn]
+                    lanes = channel.enter(pasts[index], segment.hop)
+                    due[channel.modality].append((index, lanes, segment))
+            for modality, chosen in due.items():
+                frames = [segment.frames for _, _, segment in chosen]
+                after = self._advance(modality, [lanes for _, lanes, _ in chosen], frames)
+                for (index, _, segment), now in zip(chosen, after, strict=True):
                     pasts[index] = Past(now, segment.hop)
         return pasts
 
@@ -116,11 +117,15 @@ class Engine:
         if len(lanes) == 1 and len(lanes[0]) == 1:
             with self._parts.lock:
                 return [tuple(self.steppers[modality].advance(lanes[0], chunks))]
+        if all([len(group) == 1 for group in lanes]):
+            with self._parts.lock:
+                moved = self.steppers[modality].advance([lane for (lane,) in lanes], chunks)
+            return [(lane,) for lane in moved]
         flat = [lane for group in lanes for lane in group]
         frames = [chunk for group, chunk in zip(lanes, chunks, strict=True) for _ in group]
         with self._parts.lock:
-            moved = iter(self.steppers[modality].advance(flat, frames))
-        return [tuple(next(moved) for _ in group) for group in lanes]
+            ahead = iter(self.steppers[modality].advance(flat, frames))
+        return [tuple(next(ahead) for _ in group) for group in lanes]
 
     def _pattern(self, evidence: Evidence) -> Pattern | BundleError | None:
         if not evidence:
@@ -175,4 +180,4 @@ def join(rows: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
 
 def split(array: NDArray[np.float32]) -> list[NDArray[np.float32]]:
     """An array (B, ...) as rows (1, ...), copied: a silent stream must not hold all the others'."""
-    return [array] if len(array) == 1 else [array[i : i + 1].copy() for i in range(len(array))]
+    return [array] if len(array) == 1 else [row.copy() for row in array[:, None]]

@@ -53,6 +53,15 @@ class Stepper:
         """Each lane with its own new frames (N, D), N at least 1. Those that can, run together."""
         if len(lanes) == 1 and lanes[0].kept is not None:
             return [self._one(lanes[0], lanes[0].kept, chunks[0])]
+        on_their_way = [lane.kept for lane in lanes if lane.kept is not None]
+        if len(on_their_way) == len(lanes) and len({len(chunk) for chunk in chunks}) == 1:
+            count = len(chunks[0])
+            return [
+                Lane(lane.begun, lane.frames + count, None, states, pooled)
+                for lane, (pooled, states) in zip(
+                    lanes, self._call(chunks, on_their_way), strict=True
+                )
+            ]
         calls = [
             (chunk, None) if lane.kept is not None else self._prepare(lane, chunk)
             for lane, chunk in zip(lanes, chunks, strict=True)
@@ -135,11 +144,10 @@ class Stepper:
             return [(outputs[self._pooled], tuple(outputs[i] for i in self._next))]
         columns = (np.concatenate(column) for column in zip(*kept, strict=True))
         inputs = dict(zip(self._names, columns, strict=True))
-        outputs = self._run({"frames": np.stack(chunks), **inputs})
+        frames = np.concatenate(chunks).reshape(len(chunks), *chunks[0].shape)
+        outputs = self._run({"frames": frames, **inputs})
         # Copies, so that a stream that falls silent does not hold the arrays of all the others.
-        rows = range(len(chunks))
-        pooled, states = outputs[self._pooled], [outputs[n] for n in self._next]
-        return [
-            (pooled[i : i + 1].copy(), tuple([state[i : i + 1].copy() for state in states]))
-            for i in rows
-        ]
+        pooled, *states = (
+            [row.copy() for row in outputs[index][:, None]] for index in (self._pooled, *self._next)
+        )
+        return list(zip(pooled, zip(*states, strict=True), strict=True))

@@ -86,6 +86,7 @@ class Session:
             for m, stepper in steppers.items()
         }
         self.smoother = Smoother(options.smoothing) if options.smoothing else None
+        self._in_order = [(m, self.channels.get(m)) for m in MODALITIES]
         self.origin = 0.0
         """The time at which the first hop of every modality begins."""
         self.now: float | None = None
@@ -101,10 +102,10 @@ class Session:
         """New frames of some modalities, checked and cut; nothing has changed yet."""
         found = []
         for letter, value in given.items():
-            if value is None:
-                Modality.of(letter)
-            else:
+            if value is not None:
                 found.append(self._plan(self.channel(letter), value, at, quality))
+            elif letter not in self.channels:
+                Modality.of(letter)
         return found
 
     def plan_text(self, tokens: Any, at: float | None) -> Intake:
@@ -152,7 +153,8 @@ class Session:
 
     def moment(self, at: float | None) -> float | None:
         """A given time, or the clock's; InputError where it is none."""
-        return moment(self.rules.options, at)
+        options = self.rules.options
+        return None if at is None and options.clock is None else moment(options, at)
 
     def reach(self, at: float | None) -> None:
         """Let time go on; it never goes back."""
@@ -183,11 +185,10 @@ class Session:
         """What counts now; `absent` says from then on why the rest does not."""
         found: Evidence = []
         self.absent = {}
-        for modality in MODALITIES:
-            channel = self.channels.get(modality)
+        for modality, channel in self._in_order:
             counting = "not given" if channel is None else channel.counting(self.now)
             if channel is None or isinstance(counting, str):
-                self.absent[modality] = str(counting)
+                self.absent[modality] = counting  # type: ignore[assignment]
                 continue
             assert counting.pooled is not None
             found.append((channel, counting.pooled))

@@ -55,7 +55,9 @@ class Stream:
         the same push lie a frame's duration apart. quality: as in `Predictor.predict`; what is too
         poor is not heard, nor is nothing but NaNs: only its time passes. Raises InputError.
         """
-        given = given_once(frames, {"a": a, "v": v, "t": t})
+        given = {"a": a, "v": v, "t": t}
+        if frames is not None:
+            given = given_once(frames, given)
         at = self.session.moment(at)
         self._hear(self.session.plan(given, at, quality), at)
 
@@ -151,9 +153,7 @@ class Stream:
                     self.flush()
             for intake in intakes:
                 self.session.take(intake)
-                # Copies: the caller may use its memory again.
-                own = [Segment(s.hop, np.array(s.frames)) for s in intake.segments]
-                intake.channel.wait(own)
+                intake.channel.wait(intake.segments)
         else:
             pasts = self._engine.hear([(i.channel, i.past, i.segments) for i in intakes])
             for intake, past in zip(intakes, pasts, strict=True):
