@@ -16,6 +16,7 @@ without a drift: a slow minute does not change them in proportion.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -32,9 +33,10 @@ from ifmmin.benchmarks.drift import (
 )
 from ifmmin.benchmarks.judge import FEWEST, TIMES, Compared, change_of, judge
 from ifmmin.benchmarks.peers.choose import PEERS
-from ifmmin.benchmarks.record import OURS, TWIN, Report, Row
+from ifmmin.benchmarks.record import OURS, TWIN, YARDSTICK, Report, Row
 from ifmmin.runtime.errors import InputError
 
+Told = Literal["yardsticks", "yardsticks and peers", "peers", "own rows", "none"]
 THRESHOLD = 0.05
 PLAUSIBLE_DRIFT = 0.10
 """Without peers, our own rows tell the drift; when all slow down by more, that is no drift."""
@@ -50,7 +52,7 @@ class Comparison:
     rows: tuple[Compared, ...]
     noise: Noise
     drift: Drift
-    references: Literal["peers", "own rows", "none"]
+    references: Told
     """Whose rows told the drift."""
     changed_peers: tuple[str, ...]
     """Peers that did not move with the others, and so told nothing."""
@@ -96,20 +98,32 @@ def compare(before: Report, after: Report, *, threshold: float = THRESHOLD) -> C
     peers = [(b.contender, change_of(b, a)) for b, a in timed if b.contender in _PEERS]
     changed = changed_contenders(peers)
     steady = [change for name, change in peers if name not in changed]
+    yardsticks = {b.group: (b, a) for b, a in timed if b.contender == YARDSTICK}
+    marks = [change_of(b, a) for b, a in yardsticks.values()]
+    marked = frozenset(yardsticks)
+    # Peers of a group with a yardstick would only blur what it says.
+    steady = [change for change in steady if change.group not in marked]
+    references = [*marks, *steady]
     noise = between_sessions(_control_changes(before, after), steady)
-    own = [] if steady else [change_of(b, a) for b, a in timed if b.contender in (OURS, TWIN)]
-    drift = estimate_drift(steady or own, noise, local=bool(steady))
+    own = [] if references else [change_of(b, a) for b, a in timed if b.contender in (OURS, TWIN)]
+    drift = estimate_drift(references or own, noise, local=bool(references))
     twins = {pair_key(b): (b, a) for b, a in enough if b.contender == TWIN}
     return Comparison(
-        rows=judge(ours, noise, drift, twins, threshold),
+        rows=judge(ours, noise, drift, twins, threshold, yardsticks),
         noise=noise,
         drift=drift,
-        references="peers" if steady else "own rows" if own else "none",
+        references=_told_by(marks, steady, own),
         changed_peers=tuple(changed),
         only_before=tuple(row for key, row in first.items() if key not in second),
         only_after=tuple(row for key, row in second.items() if key not in first),
         few=tuple(b for b, a in measured if b.contender == OURS and not _enough(b, a)),
     )
+
+
+def _told_by(marks: Sequence[Change], peers: Sequence[Change], own: Sequence[Change]) -> Told:
+    if marks:
+        return "yardsticks and peers" if peers else "yardsticks"
+    return "peers" if peers else "own rows" if own else "none"
 
 
 def _control_changes(*reports: Report) -> list[Change]:
@@ -131,7 +145,7 @@ def _by_key(report: Report, which: str) -> dict[tuple[Any, ...], Row]:
     """Rows of us, our twin and peers, by key. Raises InputError for two rows of one key."""
     found: dict[tuple[Any, ...], Row] = {}
     for row in report.rows:
-        if row.contender not in _PEERS | {OURS, TWIN}:
+        if row.contender not in _PEERS | {OURS, TWIN, YARDSTICK}:
             continue
         if row.key in found:
             raise InputError(

@@ -124,10 +124,10 @@ def _drift_line(found: Comparison) -> str:
     direction = "slower" if found.drift.value > 0 else "faster"
     if found.references == "none":
         return "No times were compared, so no drift of the machine was taken out."
-    if found.references == "peers":
+    if found.references != "own rows":
         return (
-            f"The machine was {percent(moved)} {direction} the second time by its peers, whose "
-            "code is not ours; that is taken out, per group of rows where it differed."
+            f"The machine was {percent(moved)} {direction} the second time by {found.references}, "
+            "whose code is not ours; that is taken out, per group of rows where it differed."
         )
     return (
         f"No peer ran. All rows together were {percent(moved)} {direction} the second time; that "

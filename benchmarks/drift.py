@@ -1,15 +1,16 @@
 """How two runs differ where nothing was changed: the machine's drift, and chance between sessions.
 
-Peers run code that is not ours, so what happens to them from one run to the next happened to the
-machine. With logarithms of ratios (after / before) as d:
+Yardsticks and peers run code that is not ours, so what happens to them from one run to the next
+happened to the machine. A yardstick is of our graphs' kind and size; where a group has one, it
+alone is asked. With logarithms of ratios (after / before) as d:
 
     d of an unchanged row = drift of the run + drift while its group was measured + its session
 
-The run's drift is the median of the peers. A group (rows timed in the same rounds) has its own
-drift besides, as neighbours of a shared machine come and go; its peers tell of it, as far as they
-are believed: the mean of the group is drawn towards the run's drift by the share of its variance
-that chance explains (components by moments, as DerSimonian and Laird, 1986). What the sessions
-contribute is told by the A/A controls of both runs and by how peers of one group differ.
+The run's drift is the median of these references. A group (rows timed in the same rounds) has its
+own drift besides, as neighbours of a shared machine come and go; its references tell of it, as far
+as they are believed: the mean of the group is drawn towards the run's drift by the share of its
+variance that chance explains (components by moments, as DerSimonian and Laird, 1986). What the
+sessions contribute is told by the A/A controls of both runs and by how peers of one group differ.
 """
 
 from __future__ import annotations
@@ -31,6 +32,11 @@ RESPONSE = 0.25
 """Standard deviation of how strongly a row follows the drift, around 1. A machine that slows down
 does not slow all alike: what waits for memory feels a slower clock less. On a shared machine that
 lost a third of its speed, unchanged rows were seen to lose 1.4 times what peers did."""
+ALIKE = 0.1
+"""The same of how strongly a row follows a yardstick, which is of its own kind."""
+_USUAL, _USUAL_DEGREES = 0.016, 4.0
+"""Noise between runs of rows that ask three sessions in turn, as seen on two shared x86 machines,
+and of how many differences that is worth."""
 _CHANGED = 0.1
 """Distance from the other peers, in the median of groups, at which one is taken for changed."""
 
@@ -54,6 +60,14 @@ class Noise:
     degrees: float
     """Differences from which it was estimated, as if all were equally sure; infinite: assumed."""
 
+    def tempered(self) -> Noise:
+        """With what is usual where rows have several sessions: few controls tell little of it."""
+        if math.isinf(self.degrees):
+            return self
+        degrees = self.degrees + _USUAL_DEGREES
+        told = self.degrees * self.variance + _USUAL_DEGREES * _USUAL**2
+        return Noise(told / degrees, degrees)
+
 
 @dataclass(frozen=True)
 class Drift:
@@ -68,7 +82,7 @@ class Drift:
     doubt: float
     """Standard error of that variance."""
     groups: Mapping[tuple[Any, ...], tuple[float, float]]
-    """Drift and its variance of the groups that have peers of their own."""
+    """Drift and its variance of the groups that have references of their own."""
 
     def of(self, group: tuple[Any, ...]) -> tuple[float, float]:
         """Drift of a group and its variance."""

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ifmmin.benchmarks.control import pair_key
-from ifmmin.benchmarks.drift import NO_DRIFT, RESPONSE, Change, Drift, Noise
+from ifmmin.benchmarks.drift import ALIKE, NO_DRIFT, RESPONSE, Change, Drift, Noise
 from ifmmin.benchmarks.record import Row
 from ifmmin.benchmarks.significance import Step, holm, student_quantile, student_tail
 from ifmmin.benchmarks.statistics import Ratio, log_ratio_variance
@@ -26,6 +27,8 @@ _DEGREES_OF_ROOT = 1.5
 """Degrees of freedom of the bootstrap's variance of two medians, per root of their samples: its
 relative error falls with the fourth root only (Hall and Martin, On the error of the bootstrap
 quantile variance estimator, 1988); the factor was found by drawing."""
+
+NO_MARKS: Mapping[tuple[object, ...], tuple[Row, Row]] = {}
 
 Verdict = Literal["slower", "faster", "same"]
 
@@ -49,12 +52,19 @@ def judge(
     drift: Drift,
     twins: Mapping[tuple[object, ...], tuple[Row, Row]],
     threshold: float,
+    marks: Mapping[tuple[object, ...], tuple[Row, Row]] = NO_MARKS,
 ) -> tuple[Compared, ...]:
     """Ratio, interval and verdict of every row of ours, as (before, after).
 
-    twins: those of the twin, by `control.pair_key`.
+    twins: those of the twin, by `control.pair_key`. marks: yardsticks, by group.
     """
-    tested = [_test(b, a, noise, drift) for b, a in ours]
+    tested = []
+    for b, a in ours:
+        mark = marks.get(b.group) if b.unit == "s" else None
+        both = [(b, a), *([twins[pair_key(b)]] if pair_key(b) in twins else [])]
+        tested.append(
+            _test_beside(both, mark, noise.tempered()) if mark else _test(b, a, noise, drift)
+        )
     steps = holm([student_tail(abs(t.value) / t.error, t.degrees) for t in tested], ALPHA)
     rows = []
     for (b, a), test, step in zip(ours, tested, steps, strict=True):
@@ -98,6 +108,31 @@ def _test(before: Row, after: Row, noise: Noise, drift: Drift) -> _Test:
         error=max(math.sqrt(variance), 1e-6),
         degrees=max(1.0, variance**2 / weights) if weights > 0 else math.inf,
     )
+
+
+def _test_beside(both: Sequence[tuple[Row, Row]], mark: tuple[Row, Row], noise: Noise) -> _Test:
+    """The same by how a row and its twin stood to a yardstick, round by round: whatever the machine
+    did to all of them in a round is gone. both: the row, and the twin where there is one."""
+    here, there = (_beside([rows[turn] for rows in both], mark[turn]) for turn in range(2))
+    value = math.log(np.median(there) / np.median(here))
+    own = log_ratio_variance(there, here, paired=False)
+    # The row, its twin and the yardstick each have sessions of their own.
+    luck = (1 + 1 / len(both)) * noise.variance
+    variance = own + luck + (ALIKE * _log_ratio(*mark)) ** 2
+    few = _DEGREES_OF_ROOT * math.sqrt(min(len(here), len(there)))
+    weights = own**2 / few + luck**2 / noise.degrees
+    return _Test(
+        value=value,
+        error=max(math.sqrt(variance), 1e-6),
+        degrees=max(1.0, variance**2 / weights) if weights > 0 else math.inf,
+    )
+
+
+def _beside(rows: Sequence[Row], mark: Row) -> NDArray[np.float64]:
+    """Per round the cost over that of the yardstick, the geometric mean of the rows."""
+    rounds = min(len(row.samples) for row in (*rows, mark))
+    logs = [np.log(row.samples[:rounds]) for row in (*rows, mark)]
+    return np.asarray(np.exp(np.mean(logs[:-1], axis=0) - logs[-1]))
 
 
 def _plain_ratio(before: Row, after: Row, drift: Drift) -> float:

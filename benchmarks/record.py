@@ -23,6 +23,9 @@ OURS = "ifmmin"
 TWIN = "twin"
 """The same graph in a session of its own: what differs from ours is noise, the A/A control."""
 
+YARDSTICK = "yardstick"
+"""A fixed graph of our graphs' kind and size: it tells what the machine did between two runs."""
+
 Scenario = Literal[
     "latency", "length", "drawn", "throughput", "stream", "streams", "cold-start", "idle",
     "memory", "single-stream", "multi-stream", "offline", "server",

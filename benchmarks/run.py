@@ -12,7 +12,7 @@ from typing import Any
 from ifmmin.benchmarks.control import measured_noise
 from ifmmin.benchmarks.device import Watch, record_device
 from ifmmin.benchmarks.record import BundleRecord, Report, Row
-from ifmmin.benchmarks.scenarios.bench import Bench, Say
+from ifmmin.benchmarks.scenarios.bench import SESSIONS, Bench, Say
 from ifmmin.benchmarks.scenarios.pace import Pace
 from ifmmin.benchmarks.scenarios.plan import Plan
 from ifmmin.runtime.errors import IfmminError, InputError
@@ -112,6 +112,7 @@ def _settings(plan: Plan) -> dict[str, Any]:
         "seconds_per_group": plan.seconds,
         "budget_seconds": plan.budget,
         "seed": plan.seed,
+        "sessions": SESSIONS,
         "threads": list(plan.threads),
         "peers": list(plan.peers),
         "backends": list(plan.backends),

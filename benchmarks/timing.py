@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ WARM_UP_SECONDS = 0.5
 _FEWEST_WARM_UPS = 2
 
 Name = TypeVar("Name", bound=Hashable)
+Call = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Timing:
 
 
 def time_together(
-    calls: Mapping[Name, Callable[[], object]],
+    calls: Mapping[Name, Call | Sequence[Call]],
     *,
     repeats: int,
     seed: int = 0,
@@ -53,6 +54,8 @@ def time_together(
 ) -> dict[Name, Timing]:
     """Time every call `repeats` times, one call at a time in an order shuffled anew each round.
 
+    Of a sequence, such as of sessions of one graph, another one is called each round.
+
     A call that always follows its twin would find the caches warm and look faster than it is; one
     that always follows others finds them full of what is not its own. settled: every timed call
     follows one of its own that is not timed, as where one network answers again and again.
@@ -60,15 +63,18 @@ def time_together(
     """
     rng = np.random.default_rng(seed)
     names = list(calls)
+    takers = {name: call if isinstance(call, Sequence) else (call,) for name, call in calls.items()}
     ends = time.perf_counter() + seconds
     for name in names:
-        _warm(calls[name], warm_up)
+        for call in takers[name]:
+            _warm(call, warm_up)
     samples = {name: np.empty(repeats) for name in names}
     for turn in range(repeats):
         if turn >= max(1, fewest) and time.perf_counter() > ends:
             return {name: Timing(values[:turn]) for name, values in samples.items()}
         for index in rng.permutation(len(names)):
-            call = calls[names[index]]
+            own = takers[names[index]]
+            call = own[turn % len(own)]
             if settled:
                 call()
             started = time.perf_counter()
@@ -77,7 +83,7 @@ def time_together(
     return {name: Timing(values) for name, values in samples.items()}
 
 
-def _warm(call: Callable[[], object], times: int) -> None:
+def _warm(call: Call, times: int) -> None:
     ends = time.perf_counter() + WARM_UP_SECONDS
     for number in range(times):
         if number >= _FEWEST_WARM_UPS and time.perf_counter() > ends:

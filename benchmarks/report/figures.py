@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ifmmin.benchmarks.record import OURS, TWIN, Report
+from ifmmin.benchmarks.record import OURS, TWIN, YARDSTICK, Report
 from ifmmin.benchmarks.report.figure_lines import line_figure
 from ifmmin.benchmarks.report.measured import Measured, cost, fastest, measure
 from ifmmin.benchmarks.report.memory_table import stage_and_measure
@@ -25,7 +25,7 @@ Colours = dict[str, str]
 def figures_of_section(report: Report, name: str) -> list[Figure]:
     """Plots of the section of this name; the twin is in the tables alone."""
     items = [item for item in measure(report, name) if item.row.contender != TWIN]
-    colours = palette(row.contender for row in report.rows)
+    colours = palette(row.contender for row in report.rows if row.contender != YARDSTICK)
     drawn = [draw(items, colours) for draw in _DRAWERS.get(name, ())]
     return [figure for figure in drawn if figure is not None]
 

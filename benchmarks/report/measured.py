@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from ifmmin.benchmarks.control import spread
-from ifmmin.benchmarks.record import OURS, TWIN, Report, Row
+from ifmmin.benchmarks.record import OURS, TWIN, YARDSTICK, Report, Row
 from ifmmin.benchmarks.statistics import (
     FEWEST,
     Ratio,
@@ -72,7 +72,7 @@ class Measured:
 
 def measure(report: Report, *scenarios: str) -> tuple[Measured, ...]:
     """Rows of some scenarios: patterns in canonical order, then conditions, then the best first."""
-    rows = report.of(*scenarios)
+    rows = [row for row in report.of(*scenarios) if row.contender != YARDSTICK]
     baselines = _baselines(rows)
     found = []
     for row in rows:

@@ -10,12 +10,13 @@ import numpy as np
 
 from ifmmin.benchmarks.peers.base import Source
 from ifmmin.benchmarks.peers.choose import find_peer
-from ifmmin.benchmarks.record import OURS, TWIN, Accuracy, Row
+from ifmmin.benchmarks.record import OURS, TWIN, YARDSTICK, Accuracy, Row
 from ifmmin.benchmarks.scenarios.bounds import Bounds
 from ifmmin.benchmarks.scenarios.entrant import Entrant, Features, Way
 from ifmmin.benchmarks.scenarios.pace import FEWEST_ROUNDS, Pace
 from ifmmin.benchmarks.scenarios.plan import MONOLITH, Plan
-from ifmmin.benchmarks.timing import Name, Timing, time_together
+from ifmmin.benchmarks.timing import Call, Name, Timing, time_together
+from ifmmin.benchmarks.yardstick import open_yardstick
 from ifmmin.runtime.backends import BackendOptions
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.check_golden import GoldenRun, GoldenVectors, read_golden
@@ -25,6 +26,8 @@ from ifmmin.runtime.predictor import Predictor
 
 Say = Callable[[str], None]
 """Hears what is being done."""
+SESSIONS = 3
+"""Of every graph of ours, its twin and a yardstick in latencies; each round asks another one."""
 READY = "making ready"
 """Phase: sessions are made, peers proven, the processor measured."""
 
@@ -47,6 +50,7 @@ class Bench:
         """Peers and ways that cannot run here, with the reason."""
         self._predictors: dict[tuple[Way, str], Predictor | None] = {}
         self._peers: dict[tuple[str, int], Entrant | None] = {}
+        self._yardsticks: dict[tuple[Pattern, int], list[Entrant]] = {}
         self.accuracies: Mapping[tuple[str, str, str], Accuracy] = {}
         """By pattern, backend and precision; filled where a corpus is given."""
 
@@ -68,7 +72,7 @@ class Bench:
 
     def time(
         self,
-        calls: Mapping[Name, Callable[[], object]],
+        calls: Mapping[Name, Call | Sequence[Call]],
         *,
         rounds: int | None = None,
         warm_up: int | None = None,
@@ -106,6 +110,28 @@ class Bench:
                 peer = self.peer(name, threads)
                 found += [peer] if peer is not None else []
         return found
+
+    def marked(self, pattern: Pattern, threads: int) -> list[Entrant]:
+        """The entrants with a yardstick, which tells what the machine did; without one where none
+        of ours answers, where it cannot run, or where something else than the processor answers."""
+        found = self.entrants(pattern, threads)
+        ours = any(entrant.name == OURS for entrant in found)
+        return found + self._yardstick(pattern, threads) if ours else found
+
+    def _yardstick(self, pattern: Pattern, threads: int) -> list[Entrant]:
+        if not set(self.plan.backends) <= {"onnxruntime-cpu", "openvino"}:
+            return []
+        key = (pattern, threads)
+        if key not in self._yardsticks:
+            dims = {m: self.bundle.manifest.modalities[m].dim for m in pattern}
+            way = Way("onnxruntime-cpu", "fp32", threads)
+            try:
+                call, *others = (open_yardstick(dims, pattern, threads) for _ in range(SESSIONS))
+                self._yardsticks[key] = [Entrant(YARDSTICK, call, way, others=others, peer=True)]
+            except ImportError as error:
+                self.refuse(YARDSTICK, threads, error)
+                self._yardsticks[key] = []
+        return self._yardsticks[key]
 
     def ours(self, pattern: Pattern, threads: int) -> list[Entrant]:
         """Our own ways to answer a pattern, each held against the golden vectors, and the first
@@ -193,7 +219,23 @@ class Bench:
         except IfmminError as error:
             self.refuse(f"{way.backend} {way.precision} {pattern}", way.threads, error)
             return []
-        return [Entrant(name, predictor.predict, way, placement=answer.placement)]
+        return [
+            Entrant(
+                name,
+                predictor.predict,
+                way,
+                placement=answer.placement,
+                others=[one.predict for one in self._again(name, way, example)],
+            )
+        ]
+
+    def _again(self, name: str, way: Way, example: Features) -> Iterator[Predictor]:
+        """More sessions of what answered rightly."""
+        for number in range(2, SESSIONS + 1):
+            predictor = self.predictor(way, f"{name} {number}")
+            if predictor is not None:
+                predictor.predict(example)
+                yield predictor
 
     def _require_right(self, predictor: Predictor, pattern: Pattern, way: Way) -> None:
         """ParityError unless the golden vectors are answered as the network did: fast and wrong

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -41,9 +41,19 @@ class Entrant:
     """Inputs of the call from features and from the lengths of what is missing; not timed."""
     placement: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
+    others: Sequence[Callable[..., Any]] = ()
+    """The same call in further sessions: what a session drew, such as where its memory came to lie,
+    moves a graph by some per cent for as long as it lives."""
     peer: bool = False
     """It runs another graph than the bundle's, whose accuracy was not measured."""
 
     def prepared(self, features: Features, lengths: Mapping[Modality, int]) -> Callable[[], Any]:
         """A call on prepared inputs, to be timed."""
         return partial(self.call, self.ready(features, lengths))
+
+    def in_turns(
+        self, features: Features, lengths: Mapping[Modality, int]
+    ) -> Sequence[Callable[[], Any]]:
+        """The same of every session."""
+        inputs = self.ready(features, lengths)
+        return [partial(call, inputs) for call in (self.call, *self.others)]

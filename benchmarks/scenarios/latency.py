@@ -56,7 +56,7 @@ def drawn(bench: Bench) -> list[Row]:
     bench.pace.expect(len(bench.patterns))
     for pattern in bench.patterns:
         bench.say(f"latency of {pattern}, lengths drawn")
-        entrants = bench.entrants(pattern, threads)
+        entrants = bench.marked(pattern, threads)
         turns = [
             {
                 index: entrant.prepared(_present(bench, pattern, one, number), one)
@@ -102,9 +102,9 @@ def _measure(
     lengths: Mapping[Modality, int],
     warm_up: int | None = None,
 ) -> list[Row]:
-    entrants = bench.entrants(pattern, threads)
+    entrants = bench.marked(pattern, threads)
     features = _present(bench, pattern, lengths)
-    calls = {i: one.prepared(features, lengths) for i, one in enumerate(entrants)}
+    calls = {i: one.in_turns(features, lengths) for i, one in enumerate(entrants)}
     timings = bench.time(calls, warm_up=warm_up)
     rows = []
     for i, entrant in enumerate(entrants):

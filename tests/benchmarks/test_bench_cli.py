@@ -10,7 +10,7 @@ import pytest
 from small_bundles import small_bundle
 
 from ifmmin.benchmarks.cli import main
-from ifmmin.benchmarks.record import OURS, TWIN
+from ifmmin.benchmarks.record import OURS, TWIN, YARDSTICK
 from ifmmin.benchmarks.record_file import read_report
 from ifmmin.benchmarks.run import SCENARIOS
 from ifmmin.benchmarks.scenarios.pace import FEWEST_ROUNDS
@@ -38,7 +38,7 @@ def test_a_run_writes_a_record_and_two_reports(
         "report.html", "report.json", "report.md",
     ]  # fmt: skip
     report = read_report(out / "report.json")
-    assert {row.contender for row in report.rows} == {OURS, TWIN, "monolith"}
+    assert {row.contender for row in report.rows} == {OURS, TWIN, YARDSTICK, "monolith"}
     assert {row.pattern for row in report.rows} == {"a_t"}
     assert report.settings["rounds"] == 5
     assert report.watched is not None

@@ -288,7 +288,7 @@ def test_the_command_fails_on_slower_rows_where_asked(
     (line,) = {line for line in out.splitlines() if line.startswith("| latency")}
     assert "a_t" in line
     assert "slower" in line
-    assert "its peers" in out
+    assert "by peers" in out
     assert "Not the same in both runs" not in out
     assert compare_reports([before, slower, "--fail-on-slower", "--threshold", "0.3"]) == 0
     capsys.readouterr()

@@ -8,12 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from small_bundles import nudge, small_bundle
 
 from ifmmin.benchmarks.control import measured_noise
-from ifmmin.benchmarks.record import OURS, TWIN, Row
-from ifmmin.benchmarks.scenarios.bench import Bench
+from ifmmin.benchmarks.record import OURS, TWIN, YARDSTICK, Row
+from ifmmin.benchmarks.scenarios.bench import SESSIONS, Bench
 from ifmmin.benchmarks.scenarios.entrant import Way
 from ifmmin.benchmarks.scenarios.latency import Cycle, drawn, latency, length
 from ifmmin.benchmarks.scenarios.plan import BATCHES, Plan
@@ -46,8 +47,8 @@ def test_every_pattern_meets_its_twin_and_the_monolith(bundle: Path) -> None:
     checkpoint = bundle.parent / "model.safetensors"
     bench = _bench(bundle, checkpoint=checkpoint, peers=("monolith",), threads=(1, 2))
     rows = latency(bench)
-    assert len(rows) == len(PATTERNS) * 2 * 3
-    for name in (OURS, TWIN, "monolith"):
+    assert len(rows) == len(PATTERNS) * 2 * 4
+    for name in (OURS, TWIN, "monolith", YARDSTICK):
         found = _by(rows, name)
         assert [row.pattern for row in found] == [*PATTERNS, *PATTERNS]
         assert [row.threads for row in found] == [1, 1, 1, 2, 2, 2]
@@ -59,6 +60,34 @@ def test_every_pattern_meets_its_twin_and_the_monolith(bundle: Path) -> None:
     assert bench.predictor(Way("onnxruntime-cpu", "fp32", 1)) is not bench.predictor(
         Way("onnxruntime-cpu", "fp32", 1), TWIN
     )
+
+
+def test_rounds_ask_other_sessions_of_the_same_graph(bundle: Path) -> None:
+    bench, pattern = _bench(bundle, patterns=(Pattern.parse("a"),)), Pattern.parse("a")
+    entrants = bench.marked(pattern, 1)
+    assert [one.name for one in entrants] == [OURS, TWIN, YARDSTICK]
+    features = bench.features({Modality.A: 12})
+    for one in entrants:
+        calls = one.in_turns(features, {})
+        assert len(calls) == SESSIONS
+        answers = [getattr(said, "logits", said) for said in (call() for call in calls)]
+        for answer in answers[1:]:
+            np.testing.assert_array_equal(answer, answers[0])
+    calls_of_ours: list[Any] = [c for one in entrants[:2] for c in (one.call, *one.others)]
+    assert len({id(call.__self__) for call in calls_of_ours}) == 2 * SESSIONS  # no predictor twice
+
+
+def test_a_yardstick_of_the_processor_says_nothing_of_others(bundle: Path) -> None:
+    bench = _bench(bundle, backends=("onnxruntime-cpu", "onnxruntime-cuda"))
+    assert YARDSTICK not in {one.name for one in bench.marked(Pattern.parse("a"), 1)}
+
+
+def test_a_sequence_of_calls_takes_turns_round_by_round() -> None:
+    heard: list[str] = []
+    calls = {"several": [lambda: heard.append("x"), lambda: heard.append("y")]}
+    timings = time_together(calls, repeats=3, warm_up=1, settled=True)
+    assert "".join(heard) == "xy" + "xxyyxx"
+    assert len(timings["several"].samples) == 3
 
 
 def test_lengths_and_batches_are_told(bundle: Path) -> None:
