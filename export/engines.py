@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ifmmin.export.variants import ProvenGraph
+from ifmmin.export.workshop import ProvenGraph
 from ifmmin.runtime.backends.engine_builder import build_engine
 from ifmmin.runtime.backends.engine_profile import profile_of
 from ifmmin.runtime.manifest import BACKENDS, EngineEntry, ModalitySpec

@@ -15,7 +15,8 @@ from ifmmin.export.precision import PRECISIONS, Precision
 from ifmmin.export.probes import Probes
 from ifmmin.export.proven_heads import require_proven_heads
 from ifmmin.export.streams import StreamSource, StreamWorkshop, modalities_of
-from ifmmin.export.variants import ProvenGraph, Workshop, prove, recurrence_of
+from ifmmin.export.variants import prove, recurrence_of
+from ifmmin.export.workshop import ProvenGraph, Workshop
 from ifmmin.export.writer import BundleWriter, modality_specs, standing_bundle
 from ifmmin.runtime.atomic import require_writable
 from ifmmin.runtime.backends.tensorrt_module import load_tensorrt

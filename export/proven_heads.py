@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ifmmin.export.variants import ProvenGraph
+from ifmmin.export.workshop import ProvenGraph
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.errors import OutputError
 from ifmmin.runtime.manifest import MODALITY_SHAPES, GraphEntry

@@ -14,7 +14,7 @@ from ifmmin.export.graph import to_model
 from ifmmin.export.limits import Evaluation
 from ifmmin.export.precision import Precision
 from ifmmin.export.shapes import plan_head, plan_step, plan_summary
-from ifmmin.export.variants import Workshop
+from ifmmin.export.workshop import Workshop
 from ifmmin.runtime.backends import Runner
 from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
 from ifmmin.runtime.step import ModalityStream, StepInterface

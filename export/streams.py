@@ -23,8 +23,8 @@ from ifmmin.export.rounding import Rounding
 from ifmmin.export.select import WHOLE, Choice, Reduction, choose_groups
 from ifmmin.export.shapes import Plan, plan_head, plan_step, plan_summary
 from ifmmin.export.stream_corpus import StreamCorpus
-from ifmmin.export.variants import ProvenGraph, Workshop
 from ifmmin.export.weight_only import quantise_for_cpu
+from ifmmin.export.workshop import ProvenGraph, Workshop
 from ifmmin.runtime.backends import Runner
 from ifmmin.runtime.modality import MODALITIES, Modality, Pattern
 from ifmmin.runtime.step import ModalityStream

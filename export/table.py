@@ -8,7 +8,7 @@ from ifmmin.runtime.console import print_table
 
 if TYPE_CHECKING:
     from ifmmin.export.export import Exported
-    from ifmmin.export.variants import ProvenGraph
+    from ifmmin.export.workshop import ProvenGraph
 
 HEADERS = ("graph", "MB", "logit", "probability", "log-prob. mean", "agreement", "classes")
 EVALUATED = ("WA", "UA", "ECE", "UA loss")

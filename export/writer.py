@@ -14,7 +14,7 @@ from safetensors.numpy import save as save_safetensors
 from ifmmin.export.card import model_card
 from ifmmin.export.engines import BuiltAhead
 from ifmmin.export.probes import LONGEST, Probes
-from ifmmin.export.variants import ProvenGraph
+from ifmmin.export.workshop import ProvenGraph
 from ifmmin.runtime.atomic import atomic_directory
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.errors import BundleError, OutputError

@@ -25,8 +25,8 @@ from ifmmin.export.quantise import quantise_dynamic
 from ifmmin.export.rounding import Grid, Rounding, round_to_grid
 from ifmmin.export.select import Choice, Reduction, choose_groups
 from ifmmin.export.shapes import plan_latency
-from ifmmin.export.variants import Workshop
 from ifmmin.export.weight_only import quantise_for_cpu, quantise_weights
+from ifmmin.export.workshop import Workshop
 from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
 from ifmmin.runtime.modality import Modality, Pattern
 

@@ -23,7 +23,7 @@ from ifmmin.export.missing import measure_missing
 from ifmmin.export.precision import PRECISIONS
 from ifmmin.export.quantise import quantise_static
 from ifmmin.export.shapes import Plan, plan_latency, plan_throughput
-from ifmmin.export.variants import file_name
+from ifmmin.export.workshop import file_name
 from ifmmin.export.writer import modality_specs
 from ifmmin.runtime.batch import pad_batch
 from ifmmin.runtime.bundle import Bundle
@@ -125,7 +125,7 @@ def test_an_engine_goes_with_its_graph(
     assert main([*words, "--engine", "tensorrt-rtx", "--target", "SM86"]) == 0
     (engine,) = Bundle(out).manifest.engines
     # Other utterances set other ranges: the same graph by name, another by content.
-    monkeypatch.setattr("ifmmin.export.variants._CALIBRATION_SEED", 5)
+    monkeypatch.setattr("ifmmin.export.workshop._CALIBRATION_SEED", 5)
     assert main(words) == 0
     (graph,) = Bundle(out).manifest.graphs
     assert graph.file == engine.graph

@@ -14,7 +14,7 @@ from ifmmin.export.evaluate_on import Evaluator
 from ifmmin.export.precision import PRECISIONS
 from ifmmin.export.probes import Probes
 from ifmmin.export.stream_corpus import StreamCorpus
-from ifmmin.export.variants import Workshop
+from ifmmin.export.workshop import Workshop
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.errors import CorpusError
 from ifmmin.runtime.modality import MODALITIES, Modality, Pattern
