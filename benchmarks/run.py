@@ -12,7 +12,8 @@ from typing import Any
 from ifmmin.benchmarks.control import measured_noise
 from ifmmin.benchmarks.device import Watch, record_device
 from ifmmin.benchmarks.record import BundleRecord, Report, Row
-from ifmmin.benchmarks.scenarios.bench import SESSIONS, Bench, Say
+from ifmmin.benchmarks.scenarios.bench import Bench, Say
+from ifmmin.benchmarks.scenarios.ours import SESSIONS
 from ifmmin.benchmarks.scenarios.pace import Pace
 from ifmmin.benchmarks.scenarios.plan import Plan
 from ifmmin.runtime.errors import IfmminError, InputError

@@ -11,6 +11,7 @@ import numpy as np
 from ifmmin.benchmarks.record import Accuracy
 from ifmmin.benchmarks.scenarios.bench import Bench
 from ifmmin.benchmarks.scenarios.entrant import Way
+from ifmmin.benchmarks.scenarios.ours import ways
 from ifmmin.runtime.errors import BundleError, CorpusError, IfmminError
 from ifmmin.runtime.modality import MODALITIES, Pattern
 from ifmmin.runtime.predictor import Predictor
@@ -40,7 +41,7 @@ def measure_accuracies(bench: Bench) -> Accuracies:
         bench.refuse("accuracy", bench.plan.threads[0], reason)
         return {}
     test, found = corpus.parts["test"], {}
-    for way in bench.ways:
+    for way in ways(bench.plan):
         if way.threads != bench.plan.threads[0]:
             continue
         predictor = bench.predictor(way)

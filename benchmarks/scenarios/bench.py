@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ifmmin.benchmarks.peers.base import Source
 from ifmmin.benchmarks.peers.choose import find_peer
-from ifmmin.benchmarks.record import OURS, TWIN, YARDSTICK, Accuracy, Row
+from ifmmin.benchmarks.record import OURS, Accuracy, Row
 from ifmmin.benchmarks.scenarios.bounds import Bounds
 from ifmmin.benchmarks.scenarios.entrant import Entrant, Features, Way
+from ifmmin.benchmarks.scenarios.ours import Ours
 from ifmmin.benchmarks.scenarios.pace import FEWEST_ROUNDS, Pace
 from ifmmin.benchmarks.scenarios.plan import MONOLITH, Plan
 from ifmmin.benchmarks.timing import Call, Name, Timing, time_together
-from ifmmin.benchmarks.yardstick import open_yardstick
-from ifmmin.runtime.backends import BackendOptions
 from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.check_golden import GoldenRun, GoldenVectors, read_golden
-from ifmmin.runtime.errors import BundleError, IfmminError, ParityError
+from ifmmin.runtime.errors import IfmminError
 from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.runtime.predictor import Predictor
 
 Say = Callable[[str], None]
 """Hears what is being done."""
-SESSIONS = 3
-"""Of every graph of ours, its twin and a yardstick in latencies; each round asks another one."""
 READY = "making ready"
 """Phase: sessions are made, peers proven, the processor measured."""
 
@@ -48,19 +43,10 @@ class Bench:
         self.source = Source.of_bundle(self.bundle, plan.checkpoint)
         self.refused: dict[tuple[str, int], str] = {}
         """Peers and ways that cannot run here, with the reason."""
-        self._predictors: dict[tuple[Way, str], Predictor | None] = {}
+        self._own = Ours(plan, self.bundle, say, self.refuse)
         self._peers: dict[tuple[str, int], Entrant | None] = {}
-        self._yardsticks: dict[tuple[Pattern, int], list[Entrant]] = {}
         self.accuracies: Mapping[tuple[str, str, str], Accuracy] = {}
         """By pattern, backend and precision; filled where a corpus is given."""
-
-    @property
-    def ways(self) -> Iterator[Way]:
-        """Every combination that was asked for."""
-        for threads in self.plan.threads:
-            for backend in self.plan.backends:
-                for precision in self.plan.precisions:
-                    yield Way(backend, precision, threads)
 
     def make_ready(self, threads: int) -> None:
         """Make all that answers with so many threads, so that no later group waits for it."""
@@ -116,37 +102,15 @@ class Bench:
         of ours answers, where it cannot run, or where something else than the processor answers."""
         found = self.entrants(pattern, threads)
         ours = any(entrant.name == OURS for entrant in found)
-        return found + self._yardstick(pattern, threads) if ours else found
-
-    def _yardstick(self, pattern: Pattern, threads: int) -> list[Entrant]:
-        if not set(self.plan.backends) <= {"onnxruntime-cpu", "openvino"}:
-            return []
-        key = (pattern, threads)
-        if key not in self._yardsticks:
-            dims = {m: self.bundle.manifest.modalities[m].dim for m in pattern}
-            way = Way("onnxruntime-cpu", "fp32", threads)
-            try:
-                call, *others = (open_yardstick(dims, pattern, threads) for _ in range(SESSIONS))
-                self._yardsticks[key] = [Entrant(YARDSTICK, call, way, others=others, peer=True)]
-            except ImportError as error:
-                self.refuse(YARDSTICK, threads, error)
-                self._yardsticks[key] = []
-        return self._yardsticks[key]
+        return found + self._own.yardstick(pattern, threads) if ours else found
 
     def ours(self, pattern: Pattern, threads: int) -> list[Entrant]:
-        """Our own ways to answer a pattern, each held against the golden vectors, and the first
-        one's twin."""
-        found: list[Entrant] = []
-        for way in self.ways:
-            if way.threads == threads:
-                found += self._ours(pattern, way, OURS)
-        return found + self._ours(pattern, found[0].way, TWIN) if found else []
+        """Our own ways to answer a pattern, and the first one's twin."""
+        return self._own.entrants(pattern, threads)
 
     def predictor(self, way: Way, name: str = OURS) -> Predictor | None:
         """A predictor with sessions of its own; None where it cannot run, which is noted."""
-        if (way, name) not in self._predictors:
-            self._predictors[way, name] = self._open(way)
-        return self._predictors[way, name]
+        return self._own.predictor(way, name)
 
     def peer(self, name: str, threads: int) -> Entrant | None:
         """A peer that answers rightly; None where it cannot, which is noted."""
@@ -159,7 +123,7 @@ class Bench:
         """Raw features of some frames each: golden inputs, one after the other, from a place on."""
         made = {}
         for modality, count in lengths.items():
-            frames = self._golden[modality]
+            frames = self._own.golden[modality]
             rows = (np.arange(count) + shift) % len(frames)
             made[modality] = np.ascontiguousarray(frames[rows])
         return made
@@ -207,66 +171,3 @@ class Bench:
             note=proven.note,
             peer=True,
         )
-
-    def _ours(self, pattern: Pattern, way: Way, name: str) -> list[Entrant]:
-        predictor = self.predictor(way, name)
-        if predictor is None:
-            return []
-        example = {m: x[:50] for m, x in self._golden.items() if m in pattern}
-        try:
-            answer = predictor.predict(example)
-            self._require_right(predictor, pattern, way)
-        except IfmminError as error:
-            self.refuse(f"{way.backend} {way.precision} {pattern}", way.threads, error)
-            return []
-        return [
-            Entrant(
-                name,
-                predictor.predict,
-                way,
-                placement=answer.placement,
-                others=[one.predict for one in self._again(name, way, example)],
-            )
-        ]
-
-    def _again(self, name: str, way: Way, example: Features) -> Iterator[Predictor]:
-        """More sessions of what answered rightly."""
-        for number in range(2, SESSIONS + 1):
-            predictor = self.predictor(way, f"{name} {number}")
-            if predictor is not None:
-                predictor.predict(example)
-                yield predictor
-
-    def _require_right(self, predictor: Predictor, pattern: Pattern, way: Way) -> None:
-        """ParityError unless the golden vectors are answered as the network did: fast and wrong
-        is worth nothing."""
-        entry = self.bundle.entry(pattern, way.precision, "latency", way.backend)
-        golden = GoldenRun(self.bundle.manifest, self._vectors)
-        check = golden.check(entry, lambda inputs: [predictor.predict(inputs).logits], whole=True)
-        if check is None or not check.passed:
-            raise ParityError(f"{entry.file} was not timed: {check.detail if check else ''}")
-
-    def _open(self, way: Way) -> Predictor | None:
-        try:
-            return Predictor(
-                self.plan.bundle,
-                backend=way.backend,
-                precision=way.precision,
-                threads=way.threads,
-                options=BackendOptions(progress=self.say),
-            )
-        except IfmminError as error:
-            self.refuse(f"{way.backend} {way.precision}", way.threads, error)
-            return None
-
-    @cached_property
-    def _vectors(self) -> GoldenVectors:
-        vectors, check = read_golden(self.bundle)
-        if vectors is None:
-            raise BundleError(f"{check}")
-        return vectors
-
-    @cached_property
-    def _golden(self) -> Features:
-        inputs = self.bundle.golden_inputs()
-        return {m: np.concatenate([one[m] for one in inputs]) for m in inputs[0]}

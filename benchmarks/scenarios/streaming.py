@@ -16,6 +16,7 @@ import numpy as np
 from ifmmin.benchmarks.record import OURS, Row
 from ifmmin.benchmarks.scenarios.bench import Bench
 from ifmmin.benchmarks.scenarios.entrant import Entrant, Way
+from ifmmin.benchmarks.scenarios.ours import ways
 from ifmmin.benchmarks.scenarios.plan import ORDINARY
 from ifmmin.benchmarks.scenarios.stream_updates import (
     CHANGED,
@@ -96,7 +97,7 @@ def streams(bench: Bench) -> list[Row]:
 def _ready(bench: Bench) -> Ready:
     """Our ways that can stream, on the first number of threads; others are noted."""
     found = []
-    for way in bench.ways:
+    for way in ways(bench.plan):
         predictor = bench.predictor(way) if way.threads == bench.plan.threads[0] else None
         if predictor is not None:
             try:

@@ -14,9 +14,10 @@ from small_bundles import nudge, small_bundle
 
 from ifmmin.benchmarks.control import measured_noise
 from ifmmin.benchmarks.record import OURS, TWIN, YARDSTICK, Row
-from ifmmin.benchmarks.scenarios.bench import SESSIONS, Bench
+from ifmmin.benchmarks.scenarios.bench import Bench
 from ifmmin.benchmarks.scenarios.entrant import Way
 from ifmmin.benchmarks.scenarios.latency import Cycle, drawn, latency, length
+from ifmmin.benchmarks.scenarios.ours import SESSIONS
 from ifmmin.benchmarks.scenarios.plan import BATCHES, Plan
 from ifmmin.benchmarks.scenarios.recorded_lengths import recorded_lengths
 from ifmmin.benchmarks.scenarios.throughput import throughput
