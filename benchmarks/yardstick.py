@@ -7,7 +7,7 @@ machine they are slowed down otherwise than ours, being ten times larger.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -88,8 +88,8 @@ def open_yardstick(
     )
 
     def run(features: Mapping[Modality, NDArray[np.float32]]) -> NDArray[np.float32]:
-        logits: Sequence[NDArray[np.float32]]
-        logits = session.run(None, {m.value: features[m] for m in pattern})
-        return logits[0]
+        outputs: Any = session.run(None, {m.value: features[m] for m in pattern})
+        logits: NDArray[np.float32] = outputs[0]
+        return logits
 
     return run

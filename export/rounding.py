@@ -35,7 +35,7 @@ class Grid:
     def nearest(self, weights: NDArray[np.floating]) -> NDArray[np.floating]:
         """Levels of weights (..., N)."""
         levels = np.rint(weights / self.scale) + self.zero
-        return np.asarray(np.clip(levels, self.lowest, self.highest))
+        return np.asarray(np.clip(levels, self.lowest, self.highest), dtype=np.float64)
 
     def weights(self, levels: NDArray[np.floating]) -> NDArray[np.floating]:
         """What levels (..., N) stand for."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import onnx
@@ -87,7 +87,7 @@ def _quantised(
     """The model in 8 bits as far as the limits allow; a later shape begins with what the first
     one found."""
     static = precision.name == "int8-qdq"
-    feeds = _feeds(shop, shape, pattern)
+    feeds = _feeds(shop.range_inputs if static else shop.calibration_inputs, shape, pattern)
     rounding = None if static else shop.rounding(model, feeds)
     limits = shop.limits[precision.name]
 
@@ -111,8 +111,10 @@ def _quantised(
     return choice
 
 
-def _feeds(shop: Workshop, shape: str, pattern: Pattern) -> list[dict[str, NDArray[Any]]]:
-    inputs = [{m: x[m] for m in pattern} for x in shop.calibration_inputs if _has(x, pattern)]
+def _feeds(
+    given: Sequence[Features], shape: str, pattern: Pattern
+) -> list[dict[str, NDArray[Any]]]:
+    inputs = [{m: x[m] for m in pattern} for x in given if _has(x, pattern)]
     if shape == "latency":
         return [{m.value: array for m, array in features.items()} for features in inputs]
     return [pad_batch([features]) for features in inputs]

@@ -30,7 +30,9 @@ from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.train.network import EmotionNetwork
 
 _CALIBRATION_SEED = 1
-"""Of the inputs that show what activations are like, where no corpus does; probes have 0."""
+"""Of the inputs that show what weights multiply, where no corpus does; probes have 0."""
+_RANGES = 48
+"""Inputs that show the ranges of activations, where no corpus does."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +77,17 @@ class Workshop:
 
     @cached_property
     def calibration_inputs(self) -> list[Features]:
-        """Inputs of all modalities that show what activations are like; none is a probe."""
+        """Inputs of all modalities that show what weights multiply; none is a probe."""
         if self.calibration is not None:
             return list(self.calibration)
         return Probes(self.network, seed=_CALIBRATION_SEED).ordinary_inputs()
+
+    @property
+    def range_inputs(self) -> list[Features]:
+        """Inputs of all modalities that show the ranges of activations."""
+        if self.calibration is not None:
+            return list(self.calibration)
+        return self.probes.ordinary_inputs()[:_RANGES]
 
     def rounding(self, model: onnx.ModelProto, feeds: Iterable[Feed]) -> Rounding:
         """How to round the weights of a model in float32 by what they multiply for some inputs."""

@@ -125,7 +125,7 @@ def test_an_engine_goes_with_its_graph(
     assert main([*words, "--engine", "tensorrt-rtx", "--target", "SM86"]) == 0
     (engine,) = Bundle(out).manifest.engines
     # Other utterances set other ranges: the same graph by name, another by content.
-    monkeypatch.setattr("ifmmin.export.workshop._CALIBRATION_SEED", 5)
+    monkeypatch.setattr("ifmmin.export.workshop._RANGES", 5)
     assert main(words) == 0
     (graph,) = Bundle(out).manifest.graphs
     assert graph.file == engine.graph
