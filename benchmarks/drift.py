@@ -35,7 +35,7 @@ lost a third of its speed, unchanged rows were seen to lose 1.4 times what peers
 ALIKE = 0.1
 """The same of how strongly a row follows a yardstick, which is of its own kind."""
 _USUAL, _USUAL_DEGREES = 0.016, 4.0
-"""Noise between runs of rows that ask three sessions in turn, as seen on two shared x86 machines,
+"""Noise between runs of rows that ask three sessions in turn, as seen on a shared x86 machine,
 and of how many differences that is worth."""
 _CHANGED = 0.1
 """Distance from the other peers, in the median of groups, at which one is taken for changed."""

@@ -5,16 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ifmmin.export.card_sections import cell
-from ifmmin.export.figures import (
-    COMPARED,
-    EVALUATED,
-    REDUCED,
-    compared,
-    evaluated,
-    mega,
-    reduced,
-    without_empty,
-)
+from ifmmin.export.figures import MEASURED, measured, mega, without_empty
 from ifmmin.runtime.console import markdown_table
 from ifmmin.runtime.manifest import GraphEntry, Manifest
 
@@ -60,14 +51,11 @@ def _notes(entries: Sequence[GraphEntry]) -> list[str]:
 
 
 def _table(entries: Sequence[GraphEntry]) -> str:
-    headers = ["file", "MB", *COMPARED, *EVALUATED, *REDUCED]
+    headers = ["file", *MEASURED]
     rows = [
         [
             f"`{entry.file}`",
-            mega(entry.bytes),
-            *compared(entry),
-            *evaluated(entry),
-            *reduced(entry),
+            *measured(entry),
         ]
         for entry in entries
     ]

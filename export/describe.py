@@ -8,17 +8,7 @@ from typing import Any
 
 import msgspec
 
-from ifmmin.export.figures import (
-    COMPARED,
-    EVALUATED,
-    REDUCED,
-    compared,
-    evaluated,
-    mega,
-    reduced,
-    short,
-    without_empty,
-)
+from ifmmin.export.figures import MEASURED, measured, mega, short, without_empty
 from ifmmin.export.provenance import provenance
 from ifmmin.runtime.manifest import SHAPES, GraphEntry, Manifest, ModalitySpec
 from ifmmin.runtime.modality import Modality, Pattern
@@ -55,9 +45,9 @@ def tables(manifest: Manifest) -> Iterator[Table]:
         headers,
         [_missing(m, s) for m, s in manifest.modalities.items()],
     )
-    headers = ["shape", "subject", "precision", "recurrence", "MB", *COMPARED, *EVALUATED]
+    headers = ["shape", "subject", "precision", "recurrence", *MEASURED]
     rows = [_graph(entry) for entry in manifest.graphs]
-    yield "graphs", *without_empty([*headers, *REDUCED], rows)
+    yield "graphs", *without_empty(headers, rows)
     if manifest.engines:
         yield (
             "engines",
@@ -141,8 +131,7 @@ def _missing(modality: Modality, spec: ModalitySpec) -> list[str]:
 
 def _graph(entry: GraphEntry) -> list[str]:
     name = [entry.shape, entry.subject, entry.precision, entry.recurrence]
-    figures = [mega(entry.bytes), *compared(entry), *evaluated(entry)]
-    return [*name, *figures, *reduced(entry)]
+    return [*name, *measured(entry)]
 
 
 def _totals(manifest: Manifest) -> tuple[list[str], list[list[str]]]:

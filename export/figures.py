@@ -10,6 +10,7 @@ from ifmmin.runtime.manifest import GraphEntry
 COMPARED = ("largest difference", "of a probability", "agreement")
 EVALUATED = ("WA", "UA", "ECE")
 REDUCED = ("in 8 bits", "stored in fewer bits")
+MEASURED = ("MB", *COMPARED, *EVALUATED, *REDUCED)
 ABSENT = "-"
 
 
@@ -46,6 +47,11 @@ def reduced(entry: GraphEntry) -> list[str]:
         by_bits.setdefault(bits, []).append(group)
     stored = [f"{bits}: {', '.join(groups)}" for bits, groups in sorted(by_bits.items())]
     return [", ".join(entry.quantised), "; ".join(stored)]
+
+
+def measured(entry: GraphEntry) -> list[str]:
+    """All that is told of a graph in a table, as in MEASURED."""
+    return [mega(entry.bytes), *compared(entry), *evaluated(entry), *reduced(entry)]
 
 
 def without_empty(
