@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper
 
 from ifmmin.export.groups import DYNAMIC
-from ifmmin.runtime.backends import Runner
-
-Load = Callable[[onnx.ModelProto], Runner]
+from ifmmin.export.watch import Load, Watched
 
 
 class Moments:
@@ -26,27 +23,22 @@ class Moments:
     def __init__(self, model: onnx.ModelProto, load: Load) -> None:
         made = onnx.ModelProto()
         made.CopyFrom(model)
-        given = {value.name for value in made.graph.input}
-        self._outputs = len(made.graph.output)
         self._inputs_of = _inputs_of(made)
         wanted = {name for sources in self._inputs_of.values() for name, _ in sources}
-        self._more = sorted(wanted - given)
-        made.graph.output.extend(helper.make_empty_tensor_value_info(n) for n in self._more)
-        self._run = load(made)
+        self._run = Watched(made, wanted, load)
         self._sums: dict[str, NDArray[np.float64]] = {}
         self._rows: dict[str, int] = {}
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """The graph's outputs."""
-        found = self._run(inputs)
-        seen = {**inputs, **dict(zip(self._more, found[self._outputs :], strict=True))}
+        found, seen = self._run(inputs)
         for weight, sources in self._inputs_of.items():
             for name, recurrent in sources:
                 values = seen[name][:-1] if recurrent else seen[name]
                 rows = values.reshape(-1, values.shape[-1]).astype(np.float64)
                 self._sums[weight] = self._sums.get(weight, 0.0) + rows.T @ rows
                 self._rows[weight] = self._rows.get(weight, 0) + len(rows)
-        return found[: self._outputs]
+        return found
 
     def of(self, weight: str) -> NDArray[np.float64] | None:
         """Mean of x x^T (K, K) over all rows x that a weight multiplied; None where it did not."""

@@ -21,6 +21,11 @@ from ifmmin.train.frames import untransform
 from ifmmin.train.network import EmotionNetwork, Encoded
 from ifmmin.train.statistics import StatisticsEncoder
 
+GATE_SEED, FRESH_SEED = 0, 1
+"""Of the probes that export judges by, and of those by which a bundle is verified."""
+CALIBRATION_SEEDS = range(2, 7)
+"""Of inputs that show what a network computes; they are no probes, so that none is judged by what
+it set. Five, since the ranges of one miss what lies further out in the next."""
 LONGEST = 2000
 _LENGTHS = (0, 1, 2, 3, 7, 13, 50, 97, 200, 499, LONGEST)
 """Frames above the minimum, the last absolute: both ends and what lies between."""
@@ -74,17 +79,21 @@ class Truth:
 
 
 class Probes:
-    """Probes of a network for every pattern, drawn once.
+    """Probes of a network for every pattern, drawn once."""
 
-    Inputs are drawn around the standardisation's mean, with a direction of their own and
-    correlation in time, since white noise hides padding faults.
-    """
-
-    def __init__(self, network: EmotionNetwork, *, seed: int = 0) -> None:
+    def __init__(self, network: EmotionNetwork, *, seed: int = GATE_SEED) -> None:
         self.truth = Truth(network)
+        self._inputs = self.draw(seed)
+
+    def draw(self, seed: int) -> list[Features]:
+        """Inputs of all modalities, one of each length, then ordinary ones.
+
+        They lie around the standardisation's mean, with a direction of their own and correlation in
+        time, since white noise hides padding faults.
+        """
         rng = np.random.default_rng(seed)
         pool = [int(n) for n in rng.integers(0, 40, size=_POOL)]
-        self._inputs = [_draw(self.truth.network, rng, above=n) for n in (*_LENGTHS, *pool)]
+        return [_draw(self.truth.network, rng, above=n) for n in (*_LENGTHS, *pool)]
 
     @cached_property
     def _logits(self) -> dict[Pattern, NDArray[np.float64]]:

@@ -1,4 +1,4 @@
-"""8 bits, by ONNX Runtime's own quantiser: dynamic for its CPU, static Q/DQ pairs for TensorRT."""
+"""8 bits for ONNX Runtime's CPU, by its own quantiser: ranges are found while running."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from ifmmin.export.groups import DYNAMIC, PRODUCTS, STATIC, operator_groups
+from ifmmin.export.groups import DYNAMIC, PRODUCTS, operator_groups
 from ifmmin.export.rounding import Grid, Rounding
 
 Feed = Mapping[str, NDArray[Any]]
@@ -47,7 +47,7 @@ def quantise_dynamic(
             continue
         # The quantiser turns a Gemm into a MatMul of another name before it looks for its own.
         names = [*chosen, *(f"{name}_MatMul" for name in chosen)]
-        with _files(model) as (source, target):
+        with quantiser_files(model) as (source, target):
             quantize(
                 source,
                 target,
@@ -87,50 +87,8 @@ def _round_again(model: onnx.ModelProto, whole: onnx.ModelProto, rounding: Round
         tensor.CopyFrom(numpy_helper.from_array(made, name))
 
 
-def quantise_static(
-    model: onnx.ModelProto, groups: Sequence[str], feeds: Sequence[Feed]
-) -> onnx.ModelProto:
-    """The model with Q/DQ pairs at inputs and weights of some groups of operators, for TensorRT.
-
-    Symmetric, since TensorRT knows no zero points; biases stay as they are, since it refuses
-    them in 32-bit integers; LSTMs are left alone, since it has none in 8 bits. feeds: inputs that
-    show the ranges of activations.
-    """
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType
-    from onnxruntime.quantization import quantize_static as quantize
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._feeds: Iterator[Feed] = iter(feeds)
-
-        def get_next(self) -> Any:
-            return next(self._feeds, None)
-
-    every = operator_groups(model, STATIC)
-    with _files(model) as (source, target):
-        quantize(
-            source,
-            target,
-            Reader(),
-            nodes_to_quantize=[name for group in groups for name in every[group].nodes],
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=list(STATIC),
-            per_channel=True,
-            activation_type=QuantType.QInt8,
-            weight_type=QuantType.QInt8,
-            extra_options={
-                "ActivationSymmetric": True,
-                "WeightSymmetric": True,
-                "QuantizeBias": False,
-                # An output that is not multiplied again would lose bits for nothing.
-                "OpTypesToExcludeOutputQuantization": list(STATIC),
-            },
-        )
-        return onnx.load(target)
-
-
 @contextmanager
-def _files(model: onnx.ModelProto) -> Iterator[tuple[str, str]]:
+def quantiser_files(model: onnx.ModelProto) -> Iterator[tuple[str, str]]:
     """Places for the quantiser, which works on files and tells about itself in the root log."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)

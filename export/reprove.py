@@ -14,7 +14,7 @@ from ifmmin.export.drive import StreamProbes, run_alone, run_batches, run_head
 from ifmmin.export.fresh_limits import fresh_limits
 from ifmmin.export.limits import judge
 from ifmmin.export.missing import with_missing_frames
-from ifmmin.export.probes import Probes, compare_probes
+from ifmmin.export.probes import FRESH_SEED, Probes, compare_probes
 from ifmmin.runtime.backends import Runner
 from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
 from ifmmin.runtime.bundle import Bundle
@@ -30,8 +30,6 @@ from ifmmin.train.network import EmotionNetwork
 WHAT = "fresh probes"
 SHAPES = ("latency", "throughput", "head")
 """What gives logits; steps and summaries are proven by heads."""
-_SEED = 1
-"""Export draws its probes with 0."""
 _STREAMS, _LONG = 10, 900
 """Utterances that are cut into chunks, and frames of one that is longer."""
 
@@ -79,7 +77,7 @@ class _Proof:
     def __init__(self, bundle: Bundle, network: EmotionNetwork) -> None:
         self._bundle = bundle
         self._engine = OnnxRuntimeCpu()
-        self._probes = Probes(network, seed=_SEED)
+        self._probes = Probes(network, seed=FRESH_SEED)
         self._summaries: dict[tuple[Modality, str], NDArray[np.floating]] = {}
 
     @cached_property

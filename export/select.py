@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import onnx
 
 from ifmmin.export.compare import Comparison
 from ifmmin.export.groups import Group
 from ifmmin.export.limits import Evaluation
+from ifmmin.export.rounding import DAMPINGS
 
 
 @dataclass(frozen=True)
@@ -20,11 +22,14 @@ class Reduction:
     """They compute in 8 bits."""
     weight_only: Mapping[str, int] = field(default_factory=dict)
     """Bits, 8 or 16, in which the weights of others are stored; they compute in float32."""
+    rounding: int = 0
+    """By which of several dampings weights are rounded."""
 
     def within(self, groups: Collection[str]) -> Reduction:
         """Of a graph that has these groups."""
         bits = {name: bits for name, bits in self.weight_only.items() if name in groups}
-        return Reduction(tuple(name for name in self.computed if name in groups), bits)
+        kept = tuple(name for name in self.computed if name in groups)
+        return Reduction(kept, bits, self.rounding)
 
 
 WHOLE = Reduction()
@@ -63,37 +68,43 @@ def choose_groups(
     lose too much by it, may be stored so.
     """
 
-    def reduce(computed: Collection[str], bits: Mapping[str, int]) -> Choice:
+    def reduce(computed: Collection[str], bits: Mapping[str, int], rounding: int = 0) -> Choice:
         stored = {name: bits[name] for name in groups if name in bits and name not in computed}
-        return build(Reduction(tuple(name for name in groups if name in computed), stored))
+        chosen = tuple(name for name in groups if name in computed)
+        return build(Reduction(chosen, stored, rounding))
 
     whole = reduce(computable, dict.fromkeys(groups, 8) if weight_only else {})
     if passes(whole) or not groups:
         return whole
     largest_first = sorted(groups, key=lambda name: -groups[name].weights)
-    best = _store(largest_first, lambda bits: reduce((), bits), passes) if weight_only else None
-    bits = best.reduction.weight_only if best else {}
+    best = _store(largest_first, partial(reduce, ()), passes) if weight_only else None
+    standing = best.reduction if best else WHOLE
     kept: list[str] = []
     for name in largest_first:
         if name in computable:
-            choice = reduce([*kept, name], bits)
+            choice = reduce([*kept, name], standing.weight_only, standing.rounding)
             if passes(choice):
                 best, kept = choice, [*kept, name]
     return best or whole
 
 
 def _store(
-    largest_first: Sequence[str], store: Callable[[Mapping[str, int]], Choice], passes: Passes
+    largest_first: Sequence[str], store: Callable[..., Choice], passes: Passes
 ) -> Choice | None:
     """Weights stored in 8 bits: all, or all but one, or else those that pass, the largest first.
 
-    Most of what is lost often comes from one group, and it need not be a large one. The others are
+    All of them by any rounding: answers that are all but ties turn by one or the other. Most of
+    what is lost beside often comes from one group, and it need not be a large one. The others are
     stored in 16 bits, if these pass.
     """
+    for number in range(len(DAMPINGS)):
+        choice = store(dict.fromkeys(largest_first, 8), number)
+        if passes(choice):
+            return choice
     half = store(dict.fromkeys(largest_first, 16))
     best = half if passes(half) else None
     bits = {} if best is None else dict.fromkeys(largest_first, 16)
-    for left in (None, *reversed(largest_first)):
+    for left in reversed(largest_first):
         choice = store({**bits, **{name: 8 for name in largest_first if name != left}})
         if passes(choice):
             return choice

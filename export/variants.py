@@ -15,9 +15,9 @@ from ifmmin.export.groups import DYNAMIC, STATIC, operator_groups
 from ifmmin.export.limits import judge
 from ifmmin.export.precision import Precision
 from ifmmin.export.probes import compare_probes
-from ifmmin.export.quantise import quantise_static
 from ifmmin.export.select import WHOLE, Choice, Reduction, choose_groups
 from ifmmin.export.shapes import plan_latency, plan_throughput
+from ifmmin.export.static import StaticQuantiser
 from ifmmin.export.weight_only import quantise_for_cpu
 from ifmmin.export.workshop import ProvenGraph, Workshop
 from ifmmin.runtime.batch import pad_batch
@@ -87,16 +87,15 @@ def _quantised(
     """The model in 8 bits as far as the limits allow; a later shape begins with what the first
     one found."""
     static = precision.name == "int8-qdq"
-    feeds = _feeds(shop.range_inputs if static else shop.calibration_inputs, shape, pattern)
-    rounding = None if static else shop.rounding(model, feeds)
+    feeds = _feeds(shop.calibration_inputs, shape, pattern)
     limits = shop.limits[precision.name]
+    pairs = StaticQuantiser(model, feeds, shop.load_whole) if static else None
+    rounding = None if static else shop.rounding(model, feeds)
 
     def build(reduction: Reduction) -> Choice:
-        if static:
-            made = quantise_static(model, reduction.computed, feeds)
-        else:
-            made = quantise_for_cpu(model, reduction, rounding)
-        return measure(made, reduction)
+        if pairs is not None:
+            return measure(pairs(reduction.computed), reduction)
+        return measure(quantise_for_cpu(model, reduction, rounding), reduction)
 
     every = operator_groups(model, STATIC if static else DYNAMIC)
     standing = shop.chosen.get((precision.name, pattern))

@@ -30,6 +30,7 @@ def quantise_for_cpu(
 
     rounding: of the model's weights, default to the nearest levels.
     """
+    rounding = None if rounding is None else rounding.other(reduction.rounding)
     if reduction.computed:
         model = quantise_dynamic(model, reduction.computed, rounding)
     if reduction.weight_only:

@@ -17,7 +17,7 @@ from ifmmin.export.evaluate_on import Evaluator
 from ifmmin.export.graph import OPSET, to_bytes
 from ifmmin.export.limits import Evaluation, Limits, Violation, judge
 from ifmmin.export.moments import Moments
-from ifmmin.export.probes import Probes
+from ifmmin.export.probes import CALIBRATION_SEEDS, Probes
 from ifmmin.export.quantise import Feed
 from ifmmin.export.rounding import Rounding
 from ifmmin.export.select import WHOLE, Reduction
@@ -28,11 +28,6 @@ from ifmmin.runtime.bundle import Features
 from ifmmin.runtime.manifest import BACKENDS, GraphEntry
 from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.train.network import EmotionNetwork
-
-_CALIBRATION_SEED = 1
-"""Of the inputs that show what weights multiply, where no corpus does; probes have 0."""
-_RANGES = 48
-"""Inputs that show the ranges of activations, where no corpus does."""
 
 
 @dataclass(frozen=True)
@@ -75,19 +70,16 @@ class Workshop:
         literal = "onnxruntime-cpu" not in backends_of(precision)
         return self.engine.load(model.SerializeToString(), literal=literal)
 
+    def load_whole(self, model: onnx.ModelProto) -> Runner:
+        """A runner of a model in float32."""
+        return self.engine.load(model.SerializeToString())
+
     @cached_property
     def calibration_inputs(self) -> list[Features]:
-        """Inputs of all modalities that show what weights multiply; none is a probe."""
+        """Inputs of all modalities that show what is computed; none is a probe."""
         if self.calibration is not None:
             return list(self.calibration)
-        return Probes(self.network, seed=_CALIBRATION_SEED).ordinary_inputs()
-
-    @property
-    def range_inputs(self) -> list[Features]:
-        """Inputs of all modalities that show the ranges of activations."""
-        if self.calibration is not None:
-            return list(self.calibration)
-        return self.probes.ordinary_inputs()[:_RANGES]
+        return [features for seed in CALIBRATION_SEEDS for features in self.probes.draw(seed)]
 
     def rounding(self, model: onnx.ModelProto, feeds: Iterable[Feed]) -> Rounding:
         """How to round the weights of a model in float32 by what they multiply for some inputs."""
@@ -98,7 +90,7 @@ class Workshop:
 
     def moments(self, model: onnx.ModelProto) -> Moments:
         """A model in float32 that keeps what its weights multiply."""
-        return Moments(model, lambda made: self.engine.load(made.SerializeToString()))
+        return Moments(model, self.load_whole)
 
     def finish(
         self,

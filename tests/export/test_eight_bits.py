@@ -22,7 +22,7 @@ from ifmmin.export.moments import Moments
 from ifmmin.export.precision import PRECISIONS
 from ifmmin.export.probes import Probes
 from ifmmin.export.quantise import quantise_dynamic
-from ifmmin.export.rounding import Grid, Rounding, round_to_grid
+from ifmmin.export.rounding import DAMPINGS, Grid, Rounding, round_to_grid
 from ifmmin.export.select import Choice, Reduction, choose_groups
 from ifmmin.export.shapes import plan_latency
 from ifmmin.export.weight_only import quantise_for_cpu, quantise_weights
@@ -94,6 +94,20 @@ def test_what_may_not_compute_in_eight_bits_does_not(parts: list[tuple[int, int]
         groups, build, lambda _: True, computable=set(groups) - {"0"}, weight_only=True
     ).reduction
     assert found == Reduction(tuple(name for name in groups if name != "0"), {"0": 8})
+
+
+def test_another_rounding_is_tried_before_more_bits() -> None:
+    groups = {"0": Group(["0"], 5), "1": Group(["1"], 9)}
+
+    def build(reduction: Reduction) -> Choice:
+        lost = 0.0 if reduction.rounding == 2 and not reduction.computed else 1.0
+        return Choice(onnx.ModelProto(), _comparison(lost), None, reduction)
+
+    found = choose_groups(
+        groups, build, lambda c: c.comparison.probability_max < 0.5,
+        computable=groups, weight_only=True,
+    ).reduction  # fmt: skip
+    assert found == Reduction((), {"0": 8, "1": 8}, 2)
 
 
 @pytest.mark.parametrize("pattern", ["a", "t", "a_v_t"])
@@ -289,6 +303,20 @@ def test_rounded_weights_stay_on_the_grids_of_the_quantiser(
         assert np.mean(steps > 3) < 0.1
         moved += int((steps > 0).sum())
     assert moved > 50
+
+
+def test_every_damping_is_a_rounding_of_its_own(make_network: Any) -> None:
+    model = _latency(make_network, "a")
+    shop = _shop(make_network)
+    rounding = shop.rounding(model, [{"a": x[Modality.A]} for x in shop.calibration_inputs[:60]])
+    bits = dict.fromkeys(operator_groups(model, DYNAMIC), 8)
+    made = [
+        quantise_for_cpu(model, Reduction((), bits, number), rounding).SerializeToString()
+        for number in (*range(len(DAMPINGS)), 1)
+    ]
+    assert len(set(made)) == len(DAMPINGS)
+    assert made[-1] == made[1]
+    assert rounding.other(3) is rounding.other(3)
 
 
 def _shop(make: Any, kind: str = "if-mmin") -> Workshop:

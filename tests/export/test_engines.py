@@ -21,10 +21,11 @@ from ifmmin.export.graph import to_bytes, to_model
 from ifmmin.export.groups import STATIC, operator_groups
 from ifmmin.export.missing import measure_missing
 from ifmmin.export.precision import PRECISIONS
-from ifmmin.export.quantise import quantise_static
 from ifmmin.export.shapes import Plan, plan_latency, plan_throughput
+from ifmmin.export.static import StaticQuantiser
 from ifmmin.export.workshop import file_name
 from ifmmin.export.writer import modality_specs
+from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
 from ifmmin.runtime.batch import pad_batch
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.manifest import GraphEntry
@@ -60,7 +61,11 @@ def _reduced(make: Any, kind: str, model: onnx.ModelProto, shape: str, pattern: 
     feeds = [
         {m.value: x for m, x in f.items()} if shape == "latency" else pad_batch([f]) for f in chosen
     ]
-    return quantise_static(model, list(operator_groups(model, STATIC)), feeds)
+    return StaticQuantiser(model, feeds, _load)(list(operator_groups(model, STATIC)))
+
+
+def _load(model: onnx.ModelProto) -> Any:
+    return OnnxRuntimeCpu().load(model.SerializeToString())
 
 
 def _build(make: Any, kind: str, shape: str, pattern: Pattern, precision: str, form: str) -> Any:
@@ -125,7 +130,7 @@ def test_an_engine_goes_with_its_graph(
     assert main([*words, "--engine", "tensorrt-rtx", "--target", "SM86"]) == 0
     (engine,) = Bundle(out).manifest.engines
     # Other utterances set other ranges: the same graph by name, another by content.
-    monkeypatch.setattr("ifmmin.export.workshop._RANGES", 5)
+    monkeypatch.setattr("ifmmin.export.workshop.CALIBRATION_SEEDS", range(2, 3))
     assert main(words) == 0
     (graph,) = Bundle(out).manifest.graphs
     assert graph.file == engine.graph

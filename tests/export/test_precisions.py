@@ -13,11 +13,17 @@ from onnx import TensorProto
 
 from ifmmin.export.drive import run_alone, run_batches
 from ifmmin.export.graph import to_bytes, to_model
-from ifmmin.export.groups import DYNAMIC, STATIC, group_name, operator_groups
+from ifmmin.export.groups import (
+    DYNAMIC,
+    STATIC,
+    group_name,
+    operator_groups,
+)
 from ifmmin.export.precision import PRECISIONS
 from ifmmin.export.probes import compare_probes
-from ifmmin.export.quantise import quantise_dynamic, quantise_static
+from ifmmin.export.quantise import quantise_dynamic, quantiser_files
 from ifmmin.export.shapes import plan_latency, plan_step, plan_throughput
+from ifmmin.export.static import StaticQuantiser
 from ifmmin.export.weight_only import quantise_weights
 from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
 from ifmmin.runtime.batch import pad_batch
@@ -48,7 +54,7 @@ def _quantised(make: Any, kind: str, shape: str, pattern: Pattern, name: str) ->
     feeds = [
         {m.value: x for m, x in f.items()} if shape == "latency" else pad_batch([f]) for f in chosen
     ]
-    return quantise_static(model, list(operator_groups(model, STATIC)), feeds)
+    return StaticQuantiser(model, feeds, _load)(list(operator_groups(model, STATIC)))
 
 
 @pytest.mark.parametrize("shape", ["latency", "throughput"])
@@ -137,12 +143,49 @@ def test_what_computes_in_8_bits_for_tensorrt(make_network: Any) -> None:
             (body,) = [a.g for a in node.attribute if a.name == "body"]
             assert not {n.op_type for n in body.node} & {"QuantizeLinear", "DequantizeLinear"}
     plain = _model(make_network(), "latency", ALL_PATTERNS[-1], "int8-qdq", "lstm")
-    left = quantise_static(plain, list(operator_groups(plain, STATIC)), [
-        {m.value: x for m, x in f.items()}
-        for f in probes_of(make_network, "if-mmin").ordinary_inputs()[:5]
-    ])  # fmt: skip
+    inputs = probes_of(make_network, "if-mmin").ordinary_inputs()[:5]
+    feeds = [{m.value: x for m, x in f.items()} for f in inputs]
+    left = StaticQuantiser(plain, feeds, _load)(list(operator_groups(plain, STATIC)))
     (lstm, _) = [node for node in left.graph.node if node.op_type == "LSTM"]
     assert not any("Dequantize" in name for name in lstm.input)
+
+
+@pytest.mark.parametrize("name", ["a", "t"])
+def test_static_ranges_are_those_of_all_inputs(make_network: Any, name: str) -> None:
+    """Seen in one pass of our own, whatever is chosen; the quantiser's own calibration agrees."""
+    import onnxruntime.quantization as quantization
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.feeds = iter(feeds)
+
+        def get_next(self) -> Any:
+            return next(self.feeds, None)
+
+    pattern = Pattern.parse(name)
+    model = _model(make_network(), "latency", pattern, "int8-qdq")
+    inputs = probes_of(make_network, "if-mmin").ordinary_inputs()[:12]
+    feeds = [{m.value: x[m] for m in pattern} for x in inputs]
+    groups = operator_groups(model, STATIC)
+    chosen = list(groups)[::2]
+    own = StaticQuantiser(model, feeds, _load)(chosen)
+    with quantiser_files(model) as (source, target):
+        quantization.quantize_static(
+            source, target, Reader(), op_types_to_quantize=list(STATIC), per_channel=True,
+            nodes_to_quantize=[node for group in chosen for node in groups[group].nodes],
+            extra_options={
+                "ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False,
+                "OpTypesToExcludeOutputQuantization": list(STATIC),
+            },
+        )  # fmt: skip
+        wanted = {
+            t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(target).graph.initializer
+        }
+    found = {t.name: onnx.numpy_helper.to_array(t) for t in own.graph.initializer}
+    assert found.keys() == wanted.keys()
+    assert sum(key.endswith("_scale") for key in found) > 10
+    for key, value in found.items():
+        np.testing.assert_allclose(value, wanted[key], rtol=1e-5, err_msg=key)
 
 
 @pytest.mark.parametrize(
