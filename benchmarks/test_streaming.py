@@ -16,9 +16,10 @@ from ifmmin.benchmarks.scenarios.stream_updates import (
     GROUP,
     Updates,
     one_by_one,
+    pushed_alone,
     together,
 )
-from ifmmin.benchmarks.scenarios.streaming import PASTS, RERUN, SINGLE
+from ifmmin.benchmarks.scenarios.streaming import ALONE, PASTS, RERUN, SINGLE
 from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.runtime.predictor import Predictor
 
@@ -49,10 +50,10 @@ def test_an_update_after_one_acoustic_frame(
     benchmark(call)
 
 
-@pytest.mark.parametrize("contender", [OURS, SINGLE])
+@pytest.mark.parametrize("contender", [OURS, ALONE, SINGLE])
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)
 def test_many_streams(benchmark: Any, bench: Bench, pattern: Pattern, contender: str) -> None:
     """A frame for each of 64 streams, and 64 answers."""
     benchmark.group = f"pattern {pattern}, {GROUP} streams"
-    make = together if contender == OURS else one_by_one
+    make = {OURS: together, ALONE: pushed_alone, SINGLE: one_by_one}[contender]
     benchmark(make(bench, _predictor(bench), pattern))

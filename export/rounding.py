@@ -53,7 +53,7 @@ class Rounding:
         self._moments = moments
         self._damping = DAMPINGS[number]
         self._known: dict[tuple[str, int], NDArray[np.floating]] = {}
-        self._others = {number: self}
+        self._others: dict[int, Rounding] = {number: self}
 
     def other(self, number: int) -> Rounding:
         """The one with another damping, or itself."""

@@ -22,15 +22,18 @@ def pad_frames(array: NDArray[np.float32], minimum: int) -> NDArray[np.float32]:
     return array if short <= 0 else np.pad(array, ((0, short), (0, 0)))
 
 
-def as_float32(modality: Modality, value: Any) -> NDArray[np.float32]:
-    """A caller's (T, D) as C-contiguous float32; InputError when it holds no numbers."""
+def as_float32(modality: Modality, value: Any, shape: str = "(T, D)") -> NDArray[np.float32]:
+    """A caller's array as C-contiguous float32; InputError when it holds no numbers.
+
+    shape: what is wanted, for the error.
+    """
     try:
         array = np.asarray(value)
     except ValueError:
         array = np.asarray(value, dtype=object)
     if array.dtype.kind not in "fiub":
         raise InputError(
-            f"modality {modality}: got an array of {array.dtype}, wanted numbers (T, D)"
+            f"modality {modality}: got an array of {array.dtype}, wanted numbers {shape}"
         )
     # A float64 beyond float32's range becomes infinite here and is named as such below.
     with np.errstate(over="ignore"):

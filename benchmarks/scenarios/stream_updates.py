@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ifmmin.benchmarks.scenarios.bench import Bench
 from ifmmin.benchmarks.scenarios.plan import ORDINARY
 from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.runtime.predictor import Predictor
+from ifmmin.runtime.stream.stream import Stream
 
 GROUP = 64
 """Streams that are served at the same time."""
@@ -58,11 +62,24 @@ class Updates:
 def together(bench: Bench, predictor: Predictor, pattern: Pattern) -> Callable[[], Any]:
     """One new acoustic frame for each of GROUP streams, and all answers, in batches."""
     group = predictor.streams(GROUP)
-    members = [group[number] for number in range(GROUP)]
-    push = _pusher(bench, members, pattern)
+    members, frames = _begun(bench, list(group), pattern)
 
     def call() -> Any:
-        push()
+        group.push_all(a=frames)
+        _forget(members)
+        return group.update()
+
+    return call
+
+
+def pushed_alone(bench: Bench, predictor: Predictor, pattern: Pattern) -> Callable[[], Any]:
+    """The same where frames come one by one, as from GROUP connections."""
+    group = predictor.streams(GROUP)
+    members, frames = _begun(bench, list(group), pattern)
+
+    def call() -> Any:
+        _push_each(members, frames)
+        _forget(members)
         return group.update()
 
     return call
@@ -70,26 +87,32 @@ def together(bench: Bench, predictor: Predictor, pattern: Pattern) -> Callable[[
 
 def one_by_one(bench: Bench, predictor: Predictor, pattern: Pattern) -> Callable[[], Any]:
     """The same, each stream on its own."""
-    members = [predictor.stream() for _ in range(GROUP)]
-    push = _pusher(bench, members, pattern)
+    members, frames = _begun(bench, [predictor.stream() for _ in range(GROUP)], pattern)
 
     def call() -> Any:
-        push()
+        _push_each(members, frames)
+        _forget(members)
         return [one.predict() for one in members]
 
     return call
 
 
-def _pusher(bench: Bench, members: Sequence[Any], pattern: Pattern) -> Callable[[], None]:
-    """Lets each member hear a frame of its own, after a past of ordinary length."""
-    frames = bench.features({Modality.A: GROUP})[Modality.A]
+def _begun(
+    bench: Bench, members: list[Stream], pattern: Pattern
+) -> tuple[list[Stream], NDArray[np.float32]]:
+    """Streams with a past of ordinary length, and a frame for each of them, (GROUP, 1, D)."""
     for number, one in enumerate(members):
         one.push(bench.features({m: ORDINARY[m] for m in pattern}, number))
         one.predict()
+    return members, bench.features({Modality.A: GROUP})[Modality.A][:, None]
 
-    def push() -> None:
-        for number, one in enumerate(members):
-            one.push(a=frames[number : number + 1])
-            one.session.channels[Modality.A].pooled = None
 
-    return push
+def _push_each(members: Sequence[Stream], frames: NDArray[np.float32]) -> None:
+    for one, frame in zip(members, frames, strict=True):
+        one.push(a=frame)
+
+
+def _forget(members: Sequence[Stream]) -> None:
+    """Let summaries be made anew, whether a maximum moves or not."""
+    for one in members:
+        one.session.channels[Modality.A].pooled = None

@@ -24,6 +24,7 @@ from ifmmin.benchmarks.scenarios.stream_updates import (
     GROUP,
     Updates,
     one_by_one,
+    pushed_alone,
     together,
 )
 from ifmmin.runtime.errors import IfmminError
@@ -40,6 +41,8 @@ RERUN = "whole again"
 """Contender: `predict` of all frames so far."""
 ANEW = "all summaries"
 """Contender: summaries of all modalities made anew, also of those that heard nothing."""
+ALONE = "pushed alone"
+"""Contender: streams that are answered together, though each frame comes in a call of its own."""
 SINGLE = "one by one"
 """Contender: the same streams, each updated on its own."""
 USUAL = "usual"
@@ -79,7 +82,7 @@ def streams(bench: Bench) -> list[Row]:
         calls = {
             (name, way): make(bench, predictor, pattern)
             for way, predictor in ready
-            for name, make in ((OURS, together), (SINGLE, one_by_one))
+            for name, make in ((OURS, together), (ALONE, pushed_alone), (SINGLE, one_by_one))
         }
         for (name, way), timing in bench.time(calls).items():
             row = bench.row(

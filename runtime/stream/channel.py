@@ -68,6 +68,11 @@ class Channel:
     summary: NDArray[np.float32] | None = None
     """(1, S)"""
 
+    def __post_init__(self) -> None:
+        # Asked at every push and every answer.
+        self._whole = self.options.span is None
+        self._always = self.options.window is None and not self.options.stale_after
+
     def clear(self, why: str) -> None:
         """Forget everything, and say why nothing is here."""
         self.arrived, self.past = _NOTHING_ARRIVED, _NO_PAST
@@ -77,10 +82,10 @@ class Channel:
         self.pooled = self.summary = None
 
     def wait(self, segments: Sequence[Segment]) -> None:
-        """Keep frames to be heard later, copied: the caller may use its memory again."""
-        for hop, frames in segments:
-            self.waiting.append(Segment(hop, frames.copy()))
-            self.waiting_frames += len(frames)
+        """Keep frames to be heard later."""
+        for segment in segments:
+            self.waiting.append(segment)
+            self.waiting_frames += len(segment.frames)
 
     def wait_no_more(self) -> None:
         """They were heard, or are not wanted any more."""
@@ -117,7 +122,7 @@ class Channel:
         """
         old = self.arrived
         newest = old.newest if at is None else max(at, at if old.newest is None else old.newest)
-        if self.options.span is None:  # time is not divided: no need to look at it
+        if self._whole:  # time is not divided: no need to look at it
             now = Arrived(old.frames + new.given, 0, newest, at is not None)
             return now, [Segment(0, new.frames)]
         if old.timed not in (None, at is not None):
@@ -168,6 +173,8 @@ class Channel:
             return self.why_absent
         if self.dropped:
             return "dropped"
+        if self._always and self.past.lanes:
+            return self.past.lanes[0]
         limit, newest = self.options.stale_after.get(self.modality), self.arrived.newest
         if limit is not None and newest is not None and now is not None and now - newest > limit:
             return f"silent for {now - newest:.3g} s, more than {limit:g}"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifmmin.runtime.errors import BundleError, IfmminError, InputError
-from ifmmin.runtime.modality import Modality
+from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.runtime.prediction import (
     Prediction,
     is_answer,
@@ -52,7 +52,8 @@ class Concluder:
         if not is_answer(probabilities):
             raise self._no_answer()
         # A copy, the caller's own: the next answer may be made of the same.
-        return self._make(session, answered, winner, probabilities.copy(), seconds)
+        logits = answered.logits.copy()
+        return self._make(session, answered.pattern, winner, probabilities.copy(), logits, seconds)
 
     def all(
         self, sessions: Sequence[Session], answers: Sequence[Outcome], seconds: float
@@ -62,14 +63,15 @@ class Concluder:
         Raises one error that names all streams of which `one` would, before any answer is smoothed.
         """
         given = [answered.logits for answered in answers if isinstance(answered, Answered)]
-        logits = np.concatenate(given) if given else np.empty(0, np.float32)
-        probabilities = softmax(logits.reshape(len(given), len(self.labels)))
+        flat = np.concatenate(given) if given else np.empty(0, np.float32)
+        logits = flat.reshape(len(given), len(self.labels))
+        probabilities = softmax(logits)
         self._require(answers, probabilities)
-        rows = zip(probabilities.argmax(axis=-1).tolist(), probabilities, strict=True)
+        rows = zip(probabilities.argmax(axis=-1).tolist(), probabilities, logits, strict=True)
         found: list[Prediction | None] = []
         for session, answered in zip(sessions, answers, strict=True):
             if isinstance(answered, Answered):
-                found.append(self._make(session, answered, *next(rows), seconds))
+                found.append(self._make(session, answered.pattern, *next(rows), seconds))
             elif self.of_prior is None:
                 found.append(None)
             else:
@@ -97,9 +99,10 @@ class Concluder:
     def _make(
         self,
         session: Session,
-        answered: Answered,
+        pattern: Pattern,
         winner: int,
         probabilities: NDArray[np.float32],
+        logits: NDArray[np.float32],
         seconds: float,
     ) -> Prediction:
         if session.smoother is not None:
@@ -108,12 +111,12 @@ class Concluder:
         return Prediction(
             self.labels[winner],
             probabilities,
-            answered.logits.copy(),
-            answered.pattern,
+            logits,
+            pattern,
             candidate.backend,
             self.requested,
             candidate.precision,
-            self.engine.heads[answered.pattern].placement,
+            self.engine.heads[pattern].placement,
             seconds,
             session.absent,
             dropped_of(session),
@@ -122,4 +125,9 @@ class Concluder:
 
 def dropped_of(session: Session) -> dict[Modality, int]:
     """Frames left out because of a NaN, per modality where there were some."""
+    for channel in session.channels.values():
+        if channel.dropped_frames:
+            break
+    else:
+        return {}
     return {m: c.dropped_frames for m, c in session.channels.items() if c.dropped_frames}

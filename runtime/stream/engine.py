@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from operator import is_
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +55,8 @@ class Engine:
                 if any(m in pattern for pattern in patterns)
             }
             self._summaries = {m: parts.encoder(m).summary.run for m in self.steppers}
+            self._summarised: dict[Modality, Rows] = {}
+            """Those that a head was given last."""
             # All now: a modality that drops out must not cost the time of loading another head.
             self.heads = {pattern: parts.head(pattern) for pattern in patterns}
 
@@ -147,8 +151,10 @@ class Engine:
                 if not channel.is_summarised(pooled):
                     due[channel.modality].append((channel, pooled))
         for modality, asking in due.items():
-            (made,) = self._summaries[modality]({"pooled": join([p for _, p in asking])})
-            for (channel, pooled), summary in zip(asking, split(made), strict=True):
+            given = Rows.join([pooled for _, pooled in asking])
+            (made,) = self._summaries[modality]({"pooled": given.whole})
+            rows = self._summarised[modality] = Rows.split(made)
+            for (channel, pooled), summary in zip(asking, rows.each, strict=True):
                 channel.pooled, channel.summary = pooled, summary
 
     def _run_heads(
@@ -167,17 +173,40 @@ class Engine:
                 due[pattern].append((session, summaries))
         for pattern, waiting in due.items():
             columns = zip(*(summaries for _, summaries in waiting), strict=True)
-            inputs = {m.value: join(column) for m, column in zip(pattern, columns, strict=True)}
+            inputs = {m.value: self._join(m, x) for m, x in zip(pattern, columns, strict=True)}
             (logits,) = self.heads[pattern].run(inputs)
             for (session, made), row in zip(waiting, logits, strict=True):
                 session.answered = Answered(pattern, made, row.copy())
 
+    def _join(
+        self, modality: Modality, summaries: Sequence[NDArray[np.float32]]
+    ) -> NDArray[np.float32]:
+        """Summaries side by side, (B, S); in most rounds those of the one before."""
+        if len(summaries) == 1:
+            return summaries[0]
+        known = self._summarised.get(modality)
+        if known is None or not known.has(summaries):
+            known = self._summarised[modality] = Rows.join(summaries)
+        return known.whole
 
-def join(rows: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Rows (1, ...) as one array (B, ...)."""
-    return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
+class Rows(NamedTuple):
+    """Rows (1, ...) side by side."""
 
-def split(array: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """An array (B, ...) as rows (1, ...), copied: a silent stream must not hold all the others'."""
-    return [array] if len(array) == 1 else [row.copy() for row in array[:, None]]
+    each: Sequence[NDArray[np.float32]]
+    whole: NDArray[np.float32]
+    """(B, ...)"""
+
+    @classmethod
+    def split(cls, whole: NDArray[np.float32]) -> Rows:
+        """Of an array (B, ...), copied: a silent stream must not hold all the others'."""
+        return cls([whole] if len(whole) == 1 else [row.copy() for row in whole[:, None]], whole)
+
+    @classmethod
+    def join(cls, rows: Sequence[NDArray[np.float32]]) -> Rows:
+        """Of some rows."""
+        return cls(rows, rows[0] if len(rows) == 1 else np.concatenate(rows))
+
+    def has(self, rows: Sequence[NDArray[np.float32]]) -> bool:
+        """Whether it is made of these very rows."""
+        return len(rows) == len(self.each) and all(map(is_, rows, self.each))

@@ -19,6 +19,11 @@ def of_streams(faults: Mapping[int, IfmminError]) -> IfmminError:
     return (BundleError if lacks else InputError)(told)
 
 
+def of_stream(number: int, error: InputError) -> InputError:
+    """The error of one of many streams."""
+    return InputError(f"stream {number}: {error}")
+
+
 def _named(numbers: Sequence[int]) -> str:
     if len(numbers) == 1:
         return f"stream {numbers[0]}"

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import reprlib
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ifmmin.runtime.errors import InputError
+from ifmmin.runtime.modality import Modality
 from ifmmin.runtime.prediction import Prediction
 from ifmmin.runtime.stream.conclude import Concluder
 from ifmmin.runtime.stream.engine import Engine
+from ifmmin.runtime.stream.faults import of_stream
 from ifmmin.runtime.stream.numeric import as_count, refusal
-from ifmmin.runtime.stream.session import Rules
-from ifmmin.runtime.stream.stream import Stream, hear_waiting
+from ifmmin.runtime.stream.rows import usable_rows
+from ifmmin.runtime.stream.session import Intake, Rules
+from ifmmin.runtime.stream.stream import Stream, hear_waiting, is_enough
+from ifmmin.runtime.validate import Usable
 
 
 class StreamGroup(Sequence[Stream]):
@@ -36,7 +41,60 @@ class StreamGroup(Sequence[Stream]):
         try:
             self._streams[number].push(frames, **options)
         except InputError as error:
-            raise InputError(f"stream {index}: {error}") from error
+            raise of_stream(index, error) from error
+
+    def push_all(
+        self,
+        *,
+        a: Any = None,
+        v: Any = None,
+        t: Any = None,
+        at: float | None = None,
+        streams: Iterable[int] | None = None,
+    ) -> None:
+        """New frames of many streams in one call, (S, N, D) each: row by row what `push` does.
+
+        It takes a fraction of the time of S pushes. streams: the S streams to which the rows
+        belong, each once, default to all in order; those with more or fewer frames have a call of
+        their own. at: the time for all of them. Raises InputError, which names the stream; then
+        none of them has changed.
+        """
+        numbers = range(len(self)) if streams is None else self._numbers(streams)
+        session = self._streams[0].session
+        now = session.moment(at)
+        rows = {
+            Modality.of(letter): usable_rows(session.channel(letter), x, numbers, session.rules)
+            for letter, x in {"a": a, "v": v, "t": t}.items()
+            if x is not None
+        }
+        planned = [
+            self._plan(number, [(m, row[place]) for m, row in rows.items()], now)
+            for place, number in enumerate(numbers)
+        ]
+        chosen = list(zip([self._streams[n].session for n in numbers], planned, strict=True))
+        full = [session for session, intakes in chosen if is_enough(intakes)]
+        if full:
+            hear_waiting(self._engine, full)
+        for session, intakes in chosen:
+            session.keep(intakes, now)
+
+    def _numbers(self, streams: Iterable[int]) -> list[int]:
+        wanted = f"numbers of some of {len(self)} streams, each once"
+        if not isinstance(streams, Iterable):
+            raise refusal("streams", streams, wanted)
+        numbers = [as_count("streams", each, 0, wanted) for each in streams]
+        if max(numbers, default=0) >= len(self) or len(set(numbers)) < len(numbers):
+            raise InputError(f"streams: got {reprlib.repr(numbers)}, wanted {wanted}")
+        return numbers
+
+    def _plan(
+        self, number: int, rows: Sequence[tuple[Modality, Usable]], at: float | None
+    ) -> list[Intake]:
+        session = self._streams[number].session
+        try:
+            return [session.plan_usable(session.channels[m], row, at) for m, row in rows]
+        except InputError as error:
+            raise of_stream(number, error) from error
 
     def update(self, *, at: float | None = None) -> list[Prediction | None]:
         """Hear what was pushed and answer, in the order of the streams.

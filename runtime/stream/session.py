@@ -63,6 +63,10 @@ class Intake(NamedTuple):
         """What the graphs start from."""
         return Past() if self.anew else self.channel.past
 
+    def copied(self) -> Intake:
+        """With frames of its own."""
+        return self._replace(segments=[Segment(hop, x.copy()) for hop, x in self.segments])
+
 
 @dataclass
 class Rules:
@@ -132,6 +136,13 @@ class Session:
         if intake.why is not None and channel.arrived.hop is None:
             channel.why_absent = intake.why
 
+    def keep(self, intakes: Sequence[Intake], at: float | None) -> None:
+        """Let frames wait to be heard; nobody else may change them."""
+        for intake in intakes:
+            self.take(intake)
+            intake.channel.wait(intake.segments)
+        self.reach(at)
+
     def _plan(
         self, channel: Channel, value: Any, at: float | None, quality: Quality | None
     ) -> Intake:
@@ -140,9 +151,14 @@ class Session:
         if poor is not None:
             # Its values are not looked at, but a sensor spent their time.
             return Intake(channel, channel.pass_over(_length(value)), why=poor)
-        new = self._usable(channel, value)
+        return self.plan_usable(channel, self._usable(channel, value), at)
+
+    def plan_usable(self, channel: Channel, new: Usable, at: float | None) -> Intake:
+        """New frames of a modality of which it is known what counts, cut; nothing has changed."""
         if new.reason is not None:
             return Intake(channel, channel.pass_over(new.given), (), new.dropped, why=new.reason)
+        if at is None:
+            return Intake(channel, *channel.plan(new, None), new.dropped)
         at = channel.timeline.ahead(at, new.behind)
         late = channel.is_late(at)
         if late and self.rules.options.late == "skip":
@@ -184,14 +200,16 @@ class Session:
     def evidence(self) -> Evidence:
         """What counts now; `absent` says from then on why the rest does not."""
         found: Evidence = []
-        self.absent = {}
+        absent: dict[Modality, str] = {}
         for modality, channel in self._in_order:
             counting = "not given" if channel is None else channel.counting(self.now)
-            if channel is None or isinstance(counting, str):
-                self.absent[modality] = counting  # type: ignore[assignment]
-                continue
-            assert counting.pooled is not None
-            found.append((channel, counting.pooled))
+            if isinstance(counting, str):
+                absent[modality] = counting
+            else:
+                assert channel is not None
+                assert counting.pooled is not None
+                found.append((channel, counting.pooled))
+        self.absent = absent
         return found
 
     def has_answered(self, pattern: Pattern, summaries: Summaries) -> bool:

@@ -148,18 +148,21 @@ class Stream:
         """Let frames be heard, all of them or, after an error, none."""
         if self._waits:
             # Before anything is taken: what fails to be heard must not be heard twice.
-            for intake in intakes:
-                if intake.channel.waiting_frames > _MOST_WAITING:
-                    self.flush()
-            for intake in intakes:
-                self.session.take(intake)
-                intake.channel.wait(intake.segments)
-        else:
-            pasts = self._engine.hear([(i.channel, i.past, i.segments) for i in intakes])
-            for intake, past in zip(intakes, pasts, strict=True):
-                self.session.take(intake)
-                intake.channel.past = past
+            if is_enough(intakes):
+                self.flush()
+            # Copied: the caller may use its memory again.
+            self.session.keep([intake.copied() for intake in intakes], at)
+            return
+        pasts = self._engine.hear([(i.channel, i.past, i.segments) for i in intakes])
+        for intake, past in zip(intakes, pasts, strict=True):
+            self.session.take(intake)
+            intake.channel.past = past
         self.session.reach(at)
+
+
+def is_enough(intakes: Sequence[Intake]) -> bool:
+    """Whether so much waits already that it has to be heard first."""
+    return any([intake.channel.waiting_frames > _MOST_WAITING for intake in intakes])
 
 
 def hear_waiting(engine: Engine, sessions: Sequence[Session]) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_bundles import ALL, small_bundle
 
-from ifmmin.runtime import InputError, Predictor, Smoothing, StreamOptions
+from ifmmin.runtime import InputError, Policy, Predictor, Smoothing, StreamOptions
 from ifmmin.runtime.modality import Modality
 
 DIMS = {"a": 5, "v": 7, "t": 11}
@@ -23,6 +23,13 @@ DIMS = {"a": 5, "v": 7, "t": 11}
 def predictor(tmp_path_factory: pytest.TempPathFactory, make_network: Any) -> Predictor:
     bundle: Path = small_bundle(make_network, tmp_path_factory, ALL)
     return Predictor(bundle, backend="onnxruntime-cpu")
+
+
+@pytest.fixture(scope="module")
+def dropping(tmp_path_factory: pytest.TempPathFactory, make_network: Any) -> Predictor:
+    """Frames with a NaN are left out."""
+    bundle: Path = small_bundle(make_network, tmp_path_factory, ALL)
+    return Predictor(bundle, backend="onnxruntime-cpu", policy=Policy(nan_frames="drop"))
 
 
 def _frames(letter: str, count: int, seed: int) -> Any:
@@ -67,6 +74,99 @@ def test_a_group_is_answered_as_one_by_one(
             assert (said.label, said.pattern, said.absent) == (
                 wanted.label, wanted.pattern, wanted.absent,
             )  # fmt: skip
+
+
+_ROUND = st.tuples(
+    st.sets(st.integers(0, 5), min_size=1), st.sets(st.sampled_from("avt"), min_size=1),
+    st.integers(0, 6), st.integers(0, 2**16), st.sampled_from(["", "nan", "bad"]),
+)  # fmt: skip
+"""Streams, modalities, frames, a seed, and what is wrong with one row."""
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(_ROUND, min_size=1, max_size=6), st.sampled_from([None, 0.5, 5.0]), st.booleans())
+def test_rows_in_one_call_are_pushes(
+    dropping: Predictor,
+    rounds: list[tuple[set[int], set[str], int, int, str]],
+    every: float | None,
+    windowed: bool,
+) -> None:
+    """every: seconds between pushes; None: without times."""
+    options = StreamOptions(window=1.0 if windowed else None, stale_after={Modality.V: 2.0})
+    together, alone = dropping.streams(6, options), dropping.streams(6, options)
+    for number, (chosen, letters, count, seed, wrong) in enumerate(rounds):
+        at = None if every is None else number * every
+        if at is None and windowed:
+            letters = letters - {"t"}  # words have no rate, a window wants their times
+        streams = sorted(chosen, key=lambda n: (n * seed) % 7)
+        rows = {m: np.stack([_frames(m, count, seed + n) for n in streams]) for m in letters}
+        if wrong and count:
+            for array in rows.values():
+                array[-1, 0, 0] = np.nan if wrong == "nan" else np.inf
+        if wrong == "bad" and count and rows:
+            with pytest.raises(InputError, match=rf"stream {streams[-1]}: modality .*inf"):
+                together.push_all(**rows, at=at, streams=streams)
+        else:
+            together.push_all(**rows, at=at, streams=iter(streams))
+            for place, n in enumerate(streams):
+                alone.push(n, {m: array[place].copy() for m, array in rows.items()}, at=at)
+        for array in rows.values():
+            array[:] = np.nan  # the caller uses its memory again
+        if seed % 3:
+            continue
+        for said, wanted in zip(together.update(at=at), alone.update(at=at), strict=True):
+            assert (said is None) == (wanted is None)
+            if said is not None and wanted is not None:
+                np.testing.assert_array_equal(said.logits, wanted.logits)
+                assert said.pattern == wanted.pattern
+                assert (said.absent, said.dropped) == (wanted.absent, wanted.dropped)
+    assert [s.frames for s in together] == [s.frames for s in alone]
+
+
+@pytest.mark.parametrize(
+    ("rows", "streams", "message"),
+    [
+        (
+            {"a": np.zeros((3, 2, 5))},
+            None,
+            r"got shape \(3, 2, 5\), wanted \(4 streams, frames, 5\)",
+        ),
+        ({"a": np.zeros((4, 5))}, None, r"got shape \(4, 5\), wanted \(4 streams, frames, 5\)"),
+        ({"a": np.zeros((2, 1, 6))}, [0, 1], r"got shape \(2, 1, 6\), wanted \(2 streams, "),
+        ({"a": [np.zeros((1, 5)), np.zeros((2, 5))] * 2}, None, "as many frames for each"),
+        ({"a": np.zeros((2, 1, 5))}, [1, 1], r"streams: got \[1, 1\], wanted numbers of some of 4"),
+        ({"a": np.zeros((2, 1, 5))}, [1, 4], r"streams: got \[1, 4\], wanted numbers of some of 4"),
+        ({"a": np.zeros((1, 1, 5))}, [-1], "streams: got -1, wanted numbers of some of 4"),
+        ({"a": np.zeros((1, 1, 5))}, [0.5], "streams: got 0.5, wanted numbers of some of 4"),
+        ({"a": np.zeros((1, 1, 5))}, 2, "streams: got 2, wanted numbers of some of 4"),
+    ],
+)
+def test_rows_that_fit_no_streams_are_refused(
+    predictor: Predictor, rows: dict[str, Any], streams: Any, message: str
+) -> None:
+    group = predictor.streams(4)
+    with pytest.raises(InputError, match=message):
+        group.push_all(**rows, streams=streams)
+    assert group.update() == [None] * 4
+
+
+def test_rows_of_which_one_is_late_change_nothing(predictor: Predictor) -> None:
+    group = predictor.streams(3, StreamOptions(stale_after={Modality.A: 1.0}))
+    group.push(1, a=_frames("a", 2, 0), at=5.0)
+    with pytest.raises(InputError, match="stream 1: modality a: frames of 4 s came after"):
+        group.push_all(a=np.zeros((3, 1, 5), np.float32), at=4.0)
+    assert [stream.frames[Modality.A] for stream in group] == [0, 2, 0]
+
+
+def test_rows_are_heard_before_too_many_wait(predictor: Predictor) -> None:
+    group = predictor.streams(3)
+    frames = np.stack([_frames("a", 300, n) for n in range(3)])
+    for start in range(0, 300, 10):
+        group.push_all(a=frames[:, start : start + 10])
+        assert all(len(s.session.channels[Modality.A].waiting) <= 27 for s in group)
+    for said, heard in zip(group.update(), frames, strict=True):
+        assert said is not None
+        np.testing.assert_allclose(said.logits, predictor.predict({"a": heard}).logits, atol=1e-4)
 
 
 def test_streams_of_a_group_are_streams(predictor: Predictor) -> None:
