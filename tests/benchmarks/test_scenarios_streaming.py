@@ -68,7 +68,7 @@ def test_streams_are_measured_alone_and_together(
     assert {row.lengths["a"] for row in rows if row.part == streaming.AGE} == {10, 20}
     assert {row.part for row in rows if row.contender == streaming.ANEW} == {streaming.ANSWER}
     many = streaming.streams(bench)
-    assert [row.contender for row in many] == [OURS, streaming.SINGLE] * 2
+    assert [row.contender for row in many] == [OURS, streaming.ALONE, streaming.SINGLE] * 2
     assert {(row.streams, row.unit) for row in many} == {(64, "1/s")}
     # All of it is our own, so that every row says by what it was answered.
     assert {(row.backend, row.precision) for row in rows + many} == {("onnxruntime-cpu", "fp32")}

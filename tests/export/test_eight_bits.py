@@ -20,7 +20,7 @@ from ifmmin.export.graph import OPSET, to_model
 from ifmmin.export.groups import DYNAMIC, Group, operator_groups
 from ifmmin.export.moments import Moments
 from ifmmin.export.precision import PRECISIONS
-from ifmmin.export.probes import Probes
+from ifmmin.export.probes import FRESH_SEED, GATE_SEED, Probes
 from ifmmin.export.quantise import quantise_dynamic
 from ifmmin.export.rounding import DAMPINGS, Grid, Rounding, round_to_grid
 from ifmmin.export.select import Choice, Reduction, choose_groups
@@ -345,7 +345,10 @@ def test_rounding_by_moments_brings_answers_nearer(make_network: Any) -> None:
 
 
 def test_no_probe_is_a_calibration_input(make_network: Any) -> None:
+    """Neither of the gate nor of `ifmmin-bundle verify`."""
     shop = _shop(make_network)
-    probes = {x.tobytes() for p in shop.probes.of(Pattern.parse("a")) for x in p.features.values()}
-    assert probes
+    every = [*shop.probes.draw(GATE_SEED), *shop.probes.draw(FRESH_SEED)]
+    probes = {x.tobytes() for features in every for x in features.values()}
+    of_gate = shop.probes.of(Pattern.parse("a"))
+    assert {x.tobytes() for p in of_gate for x in p.features.values()} < probes
     assert not probes & {x.tobytes() for f in shop.calibration_inputs for x in f.values()}
