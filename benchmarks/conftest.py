@@ -1,4 +1,4 @@
-"""What the pytest-benchmark suite measures: a bundle at IEMOCAP's dimensions, untrained."""
+"""What the pytest-benchmark suite measures: a given bundle, or one at IEMOCAP's dimensions."""
 
 from __future__ import annotations
 
@@ -19,10 +19,26 @@ from ifmmin.train.models import build_network
 DIMS = dict(zip(MODALITIES, (130, 342, 1024), strict=True))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the suite."""
+    given = parser.getgroup("ifmmin")
+    given.addoption("--bundle", type=Path, help="measure this one, with --checkpoint its network")
+    given.addoption("--checkpoint", type=Path)
+
+
 @pytest.fixture(scope="session")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """Everything that scenarios share. Times do not depend on what a network was taught."""
-    folder: Path = tmp_path_factory.mktemp("suite")
+def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """Everything that scenarios share."""
+    bundle, checkpoint = (request.config.getoption(f"--{x}") for x in ("bundle", "checkpoint"))
+    if (bundle is None) != (checkpoint is None):
+        raise pytest.UsageError("got one of --bundle and --checkpoint; give both, or neither")
+    if bundle is None:
+        bundle, checkpoint = _untrained(tmp_path_factory.mktemp("suite"))
+    return Bench(Plan(bundle=bundle, checkpoint=checkpoint), say)
+
+
+def _untrained(folder: Path) -> tuple[Path, Path]:
+    """A bundle and its checkpoint: times do not depend on what a network was taught."""
     torch.manual_seed(0)
     features = {m: FeatureConfig(dim=dim, frame_rate=10.0) for m, dim in DIMS.items()}
     network = build_network(ModelConfig(labels=("a", "h", "n", "s"), features=features)).eval()
@@ -30,5 +46,4 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     # Untrained weights are large, and so are the logits that float32 rounds.
     request = Request(losses={"logits": 1e-3})
     export_bundle(folder / "model.safetensors", ALL_PATTERNS, folder / "bundle", request=request)
-    plan = Plan(bundle=folder / "bundle", checkpoint=folder / "model.safetensors")
-    return Bench(plan, say)
+    return folder / "bundle", folder / "model.safetensors"

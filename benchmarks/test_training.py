@@ -19,5 +19,5 @@ def utterances() -> list[Utterance]:
 def test_stage_2_updates(benchmark: Any, utterances: list[Utterance], contender: str) -> None:
     benchmark.group = f"training, {STEPS} updates of {BATCH} utterances"
     make = our_steps if contender == "ifmmin" else eager_steps
-    benchmark.pedantic(make(utterances), rounds=5, warmup_rounds=1)
+    benchmark.pedantic(make(utterances), rounds=3, warmup_rounds=1)
     benchmark.extra_info["samples_per_second"] = STEPS * BATCH / benchmark.stats.stats.median
