@@ -30,7 +30,7 @@ def as_float32(modality: Modality, value: Any, shape: str = "(T, D)") -> NDArray
     try:
         array = np.asarray(value)
     except ValueError:
-        array = np.asarray(value, dtype=object)
+        array = np.empty(0, dtype=object)  # ragged: no numbers
     if array.dtype.kind not in "fiub":
         raise InputError(
             f"modality {modality}: got an array of {array.dtype}, wanted numbers {shape}"

@@ -56,7 +56,7 @@ class Engine:
             }
             self._summaries = {m: parts.encoder(m).summary.run for m in self.steppers}
             self._summarised: dict[Modality, Rows] = {}
-            """Those that a head was given last."""
+            """Per modality those made or joined last."""
             # All now: a modality that drops out must not cost the time of loading another head.
             self.heads = {pattern: parts.head(pattern) for pattern in patterns}
 

@@ -54,7 +54,7 @@ class StreamGroup(Sequence[Stream]):
     ) -> None:
         """New frames of many streams in one call, (S, N, D) each: row by row what `push` does.
 
-        It takes a fraction of the time of S pushes. streams: the S streams to which the rows
+        Without `quality`; in half the time of S pushes. streams: the S streams to which the rows
         belong, each once, default to all in order; those with more or fewer frames have a call of
         their own. at: the time for all of them. Raises InputError, which names the stream; then
         none of them has changed.
@@ -79,11 +79,18 @@ class StreamGroup(Sequence[Stream]):
             session.keep(intakes, now)
 
     def _numbers(self, streams: Iterable[int]) -> list[int]:
-        wanted = f"numbers of some of {len(self)} streams, each once"
-        if not isinstance(streams, Iterable):
-            raise refusal("streams", streams, wanted)
-        numbers = [as_count("streams", each, 0, wanted) for each in streams]
-        if max(numbers, default=0) >= len(self) or len(set(numbers)) < len(numbers):
+        wanted = f"numbers of some of {len(self)} streams, each once, from 0 on"
+        try:
+            given = list(streams)
+        except TypeError:
+            raise refusal("streams", streams, wanted) from None
+        if isinstance(streams, (set, frozenset)):
+            raise refusal("streams", streams, f"{wanted}, in the order of the rows")
+        numbers = [as_count("streams", each, 0, wanted) for each in given]
+        for number in numbers:
+            if number >= len(self):
+                raise refusal("streams", number, wanted)
+        if len(set(numbers)) < len(numbers):
             raise InputError(f"streams: got {reprlib.repr(numbers)}, wanted {wanted}")
         return numbers
 

@@ -27,7 +27,8 @@ def usable_rows(channel: Channel, value: Any, numbers: Sequence[int], rules: Rul
             f"modality {modality} ({modality.word}): got shape {array.shape}, wanted "
             f"({len(numbers)} streams, frames, {spec.dim}): {spec.features}"
         )
-    rows, length = list(array.copy()), array.shape[1]
+    # Each copied: one that waits longer must not hold the others'.
+    rows, length = [row.copy() for row in array], array.shape[1]
     if length and is_finite(array):
         return [Usable(row, None, length) for row in rows]
     found = []

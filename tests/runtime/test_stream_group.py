@@ -135,10 +135,14 @@ def test_rows_in_one_call_are_pushes(
         ({"a": np.zeros((2, 1, 6))}, [0, 1], r"got shape \(2, 1, 6\), wanted \(2 streams, "),
         ({"a": [np.zeros((1, 5)), np.zeros((2, 5))] * 2}, None, "as many frames for each"),
         ({"a": np.zeros((2, 1, 5))}, [1, 1], r"streams: got \[1, 1\], wanted numbers of some of 4"),
-        ({"a": np.zeros((2, 1, 5))}, [1, 4], r"streams: got \[1, 4\], wanted numbers of some of 4"),
+        ({"a": np.zeros((2, 1, 5))}, [1, 4], "streams: got 4, wanted numbers of some of 4"),
         ({"a": np.zeros((1, 1, 5))}, [-1], "streams: got -1, wanted numbers of some of 4"),
         ({"a": np.zeros((1, 1, 5))}, [0.5], "streams: got 0.5, wanted numbers of some of 4"),
         ({"a": np.zeros((1, 1, 5))}, 2, "streams: got 2, wanted numbers of some of 4"),
+        ({"a": [np.zeros((2, 5)), np.zeros((2, 4))] * 2}, None, "as many frames for each"),
+        ({"a": np.zeros((1, 1, 5))}, np.array(3), "streams: got an object of type ndarray, wanted"),
+        ({"a": np.zeros((1, 1, 5))}, [10**5000], "streams: got an integer of .* bits, wanted"),
+        ({"a": np.zeros((2, 1, 5))}, {3, 1}, "in the order of the rows"),
     ],
 )
 def test_rows_that_fit_no_streams_are_refused(
@@ -148,6 +152,13 @@ def test_rows_that_fit_no_streams_are_refused(
     with pytest.raises(InputError, match=message):
         group.push_all(**rows, streams=streams)
     assert group.update() == [None] * 4
+
+
+def test_a_row_that_waits_holds_no_others(predictor: Predictor) -> None:
+    group = predictor.streams(3)
+    group.push_all(a=np.zeros((3, 4, 5), np.float32))
+    waiting = [stream.session.channels[Modality.A].waiting[0].frames for stream in group]
+    assert all(frames.base is None for frames in waiting)
 
 
 def test_rows_of_which_one_is_late_change_nothing(predictor: Predictor) -> None:
