@@ -26,12 +26,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     given.addoption("--checkpoint", type=Path)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """One line where an option lacks the other."""
+    if (config.getoption("--bundle") is None) != (config.getoption("--checkpoint") is None):
+        raise pytest.UsageError("got one of --bundle and --checkpoint; give both, or neither")
+
+
 @pytest.fixture(scope="session")
 def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """Everything that scenarios share."""
     bundle, checkpoint = (request.config.getoption(f"--{x}") for x in ("bundle", "checkpoint"))
-    if (bundle is None) != (checkpoint is None):
-        raise pytest.UsageError("got one of --bundle and --checkpoint; give both, or neither")
     if bundle is None:
         bundle, checkpoint = _untrained(tmp_path_factory.mktemp("suite"))
     return Bench(Plan(bundle=bundle, checkpoint=checkpoint), say)

@@ -58,7 +58,8 @@ class Rounding:
     def other(self, number: int) -> Rounding:
         """The one with another damping, or itself."""
         if number not in self._others:
-            self._others[number] = Rounding(self._moments, number)
+            made = self._others[number] = Rounding(self._moments, number)
+            made._others = self._others
         return self._others[number]
 
     def levels(self, name: str, weight: NDArray[np.floating], grid: Grid) -> NDArray[np.floating]:

@@ -43,6 +43,10 @@ class StaticQuantiser:
                 return next(self._feeds, None)
 
         chosen = [name for group in groups for name in self._groups[group].nodes]
+        if not chosen:  # to the quantiser no names are all of them
+            whole = onnx.ModelProto()
+            whole.CopyFrom(self._model)
+            return whole
         ranges = {
             name: [{
                 "quant_type": QuantType.QInt8, "symmetric": True,

@@ -55,7 +55,7 @@ class Engine:
                 if any(m in pattern for pattern in patterns)
             }
             self._summaries = {m: parts.encoder(m).summary.run for m in self.steppers}
-            self._summarised: dict[Modality, Rows] = {}
+            self._summarised: dict[Modality, Joined] = {}
             """Per modality those made or joined last."""
             # All now: a modality that drops out must not cost the time of loading another head.
             self.heads = {pattern: parts.head(pattern) for pattern in patterns}
@@ -151,9 +151,9 @@ class Engine:
                 if not channel.is_summarised(pooled):
                     due[channel.modality].append((channel, pooled))
         for modality, asking in due.items():
-            given = Rows.join([pooled for _, pooled in asking])
+            given = Joined.join([pooled for _, pooled in asking])
             (made,) = self._summaries[modality]({"pooled": given.whole})
-            rows = self._summarised[modality] = Rows.split(made)
+            rows = self._summarised[modality] = Joined.split(made)
             for (channel, pooled), summary in zip(asking, rows.each, strict=True):
                 channel.pooled, channel.summary = pooled, summary
 
@@ -186,24 +186,24 @@ class Engine:
             return summaries[0]
         known = self._summarised.get(modality)
         if known is None or not known.has(summaries):
-            known = self._summarised[modality] = Rows.join(summaries)
+            known = self._summarised[modality] = Joined.join(summaries)
         return known.whole
 
 
-class Rows(NamedTuple):
-    """Rows (1, ...) side by side."""
+class Joined(NamedTuple):
+    """Joined (1, ...) side by side."""
 
     each: Sequence[NDArray[np.float32]]
     whole: NDArray[np.float32]
     """(B, ...)"""
 
     @classmethod
-    def split(cls, whole: NDArray[np.float32]) -> Rows:
+    def split(cls, whole: NDArray[np.float32]) -> Joined:
         """Of an array (B, ...), copied: a silent stream must not hold all the others'."""
         return cls([whole] if len(whole) == 1 else [row.copy() for row in whole[:, None]], whole)
 
     @classmethod
-    def join(cls, rows: Sequence[NDArray[np.float32]]) -> Rows:
+    def join(cls, rows: Sequence[NDArray[np.float32]]) -> Joined:
         """Of some rows."""
         return cls(rows, rows[0] if len(rows) == 1 else np.concatenate(rows))
 

@@ -316,7 +316,7 @@ def test_every_damping_is_a_rounding_of_its_own(make_network: Any) -> None:
     ]
     assert len(set(made)) == len(DAMPINGS)
     assert made[-1] == made[1]
-    assert rounding.other(3) is rounding.other(3)
+    assert rounding.other(3).other(0) is rounding
 
 
 def _shop(make: Any, kind: str = "if-mmin") -> Workshop:

@@ -150,6 +150,13 @@ def test_what_computes_in_8_bits_for_tensorrt(make_network: Any) -> None:
     assert not any("Dequantize" in name for name in lstm.input)
 
 
+def test_no_groups_leave_a_static_graph_whole(make_network: Any) -> None:
+    """To the quantiser an empty list of nodes means all of them."""
+    model = _model(make_network(), "latency", Pattern.parse("a"), "int8-qdq")
+    feeds = [{"a": probes_of(make_network, "if-mmin").ordinary_inputs()[0][Modality.A]}]
+    assert StaticQuantiser(model, feeds, _load)(()) == model
+
+
 @pytest.mark.parametrize("name", ["a", "t"])
 def test_static_ranges_are_those_of_all_inputs(make_network: Any, name: str) -> None:
     """Seen in one pass of our own, whatever is chosen; the quantiser's own calibration agrees."""

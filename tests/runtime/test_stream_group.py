@@ -154,6 +154,22 @@ def test_rows_that_fit_no_streams_are_refused(
     assert group.update() == [None] * 4
 
 
+def test_what_was_joined_is_not_joined_again(predictor: Predictor) -> None:
+    """Summaries of a modality that heard nothing lie side by side already, until one is new."""
+    group = predictor.streams(3)
+    joined = []
+    for turn in range(4):
+        if turn in (0, 3):
+            group.push(1, v=_frames("v", 4, turn))
+        if turn == 0:
+            group.push_all(v=np.stack([_frames("v", 4, n) for n in range(3)]))
+        group.push_all(a=np.stack([_frames("a", 6, turn + n) for n in range(3)]))
+        group.update()
+        joined.append(group._engine._summarised[Modality.V].whole)
+    assert joined[1] is joined[2]
+    assert joined[3] is not joined[2]
+
+
 def test_a_row_that_waits_holds_no_others(predictor: Predictor) -> None:
     group = predictor.streams(3)
     group.push_all(a=np.zeros((3, 4, 5), np.float32))
