@@ -71,7 +71,7 @@ def compare_latency(
             "twin": partial(twin.predict, given),
             "monolith": partial(monolith, prepared),
         }
-        found.append(Comparison(pattern, **time_together(calls, repeats=repeats)))
+        found.append(Comparison(pattern, **time_together(calls, repeats=repeats, settled=True)))
     return found
 
 

@@ -11,10 +11,15 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-WARM_UP = 20
-WARM_UP_SECONDS = 0.5
+WARM_UP = 10
+WARM_UP_SECONDS = 0.25
 """A call is not warmed up for longer, but for its first two calls: what is slow is warm sooner."""
 _FEWEST_WARM_UPS = 2
+SETTLING = 4
+"""Untimed calls before a timed one. After another network's turn a short call takes 1.3 to 2 times
+as long as in a row of its own, the next 1.3, the third 1.1: shared caches give way step by step."""
+SETTLING_SECONDS = 0.004
+"""No further one begins after so many: what takes long has settled within a call or two."""
 
 Name = TypeVar("Name", bound=Hashable)
 Call = Callable[[], object]
@@ -58,7 +63,8 @@ def time_together(
 
     A call that always follows its twin would find the caches warm and look faster than it is; one
     that always follows others finds them full of what is not its own. settled: every timed call
-    follows one of its own that is not timed, as where one network answers again and again.
+    follows up to SETTLING of its own that are not timed, as where one network answers again and
+    again.
     seconds: no round begins after so many, warm-up included, but the first `fewest`.
     """
     rng = np.random.default_rng(seed)
@@ -76,11 +82,19 @@ def time_together(
             own = takers[names[index]]
             call = own[turn % len(own)]
             if settled:
-                call()
+                _settle(call)
             started = time.perf_counter()
             call()
             samples[names[index]][turn] = time.perf_counter() - started
     return {name: Timing(values) for name, values in samples.items()}
+
+
+def _settle(call: Call) -> None:
+    ends = time.perf_counter() + SETTLING_SECONDS
+    for _ in range(SETTLING):
+        call()
+        if time.perf_counter() >= ends:
+            return
 
 
 def _warm(call: Call, times: int) -> None:

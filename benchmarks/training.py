@@ -19,7 +19,7 @@ from ifmmin.train.teacher import Teacher
 
 DIMS = {Modality.A: 130, Modality.V: 342, Modality.T: 1024}
 BATCH = 128
-STEPS = 4
+STEPS = 2
 """Updates per measured call."""
 
 

@@ -31,7 +31,7 @@ KINDS = (
         "Latency of one utterance",
         "One call at a time on an utterance of ordinary length. Contenders of a pattern take turns "
         "in an order that is shuffled anew every round, each in a session of its own; every timed "
-        "call follows one of its own that is not timed, as where one network answers on and on.",
+        "call follows some of its own that are not timed, as where one network answers on and on.",
         ("pattern", "contender", "backend", "precision", "threads", "frames", "samples"),
         accuracy=True,
     ),

@@ -64,7 +64,7 @@ def drawn(bench: Bench) -> list[Row]:
             }
             for number, one in enumerate(lengths)
         ]
-        cycles = {i: Cycle([turn[i] for turn in turns]) for i in range(len(entrants))}
+        cycles = {i: [turn[i] for turn in turns] for i in range(len(entrants))}
         # A slow call is warmed up for fewer turns: all would be asked about other utterances.
         timings = bench.time(cycles, warm_up=0)
         rows += [
@@ -72,20 +72,6 @@ def drawn(bench: Bench) -> list[Row]:
             for i, entrant in enumerate(entrants)
         ]
     return rows
-
-
-class Cycle:
-    """Prepared calls, one after the other, round after round; each twice, once to settle."""
-
-    def __init__(self, calls: list[Any]) -> None:
-        self._calls = [call for call in calls for _ in range(2)]
-        self._next = 0
-
-    def __call__(self) -> Any:
-        """The next one, and what it says."""
-        call = self._calls[self._next % len(self._calls)]
-        self._next += 1
-        return call()
 
 
 def _present(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ifmmin.benchmarks.timing import WARM_UP
 from ifmmin.runtime.modality import Modality, Pattern
 
 ORDINARY: Mapping[Modality, int] = {Modality.A: 50, Modality.V: 50, Modality.T: 22}
@@ -34,7 +35,7 @@ class Plan:
     peers: tuple[str, ...] = (MONOLITH,)
     rounds: int = 200
     """Of every group of calls that take turns."""
-    warm_up: int = 20
+    warm_up: int = WARM_UP
     """Calls of each before the first round."""
     seconds: float = 20.0
     """A group stops there, with the rounds that it has."""

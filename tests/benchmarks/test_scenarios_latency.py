@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,12 @@ from ifmmin.benchmarks.control import measured_noise
 from ifmmin.benchmarks.record import OURS, TWIN, YARDSTICK, Row
 from ifmmin.benchmarks.scenarios.bench import Bench
 from ifmmin.benchmarks.scenarios.entrant import Way
-from ifmmin.benchmarks.scenarios.latency import Cycle, drawn, latency, length
+from ifmmin.benchmarks.scenarios.latency import drawn, latency, length
 from ifmmin.benchmarks.scenarios.ours import SESSIONS
 from ifmmin.benchmarks.scenarios.plan import BATCHES, Plan
 from ifmmin.benchmarks.scenarios.recorded_lengths import recorded_lengths
 from ifmmin.benchmarks.scenarios.throughput import throughput
-from ifmmin.benchmarks.timing import WARM_UP_SECONDS, time_together
+from ifmmin.benchmarks.timing import SETTLING, SETTLING_SECONDS, WARM_UP_SECONDS, time_together
 from ifmmin.runtime import Pattern
 from ifmmin.runtime.errors import CheckpointError
 from ifmmin.runtime.modality import MODALITIES, Modality
@@ -87,7 +88,7 @@ def test_a_sequence_of_calls_takes_turns_round_by_round() -> None:
     heard: list[str] = []
     calls = {"several": [lambda: heard.append("x"), lambda: heard.append("y")]}
     timings = time_together(calls, repeats=3, warm_up=1, settled=True)
-    assert "".join(heard) == "xy" + "xxyyxx"
+    assert "".join(heard) == "xy" + "".join(name * (SETTLING + 1) for name in "xyx")
     assert len(timings["several"].samples) == 3
 
 
@@ -118,7 +119,7 @@ def test_drawn_lengths_are_those_that_were_recorded(
     monkeypatch.setattr(predictor, "predict", spy)
     (row,) = _by(drawn(bench), OURS)
     short, long = {"a": 3, "t": 5}, {"a": 30, "t": 9}
-    assert seen[-6:] == [short, short, long, long, short, short]
+    assert [one for one, _ in groupby(seen)][-3:] == [short, long, short]
     assert len(row.samples) == 3
     stand_in = recorded_lengths(_bench(bundle).plan)
     assert len({one[Modality.A] for one in stand_in}) > 20
@@ -173,27 +174,37 @@ def test_a_group_of_calls_stops_in_time() -> None:
     assert len(time_together(calls, repeats=5, seconds=0.0, fewest=7)["a"].samples) == 5
 
 
-def test_a_settled_call_follows_one_of_its_own() -> None:
+def test_a_settled_call_follows_some_of_its_own() -> None:
     ran: list[str] = []
     calls = {name: partial(ran.append, name) for name in "abc"}
     time_together(calls, repeats=50, warm_up=0, settled=True)
-    assert len(ran) == 2 * 3 * 50
-    assert ran[::2] == ran[1::2]
-    rounds = {"".join(ran[i : i + 6 : 2]) for i in range(0, len(ran), 6)}
+    turn = SETTLING + 1
+    assert len(ran) == turn * 3 * 50
+    assert all(len(set(ran[i : i + turn])) == 1 for i in range(0, len(ran), turn))
+    rounds = {"".join(ran[i : i + 3 * turn : turn]) for i in range(0, len(ran), 3 * turn)}
     assert len(rounds) > 3
     ran.clear()
     time_together(calls, repeats=50, warm_up=0)
     assert len(ran) == 3 * 50
 
 
+def test_a_slow_call_settles_for_a_moment_only() -> None:
+    ran = {"slow": 0, "slower": 0}
+
+    def take(name: str, share: float) -> None:
+        ran[name] += 1
+        time.sleep(share * SETTLING_SECONDS)
+
+    calls = {"slow": partial(take, "slow", 0.6), "slower": partial(take, "slower", 1.1)}
+    time_together(calls, repeats=10, warm_up=0, settled=True)
+    assert ran == {"slow": 30, "slower": 20}
+
+
 def test_all_that_take_turns_are_asked_about_the_same_drawn_utterances() -> None:
     asked: dict[str, list[int]] = {"ours": [], "slow": []}
-
-    def cycle(name: str) -> Cycle:
-        return Cycle([partial(asked[name].append, number) for number in range(3)])
-
-    time_together({name: cycle(name) for name in asked}, repeats=4, warm_up=0, settled=True)
-    assert asked["ours"] == asked["slow"] == [0, 0, 1, 1, 2, 2, 0, 0]
+    calls = {name: [partial(heard.append, n) for n in range(3)] for name, heard in asked.items()}
+    time_together(calls, repeats=4, warm_up=0, settled=True)
+    assert asked["ours"] == asked["slow"] == [n for n in (0, 1, 2, 0) for _ in range(SETTLING + 1)]
 
 
 def test_a_slow_call_is_warmed_up_for_a_moment_only() -> None:
