@@ -44,6 +44,8 @@ class Contender(ABC):
 
     build_seconds = 0.0
     """What making it ready took so far: tracing, exporting, compiling."""
+    fewest_frames = 1
+    """Of any modality where it is proven; more than 1 where fewer are another program."""
     placement: Mapping[str, int] = {}
     """Number of nodes by what executes them, where the engine tells."""
 

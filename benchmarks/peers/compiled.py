@@ -38,6 +38,8 @@ class Compiled(Eager):
     """
 
     backend = "inductor"
+    fewest_frames = 6
+    """A single frame, or window of text, is compiled apart, for a quarter of a minute."""
 
     def __init__(self, network: EmotionNetwork, threads: int = 1) -> None:
         super().__init__(network, threads)

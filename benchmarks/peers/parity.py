@@ -78,6 +78,8 @@ def open_proven(
     Raises BackendUnavailable where it cannot run, ParityError with figures where it is wrong.
     """
     contender = peer.open(source, threads)
+    fewest = contender.fewest_frames
+    lengths = [{m: max(fewest, n) for m, n in frames.items()} for frames in lengths]
     cases = make_cases(source.network, patterns, lengths)
     return Proven(contender, prove(peer.name, contender, cases, peer.tolerance))
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from ifmmin.benchmarks.record import Phase
 
-FEWEST_ROUNDS = 30
+FEWEST_ROUNDS = 20
 """That a budget leaves to a group."""
 SHARES = {
     "latency": 120.0,

@@ -52,6 +52,9 @@ AGE = "age"
 ANSWER = "answer alone"
 """Part: what follows the step, summaries and head, without a new frame."""
 
+_FEWEST_ROUNDS = 60
+"""That a budget leaves to an update: it is short."""
+
 Ready = Sequence[tuple[Way, Predictor]]
 Calls = dict[tuple[str, str, int, Way], Callable[[], Any]]
 """By contender, part, acoustic frames of the past, and way."""
@@ -158,5 +161,5 @@ def _measure(bench: Bench, pattern: Pattern, calls: Calls) -> list[Row]:
             samples=tuple(timing.samples),
             part=part,
         )
-        for (name, part, past, way), timing in bench.time(calls).items()
+        for (name, part, past, way), timing in bench.time(calls, fewest=_FEWEST_ROUNDS).items()
     ]

@@ -52,6 +52,16 @@ def test_new_lengths_compile_nothing(traced: None, network: EmotionNetwork) -> N
     assert contender.notes != graphs
 
 
+def test_no_program_for_single_frames_is_made_to_be_proven(
+    traced: None, network: EmotionNetwork
+) -> None:
+    source = Source(network=network)
+    require_compiler(source)
+    graphs = Compiled(network).notes
+    torch._dynamo.reset()
+    assert open_proven(PEER, source).contender.notes == graphs
+
+
 def test_what_compiles_late_is_told(traced: None, network: EmotionNetwork) -> None:
     contender = Compiled(network)
     (case,) = make_cases(network, ALL_PATTERNS[-1:], [SINGLE])

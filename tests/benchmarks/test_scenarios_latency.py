@@ -16,7 +16,7 @@ from small_bundles import nudge, small_bundle
 from ifmmin.benchmarks.control import measured_noise
 from ifmmin.benchmarks.record import OURS, TWIN, YARDSTICK, Row
 from ifmmin.benchmarks.scenarios.bench import Bench
-from ifmmin.benchmarks.scenarios.entrant import Way
+from ifmmin.benchmarks.scenarios.entrant import Entrant, Way
 from ifmmin.benchmarks.scenarios.latency import drawn, latency, length
 from ifmmin.benchmarks.scenarios.ours import SESSIONS
 from ifmmin.benchmarks.scenarios.plan import BATCHES, Plan
@@ -98,6 +98,21 @@ def test_lengths_and_batches_are_told(bundle: Path) -> None:
     rows = _by(throughput(bench), OURS)
     assert [row.batch for row in rows] == list(BATCHES)
     assert {row.unit for row in rows} == {"1/s"}
+
+
+def test_the_monolith_is_asked_for_no_more_of_a_batch_than_tells_its_rate(bundle: Path) -> None:
+    bench, heard = _bench(bundle, patterns=(Pattern.parse("a"),)), []
+
+    def answer(features: Any) -> None:
+        heard.append(features)
+        time.sleep(0.001)
+
+    monolith = Entrant("monolith", answer, Way("onnxruntime-cpu", "fp32", 1), peer=True)
+    bench.entrants = lambda *_: [monolith]  # type: ignore[method-assign]
+    rows = throughput(bench)
+    assert len(heard) == sum((2 + 3) * min(batch, 8) for batch in BATCHES)  # warm-up, rounds
+    assert [row.batch for row in rows] == list(BATCHES)
+    assert all(0 < rate < 1000 for row in rows for rate in row.samples)
 
 
 def test_drawn_lengths_are_those_that_were_recorded(
