@@ -40,6 +40,8 @@ class Past(NamedTuple):
     """The hop up to which the past is cut or faded; without lanes it says nothing."""
 
 
+_MOST_WAITING = 256
+"""Frames of a modality that may wait to be heard together."""
 _NOTHING_ARRIVED, _NO_PAST = Arrived(), Past()
 
 
@@ -87,10 +89,25 @@ class Channel:
             self.waiting.append(segment)
             self.waiting_frames += len(segment.frames)
 
+    def append(self, new: Usable) -> None:
+        """Keep frames that came without a time, all of which count; where time is not divided."""
+        self.arrived, segments = self.plan(new, None)
+        self.wait(segments)
+
     def wait_no_more(self) -> None:
         """They were heard, or are not wanted any more."""
         self.waiting.clear()
         self.waiting_frames = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits that it has to be heard before more comes."""
+        return self.waiting_frames > _MOST_WAITING
+
+    @property
+    def is_simple(self) -> bool:
+        """Whether time is not divided, so that frames without a time can only be appended."""
+        return self._whole
 
     def is_summarised(self, pooled: NDArray[np.float32]) -> bool:
         """Whether the summary at hand is that of what is pooled now, (1, P).

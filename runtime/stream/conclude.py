@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifmmin.runtime.errors import BundleError, IfmminError, InputError
-from ifmmin.runtime.modality import Modality, Pattern
+from ifmmin.runtime.modality import Modality
 from ifmmin.runtime.prediction import (
     Prediction,
     is_answer,
@@ -19,7 +19,7 @@ from ifmmin.runtime.prediction import (
 )
 from ifmmin.runtime.stream.engine import Engine, Outcome
 from ifmmin.runtime.stream.faults import of_streams
-from ifmmin.runtime.stream.session import Answered, Session
+from ifmmin.runtime.stream.session import Answered, Head, Session
 from ifmmin.runtime.validate import nothing_present
 
 OfPrior = Callable[[Mapping[Modality, str], Mapping[Modality, int]], Prediction]
@@ -44,7 +44,7 @@ class Concluder:
             absent = session.absent
             if self.of_prior is None:
                 raise nothing_present(absent)
-            return self.of_prior(absent, dropped_of(session))
+            return self.of_prior(absent, session.dropped_frames)
         last = session.concluded
         if last is None or last[0] is not answered.logits:
             last = session.concluded = (answered.logits, *softmax_of_one(answered.logits))
@@ -53,7 +53,7 @@ class Concluder:
             raise self._no_answer()
         # A copy, the caller's own: the next answer may be made of the same.
         logits = answered.logits.copy()
-        return self._make(session, answered.pattern, winner, probabilities.copy(), logits, seconds)
+        return self._make(session, answered.head, winner, probabilities.copy(), logits, seconds)
 
     def all(
         self, sessions: Sequence[Session], answers: Sequence[Outcome], seconds: float
@@ -71,11 +71,11 @@ class Concluder:
         found: list[Prediction | None] = []
         for session, answered in zip(sessions, answers, strict=True):
             if isinstance(answered, Answered):
-                found.append(self._make(session, answered.pattern, *next(rows), seconds))
+                found.append(self._make(session, answered.head, *next(rows), seconds))
             elif self.of_prior is None:
                 found.append(None)
             else:
-                found.append(self.of_prior(session.absent, dropped_of(session)))
+                found.append(self.of_prior(session.absent, session.dropped_frames))
         return found
 
     def _require(self, answers: Sequence[Outcome], probabilities: NDArray[np.float32]) -> None:
@@ -99,7 +99,7 @@ class Concluder:
     def _make(
         self,
         session: Session,
-        pattern: Pattern,
+        head: Head,
         winner: int,
         probabilities: NDArray[np.float32],
         logits: NDArray[np.float32],
@@ -112,19 +112,12 @@ class Concluder:
             self.labels[winner],
             probabilities,
             logits,
-            pattern,
+            head.pattern,
             candidate.backend,
             self.requested,
             candidate.precision,
-            self.engine.heads[pattern].placement,
+            head.placement,
             seconds,
             session.absent,
-            dropped_of(session),
+            session.dropped_frames,
         )
-
-
-def dropped_of(session: Session) -> dict[Modality, int]:
-    """Frames left out because of a NaN, per modality where there were some."""
-    if not any([channel.dropped_frames for channel in session.channels.values()]):
-        return {}  # the usual case, in half the time
-    return {m: c.dropped_frames for m, c in session.channels.items() if c.dropped_frames}

@@ -9,8 +9,6 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from operator import is_
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +16,12 @@ from numpy.typing import NDArray
 from ifmmin.runtime.candidates import Candidate
 from ifmmin.runtime.errors import BundleError
 from ifmmin.runtime.manifest import ModalitySpec
-from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
+from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.runtime.parts import Parts
 from ifmmin.runtime.stream.channel import Channel, Past
+from ifmmin.runtime.stream.joined import Joined
 from ifmmin.runtime.stream.lane import Lane, Stepper
-from ifmmin.runtime.stream.session import Answered, Evidence, Session, Summaries
+from ifmmin.runtime.stream.session import Answered, Evidence, Head, Session, Summaries
 from ifmmin.runtime.stream.snapshot import Identity
 from ifmmin.runtime.stream.timeline import Segment
 
@@ -30,8 +29,6 @@ Work = tuple[Channel, Past, Sequence[Segment]]
 """A channel, what it starts from, and what it is to hear."""
 Outcome = Answered | BundleError | None
 """An answer, why the bundle has none, or None where nothing counts."""
-_PATTERN_OF = {tuple(pattern): pattern for pattern in ALL_PATTERNS}
-"""By its modalities in canonical order."""
 
 
 class Engine:
@@ -58,7 +55,8 @@ class Engine:
             self._summarised: dict[Modality, Joined] = {}
             """Per modality those made or joined last."""
             # All now: a modality that drops out must not cost the time of loading another head.
-            self.heads = {pattern: parts.head(pattern) for pattern in patterns}
+            self.heads = {tuple(pattern): _ready(parts, pattern) for pattern in patterns}
+            """By modalities in canonical order."""
 
     @property
     def identity(self) -> Identity:
@@ -73,8 +71,12 @@ class Engine:
         """What became of each past; nothing is changed in place, so a failure changes nothing."""
         if len(work) == 1 and len(work[0][2]) == 1:
             channel, past, (segment,) = work[0]
-            entered = [channel.enter(past, segment.hop)]
-            (moved,) = self._advance(channel.modality, entered, [segment.frames])
+            lanes = channel.enter(past, segment.hop)
+            if len(lanes) == 1 and lanes[0].kept is not None:
+                with self._parts.lock:
+                    lane = channel.stepper.one(lanes[0], segment.frames)
+                return [Past((lane,), segment.hop)]
+            (moved,) = self._advance(channel.modality, [lanes], [segment.frames])
             return [Past(moved, segment.hop)]
         pasts = [past for _, past, _ in work]
         rounds = max([len(segments) for _, _, segments in work], default=0)
@@ -92,6 +94,30 @@ class Engine:
                     pasts[index] = Past(now, segment.hop)
         return pasts
 
+    def answer_one(self, session: Session) -> tuple[Outcome, float]:
+        """What `answer` does, for one stream: the path that has to be short.
+
+        Between two updates caches fill with weights: what little Python there is takes two to three
+        times as long as it does again and again.
+        """
+        evidence = session.evidence()
+        head = self._head(evidence)
+        if not isinstance(head, Head):
+            return head, 0.0
+        summaries = []
+        with self._parts.lock:
+            started = time.perf_counter()
+            for channel, pooled in evidence:
+                summary = channel.summary
+                if summary is None or not channel.is_summarised(pooled):
+                    (summary,) = self._summaries[channel.modality]({"pooled": pooled})
+                    channel.pooled, channel.summary = pooled, summary
+                summaries.append(summary)
+            if not session.has_answered(head, summaries):
+                (logits,) = head.run(dict(zip(head.letters, summaries, strict=True)))
+                session.answered = Answered(head, summaries, logits[0])
+            return session.answered, time.perf_counter() - started
+
     def answer(self, sessions: Sequence[Session]) -> tuple[list[Outcome], float]:
         """What each session's evidence comes to now; None where there is none, and an error where
         the bundle has no head for it: the other sessions shall not go without.
@@ -100,15 +126,15 @@ class Engine:
         had changed.
         """
         evidence = [session.evidence() for session in sessions]
-        patterns = [self._pattern(found) for found in evidence]
+        heads = [self._head(found) for found in evidence]
         with self._parts.lock:
             started = time.perf_counter()
             self._summarise(evidence)
-            self._run_heads(sessions, evidence, patterns)
+            self._run_heads(sessions, evidence, heads)
             seconds = (time.perf_counter() - started) / max(1, len(sessions))
         answers: list[Outcome] = [
-            session.answered if isinstance(pattern, Pattern) else pattern
-            for session, pattern in zip(sessions, patterns, strict=True)
+            session.answered if isinstance(head, Head) else head
+            for session, head in zip(sessions, heads, strict=True)
         ]
         return answers, seconds
 
@@ -131,13 +157,14 @@ class Engine:
             ahead = iter(self.steppers[modality].advance(flat, frames))
         return [tuple(next(ahead) for _ in group) for group in lanes]
 
-    def _pattern(self, evidence: Evidence) -> Pattern | BundleError | None:
-        if not evidence:
-            return None
-        pattern = _PATTERN_OF[tuple([channel.modality for channel, _ in evidence])]
-        if pattern in self.heads:
-            return pattern
-        known = ", ".join(map(str, self.heads))
+    def _head(self, evidence: Evidence) -> Head | BundleError | None:
+        """The one of what counts; None where nothing does."""
+        counting = tuple([channel.modality for channel, _ in evidence])
+        head = self.heads.get(counting)
+        if head is not None or not counting:
+            return head
+        pattern = Pattern.of(counting)
+        known = ", ".join(one.name for one in self.heads.values())
         return BundleError(
             f"the bundle has no head for streams of pattern {pattern}; it has {known}; drop a "
             f"modality, or export it with ifmmin-export ... --pattern {pattern}"
@@ -161,22 +188,23 @@ class Engine:
         self,
         sessions: Sequence[Session],
         evidence: Sequence[Evidence],
-        patterns: Sequence[Pattern | BundleError | None],
+        heads: Sequence[Head | BundleError | None],
     ) -> None:
         """Make anew the answers of which a summary or the pattern is another one."""
-        due: dict[Pattern, list[tuple[Session, Summaries]]] = defaultdict(list)
-        for session, found, pattern in zip(sessions, evidence, patterns, strict=True):
-            if not isinstance(pattern, Pattern):
+        due: dict[str, list[tuple[Session, Head, Summaries]]] = defaultdict(list)
+        for session, found, head in zip(sessions, evidence, heads, strict=True):
+            if not isinstance(head, Head):
                 continue
             summaries = [c.summary for c, _ in found if c.summary is not None]
-            if not session.has_answered(pattern, summaries):
-                due[pattern].append((session, summaries))
-        for pattern, waiting in due.items():
-            columns = zip(*(summaries for _, summaries in waiting), strict=True)
-            inputs = {m.value: self._join(m, x) for m, x in zip(pattern, columns, strict=True)}
-            (logits,) = self.heads[pattern].run(inputs)
-            for (session, made), row in zip(waiting, logits, strict=True):
-                session.answered = Answered(pattern, made, row.copy())
+            if not session.has_answered(head, summaries):
+                due[head.name].append((session, head, summaries))
+        for waiting in due.values():
+            _, head, _ = waiting[0]
+            columns = zip(*(summaries for _, _, summaries in waiting), strict=True)
+            inputs = {m.value: self._join(m, x) for m, x in zip(head.pattern, columns, strict=True)}
+            (logits,) = head.run(inputs)
+            for (session, head, made), row in zip(waiting, logits, strict=True):
+                session.answered = Answered(head, made, row.copy())
 
     def _join(
         self, modality: Modality, summaries: Sequence[NDArray[np.float32]]
@@ -190,23 +218,6 @@ class Engine:
         return known.whole
 
 
-class Joined(NamedTuple):
-    """Joined (1, ...) side by side."""
-
-    each: Sequence[NDArray[np.float32]]
-    whole: NDArray[np.float32]
-    """(B, ...)"""
-
-    @classmethod
-    def split(cls, whole: NDArray[np.float32]) -> Joined:
-        """Of an array (B, ...), copied: a silent stream must not hold all the others'."""
-        return cls([whole] if len(whole) == 1 else [row.copy() for row in whole[:, None]], whole)
-
-    @classmethod
-    def join(cls, rows: Sequence[NDArray[np.float32]]) -> Joined:
-        """Of some rows."""
-        return cls(rows, rows[0] if len(rows) == 1 else np.concatenate(rows))
-
-    def has(self, rows: Sequence[NDArray[np.float32]]) -> bool:
-        """Whether it is made of these very rows."""
-        return len(rows) == len(self.each) and all(map(is_, rows, self.each))
+def _ready(parts: Parts, pattern: Pattern) -> Head:
+    loaded, letters = parts.head(pattern), [m.value for m in pattern]
+    return Head(pattern, str(pattern), letters, loaded.run, loaded.placement)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ifmmin.runtime.errors import InputError
@@ -14,7 +14,7 @@ from ifmmin.runtime.stream.engine import Engine
 from ifmmin.runtime.stream.faults import of_stream
 from ifmmin.runtime.stream.numeric import as_count, refusal
 from ifmmin.runtime.stream.rows import usable_rows
-from ifmmin.runtime.stream.session import Intake, Rules
+from ifmmin.runtime.stream.session import Intake, Rules, Session
 from ifmmin.runtime.stream.stream import Stream, hear_waiting, is_enough
 from ifmmin.runtime.validate import Usable
 
@@ -67,6 +67,9 @@ class StreamGroup(Sequence[Stream]):
             for letter, x in {"a": a, "v": v, "t": t}.items()
             if x is not None
         }
+        if now is None and _are_simple(session, rows):
+            self._append([self._streams[n].session for n in numbers], rows)
+            return
         planned = [
             self._plan(number, [(m, row[place]) for m, row in rows.items()], now)
             for place, number in enumerate(numbers)
@@ -77,6 +80,17 @@ class StreamGroup(Sequence[Stream]):
             hear_waiting(self._engine, full)
         for session, intakes in chosen:
             session.keep(intakes, now)
+
+    def _append(
+        self, sessions: Sequence[Session], rows: Mapping[Modality, Sequence[Usable]]
+    ) -> None:
+        """Keep rows of which nothing has to be planned: what most pushes are, in half the time."""
+        full = [s for s in sessions if any([s.channels[m].is_full for m in rows])]
+        if full:
+            hear_waiting(self._engine, full)
+        for modality, found in rows.items():
+            for session, row in zip(sessions, found, strict=True):
+                session.channels[modality].append(row)
 
     def _numbers(self, streams: Iterable[int]) -> list[int]:
         wanted = f"numbers of some of {len(self)} streams, each once, from 0 on"
@@ -116,7 +130,7 @@ class StreamGroup(Sequence[Stream]):
         """
         sessions = [stream.session for stream in self._streams]
         now = sessions[0].moment(at)
-        for session in sessions:
+        for session in sessions if now is not None else ():
             session.reach(now)
         hear_waiting(self._engine, sessions)
         return self._concluder.all(sessions, *self._engine.answer(sessions))
@@ -129,3 +143,15 @@ class StreamGroup(Sequence[Stream]):
 
     def __iter__(self) -> Iterator[Stream]:
         return iter(self._streams)
+
+
+def _are_simple(session: Session, rows: Mapping[Modality, Sequence[Usable]]) -> bool:
+    """Whether frames without a time can only be appended, all of them.
+
+    session: one of a group; options are the same in all.
+    """
+    return all(
+        session.channels[m].is_simple
+        and all([row.reason is None and not row.dropped for row in found])
+        for m, found in rows.items()
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import is_
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,9 @@ from ifmmin.runtime.modality import Modality
 from ifmmin.runtime.parts import EncoderParts
 from ifmmin.runtime.step import initial_states
 
+States = tuple[NDArray[np.float32], ...]
+"""Of a step graph, each (1, ...)."""
+
 
 class Lane(NamedTuple):
     """A beginning and what came since. Never changed: moving on gives a new one."""
@@ -25,8 +29,8 @@ class Lane(NamedTuple):
     """Frames since."""
     early: NDArray[np.float32] | None = None
     """(n, D) while they are fewer than the step graph can begin with."""
-    kept: tuple[NDArray[np.float32], ...] | None = None
-    """The states of the step graph, each (1, ...); None before its first call."""
+    kept: States | None = None
+    """None before the step graph was called first."""
     pooled: NDArray[np.float32] | None = None
     """(1, P) of all frames since, padded to the minimum where they are fewer."""
 
@@ -47,12 +51,16 @@ class Stepper:
         outputs = [spec.name for spec in entry.outputs]
         self._pooled = outputs.index("pooled")
         self._next = [outputs.index(state.output) for state in entry.states]
+        self._kept = sorted({self._pooled, *self._next})
+        """A maximum is both."""
         self._start = tuple(initial_states(entry).values())
+        self._last: tuple[Sequence[States], Sequence[NDArray[np.float32]]] = (), ()
+        """States after the last call of many lanes, apart and side by side."""
 
     def advance(self, lanes: Sequence[Lane], chunks: Sequence[NDArray[np.float32]]) -> list[Lane]:
         """Each lane with its own new frames (N, D), N at least 1. Those that can, run together."""
         if len(lanes) == 1 and lanes[0].kept is not None:
-            return [self._one(lanes[0], lanes[0].kept, chunks[0])]
+            return [self.one(lanes[0], chunks[0])]
         on_their_way = [lane.kept for lane in lanes if lane.kept is not None]
         if len(on_their_way) == len(lanes) and len({len(chunk) for chunk in chunks}) == 1:
             count = len(chunks[0])
@@ -80,14 +88,10 @@ class Stepper:
                 moved[i] = Lane(lane.begun, frames, early, states_now, pooled)
         return moved
 
-    def _one(
-        self,
-        lane: Lane,
-        kept: tuple[NDArray[np.float32], ...],
-        chunk: NDArray[np.float32],
-    ) -> Lane:
-        """What `advance` does, for a stream that is on its way: the path that has to be short."""
-        inputs = dict(zip(self._names, kept, strict=True))
+    def one(self, lane: Lane, chunk: NDArray[np.float32]) -> Lane:
+        """What `advance` does, for a lane that is on its way: the path that has to be short."""
+        assert lane.kept is not None
+        inputs = dict(zip(self._names, lane.kept, strict=True))
         inputs["frames"] = chunk[None]
         outputs = self._run(inputs)
         states = tuple([outputs[i] for i in self._next])
@@ -134,20 +138,26 @@ class Stepper:
     def _call(
         self,
         chunks: Sequence[NDArray[np.float32]],
-        kept: Sequence[tuple[NDArray[np.float32], ...]],
-    ) -> list[tuple[NDArray[np.float32], tuple[NDArray[np.float32], ...]]]:
+        kept: Sequence[States],
+    ) -> list[tuple[NDArray[np.float32], States]]:
         """Chunks (N, D) of one length with their states -> what is pooled, the next states."""
         if len(chunks) == 1:
             outputs = self._run(
                 {"frames": chunks[0][None], **dict(zip(self._names, kept[0], strict=True))}
             )
             return [(outputs[self._pooled], tuple(outputs[i] for i in self._next))]
-        columns = (np.concatenate(column) for column in zip(*kept, strict=True))
-        inputs = dict(zip(self._names, columns, strict=True))
+        inputs = dict(zip(self._names, self._side_by_side(kept), strict=True))
         frames = np.concatenate(chunks).reshape(len(chunks), *chunks[0].shape)
         outputs = self._run({"frames": frames, **inputs})
         # Copies, so that a stream that falls silent does not hold the arrays of all the others.
-        pooled, *states = (
-            [row.copy() for row in outputs[index][:, None]] for index in (self._pooled, *self._next)
-        )
-        return list(zip(pooled, zip(*states, strict=True), strict=True))
+        rows = {i: [row.copy() for row in outputs[i][:, None]] for i in self._kept}
+        states = list(zip(*(rows[i] for i in self._next), strict=True))
+        self._last = states, [outputs[i] for i in self._next]
+        return list(zip(rows[self._pooled], states, strict=True))
+
+    def _side_by_side(self, kept: Sequence[States]) -> Sequence[NDArray[np.float32]]:
+        """States of many lanes, each (B, ...); mostly those that the last call left."""
+        apart, together = self._last
+        if len(kept) == len(apart) and all(map(is_, kept, apart)):
+            return together
+        return [np.concatenate(column) for column in zip(*kept, strict=True)]

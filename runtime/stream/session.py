@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ifmmin.runtime.backends import Runner
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.manifest import ModalitySpec
 from ifmmin.runtime.modality import MODALITIES, Modality, Pattern
@@ -27,10 +28,23 @@ Summaries = Sequence[NDArray[np.float32]]
 """Per modality of a pattern (1, S)."""
 
 
+class Head(NamedTuple):
+    """The head graph of a pattern, loaded and ready."""
+
+    pattern: Pattern
+    name: str
+    """The pattern's."""
+    letters: Sequence[str]
+    """Its inputs, in canonical order."""
+    run: Runner
+    placement: Mapping[str, int]
+    """As in `Loaded`."""
+
+
 class Answered(NamedTuple):
     """The last answer, and what it was made of."""
 
-    pattern: Pattern
+    head: Head
     summaries: Summaries
     logits: NDArray[np.float32]
     """(C,)"""
@@ -99,6 +113,8 @@ class Session:
         self.concluded: Concluded | None = None
         self.absent: dict[Modality, str] = {}
         """Why modalities did not count when that was last asked."""
+        self.dropped_frames: dict[Modality, int] = {}
+        """Frames left out because of a NaN, where there were some when that was last asked."""
 
     def plan(
         self, given: Mapping[Any, Any], at: float | None, quality: Quality | None
@@ -198,24 +214,29 @@ class Session:
         return found
 
     def evidence(self) -> Evidence:
-        """What counts now; `absent` says from then on why the rest does not."""
+        """What counts now; `absent` and `dropped_frames` are from then on of this moment."""
         found: Evidence = []
         absent: dict[Modality, str] = {}
+        dropped: dict[Modality, int] = {}
         for modality, channel in self._in_order:
-            counting = "not given" if channel is None else channel.counting(self.now)
+            if channel is None:
+                absent[modality] = "not given"
+                continue
+            if channel.dropped_frames:
+                dropped[modality] = channel.dropped_frames
+            counting = channel.counting(self.now)
             if isinstance(counting, str):
                 absent[modality] = counting
             else:
-                assert channel is not None
                 assert counting.pooled is not None
                 found.append((channel, counting.pooled))
-        self.absent = absent
+        self.absent, self.dropped_frames = absent, dropped
         return found
 
-    def has_answered(self, pattern: Pattern, summaries: Summaries) -> bool:
+    def has_answered(self, head: Head, summaries: Summaries) -> bool:
         """Whether the last answer is that of these very summaries."""
         last = self.answered
-        if last is None or last.pattern != pattern:
+        if last is None or last.head is not head:
             return False
         return all(map(is_, last.summaries, summaries))
 

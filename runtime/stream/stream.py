@@ -18,9 +18,6 @@ from ifmmin.runtime.stream.snapshot import restore, snapshot
 from ifmmin.runtime.stream.timeline import Segment
 from ifmmin.runtime.validate import Quality, Utterance
 
-_MOST_WAITING = 256
-"""Frames of a modality that may wait to be heard together."""
-
 
 class Stream:
     """A conversation as it goes on: `predictor.stream()` gives one.
@@ -77,7 +74,7 @@ class Stream:
         Raises InputError where nothing counts, unless the predictor answers with the prior.
         """
         self._catch_up(at)
-        (answered,), seconds = self._engine.answer([self.session])
+        answered, seconds = self._engine.answer_one(self.session)
         return self._concluder.one(self.session, answered, seconds)
 
     def clear(self, modality: str) -> None:
@@ -130,7 +127,8 @@ class Stream:
 
     def _catch_up(self, at: float | None = None) -> None:
         """Hear what waits, and let time go on: to a moment, or to where the clock is."""
-        self.flush()
+        if self._waits:
+            self.flush()
         self.session.reach(self.session.moment(at))
 
     def __enter__(self) -> Stream:
@@ -162,7 +160,7 @@ class Stream:
 
 def is_enough(intakes: Sequence[Intake]) -> bool:
     """Whether so much waits already that it has to be heard first."""
-    return any([intake.channel.waiting_frames > _MOST_WAITING for intake in intakes])
+    return any([intake.channel.is_full for intake in intakes])
 
 
 def hear_waiting(engine: Engine, sessions: Sequence[Session]) -> None:

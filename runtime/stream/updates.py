@@ -10,7 +10,6 @@ from typing import Protocol
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.modality import Modality
 from ifmmin.runtime.prediction import Prediction
-from ifmmin.runtime.stream.conclude import dropped_of
 from ifmmin.runtime.stream.events import Event
 from ifmmin.runtime.stream.stream import Stream
 
@@ -82,7 +81,7 @@ class Listener:
             self._name(prediction),
             dict(session.absent),
             self._stream.frames,
-            dropped_of(session),
+            dict(session.dropped_frames),
             {m: c.late_frames for m, c in session.channels.items() if c.late_frames},
             seconds,
         )

@@ -14,6 +14,7 @@ from ifmmin.runtime import InputError, Pattern, Predictor, StreamOptions
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.modality import MODALITIES, Modality
 from ifmmin.runtime.step import ModalityStream
+from ifmmin.runtime.stream.session import Head
 from ifmmin.runtime.validate import Policy
 
 DIMS = {"a": 5, "v": 7, "t": 11}
@@ -95,13 +96,13 @@ def test_an_answer_is_made_anew_only_where_something_changed(predictor: Predicto
     first = stream.predict()
     calls: list[Pattern] = []
     heads = stream._engine.heads
-    for pattern, head in list(heads.items()):
+    for modalities, head in list(heads.items()):
 
-        def run(inputs: Any, run: Any = head.run, pattern: Pattern = pattern) -> Any:
-            calls.append(pattern)
-            return run(inputs)
+        def run(inputs: Any, head: Head = head) -> Any:
+            calls.append(head.pattern)
+            return head.run(inputs)
 
-        heads[pattern] = type(head)(run, head.entry)
+        heads[modalities] = head._replace(run=run)
     try:
         np.testing.assert_array_equal(stream.predict().logits, first.logits)
         assert calls == []

@@ -53,8 +53,8 @@ def _count_calls(group: StreamGroup) -> list[str]:
 
     for modality, run_summary in list(engine._summaries.items()):
         engine._summaries[modality] = counting(f"summary {modality}", run_summary)
-    for pattern, head in list(engine.heads.items()):
-        engine.heads[pattern] = type(head)(counting(f"head {pattern}", head.run), head.entry)
+    for modalities, head in list(engine.heads.items()):
+        engine.heads[modalities] = head._replace(run=counting(f"head {head.name}", head.run))
     return called
 
 
