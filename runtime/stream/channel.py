@@ -73,7 +73,7 @@ class Channel:
     def __post_init__(self) -> None:
         # Asked at every push and every answer.
         self._whole = self.options.span is None
-        self._always = self.options.window is None and not self.options.stale_after
+        self.endless = self.options.window is None and not self.options.stale_after
 
     def clear(self, why: str) -> None:
         """Forget everything, and say why nothing is here."""
@@ -190,8 +190,6 @@ class Channel:
             return self.why_absent
         if self.dropped:
             return "dropped"
-        if self._always and self.past.lanes:
-            return self.past.lanes[0]
         limit, newest = self.options.stale_after.get(self.modality), self.arrived.newest
         if limit is not None and newest is not None and now is not None and now - newest > limit:
             return f"silent for {now - newest:.3g} s, more than {limit:g}"
