@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.modality import Modality
+from ifmmin.runtime.stream.joined import own
 from ifmmin.runtime.stream.lane import Lane, Stepper
 from ifmmin.runtime.stream.options import StreamOptions
 from ifmmin.runtime.stream.timeline import Segment, Timeline, rounding
@@ -69,6 +70,8 @@ class Channel:
     """(1, P), what `summary` was made of."""
     summary: NDArray[np.float32] | None = None
     """(1, S)"""
+    shares: bool = False
+    """Whether its arrays may be rows of those of many streams."""
 
     def __post_init__(self) -> None:
         # Asked at every push and every answer.
@@ -98,6 +101,13 @@ class Channel:
         """They were heard, or are not wanted any more."""
         self.waiting.clear()
         self.waiting_frames = 0
+
+    def part(self) -> None:
+        """Keep arrays of its own: what falls silent must not hold those of all that go on."""
+        self.past = Past(tuple([lane.owned() for lane in self.past.lanes]), self.past.hop)
+        if self.pooled is not None and self.summary is not None:
+            self.pooled, self.summary = own(self.pooled), own(self.summary)
+        self.shares = False
 
     @property
     def is_full(self) -> bool:

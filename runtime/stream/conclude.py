@@ -17,9 +17,10 @@ from ifmmin.runtime.prediction import (
     softmax,
     softmax_of_one,
 )
+from ifmmin.runtime.stream.answers import Answered, Head
 from ifmmin.runtime.stream.engine import Engine, Outcome
 from ifmmin.runtime.stream.faults import of_streams
-from ifmmin.runtime.stream.session import Answered, Head, Session
+from ifmmin.runtime.stream.session import Session
 from ifmmin.runtime.validate import nothing_present
 
 OfPrior = Callable[[Mapping[Modality, str], Mapping[Modality, int]], Prediction]

@@ -18,10 +18,11 @@ from ifmmin.runtime.errors import BundleError
 from ifmmin.runtime.manifest import ModalitySpec
 from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.runtime.parts import Parts
+from ifmmin.runtime.stream.answers import Answered, Head, Summaries
 from ifmmin.runtime.stream.channel import Channel, Past
 from ifmmin.runtime.stream.joined import Joined
 from ifmmin.runtime.stream.lane import Lane, Stepper
-from ifmmin.runtime.stream.session import Answered, Evidence, Head, Session, Summaries
+from ifmmin.runtime.stream.session import Evidence, Session
 from ifmmin.runtime.stream.snapshot import Identity
 from ifmmin.runtime.stream.timeline import Segment
 
@@ -55,7 +56,7 @@ class Engine:
             self._summarised: dict[Modality, Joined] = {}
             """Per modality those made or joined last."""
             # All now: a modality that drops out must not cost the time of loading another head.
-            self.heads = {tuple(pattern): _ready(parts, pattern) for pattern in patterns}
+            self.heads = {tuple(pattern): Head.load(parts, pattern) for pattern in patterns}
             """By modalities in canonical order."""
 
     @property
@@ -182,7 +183,7 @@ class Engine:
             (made,) = self._summaries[modality]({"pooled": given.whole})
             rows = self._summarised[modality] = Joined.split(made)
             for (channel, pooled), summary in zip(asking, rows.each, strict=True):
-                channel.pooled, channel.summary = pooled, summary
+                channel.pooled, channel.summary, channel.shares = pooled, summary, True
 
     def _run_heads(
         self,
@@ -216,8 +217,3 @@ class Engine:
         if known is None or not known.has(summaries):
             known = self._summarised[modality] = Joined.join(summaries)
         return known.whole
-
-
-def _ready(parts: Parts, pattern: Pattern) -> Head:
-    loaded, letters = parts.head(pattern), [m.value for m in pattern]
-    return Head(pattern, str(pattern), letters, loaded.run, loaded.placement)

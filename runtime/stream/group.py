@@ -54,7 +54,7 @@ class StreamGroup(Sequence[Stream]):
     ) -> None:
         """New frames of many streams in one call, (S, N, D) each: row by row what `push` does.
 
-        Without `quality`; in half the time of S pushes. streams: the S streams to which the rows
+        Without `quality`; in a third of the time of S pushes. streams: the S streams to which the rows
         belong, each once, default to all in order; those with more or fewer frames have a call of
         their own. at: the time for all of them. Raises InputError, which names the stream; then
         none of them has changed.
@@ -84,7 +84,7 @@ class StreamGroup(Sequence[Stream]):
     def _append(
         self, sessions: Sequence[Session], rows: Mapping[Modality, Sequence[Usable]]
     ) -> None:
-        """Keep rows of which nothing has to be planned: what most pushes are, in half the time."""
+        """Keep rows of which nothing has to be planned: what most pushes are, with least Python."""
         full = [s for s in sessions if any([s.channels[m].is_full for m in rows])]
         if full:
             hear_waiting(self._engine, full)

@@ -19,8 +19,8 @@ class Joined(NamedTuple):
 
     @classmethod
     def split(cls, whole: NDArray[np.float32]) -> Joined:
-        """Of an array (B, ...), copied: a silent stream must not hold all the others'."""
-        return cls([whole] if len(whole) == 1 else [row.copy() for row in whole[:, None]], whole)
+        """Of an array (B, ...), whose rows its parts are."""
+        return cls([whole] if len(whole) == 1 else list(whole[:, None]), whole)
 
     @classmethod
     def join(cls, rows: Sequence[NDArray[np.float32]]) -> Joined:
@@ -30,3 +30,8 @@ class Joined(NamedTuple):
     def has(self, rows: Sequence[NDArray[np.float32]]) -> bool:
         """Whether it is made of these very rows."""
         return len(rows) == len(self.each) and all(map(is_, rows, self.each))
+
+
+def own(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A copy of what is part of a larger array, and so would keep all of it; else the array."""
+    return array.copy() if isinstance(array.base, np.ndarray) else array

@@ -15,6 +15,7 @@ from ifmmin.runtime.manifest import GraphEntry, StateSpec
 from ifmmin.runtime.modality import Modality
 from ifmmin.runtime.parts import EncoderParts
 from ifmmin.runtime.step import initial_states
+from ifmmin.runtime.stream.joined import own
 
 States = tuple[NDArray[np.float32], ...]
 """Of a step graph, each (1, ...)."""
@@ -33,6 +34,12 @@ class Lane(NamedTuple):
     """None before the step graph was called first."""
     pooled: NDArray[np.float32] | None = None
     """(1, P) of all frames since, padded to the minimum where they are fewer."""
+
+    def owned(self) -> Lane:
+        """With arrays of its own."""
+        kept = None if self.kept is None else tuple([own(state) for state in self.kept])
+        pooled = None if self.pooled is None else own(self.pooled)
+        return Lane(self.begun, self.frames, self.early, kept, pooled)
 
 
 class Stepper:
@@ -149,8 +156,7 @@ class Stepper:
         inputs = dict(zip(self._names, self._side_by_side(kept), strict=True))
         frames = np.concatenate(chunks).reshape(len(chunks), *chunks[0].shape)
         outputs = self._run({"frames": frames, **inputs})
-        # Copies, so that a stream that falls silent does not hold the arrays of all the others.
-        rows = {i: [row.copy() for row in outputs[i][:, None]] for i in self._kept}
+        rows = {i: list(outputs[i][:, None]) for i in self._kept}
         states = list(zip(*(rows[i] for i in self._next), strict=True))
         self._last = states, [outputs[i] for i in self._next]
         return list(zip(rows[self._pooled], states, strict=True))

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from operator import is_
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ifmmin.runtime.backends import Runner
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.manifest import ModalitySpec
-from ifmmin.runtime.modality import MODALITIES, Modality, Pattern
+from ifmmin.runtime.modality import MODALITIES, Modality
+from ifmmin.runtime.stream.answers import Answered, Concluded, Head, Summaries
 from ifmmin.runtime.stream.channel import Arrived, Channel, Past
 from ifmmin.runtime.stream.lane import Stepper
 from ifmmin.runtime.stream.moment import moment
@@ -24,36 +23,7 @@ from ifmmin.runtime.validate import Policy, Quality, Usable, too_poor, usable_fr
 
 Evidence = list[tuple[Channel, NDArray[np.float32]]]
 """The channels that count, in canonical order, with what each pooled, (1, P)."""
-Summaries = Sequence[NDArray[np.float32]]
-"""Per modality of a pattern (1, S)."""
-
-
-class Head(NamedTuple):
-    """The head graph of a pattern, loaded and ready."""
-
-    pattern: Pattern
-    name: str
-    """The pattern's."""
-    letters: Sequence[str]
-    """Its inputs, in canonical order."""
-    run: Runner
-    placement: Mapping[str, int]
-    """As in `Loaded`."""
-
-
-class Answered(NamedTuple):
-    """The last answer, and what it was made of."""
-
-    head: Head
-    summaries: Summaries
-    logits: NDArray[np.float32]
-    """(C,)"""
-
-
 _NO_FRAMES = np.empty((0, 0), np.float32)
-
-Concluded = tuple[NDArray[np.float32], int, NDArray[np.float32]]
-"""Logits, the winning class, probabilities: of an answer that nothing changed since."""
 
 
 class Intake(NamedTuple):
@@ -240,10 +210,14 @@ class Session:
 
     def has_answered(self, head: Head, summaries: Summaries) -> bool:
         """Whether the last answer is that of these very summaries."""
-        last = self.answered
-        if last is None or last.head is not head:
-            return False
-        return all(map(is_, last.summaries, summaries))
+        return self.answered is not None and self.answered.is_of(head, summaries)
+
+    def part(self, channel: Channel) -> None:
+        """Let a channel keep arrays of its own; what was answered stays what it was made of."""
+        before = channel.summary
+        channel.part()
+        if self.answered is not None and channel.summary is not None:
+            self.answered = self.answered.with_summary(channel.summary, before)
 
     def reset(self) -> None:
         """Forget everything, as if the stream had just begun."""

@@ -165,12 +165,18 @@ def is_enough(intakes: Sequence[Intake]) -> bool:
 
 def hear_waiting(engine: Engine, sessions: Sequence[Session]) -> None:
     """Let all that waits in some streams be heard, together."""
-    channels = [c for session in sessions for c in session.channels.values() if c.waiting]
+    channels = []
+    for session in sessions:
+        for channel in session.channels.values():
+            if channel.waiting:
+                channels.append(channel)
+            elif channel.shares:
+                session.part(channel)
     if not channels:
         return
     pasts = engine.hear([(c, c.past, merged(c.waiting)) for c in channels])
     for channel, past in zip(channels, pasts, strict=True):
-        channel.past = past
+        channel.past, channel.shares = past, True
         channel.wait_no_more()
 
 

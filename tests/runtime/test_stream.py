@@ -14,7 +14,7 @@ from ifmmin.runtime import InputError, Pattern, Predictor, StreamOptions
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.modality import MODALITIES, Modality
 from ifmmin.runtime.step import ModalityStream
-from ifmmin.runtime.stream.session import Head
+from ifmmin.runtime.stream.answers import Head
 from ifmmin.runtime.validate import Policy
 
 DIMS = {"a": 5, "v": 7, "t": 11}

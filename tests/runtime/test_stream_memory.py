@@ -56,10 +56,10 @@ def _arrays(thing: Any, seen: dict[int, Any]) -> None:
         _arrays(getattr(thing, "__dict__", {}), seen)
 
 
-def _held(stream: Stream) -> int:
-    """Bytes of the arrays that a stream keeps alive. Its graphs are shared and do not count."""
+def _held(*streams: Stream) -> int:
+    """Bytes of the arrays that streams keep alive. Their graphs are shared and do not count."""
     seen: dict[int, Any] = {}
-    _arrays(stream.session, seen)
+    _arrays([stream.session for stream in streams], seen)
     arrays = [array for array in seen.values() if array is not None]
     return sum(array.nbytes + OVERHEAD for array in arrays)
 
@@ -93,10 +93,10 @@ def test_an_hour_and_a_minute_hold_the_same(
         assert _held(stream) < after_a_minute + SLACK
 
 
-def test_what_waits_in_a_group_is_no_view_and_goes(
+def test_a_group_holds_no_more_than_single_streams_do(
     tmp_path_factory: pytest.TempPathFactory, make_network: Any
 ) -> None:
-    """Rows of one call for many streams are copied: none holds the memory of its neighbours."""
+    """Streams that go on together share what they hold; who falls silent has a copy of its own."""
     predictor = _predictor(tmp_path_factory, make_network, "if-mmin")
     alone, group = predictor.stream(), predictor.streams(64)
     for _ in range(3):
@@ -106,7 +106,13 @@ def test_what_waits_in_a_group_is_no_view_and_goes(
         for stream in group:
             stream.push(frames)
         group.update()
-    assert max(_held(stream) for stream in group) < _held(alone) + SLACK
+    assert _held(*group) < 64 * (_held(alone) + SLACK)
+    assert _held(group[0]) > _held(alone) + SLACK
+    for number in range(1, 64):
+        group.push(number, {m: np.ones((9, d), np.float32) for m, d in DIMS.items()})
+    group.update()
+    assert _held(group[0]) < _held(alone) + SLACK
+    assert _held(*group) < 64 * (_held(alone) + SLACK)
 
 
 def test_a_leak_would_be_seen(tmp_path_factory: pytest.TempPathFactory, make_network: Any) -> None:
