@@ -54,7 +54,7 @@ class StreamGroup(Sequence[Stream]):
     ) -> None:
         """New frames of many streams in one call, (S, N, D) each: row by row what `push` does.
 
-        Without `quality`; in a third of the time of S pushes. streams: the S streams to which the rows
+        Without `quality`; in a third of the time of S pushes. streams: the S streams to which rows
         belong, each once, default to all in order; those with more or fewer frames have a call of
         their own. at: the time for all of them. Raises InputError, which names the stream; then
         none of them has changed.
