@@ -11,6 +11,7 @@ from statistics import median
 from ifmmin.benchmarks.compare import THRESHOLD, Comparison, compare
 from ifmmin.benchmarks.differences import differences
 from ifmmin.benchmarks.judge import ALPHA, FEWEST, Compared
+from ifmmin.benchmarks.judge import TIMES as JUDGED
 from ifmmin.benchmarks.record import Report
 from ifmmin.benchmarks.record_file import read_report
 from ifmmin.benchmarks.report.scale import TIMES, Scale, number, percent, span
@@ -101,6 +102,7 @@ def _lines(found: Comparison) -> Iterator[str]:
         "Ratios are of cost, above 1 is worse; their intervals hold for all rows at once, with a "
         f"chance of {ALPHA:.0%} for any false alarm in a direction (Holm)."
     )
+    yield from _hidden(found)
     if found.all_slower:
         yield (
             "Everything slowed down together by more than a machine's drift, and no peer ran that "
@@ -117,6 +119,18 @@ def _lines(found: Comparison) -> Iterator[str]:
             others = len(rows) - 1
             more = f" and {others} more" if others else ""
             yield f"{what.capitalize()}: {rows[0].subject}{more}."
+
+
+def _hidden(found: Comparison) -> Iterator[str]:
+    """How large a slow-down may be that was not told from chance."""
+    same = [row for row in found.rows if row.verdict == "same" and row.before.unit in JUDGED]
+    worst = max(same, key=lambda row: row.ratio.high, default=None)
+    if worst is not None and worst.ratio.high > 1.0:
+        yield (
+            f"Up to {percent(worst.ratio.high - 1.0)} may have been added to "
+            f"{worst.before.subject} unseen; what is smaller than that wants runs that are longer, "
+            "or closer to each other in the machine's speed."
+        )
 
 
 def _drift_line(found: Comparison) -> str:

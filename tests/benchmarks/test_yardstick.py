@@ -16,6 +16,7 @@ from ifmmin.benchmarks.compare import Comparison, compare
 from ifmmin.benchmarks.compare_cli import show
 from ifmmin.benchmarks.record import OURS, TWIN, YARDSTICK, Report, Row
 from ifmmin.benchmarks.report.measured import measure
+from ifmmin.benchmarks.report.scale import percent
 from ifmmin.benchmarks.yardstick import open_yardstick, yardstick_bytes
 from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
 
@@ -145,3 +146,15 @@ def test_the_comparison_says_what_told_the_drift(
 ) -> None:
     show(compare(*runs), *runs)
     assert "the second time by yardsticks, whose code is not ours" in capsys.readouterr().out
+
+
+def test_the_comparison_says_what_it_could_not_have_seen(
+    runs: tuple[Report, Report], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, after = runs
+    found = compare(before, _scaled(after, {}, slow=1.10))
+    show(found, before, after)
+    said = capsys.readouterr().out
+    worst = max((row for row in found.rows if row.verdict == "same"), key=lambda r: r.ratio.high)
+    assert f"Up to {percent(worst.ratio.high - 1.0)} may have been added to " in said
+    assert f"{worst.before.subject} unseen" in said
