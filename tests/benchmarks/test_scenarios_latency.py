@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from small_bundles import nudge, small_bundle
 
+from ifmmin.benchmarks import timing
 from ifmmin.benchmarks.control import measured_noise
 from ifmmin.benchmarks.record import OURS, TWIN, YARDSTICK, Row
 from ifmmin.benchmarks.scenarios.bench import Bench
@@ -35,6 +36,23 @@ pytestmark = pytest.mark.usefixtures("no_probe")
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory, make_network: Any) -> Path:
     return small_bundle(make_network, tmp_path_factory)
+
+
+class _Clock:
+    """A clock that goes on where it is told to: no other work of the machine moves it."""
+
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
+    """The one by which calls are timed."""
+    made = _Clock()
+    monkeypatch.setattr(timing, "time", made)
+    return made
 
 
 def _bench(bundle: Path, **more: Any) -> Bench:
@@ -84,7 +102,7 @@ def test_a_yardstick_of_the_processor_says_nothing_of_others(bundle: Path) -> No
     assert YARDSTICK not in {one.name for one in bench.marked(Pattern.parse("a"), 1)}
 
 
-def test_a_sequence_of_calls_takes_turns_round_by_round() -> None:
+def test_a_sequence_of_calls_takes_turns_round_by_round(clock: _Clock) -> None:
     heard: list[str] = []
     calls = {"several": [lambda: heard.append("x"), lambda: heard.append("y")]}
     timings = time_together(calls, repeats=3, warm_up=1, settled=True)
@@ -189,7 +207,7 @@ def test_a_group_of_calls_stops_in_time() -> None:
     assert len(time_together(calls, repeats=5, seconds=0.0, fewest=7)["a"].samples) == 5
 
 
-def test_a_settled_call_follows_some_of_its_own() -> None:
+def test_a_settled_call_follows_some_of_its_own(clock: _Clock) -> None:
     ran: list[str] = []
     calls = {name: partial(ran.append, name) for name in "abc"}
     time_together(calls, repeats=50, warm_up=0, settled=True)
@@ -203,31 +221,31 @@ def test_a_settled_call_follows_some_of_its_own() -> None:
     assert len(ran) == 3 * 50
 
 
-def test_a_slow_call_settles_for_a_moment_only() -> None:
+def test_a_slow_call_settles_for_a_moment_only(clock: _Clock) -> None:
     ran = {"slow": 0, "slower": 0}
 
     def take(name: str, share: float) -> None:
         ran[name] += 1
-        time.sleep(share * SETTLING_SECONDS)
+        clock.now += share * SETTLING_SECONDS
 
     calls = {"slow": partial(take, "slow", 0.6), "slower": partial(take, "slower", 1.1)}
     time_together(calls, repeats=10, warm_up=0, settled=True)
     assert ran == {"slow": 30, "slower": 20}
 
 
-def test_all_that_take_turns_are_asked_about_the_same_drawn_utterances() -> None:
+def test_all_that_take_turns_are_asked_about_the_same_drawn_utterances(clock: _Clock) -> None:
     asked: dict[str, list[int]] = {"ours": [], "slow": []}
     calls = {name: [partial(heard.append, n) for n in range(3)] for name, heard in asked.items()}
     time_together(calls, repeats=4, warm_up=0, settled=True)
     assert asked["ours"] == asked["slow"] == [n for n in (0, 1, 2, 0) for _ in range(SETTLING + 1)]
 
 
-def test_a_slow_call_is_warmed_up_for_a_moment_only() -> None:
+def test_a_slow_call_is_warmed_up_for_a_moment_only(clock: _Clock) -> None:
     ran = {"slow": 0, "fast": 0}
 
     def slow() -> None:
         ran["slow"] += 1
-        time.sleep(0.6 * WARM_UP_SECONDS)
+        clock.now += 0.6 * WARM_UP_SECONDS
 
     def fast() -> None:
         ran["fast"] += 1
