@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from operator import is_
 from typing import NamedTuple
 
 import numpy as np
@@ -45,10 +44,6 @@ class Answered(NamedTuple):
     summaries: Summaries
     logits: NDArray[np.float32]
     """(C,)"""
-
-    def is_of(self, head: Head, summaries: Summaries) -> bool:
-        """Whether it was made by that head of these very summaries."""
-        return self.head.name == head.name and all(map(is_, self.summaries, summaries))
 
     def with_summary(self, now: NDArray[np.float32], before: object) -> Answered:
         """The same, made of an equal summary in the place of another."""

@@ -29,7 +29,12 @@ class Joined(NamedTuple):
 
     def has(self, rows: Sequence[NDArray[np.float32]]) -> bool:
         """Whether it is made of these very rows."""
-        return len(rows) == len(self.each) and all(map(is_, rows, self.each))
+        return same(rows, self.each)
+
+
+def same(these: Sequence[object], those: Sequence[object]) -> bool:
+    """Whether they are the very same things in the same order."""
+    return len(these) == len(those) and all(map(is_, these, those))
 
 
 def own(array: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import is_
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +14,7 @@ from ifmmin.runtime.manifest import GraphEntry, StateSpec
 from ifmmin.runtime.modality import Modality
 from ifmmin.runtime.parts import EncoderParts
 from ifmmin.runtime.step import initial_states
-from ifmmin.runtime.stream.joined import own
+from ifmmin.runtime.stream.joined import own, same
 
 States = tuple[NDArray[np.float32], ...]
 """Of a step graph, each (1, ...)."""
@@ -164,6 +163,6 @@ class Stepper:
     def _side_by_side(self, kept: Sequence[States]) -> Sequence[NDArray[np.float32]]:
         """States of many lanes, each (B, ...); mostly those that the last call left."""
         apart, together = self._last
-        if len(kept) == len(apart) and all(map(is_, kept, apart)):
+        if same(kept, apart):
             return together
         return [np.concatenate(column) for column in zip(*kept, strict=True)]

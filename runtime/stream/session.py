@@ -14,6 +14,7 @@ from ifmmin.runtime.manifest import ModalitySpec
 from ifmmin.runtime.modality import MODALITIES, Modality
 from ifmmin.runtime.stream.answers import Answered, Concluded, Head, Summaries
 from ifmmin.runtime.stream.channel import Arrived, Channel, Past
+from ifmmin.runtime.stream.joined import same
 from ifmmin.runtime.stream.lane import Stepper
 from ifmmin.runtime.stream.moment import moment
 from ifmmin.runtime.stream.options import StreamOptions
@@ -210,7 +211,8 @@ class Session:
 
     def has_answered(self, head: Head, summaries: Summaries) -> bool:
         """Whether the last answer is that of these very summaries."""
-        return self.answered is not None and self.answered.is_of(head, summaries)
+        last = self.answered
+        return last is not None and last.head.name == head.name and same(last.summaries, summaries)
 
     def part(self, channel: Channel) -> None:
         """Let a channel keep arrays of its own; what was answered stays what it was made of."""

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from made_clock import MadeClock
 
 from ifmmin.benchmarks.run import SCENARIOS
 from ifmmin.benchmarks.scenarios import pace as module
 from ifmmin.benchmarks.scenarios.pace import FEWEST_ROUNDS, FIXED, SHARES, Pace
 
 
-class Clock:
-    """Time that passes when it is told to."""
-
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
+def clock(monkeypatch: pytest.MonkeyPatch) -> MadeClock:
+    made = MadeClock()
     monkeypatch.setattr(module, "time", made)
     return made
 
@@ -35,7 +27,7 @@ def test_without_a_budget_a_group_is_as_long_as_planned() -> None:
     assert (limit.seconds, limit.fewest) == (20.0, 1)
 
 
-def _spend(pace: Pace, clock: Clock, name: str, groups: int) -> float:
+def _spend(pace: Pace, clock: MadeClock, name: str, groups: int) -> float:
     """Groups that use what they are given; returns what the scenario had."""
     began = clock.now
     with pace.phase(name):
@@ -46,7 +38,7 @@ def _spend(pace: Pace, clock: Clock, name: str, groups: int) -> float:
     return clock.now - began
 
 
-def test_scenarios_that_use_their_share_end_with_the_budget(clock: Clock) -> None:
+def test_scenarios_that_use_their_share_end_with_the_budget(clock: MadeClock) -> None:
     names = ["latency", "length", "drawn", "idle"]
     pace, began = Pace(300.0, 1e9, names), clock.now
     took = {name: _spend(pace, clock, name, 7) for name in names[:-1]}
@@ -55,7 +47,7 @@ def test_scenarios_that_use_their_share_end_with_the_budget(clock: Clock) -> Non
         assert took[name] / took["latency"] == pytest.approx(SHARES[name] / SHARES["latency"])
 
 
-def test_what_takes_long_is_paid_for_by_all_that_follow(clock: Clock) -> None:
+def test_what_takes_long_is_paid_for_by_all_that_follow(clock: MadeClock) -> None:
     pace = Pace(200.0, 1e9, ["latency", "length"])
     with pace.phase("latency"):
         with pace.phase("making ready"):
@@ -76,7 +68,7 @@ def test_what_takes_long_is_paid_for_by_all_that_follow(clock: Clock) -> None:
     assert (ready.name, ready.seconds, ready.groups) == ("making ready", 50.0, 0)
 
 
-def test_no_group_is_longer_than_planned(clock: Clock) -> None:
+def test_no_group_is_longer_than_planned(clock: MadeClock) -> None:
     pace = Pace(1e6, 20.0, ["latency"])
     with pace.phase("latency"):
         assert pace.limit().seconds == 20.0

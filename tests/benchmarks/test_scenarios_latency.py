@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_clock import MadeClock
 from small_bundles import nudge, small_bundle
 
 from ifmmin.benchmarks import timing
@@ -38,19 +39,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, make_network: Any) -> Path:
     return small_bundle(make_network, tmp_path_factory)
 
 
-class _Clock:
-    """A clock that goes on where it is told to: no other work of the machine moves it."""
-
-    now = 0.0
-
-    def perf_counter(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
+def clock(monkeypatch: pytest.MonkeyPatch) -> MadeClock:
     """The one by which calls are timed."""
-    made = _Clock()
+    made = MadeClock()
     monkeypatch.setattr(timing, "time", made)
     return made
 
@@ -102,7 +94,7 @@ def test_a_yardstick_of_the_processor_says_nothing_of_others(bundle: Path) -> No
     assert YARDSTICK not in {one.name for one in bench.marked(Pattern.parse("a"), 1)}
 
 
-def test_a_sequence_of_calls_takes_turns_round_by_round(clock: _Clock) -> None:
+def test_a_sequence_of_calls_takes_turns_round_by_round(clock: MadeClock) -> None:
     heard: list[str] = []
     calls = {"several": [lambda: heard.append("x"), lambda: heard.append("y")]}
     timings = time_together(calls, repeats=3, warm_up=1, settled=True)
@@ -207,7 +199,7 @@ def test_a_group_of_calls_stops_in_time() -> None:
     assert len(time_together(calls, repeats=5, seconds=0.0, fewest=7)["a"].samples) == 5
 
 
-def test_a_settled_call_follows_some_of_its_own(clock: _Clock) -> None:
+def test_a_settled_call_follows_some_of_its_own(clock: MadeClock) -> None:
     ran: list[str] = []
     calls = {name: partial(ran.append, name) for name in "abc"}
     time_together(calls, repeats=50, warm_up=0, settled=True)
@@ -221,7 +213,7 @@ def test_a_settled_call_follows_some_of_its_own(clock: _Clock) -> None:
     assert len(ran) == 3 * 50
 
 
-def test_a_slow_call_settles_for_a_moment_only(clock: _Clock) -> None:
+def test_a_slow_call_settles_for_a_moment_only(clock: MadeClock) -> None:
     ran = {"slow": 0, "slower": 0}
 
     def take(name: str, share: float) -> None:
@@ -233,14 +225,14 @@ def test_a_slow_call_settles_for_a_moment_only(clock: _Clock) -> None:
     assert ran == {"slow": 30, "slower": 20}
 
 
-def test_all_that_take_turns_are_asked_about_the_same_drawn_utterances(clock: _Clock) -> None:
+def test_all_that_take_turns_are_asked_about_the_same_drawn_utterances(clock: MadeClock) -> None:
     asked: dict[str, list[int]] = {"ours": [], "slow": []}
     calls = {name: [partial(heard.append, n) for n in range(3)] for name, heard in asked.items()}
     time_together(calls, repeats=4, warm_up=0, settled=True)
     assert asked["ours"] == asked["slow"] == [n for n in (0, 1, 2, 0) for _ in range(SETTLING + 1)]
 
 
-def test_a_slow_call_is_warmed_up_for_a_moment_only(clock: _Clock) -> None:
+def test_a_slow_call_is_warmed_up_for_a_moment_only(clock: MadeClock) -> None:
     ran = {"slow": 0, "fast": 0}
 
     def slow() -> None:
