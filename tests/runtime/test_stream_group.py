@@ -177,6 +177,15 @@ def test_a_row_that_waits_holds_no_others(predictor: Predictor) -> None:
     assert all(frames.base is None for frames in waiting)
 
 
+def test_rows_of_which_one_lacks_its_time_change_nothing(predictor: Predictor) -> None:
+    group = predictor.streams(3, StreamOptions(window=1.0, hop=0.5))
+    group[2].push(a=_frames("a", 2, 0), at=1.0)
+    before = [stream.snapshot() for stream in group]
+    with pytest.raises(InputError, match=r"stream 2: .*pushed without a time after frames with"):
+        group.push_all(a=np.zeros((3, 2, 5), np.float32))
+    assert [stream.snapshot() for stream in group] == before
+
+
 def test_rows_of_which_one_is_late_change_nothing(predictor: Predictor) -> None:
     group = predictor.streams(3, StreamOptions(stale_after={Modality.A: 1.0}))
     group.push(1, a=_frames("a", 2, 0), at=5.0)
