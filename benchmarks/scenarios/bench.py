@@ -165,7 +165,7 @@ class Bench:
         return Entrant(
             name=name,
             call=one,
-            way=Way(peer.backend, peer.precision, threads),
+            way=Way(peer.backend, "fp32", threads),
             ready=one.prepare,
             placement=one.placement,
             note=proven.note,

@@ -95,7 +95,7 @@ def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def _crowded(report: Report) -> Report:
     """Many peers with long names, all about as fast as the monolith."""
-    names = ("onnxruntime-cuda", "onnxruntime-tensorrt", "openvino-bf16", "torchscript", "tensorrt")
+    names = ("onnxruntime-cuda", "onnxruntime-tensorrt", "torchscript", "tensorrt")
     more = [
         msgspec.structs.replace(row, contender=name, samples=tuple(s * by for s in row.samples))
         for row in report.rows

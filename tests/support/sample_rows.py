@@ -76,7 +76,7 @@ def _lengths(pattern: str, **more: int) -> dict[str, int]:
 
 
 def _accuracy(pattern: str, precision: str) -> Accuracy:
-    lost = {"fp32": 0.0, "int8": 0.006, "bf16": 0.011}[precision]
+    lost = {"fp32": 0.0, "int8": 0.006}[precision]
     ua = UA[pattern] - lost
     return Accuracy(wa=ua - 0.004, ua=ua, ece=0.031 + lost, count=1241)
 
@@ -132,7 +132,7 @@ OUR_WAYS = (
 )
 PEERS = (
     ("monolith", "onnxruntime-cpu", "fp32", MONOLITH),
-    ("openvino", "openvino", "bf16", 0.75 * MONOLITH),
+    ("openvino", "openvino", "fp32", 0.75 * MONOLITH),
     ("eager", "torch", "fp32", EAGER),
 )
 
