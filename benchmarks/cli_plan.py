@@ -10,7 +10,6 @@ from typing import Any
 from ifmmin.benchmarks.run import SCENARIOS
 from ifmmin.benchmarks.scenarios.pace import FEWEST_ROUNDS
 from ifmmin.benchmarks.scenarios.plan import MONOLITH, Plan
-from ifmmin.benchmarks.scenarios.recorded_lengths import read_lengths
 from ifmmin.runtime.backends import BACKENDS
 from ifmmin.runtime.command import parser
 from ifmmin.runtime.errors import InputError
@@ -61,9 +60,6 @@ def bench_parser() -> argparse.ArgumentParser:
     cli.add_argument("--seed", type=int, default=0)
     cli.add_argument("--quick", action="store_true", help="few rounds: a look, not a measurement")
     cli.add_argument(
-        "--lengths", type=Path, metavar="FILE", help="lines of JSON: frames of a recorded utterance"
-    )
-    cli.add_argument(
         "--evaluate-on",
         nargs="+",
         metavar="FEATURES TARGETS FOLD",
@@ -100,7 +96,6 @@ def make_plan(options: argparse.Namespace) -> Plan:
         seconds=min(options.seconds, QUICK_SECONDS) if options.quick else options.seconds,
         budget=options.budget,
         seed=options.seed,
-        lengths=read_lengths(options.lengths) if options.lengths else (),
         full_rules=options.full_rules,
         settings={"quick": True} if options.quick else {},
         **_corpus(options.evaluate_on),

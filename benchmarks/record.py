@@ -16,7 +16,7 @@ from ifmmin.benchmarks.device.facts import DeviceRecord
 from ifmmin.benchmarks.device.watched import Watched
 from ifmmin.benchmarks.limits.rates import Rates
 
-SCHEMA = 1
+SCHEMA = 2
 """Fields may be added within a version; removing one, or a change of meaning, makes a new one."""
 
 OURS = "ifmmin"
@@ -27,7 +27,7 @@ YARDSTICK = "yardstick"
 """A fixed graph of our graphs' kind and size: it tells what the machine did between two runs."""
 
 Scenario = Literal[
-    "latency", "length", "drawn", "throughput", "stream", "streams", "cold-start", "idle",
+    "latency", "length", "throughput", "stream", "streams", "cold-start", "idle",
     "memory", "single-stream", "multi-stream", "offline", "server",
 ]  # fmt: skip
 Unit = Literal["s", "bytes", "1/s", "J"]

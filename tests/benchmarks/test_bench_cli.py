@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,6 @@ from ifmmin.benchmarks.record import OURS, TWIN, YARDSTICK
 from ifmmin.benchmarks.record_file import read_report
 from ifmmin.benchmarks.run import SCENARIOS
 from ifmmin.benchmarks.scenarios.pace import FEWEST_ROUNDS
-from ifmmin.benchmarks.scenarios.recorded_lengths import read_lengths
-from ifmmin.runtime.errors import InputError
-from ifmmin.runtime.modality import Modality
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +88,6 @@ def test_what_was_left_out_is_in_the_report(bundle: Path, tmp_path: Path) -> Non
         (["--evaluate-on", "f", "t", "one"], "got 'f t one', wanted FEATURES TARGETS FOLD"),
         (["--evaluate-on", "f", "1"], "got 'f 1', wanted FEATURES TARGETS FOLD"),
         (["--checkpoint", "nowhere"], "nowhere cannot be read"),
-        (["--lengths", "nowhere"], "cannot read nowhere"),
     ],
 )
 def test_a_mistake_is_one_line(
@@ -116,18 +111,6 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_is_measured(
     (tmp_path / "file").write_text("in the way")
     assert main([str(bundle), "--out", str(tmp_path / "file" / "x")]) == 2
     assert "cannot write" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "line", ['{"a": 4, "v": 5}', '{"a": 0, "v": 1, "t": 1}', "4, 5, 6", '{"a": 1, "b": 2, "t": 3}']
-)
-def test_lengths_name_the_line_that_is_wrong(tmp_path: Path, line: str) -> None:
-    path = tmp_path / "lengths.jsonl"
-    path.write_text(json.dumps({"a": 3, "v": 4, "t": 5}) + "\n\n")
-    assert read_lengths(path) == ({Modality.A: 3, Modality.V: 4, Modality.T: 5},)
-    path.write_text(path.read_text() + line)
-    with pytest.raises(InputError, match="line 3: got"):
-        read_lengths(path)
 
 
 def test_every_scenario_is_there() -> None:

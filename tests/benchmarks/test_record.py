@@ -60,7 +60,7 @@ def test_what_is_no_record_is_refused_in_one_line(report: Report, tmp_path: Path
         "not whole JSON": whole[: len(whole) // 2],
         "no report of ifmmin-bench": '{"schema": 2, "graphs": []}',
         "is no report": "[1, 2]",
-        "of schema 7, this version reads 1": _content(report, schema=7),
+        "of schema 7, this version reads 2": _content(report, schema=7),
         "Invalid enum value": _content(report, rows=[rows[0] | {"scenario": "dance"}]),
         "negative": _content(report, rows=[rows[0] | {"samples": [-1.0]}]),
         "Expected `float`": _content(report, rows=[rows[0] | {"samples": [None]}]),
@@ -99,7 +99,7 @@ def test_the_key_tells_rows_apart() -> None:
     others: list[dict[str, Any]] = [
         {"contender": "twin"}, {"pattern": "a"}, {"backend": "x"}, {"precision": "int8"},
         {"threads": 2}, {"lengths": {"a": 51, "t": 22}}, {"batch": 2}, {"streams": 2},
-        {"part": "load"}, {"scenario": "drawn"},
+        {"part": "load"}, {"scenario": "latency"},
     ]  # fmt: skip
     keys = {msgspec.structs.replace(row, **other).key for other in others}
     assert len(keys | {row.key}) == len(others) + 1

@@ -157,22 +157,6 @@ def length(machine: Machine, slow: Slow) -> Iterator[Row]:
                 )
 
 
-def drawn(machine: Machine, slow: Slow) -> Iterator[Row]:
-    """Utterances with the lengths and gaps of a corpus."""
-    shared = machine.group(machine.rounds)
-    for name, middle in ((OURS, 810e-6), ("monolith", 1350e-6)):
-        yield Row(
-            scenario="drawn",
-            contender=name,
-            backend="onnxruntime-cpu",
-            precision="fp32",
-            samples=machine.samples(
-                middle, shared * np.exp(machine.rng.normal(0, 0.35, len(shared)))
-            ),
-            note="patterns and lengths as drawn, seed 0",
-        )
-
-
 def throughput(machine: Machine, slow: Slow) -> Iterator[Row]:
     """Utterances a second by batch."""
     for batch, ours, peer in ((1, 781, 770), (8, 1440, 980), (32, 1596, 1020), (128, 1634, 1031)):
@@ -326,7 +310,6 @@ def load(machine: Machine, slow: Slow) -> Iterator[Row]:
 SCENARIOS: dict[str, Callable[[Machine, Slow], Iterator[Row]]] = {
     "latency": latency,
     "length": length,
-    "drawn": drawn,
     "throughput": throughput,
     "stream": stream,
     "streams": streams,
