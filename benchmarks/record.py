@@ -1,6 +1,6 @@
 """What one benchmark run wrote down: raw samples, and everything that says how they came about.
 
-`record_file` keeps it as JSON, which `docs/benchmark-schema.json` describes. Raw samples are kept,
+`record_file` keeps it as JSON, whose schema `ifmmin-bench --schema` prints. Raw samples are kept,
 so that a reader can compute another figure than those that the report shows.
 """
 

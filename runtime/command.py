@@ -8,9 +8,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-from ifmmin.runtime.console import say
+import msgspec
+
+from ifmmin.runtime.console import say, write
 from ifmmin.runtime.errors import IfmminError, ParityError
 from ifmmin.runtime.version import package_version
 
@@ -57,3 +59,20 @@ def parser(name: str, description: str) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog=name, description=description)
     made.add_argument("--version", action="version", version=f"%(prog)s {package_version()}")
     return made
+
+
+def add_schema(cli: argparse.ArgumentParser, of: type, what: str) -> None:
+    """An option `--schema` that prints the JSON schema of a struct and ends, as `--help` does.
+
+    of: what the command writes as JSON. what: its name for the help.
+    """
+
+    class PrintSchema(argparse.Action):
+        def __call__(self, *_: Any) -> None:
+            schema = msgspec.json.encode(msgspec.json.schema(of), order="deterministic")
+            write(msgspec.json.format(schema).decode())
+            cli.exit()
+
+    cli.add_argument(
+        "--schema", action=PrintSchema, nargs=0, help=f"print the JSON schema of {what} and end"
+    )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from small_bundles import small_bundle
 
@@ -52,6 +54,25 @@ def test_a_run_writes_a_record_and_two_reports(
     for name in ("report.json", "report.md", "report.html"):
         assert (again / name).read_bytes() == (out / name).read_bytes(), name
     assert main(["compare", str(out / "report.json"), str(again / "report.json")]) == 0
+
+
+def test_a_record_fits_the_schema_that_the_command_prints(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [str(bundle), "--scenario", "latency", "--pattern", "a", "--rounds", "2"]
+    assert main([*given, "--out", str(tmp_path)]) == 0
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="0"):
+        main(["--schema"])
+    validator = jsonschema.Draft202012Validator(json.loads(capsys.readouterr().out))
+    content = json.loads((tmp_path / "report.json").read_text())
+    validator.validate(content)
+    for wrong in (
+        {key: value for key, value in content.items() if key != "command"},
+        content | {"rows": [content["rows"][0] | {"scenario": "dance"}]},
+        content | {"seconds": "long"},
+    ):
+        assert not validator.is_valid(wrong)
 
 
 def test_a_budget_leaves_a_floor_of_rounds_and_says_so(bundle: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from sample_report import sample_report
 from sample_rows import Machine
 
 from ifmmin.benchmarks.record import OURS, Report, Row
-from ifmmin.benchmarks.record_file import read_report, schema_text, write_report
+from ifmmin.benchmarks.record_file import read_report, write_report
 from ifmmin.runtime.errors import InputError, OutputError
 
 
@@ -103,26 +103,3 @@ def test_the_key_tells_rows_apart() -> None:
     ]  # fmt: skip
     keys = {msgspec.structs.replace(row, **other).key for other in others}
     assert len(keys | {row.key}) == len(others) + 1
-
-
-def test_the_schema_is_that_of_the_structs(root: Path) -> None:
-    path = root / "docs" / "benchmark-schema.json"
-    assert path.read_text() == schema_text(), "write record_file.schema_text() there"
-
-
-def test_the_schema_holds_for_a_record_and_not_for_a_wrong_one(
-    report: Report, root: Path, tmp_path: Path
-) -> None:
-    jsonschema = pytest.importorskip("jsonschema")
-    schema = json.loads((root / "docs" / "benchmark-schema.json").read_text())
-    jsonschema.Draft202012Validator.check_schema(schema)
-    validator = jsonschema.Draft202012Validator(schema)
-    write_report(report, tmp_path / "report.json")
-    content = json.loads((tmp_path / "report.json").read_text())
-    validator.validate(content)
-    for wrong in (
-        {key: value for key, value in content.items() if key != "command"},
-        content | {"rows": [{"contender": "ifmmin"}]},
-        content | {"seconds": "long"},
-    ):
-        assert not validator.is_valid(wrong)
