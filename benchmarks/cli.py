@@ -5,15 +5,17 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ifmmin.benchmarks.cli_plan import COMPARE, REPORT, bench_parser, make_plan
-from ifmmin.benchmarks.record import Report
-from ifmmin.benchmarks.record_file import read_report, write_report
-from ifmmin.benchmarks.run import run_benchmark
 from ifmmin.runtime.atomic import atomic_file, require_writable
 from ifmmin.runtime.command import command, parser
 from ifmmin.runtime.console import say
+from ifmmin.runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from ifmmin.benchmarks.record import Report
 
 _FILES = ("report.json", "report.md", "report.html")
 
@@ -21,6 +23,11 @@ _FILES = ("report.json", "report.md", "report.html")
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
+    # All that follows looks at the machine with it, down to the structs of a record.
+    if find_spec("psutil") is None:
+        raise InputError("psutil is not installed; run pip install '.[bench]'")
+    from ifmmin.benchmarks.cli_plan import COMPARE, REPORT
+
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == [COMPARE]:
         from ifmmin.benchmarks.compare_cli import compare_reports
@@ -32,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(given: Sequence[str]) -> int:
+    from ifmmin.benchmarks.cli_plan import bench_parser, make_plan
+    from ifmmin.benchmarks.run import run_benchmark
+
     options = bench_parser().parse_args(given)
     plan = make_plan(options)
     for name in _FILES:
@@ -42,6 +52,9 @@ def _measure(given: Sequence[str]) -> int:
 
 
 def _render(given: Sequence[str]) -> int:
+    from ifmmin.benchmarks.cli_plan import REPORT
+    from ifmmin.benchmarks.record_file import read_report
+
     cli = parser(f"ifmmin-bench {REPORT}", "Write Markdown and HTML of a record again.")
     cli.add_argument("record", type=Path, help="report.json of an earlier run")
     cli.add_argument("--out", type=Path, required=True, metavar="DIR")
@@ -51,6 +64,7 @@ def _render(given: Sequence[str]) -> int:
 
 
 def _write(report: Report, out: Path) -> None:
+    from ifmmin.benchmarks.record_file import write_report
     from ifmmin.benchmarks.report import print_report, render_html, render_markdown
 
     record, markdown, page = (out / name for name in _FILES)

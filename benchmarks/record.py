@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from ifmmin.benchmarks.device.facts import DeviceRecord
-from ifmmin.benchmarks.device.watched import Watched
+from ifmmin.benchmarks.device.machine import DeviceRecord
+from ifmmin.benchmarks.device.monitor import Watched
 from ifmmin.benchmarks.limits.rates import Rates
 
 SCHEMA = 2

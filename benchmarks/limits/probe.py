@@ -15,8 +15,8 @@ from pathlib import Path
 
 import msgspec
 
+from ifmmin.benchmarks.device.info import find_caches, find_processor
 from ifmmin.benchmarks.device.machine import Machine
-from ifmmin.benchmarks.device.processor import find_caches, find_processor
 from ifmmin.benchmarks.limits.rates import Rates, Reading, ceiling
 from ifmmin.runtime.atomic import atomic_directory
 from ifmmin.runtime.check import one_line

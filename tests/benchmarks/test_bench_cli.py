@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +134,18 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_is_measured(
     (tmp_path / "file").write_text("in the way")
     assert main([str(bundle), "--out", str(tmp_path / "file" / "x")]) == 2
     assert "cannot write" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [[], ["compare", "a", "b"], ["report", "a"], ["--schema"]])
+def test_without_the_extra_one_line_has_the_cure(words: list[str]) -> None:
+    script = (
+        "import sys; sys.modules['psutil'] = None\n"
+        "from ifmmin.benchmarks.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: psutil is not installed; run pip install '.[bench]'\n"
 
 
 def test_every_scenario_is_there() -> None:

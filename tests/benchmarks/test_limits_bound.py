@@ -10,7 +10,7 @@ import pytest
 from made_graphs import floats, graph_bytes, lstm_bytes
 from onnx import TensorProto, helper
 
-from ifmmin.benchmarks.device.facts import Cache
+from ifmmin.benchmarks.device.machine import Cache
 from ifmmin.benchmarks.limits import Count, Rates, Reading, count_graph, lower_bound, measure_rates
 from ifmmin.benchmarks.limits.probe import find_compiler
 from ifmmin.benchmarks.limits.rates import DISTURBED, ceiling

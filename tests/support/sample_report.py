@@ -9,8 +9,8 @@ from sample_rows import SCENARIOS, SPECIALISED, Machine, Slow
 
 from ifmmin.benchmarks.control import measured_noise
 from ifmmin.benchmarks.device.energy import Energy
-from ifmmin.benchmarks.device.facts import Cache, DeviceRecord, Processor, Software
-from ifmmin.benchmarks.device.watched import Span, Watched
+from ifmmin.benchmarks.device.machine import Cache, DeviceRecord, Processor, Software
+from ifmmin.benchmarks.device.monitor import Span, Watched
 from ifmmin.benchmarks.limits.rates import Rates, Reading
 from ifmmin.benchmarks.record import BundleRecord, Phase, Report
 from ifmmin.runtime.doctor.facts import Memory, Python, System, Temperature
