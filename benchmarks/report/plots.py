@@ -179,10 +179,11 @@ def _bars(
     key = {name: Patch(fc=to_rgba(_INK["muted"], shade)) for name, shade in shades.items()}
     plots = []
     for title, members in _grouped(items, group).items():
-        ys = {float(y): labels[_way(item)] for y, item in enumerate(sorted(members, key=cost))}
+        members.sort(key=cost)
+        ys = {float(y): labels[_way(item)] for y, item in enumerate(members)}
         up: Range = (len(members) - 0.5, -0.5, "linear")
         axes = _axes(title, 20 * len(ys), (left, right), (0, end, "linear"), up, {}, ys, "", key)
-        for y, item in enumerate(sorted(members, key=cost)):
+        for y, item in enumerate(members):
             shares = [found.get((_run(item), name), 0.0) for name in names]
             x = _bar(axes, y, item, colours[item.row.contender], shares, tails)
             text = scale.text(item.summary.p50)
@@ -364,7 +365,7 @@ def _range(values: Sequence[float], zero: bool = False) -> Range:
     low, high = min(values), max(values)
     if low > 0 and high / low > _WIDE:
         return low / 1.15, high * 1.15, "log"
-    margin = 0.08 * (high - low) or 0.05 * high
+    margin = 0.08 * (high - low) or 0.05 * high or 1.0
     return 0.0 if zero else low - margin, 1.05 * high if zero else high + margin, "linear"
 
 

@@ -83,11 +83,13 @@ def test_a_start_consists_of_its_parts_and_memory_stands_by_stage() -> None:
     rows = [
         _row(OURS, 7e6, part="one pattern, RSS", **common),
         _row(OURS, 5e6, part="one pattern, USS", **common),
+        _row("eager", 4e6, part="one pattern, RSS", **(common | {"pattern": "v"})),
         _row(OURS, 9e6, part="streams, RSS", streams=64, **common),
     ]  # fmt: skip
     (drawing,) = _draw("memory", *rows)
     assert list(drawing.plots) == ["Memory: one pattern", "Memory: 64 streams"]
     assert [t.get_text() for axes in drawing.plots.values() for t in axes.texts] == [
+        "4.00 MB",
         "7.00 MB",
         "9.00 MB",
     ]
