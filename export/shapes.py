@@ -132,8 +132,6 @@ def plan_step(network: EmotionNetwork, modality: Modality, precision: Precision)
                 output=output,
                 initial=state.initial,
                 initial_shape=("B", *first),
-                fades=state.fades,
-                toward=state.toward,
             )
         )
     return Plan(_Step(encoder, precision), tuple(inputs), tuple(outputs), tuple(states))

@@ -1,4 +1,4 @@
-"""How every command ends: 0 when done, 2 with one line for a user's mistake, 130 after Ctrl-C."""
+"""Commands from start to exit code: 0 when done, 2 with a line for a mistake, 130 after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -37,6 +37,11 @@ def command(body: Body) -> Main:
     @functools.wraps(body)
     def main(arguments: Sequence[str] | None = None) -> int:
         try:
+            if sys.platform != "linux":
+                raise IfmminError(
+                    f"got the system {sys.platform}, wanted linux; run the commands of ifmmin on "
+                    "Linux, in a container or a virtual machine (on Windows: WSL)"
+                )
             return body(arguments)
         except IfmminError as error:
             if isinstance(error, ParityError) and error.table:

@@ -12,8 +12,7 @@ from ifmmin.runtime.modality import Modality
 
 _OPTIONS: dict[str, dict[str, Any]] = {
     "--window": {"type": float, "metavar": "S", "help": "answer from the last S seconds"},
-    "--half-life": {"type": float, "metavar": "S", "help": "forget half of the past in S seconds"},
-    "--hop": {"type": float, "metavar": "S", "help": "cut or fade the past so often"},
+    "--hop": {"type": float, "metavar": "S", "help": "cut the past so often"},
     "--stale-after": {
         "action": "append",
         "metavar": "v=2.5",
