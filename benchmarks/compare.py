@@ -25,7 +25,6 @@ from ifmmin.runtime.errors import InputError
 THRESHOLD = 0.10
 LEVEL = 0.99
 """Of the intervals: with the threshold, it keeps reports of dozens of rows without false alarms."""
-
 TIMED = ("s", "1/s")
 """Units that follow the speed of the machine."""
 Verdict = Literal["slower", "faster", "same", "unclear"]
@@ -81,8 +80,8 @@ class Comparison:
         """Print what changed and how that was judged. every: rows that did not change too."""
         rows = [row for row in self.rows if every or row.verdict in ("slower", "faster")]
         if rows:
-            rows.sort(key=lambda row: -row.ratio.value)
-            print_table(("row", "before", "after", "change", "verdict"), [*map(_cells, rows)])
+            cells = [_cells(row) for row in sorted(rows, key=lambda row: -row.ratio.value)]
+            print_table(("row", "before", "after", "change", "verdict"), cells)
             write("")
         for line in self.lines():
             write(line)
@@ -227,7 +226,6 @@ def _circumstances(report: Report) -> dict[str, str]:
     device = {k: text for k, text in describe(report.device_before) if k not in _PASSING}
     bundle = {
         "model": report.bundle.model,
-        "labels": " ".join(report.bundle.labels),
         "checkpoint": report.bundle.checkpoint_sha256[:12],
         "manifest": report.bundle.manifest_sha256[:12],
     }
