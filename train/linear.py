@@ -50,7 +50,7 @@ class LinearNetwork(EmotionNetwork):
         """Zeros (M, E): no weight reads them."""
         return self.weight.new_zeros(len(MODALITIES), self.width)
 
-    def head(self, h: Tensor, present: Tensor, evidence: Tensor | None = None) -> Output:
+    def head(self, h: Tensor, present: Tensor) -> Output:
         """Each utterance's logits by the regression of its pattern."""
         every = torch.einsum("bme,pcme->bpc", h, self.weight) + self.bias
         return Output(every[torch.arange(len(h)), pattern_index(present)])
