@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -28,21 +30,18 @@ Terms = dict[str, Tensor]
 """Weighted terms of a loss, scalars."""
 
 
-class Seen:
+class Seen(NamedTuple):
     """A batch as a network saw it: N cases, which are its utterances under their patterns."""
 
-    def __init__(
-        self, output: Output, h: Tensor, labels: Tensor, present: Tensor, cases: Tensor
-    ) -> None:
-        self.output = output
-        self.h = h
-        """Embeddings (N, M, E) that went into the head."""
-        self.labels = labels
-        """(N,)"""
-        self.present = present
-        """(N, M) bool"""
-        self.cases = cases
-        """The utterance (N,) of each case."""
+    output: Output
+    h: Tensor
+    """Embeddings (N, M, E) that went into the head."""
+    labels: Tensor
+    """(N,)"""
+    present: Tensor
+    """(N, M) bool"""
+    cases: Tensor
+    """The utterance (N,) of each case."""
 
 
 class Objective:
@@ -69,13 +68,11 @@ class Objective:
 
     def see(self, batch: Batch) -> Seen:
         """Run the network under the stage's patterns."""
-        present = batch.present
+        present, cases = batch.present, torch.arange(len(batch))
         if self.stage.patterns == "every":
-            cases = torch.arange(len(batch))
             keep = (self._patterns[:, None] & present[None]).flatten(0, 1)
-            cases = cases.repeat(len(self._patterns))
             some = keep.any(dim=1)
-            keep, cases = keep[some], cases[some]
+            keep, cases = keep[some], cases.repeat(len(self._patterns))[some]
             absent = self.network.absent_embeddings(batch)
             h = torch.where(keep[..., None], self.network.embeddings(batch)[cases], absent)
         else:
@@ -83,7 +80,6 @@ class Objective:
             if self.stage.patterns != "full":
                 keep = draw_patterns(present, self._patterns, self._draws)
             h = self.network.embeddings(batch.masked(keep))
-            cases = torch.arange(len(batch))
         return Seen(self.network.head(h, keep), h, batch.labels[cases], keep, cases)
 
     def own_terms(self, seen: Seen) -> Terms:
