@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 from collections.abc import Sequence
@@ -30,9 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == [COMPARE]:
-        from ifmmin.benchmarks.compare_cli import compare_reports
-
-        return compare_reports(given[1:])
+        return _compare(given[1:])
     if given[:1] == [REPORT]:
         return _render(given[1:])
     return _measure(given)
@@ -49,6 +48,33 @@ def _measure(given: Sequence[str]) -> int:
     report = run_benchmark(plan, shlex.join(["ifmmin-bench", *given]), say)
     _write(report, options.out)
     return 0
+
+
+def _compare(given: Sequence[str]) -> int:
+    from ifmmin.benchmarks.cli_plan import COMPARE
+    from ifmmin.benchmarks.compare import THRESHOLD, compare
+    from ifmmin.benchmarks.record_file import read_report
+
+    cli = parser(
+        f"ifmmin-bench {COMPARE}",
+        "Tell what became slower between two runs: each row beside the reference workload of the "
+        "same rounds, so that a slower machine is no slower code.",
+    )
+    cli.add_argument("before", type=Path, help="report.json of the run to compare with")
+    cli.add_argument("after", type=Path, help="report.json of the new run")
+    cli.add_argument("--fail-on-slower", action="store_true", help="exit with 1 if a row is slower")
+    cli.add_argument(
+        "--threshold", type=float, default=THRESHOLD, metavar="SHARE",
+        help=f"smallest change that counts; default {THRESHOLD}",
+    )  # fmt: skip
+    cli.add_argument("--all", action="store_true", help="show the rows that did not change too")
+    options = cli.parse_args(given)
+    if not 0 <= options.threshold < math.inf:
+        raise InputError(f"--threshold: got {options.threshold}, wanted 0 or more, such as 0.1")
+    before, after = read_report(options.before), read_report(options.after)
+    found = compare(before, after, threshold=options.threshold)
+    found.show(every=options.all)
+    return 1 if found.of("slower") and options.fail_on_slower else 0
 
 
 def _render(given: Sequence[str]) -> int:

@@ -22,7 +22,7 @@ from ifmmin.runtime.atomic import require_writable
 from ifmmin.runtime.backends.tensorrt_module import load_tensorrt
 from ifmmin.runtime.bundle import Features
 from ifmmin.runtime.console import Advance, progress
-from ifmmin.runtime.errors import CorpusError
+from ifmmin.runtime.errors import CheckpointError, CorpusError
 from ifmmin.runtime.manifest import EngineEntry, MissingSpec, ModalitySpec
 from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
 from ifmmin.train.checkpoint import Header, load_checkpoint
@@ -83,6 +83,11 @@ def export_bundle(
     if request.engine is not None:
         load_tensorrt(request.engine)  # before long work, not after it
     network, header = load_checkpoint(checkpoint)
+    if network.config.architecture.model == "linear":
+        raise CheckpointError(
+            f"{checkpoint} holds the model linear, the yardstick of sweeps, which has no graphs; "
+            "give a checkpoint of a network, such as ifmmin-train fit --model if-mmin writes"
+        )
     sha256 = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     with_missing_frames(network, request.missing_frames)
     missing = measure_missing(network)

@@ -10,7 +10,7 @@ import msgspec
 from ifmmin.runtime.errors import BundleError, InputError
 from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MANIFEST_NAME = "manifest.json"
 
 SHAPES = ("latency", "throughput", "step", "summary", "head")
@@ -262,5 +262,5 @@ def _require_schema(path: Path, schema: int) -> None:
     if schema < SCHEMA_VERSION:
         raise BundleError(
             f"{path} has schema {schema} of a version before the first release, this version reads "
-            f"{SCHEMA_VERSION}; export the bundle again"
+            f"{SCHEMA_VERSION}; export the bundle again with ifmmin-export"
         )

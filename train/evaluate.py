@@ -18,7 +18,7 @@ from ifmmin.train.batch import pattern_mask
 from ifmmin.train.corpus import Utterance
 from ifmmin.train.feed import Feed
 from ifmmin.train.metrics import Metrics, measure
-from ifmmin.train.network import EmotionNetwork, Encoded
+from ifmmin.train.network import EmotionNetwork
 
 _BATCH = 64
 
@@ -45,8 +45,6 @@ class Embedded:
     """(N, M) bool"""
     absent: Tensor
     """What stands for a missing modality: (1 or N, M, E)."""
-    evidence: Tensor | None
-    """What each modality alone says: (N, M, C), where the network weighs it."""
 
 
 def embed(network: EmotionNetwork, utterances: Sequence[Utterance] | Feed) -> Embedded:
@@ -54,24 +52,17 @@ def embed(network: EmotionNetwork, utterances: Sequence[Utterance] | Feed) -> Em
     feed = utterances if isinstance(utterances, Feed) else Feed(network, utterances)
     training = network.training
     network.eval()
-    encoded: list[Encoded] = []
-    present, absent = [], []
+    h, present, absent = [], [], []
     with torch.no_grad():
         for batch in feed.in_order(_BATCH):
-            encoded.append(network.encode(batch))
+            h.append(network.embeddings(batch))
             present.append(batch.present)
             if network.reference_batches:
                 absent.append(network.absent_embeddings(batch).expand(len(batch), -1, -1))
         if not absent:
             absent.append(network.missing_embeddings()[None])
     network.train(training)
-    evidence = [part.evidence for part in encoded if part.evidence is not None]
-    return Embedded(
-        h=torch.cat([part.h for part in encoded]),
-        present=torch.cat(present),
-        absent=torch.cat(absent),
-        evidence=torch.cat(evidence) if evidence else None,
-    )
+    return Embedded(torch.cat(h), torch.cat(present), torch.cat(absent))
 
 
 def score(
@@ -89,8 +80,7 @@ def score(
             keep = embedded.present & pattern_mask([pattern])
             chosen = torch.where(keep[..., None], embedded.h, embedded.absent)
             rows = keep.any(dim=1).nonzero()[:, 0]
-            said = None if embedded.evidence is None else embedded.evidence[rows]
-            raw = network.head(chosen[rows], keep[rows], said).logits
+            raw = network.head(chosen[rows], keep[rows]).logits
             logits = network.calibrated(raw, keep[rows])
             scores[pattern] = Scores(rows.numpy(), logits.numpy(), raw.numpy())
     network.train(training)

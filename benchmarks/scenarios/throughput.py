@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ifmmin.benchmarks.record import OURS, TWIN, Row
+from ifmmin.benchmarks.record import OURS, TWIN, YARDSTICK, Row
 from ifmmin.benchmarks.scenarios.bench import Bench
 from ifmmin.benchmarks.scenarios.entrant import Entrant, Features
 from ifmmin.benchmarks.scenarios.plan import BATCHES, MONOLITH, ORDINARY
@@ -17,8 +17,8 @@ from ifmmin.runtime.modality import Pattern
 
 _ROUNDS = 20
 _IN_A_ROW = 8
-"""Utterances of a sample of the monolith's: it is asked one by one, so that a larger batch is the
-same again, and takes long."""
+"""Utterances of a sample of the monolith's and of the yardstick's: they are asked one by one, so
+that a larger batch is the same again, and takes long."""
 
 
 def throughput(bench: Bench) -> list[Row]:
@@ -38,6 +38,8 @@ def _measure(bench: Bench, pattern: Pattern, threads: int, batch: int) -> list[R
         for entrant in bench.entrants(pattern, threads)
         if entrant.name == MONOLITH or _takes_batches(bench, entrant, pattern)
     ]
+    if any(entrant.name == OURS for entrant in entrants):
+        entrants += bench.reference(pattern, threads)
     utterances = [bench.features({m: ORDINARY[m] for m in pattern}, i) for i in range(batch)]
     calls = [_call(bench, entrant, utterances) for entrant in entrants]
     timings = bench.time(
@@ -71,7 +73,7 @@ def _call(
     bench: Bench, entrant: Entrant, utterances: list[Features]
 ) -> tuple[Callable[[], Any], int]:
     """What is timed, and how many utterances it answers."""
-    if entrant.name == MONOLITH:
+    if entrant.name in (MONOLITH, YARDSTICK):
         calls = [entrant.prepared(features, ORDINARY) for features in utterances[:_IN_A_ROW]]
         return lambda: [call() for call in calls], len(calls)
     predictor = bench.predictor(entrant.way, entrant.name)

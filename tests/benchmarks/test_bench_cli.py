@@ -31,7 +31,7 @@ def test_a_run_writes_a_record_and_two_reports(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "bench"
-    given = [str(bundle), "--scenario", "latency", "--pattern", "t_a", "--rounds", "5"]
+    given = [str(bundle), "--scenario", "latency", "--pattern", "t_a", "--rounds", "6"]
     given += ["--checkpoint", str(bundle.parent / "model.safetensors"), "--out", str(out)]
     assert main(given) == 0
     assert sorted(path.name for path in out.iterdir()) == [
@@ -40,10 +40,10 @@ def test_a_run_writes_a_record_and_two_reports(
     report = read_report(out / "report.json")
     assert {row.contender for row in report.rows} == {OURS, TWIN, YARDSTICK, "monolith"}
     assert {row.pattern for row in report.rows} == {"a_t"}
-    assert report.settings["rounds"] == 5
+    assert report.settings["rounds"] == 6
     assert report.watched is not None
     phases = {phase.name: phase for phase in report.phases}
-    assert (phases["latency"].groups, phases["latency"].rounds) == (1, (5, 5))
+    assert (phases["latency"].groups, phases["latency"].rounds) == (1, (6, 6))
     assert phases["latency"].seconds + phases["making ready"].seconds < report.seconds
     assert report.bundle.labels == ("angry", "happy", "neutral", "sad")
     assert report.command.startswith("ifmmin-bench ")

@@ -71,9 +71,8 @@ def test_without_a_package(
     assert f"{package} is not installed" in reason("eager", Source(network=make_network()))
 
 
-@pytest.mark.parametrize("kind", ["statistics", "linear"])
-def test_networks_without_zeros(make_network: Make, kind: str) -> None:
-    found = reason("monolith", Source(network=make_network(kind)))
+def test_networks_without_zeros(make_network: Make) -> None:
+    found = reason("monolith", Source(network=make_network("statistics")))
     assert "pools statistics" in found
 
 

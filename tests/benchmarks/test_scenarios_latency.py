@@ -102,9 +102,10 @@ def test_a_sequence_of_calls_takes_turns_round_by_round(clock: MadeClock) -> Non
 def test_lengths_and_batches_are_told(bundle: Path) -> None:
     bench = _bench(bundle, patterns=(Pattern.parse("a"),))
     assert [row.lengths["a"] for row in _by(length(bench), OURS)] == [10, 50, 100, 400]
-    rows = _by(throughput(bench), OURS)
-    assert [row.batch for row in rows] == list(BATCHES)
-    assert {row.unit for row in rows} == {"1/s"}
+    batches = throughput(bench)
+    for name in (OURS, YARDSTICK):
+        assert [row.batch for row in _by(batches, name)] == list(BATCHES)
+    assert {row.unit for row in batches} == {"1/s"}
 
 
 def test_the_monolith_is_asked_for_no_more_of_a_batch_than_tells_its_rate(bundle: Path) -> None:

@@ -184,6 +184,17 @@ def test_wrong_patterns(
     assert not (tmp_path / "bundle").exists()
 
 
+def test_the_linear_model_has_no_graphs(make_network: Any, tmp_path: Path, capsys: Any) -> None:
+    path, out = tmp_path / "linear.safetensors", tmp_path / "bundle"
+    save_checkpoint(path, make_network("linear"), {})
+    assert _export(path, out, "all") == 2
+    error = capsys.readouterr().err
+    assert f"{path} holds the model linear" in error
+    assert "give a checkpoint of a network" in error
+    assert error.count("\n") == 1
+    assert not out.exists()
+
+
 def test_places_that_are_taken_or_cannot_be_written(
     checkpoint: Path, tmp_path: Path, capsys: Any
 ) -> None:

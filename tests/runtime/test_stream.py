@@ -17,7 +17,7 @@ from ifmmin.runtime.validate import Policy
 
 DIMS = {"a": 5, "v": 7, "t": 11}
 CPU = "onnxruntime-cpu"
-KINDS = ("statistics", "attention", "sum", "last", "mmin", "linear")
+KINDS = ("statistics", "attention", "sum", "last", "mmin")
 
 
 @pytest.fixture(scope="module")
