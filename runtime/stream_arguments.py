@@ -80,9 +80,6 @@ def _value(options: argparse.Namespace, flag: str) -> Any:
 
 _NOT_WITH_STREAM: Sequence[tuple[str, Callable[[argparse.Namespace], bool], str]] = (
     ("an input", lambda o: bool(o.input), "name the session alone: --stream FILE or --stream -"),
-    ("--features", lambda o: o.features is not None, "it is for whole utterances"),
-    ("--ids", lambda o: o.ids is not None, "it is for whole utterances"),
-    ("--feature-file", lambda o: bool(o.feature_file), "it is for whole utterances"),
     ("--pattern", lambda o: o.pattern != "auto", "leave a modality out with a drop event"),
     ("--format csv", lambda o: o.layout == "csv", "answers are lines of JSON"),
     ("--preload", lambda o: o.preload, "a stream loads all its graphs first"),

@@ -56,8 +56,7 @@ def test_imports_point_one_way(root: Path, folder: str) -> None:
                 if parts[0] == "ifmmin" and len(parts) > 1:
                     assert parts[1] in MAY_IMPORT[folder], f"{path} imports {name}"
                 if folder == "runtime":
-                    # h5py is imported by what reads HDF5, when it does; see the next test.
-                    assert parts[0] not in {"torch", "onnx"}, f"{path} imports {name}"
+                    assert parts[0] not in {"torch", "onnx", "h5py"}, f"{path} imports {name}"
 
 
 def test_runtime_imports_without_torch(root: Path) -> None:

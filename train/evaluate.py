@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +13,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ifmmin.runtime.atomic import atomic_file
+from ifmmin.runtime.atomic import atomic_file, require_writable
+from ifmmin.runtime.errors import InputError, OutputError
 from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, Pattern
 from ifmmin.train.batch import pattern_mask
 from ifmmin.train.corpus import Utterance
 from ifmmin.train.feed import Feed
-from ifmmin.train.metrics import Metrics, measure
+from ifmmin.train.metrics import Metrics, measure, softmax
 from ifmmin.train.network import EmotionNetwork
 
 _BATCH = 64
+_ANSWER = ("utterance", "pattern", "true", "predicted")
 
 
 @dataclass(frozen=True)
@@ -108,21 +111,48 @@ def measure_scores(
     return {p: measure(found.logits, labels[found.rows]) for p, found in scores.items()}
 
 
+def require_predictions_file(path: Path) -> None:
+    """Raise unless `write_predictions` can write `path`: before long work, not after it.
+
+    InputError for another suffix than .csv and .jsonl, OutputError for a place that is closed.
+    """
+    if path.suffix not in (".csv", ".jsonl"):
+        raise InputError(
+            f"{path}: got {path.suffix or 'no suffix'}, wanted .csv or .jsonl for predictions; "
+            "choose a name that ends so"
+        )
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: it is a directory; choose a file name")
+    require_writable(path)
+
+
 def write_predictions(
     path: Path,
     scores: Mapping[Pattern, Scores],
     utterances: Sequence[Utterance],
     labels: Sequence[str],
 ) -> None:
-    """Every answer as a CSV row: utterance, pattern, true and predicted label, logits."""
+    """Write each answer of `scores` as a row of CSV, or as a line of JSON where `path` is .jsonl.
+
+    utterances: those that `score` was given. An answer has the utterance's name, the pattern, true
+    and predicted label, and the calibrated probability per class. Raises OutputError.
+    """
+    answers = (
+        ((one.name, str(pattern), labels[one.label], labels[int(logits.argmax())]), shares.tolist())
+        for pattern, found in scores.items()
+        for row, logits, shares in zip(found.rows, found.logits, softmax(found.logits), strict=True)
+        for one in [utterances[row]]
+    )
     with atomic_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["utterance", "pattern", "true", "predicted", *labels])
-        for pattern, found in scores.items():
-            for row, logits in zip(found.rows, found.logits, strict=True):
-                utterance = utterances[row]
-                answers = [labels[utterance.label], labels[int(logits.argmax())]]
-                writer.writerow([utterance.name, pattern, *answers, *logits.tolist()])
+        if path.suffix == ".jsonl":
+            for answer, shares in answers:
+                content = dict(zip(_ANSWER, answer, strict=True))
+                told = {**content, "probabilities": dict(zip(labels, shares, strict=True))}
+                file.write(json.dumps(told, ensure_ascii=False) + "\n")
+        else:
+            table = csv.writer(file)
+            table.writerow([*_ANSWER, *labels])
+            table.writerows([*answer, *shares] for answer, shares in answers)
 
 
 def mean_over_incomplete(metrics: dict[Pattern, Metrics], figure: str) -> float:

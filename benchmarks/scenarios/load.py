@@ -37,6 +37,7 @@ LONGEST_SECONDS = 30.0
 _ORDER: tuple[Scenario, ...] = ("single-stream", "offline", "multi-stream", "server")
 """What takes longest comes last."""
 _RATES = ("offline", "server")
+_BATCHES = ("offline", "multi-stream")
 _UTTERANCES = 32
 _TOLERANCE = {"fp32": 1e-3}
 """Of a logit, between an answer under load and the same utterance asked alone, by precision."""
@@ -131,7 +132,20 @@ def _measured(
         samples: tuple[float, ...] = (result.figure,) if result.figure > 0 else ()
     else:
         samples = result.samples or (result.figure,)
-    return _row(bench, one, scenario, samples=samples, note=_note(result))
+    note = _note(result)
+    if scenario in _BATCHES and one.entrant.name == OURS:
+        note += _one_by_one(bench, one)
+    return _row(bench, one, scenario, samples=samples, note=note)
+
+
+def _one_by_one(bench: Bench, one: _Load) -> str:
+    """Why batches were answered one by one; empty where they were not."""
+    precision = one.entrant.way.precision
+    if precision == "int8":
+        return "; one by one: in int8 an answer would depend on its batch"
+    if bench.bundle.find("throughput", one.pattern, precision):
+        return ""
+    return "; one by one: no throughput graph, which ifmmin-export --shape throughput adds"
 
 
 def _row(bench: Bench, one: _Load, scenario: Scenario, **more: Any) -> Row:

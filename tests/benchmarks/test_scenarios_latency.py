@@ -108,6 +108,16 @@ def test_lengths_and_batches_are_told(bundle: Path) -> None:
     assert {row.unit for row in batches} == {"1/s"}
 
 
+def test_without_throughput_graphs_nothing_is_timed_and_the_cure_is_noted(
+    tmp_path_factory: pytest.TempPathFactory, make_network: Any
+) -> None:
+    bench = _bench(small_bundle(make_network, tmp_path_factory, ("a", "t"), shapes=("latency",)))
+    assert throughput(bench) == []
+    (reason,) = bench.refused.values()
+    assert "no throughput graphs of a, t" in reason
+    assert "ifmmin-export CHECKPOINT --shape throughput adds them" in reason
+
+
 def test_the_monolith_is_asked_for_no_more_of_a_batch_than_tells_its_rate(bundle: Path) -> None:
     bench, heard = _bench(bundle, patterns=(Pattern.parse("a"),)), []
 

@@ -61,6 +61,7 @@ def test_every_scenario_of_both_patterns_and_both_contenders(bundle: Path) -> No
         assert "load by own; not valid by MLPerf's rules (" in row.note
         assert "a run of 0.02 s; MLPerf's rules want 600 s" in row.note
         assert "all 32 answers of the accuracy run are " in row.note
+        assert "one by one" not in row.note
         if row.scenario != "server":  # which a busy machine may not hold
             assert min(row.samples) > 0
     assert all(len(row.samples) > 99 for row in rows if row.unit == "s")
@@ -71,6 +72,15 @@ def test_load_is_made_by_mlperf_where_it_is_installed(bundle: Path) -> None:
     rows = load(_bench(bundle, patterns=(A,)), length=TINY)
     assert _kinds(rows) == dict.fromkeys(KINDS, 1)
     assert all("load by loadgen " in row.note for row in rows)
+
+
+def test_batches_that_are_answered_one_by_one_say_so(
+    tmp_path_factory: pytest.TempPathFactory, make_network: Any
+) -> None:
+    plain = small_bundle(make_network, tmp_path_factory, ("a", "t"), shapes=("latency",))
+    rows = load(_bench(plain, patterns=(A,)), length=TINY, generator="own")
+    told = {row.scenario for row in rows if "ifmmin-export --shape throughput adds" in row.note}
+    assert told == {"offline", "multi-stream"}
 
 
 def test_a_wrong_answer_under_load_leaves_no_figure(
