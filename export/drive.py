@@ -77,23 +77,27 @@ class StreamProbes:
         rows = zip(self.prefixes, self._truth[pattern], strict=True)
         return [Probe({m: features[m] for m in pattern}, logits) for features, logits in rows]
 
-    def summaries(
-        self, modality: Modality, step: StepInterface, run: Runner, summary: Runner
-    ) -> NDArray[np.floating]:
-        """Summaries (N, S) of a modality after every chunk.
+    def pooled(
+        self, modality: Modality, step: StepInterface, run: Runner
+    ) -> list[NDArray[np.floating]]:
+        """What a step pools of a modality, (1, P), after every chunk.
 
-        step, run: a step graph's interface and its loaded form. summary: a loaded summary graph.
+        step, run: a step graph's interface and its loaded form.
         """
         rows = []
         for features, ends in zip(self.utterances, self.ends, strict=True):
             frames, stream, start, made = features[modality], ModalityStream(step, run), 0, []
             for end in ends[modality]:
-                pooled = stream.push(frames[None, start:end])
-                made.append(summary({"pooled": pooled})[0][0])
+                made.append(stream.push(frames[None, start:end]))
                 start = end
             for number in range(max(len(e) for e in ends.values())):
                 rows.append(made[min(number, len(made) - 1)])
-        return np.stack(rows)
+        return rows
+
+
+def run_summary(run: Runner, pooled: Sequence[NDArray[np.floating]]) -> NDArray[np.floating]:
+    """Summaries (N, S) of N times what a step pooled (1, P), one at a time."""
+    return np.concatenate([run({"pooled": x})[0] for x in pooled])
 
 
 def run_head(

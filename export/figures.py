@@ -9,8 +9,7 @@ from ifmmin.runtime.manifest import GraphEntry
 
 COMPARED = ("largest difference", "of a probability", "agreement")
 EVALUATED = ("WA", "UA", "ECE")
-REDUCED = ("in 8 bits", "stored in fewer bits")
-MEASURED = ("MB", *COMPARED, *EVALUATED, *REDUCED)
+MEASURED = ("MB", *COMPARED, *EVALUATED, "in 8 bits")
 ABSENT = "-"
 
 
@@ -40,18 +39,9 @@ def evaluated(entry: GraphEntry) -> list[str]:
     return cells
 
 
-def reduced(entry: GraphEntry) -> list[str]:
-    """Groups that compute in 8 bits, and those whose weights alone have fewer, as in REDUCED."""
-    by_bits: dict[int, list[str]] = {}
-    for group, bits in entry.weight_only.items():
-        by_bits.setdefault(bits, []).append(group)
-    stored = [f"{bits}: {', '.join(groups)}" for bits, groups in sorted(by_bits.items())]
-    return [", ".join(entry.quantised), "; ".join(stored)]
-
-
 def measured(entry: GraphEntry) -> list[str]:
     """All that is told of a graph in a table, as in MEASURED."""
-    return [mega(entry.bytes), *compared(entry), *evaluated(entry), *reduced(entry)]
+    return [mega(entry.bytes), *compared(entry), *evaluated(entry), ", ".join(entry.quantised)]
 
 
 def without_empty(

@@ -1,18 +1,24 @@
-"""Groups of operators that have 8 bits together or not at all: the parts of a network."""
+"""Groups of operators that have 8 bits together or not at all, and graphs that show values."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import onnx
+from numpy.typing import NDArray
+from onnx import helper
 
-PRODUCTS = ("MatMul", "Gemm")
-DYNAMIC = ("LSTM", *PRODUCTS)
+from ifmmin.runtime.backends import Runner
+
+Feed = Mapping[str, NDArray[Any]]
+Load = Callable[[onnx.ModelProto], Runner]
+DYNAMIC = ("LSTM", "MatMul", "Gemm")
 """Operators that ONNX Runtime's CPU computes in 8 bits faster than in float32."""
-STATIC = ("Conv", *PRODUCTS)
+STATIC = ("Conv", "MatMul", "Gemm")
 """Operators that TensorRT computes in 8 bits."""
 
 
@@ -48,3 +54,21 @@ def group_name(node: str) -> str:
     parts = [re.sub(r"\.\d+$", "", part) for part in node.strip("/").split("/")[:-1]]
     kept = [part for part in parts if part not in ("head", "rest", "linears", "summary", "encoder")]
     return ".".join(kept) or node.strip("/")
+
+
+class Watched:
+    """A graph that gives some values, also inputs and what is no output, with every call."""
+
+    def __init__(self, model: onnx.ModelProto, names: Collection[str], load: Load) -> None:
+        made = onnx.ModelProto()
+        made.CopyFrom(model)
+        given = {value.name for value in made.graph.input}
+        self._outputs = len(made.graph.output)
+        self._more = sorted(set(names) - given)
+        made.graph.output.extend(helper.make_empty_tensor_value_info(n) for n in self._more)
+        self._run = load(made)
+
+    def __call__(self, inputs: Feed) -> dict[str, NDArray[Any]]:
+        """The values by name."""
+        more = self._run(inputs)[self._outputs :]
+        return {**inputs, **dict(zip(self._more, more, strict=True))}

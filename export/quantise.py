@@ -4,87 +4,91 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from ifmmin.export.groups import DYNAMIC, PRODUCTS, operator_groups
-from ifmmin.export.rounding import Grid, Rounding
+from ifmmin.export.groups import DYNAMIC, Feed, Load, operator_groups
+from ifmmin.export.rounding import Grid, round_to_grid, second_moments
 
-Feed = Mapping[str, NDArray[Any]]
-TRANSPOSED = "_Transposed"
+_TRANSPOSED = "_Transposed"
 """What the quantiser adds to the name of a Gemm's weight when it makes it a MatMul's."""
 _SEVEN_BITS, _EIGHT_BITS = (-64, 64), (0, 255)
 """Levels of an LSTM's weights and of products'."""
 
 
-def quantise_dynamic(
-    model: onnx.ModelProto, groups: Sequence[str], rounding: Rounding | None = None
-) -> onnx.ModelProto:
-    """The model with some groups of operators in 8 bits, for ONNX Runtime on a CPU.
+class DynamicQuantiser:
+    """Puts some groups of a model's operators into 8 bits, for ONNX Runtime on a CPU.
 
     Products have unsigned weights and LSTMs, which know only signed ones, 7 bits: on x86 without
-    VNNI the products of an unsigned and a signed byte are added in 16 bits, and saturate.
-    rounding: of their weights, default to the nearest levels.
+    VNNI the products of an unsigned and a signed byte are added in 16 bits, and saturate. feeds:
+    inputs by which weights are rounded, all run once; without any, to the nearest levels.
     """
-    from onnxruntime.quantization import QuantType
-    from onnxruntime.quantization import quantize_dynamic as quantize
 
-    signed, unsigned = QuantType.QInt8, QuantType.QUInt8
-    every = operator_groups(model, DYNAMIC)
-    nodes = [name for group in groups for name in every[group].nodes]
-    kinds = {node.name: node.op_type for node in model.graph.node}
-    whole = model
-    for operators, weight_type, reduced in ((("LSTM",), signed, True), (PRODUCTS, unsigned, False)):
-        chosen = [name for name in nodes if kinds[name] in operators]
-        if not chosen:
-            continue
-        # The quantiser turns a Gemm into a MatMul of another name before it looks for its own.
-        names = [*chosen, *(f"{name}_MatMul" for name in chosen)]
-        with quantiser_files(model) as (source, target):
-            quantize(
-                source,
-                target,
-                per_channel=True,
-                op_types_to_quantize=list(operators),
-                nodes_to_quantize=names,
-                weight_type=weight_type,
-                reduce_range=reduced,
-            )
-            model = onnx.load(target)
-    if rounding is not None:
-        _round_again(model, whole, rounding)
-    return model
+    def __init__(self, model: onnx.ModelProto, feeds: Sequence[Feed], load: Load) -> None:
+        self._model = model
+        self._moments = second_moments(model, feeds, load)
+        self._levels: dict[str, NDArray[np.generic]] = {}
+        self.groups = operator_groups(model, DYNAMIC)
 
+    def __call__(self, groups: Sequence[str]) -> onnx.ModelProto:
+        """The model with those groups in 8 bits."""
+        from onnxruntime.quantization import QuantType
+        from onnxruntime.quantization import quantize_dynamic as quantize
 
-def _round_again(model: onnx.ModelProto, whole: onnx.ModelProto, rounding: Rounding) -> None:
-    """Other levels for the weights that the quantiser took to the nearest ones, on its grids."""
-    weights = {tensor.name: tensor for tensor in whole.graph.initializer}
-    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    for name, tensor in tensors.items():
-        stem = name.removesuffix("_quantized")
-        original = weights.get(stem.removesuffix(TRANSPOSED))
-        if stem == name or original is None:
-            continue
-        weight = numpy_helper.to_array(original)
-        # It keeps weights as (K, N), those of an LSTM as (1, K, N).
-        weight = weight[0].T if weight.ndim == 3 else weight
-        weight = weight.T if stem.endswith(TRANSPOSED) else weight
-        scale, zero = (
-            numpy_helper.to_array(tensors[f"{stem}_{part}"]).reshape(-1)
-            for part in ("scale", "zero_point")
-        )
-        signed = tensor.data_type == onnx.TensorProto.INT8
-        grid = Grid(scale, zero.astype(int), *(_SEVEN_BITS if signed else _EIGHT_BITS))
-        levels = rounding.levels(original.name, weight, grid)
-        made = levels.astype(np.int8 if signed else np.uint8).reshape(tuple(tensor.dims))
-        tensor.CopyFrom(numpy_helper.from_array(made, name))
+        nodes = [name for group in groups for name in self.groups[group].nodes]
+        kinds = {node.name: node.op_type for node in self._model.graph.node}
+        model = self._model
+        for operators, weight_type in (
+            (["LSTM"], QuantType.QInt8), (["MatMul", "Gemm"], QuantType.QUInt8)
+        ):  # fmt: skip
+            chosen = [name for name in nodes if kinds[name] in operators]
+            if not chosen:
+                continue
+            with quantiser_files(model) as (source, target):
+                quantize(
+                    source,
+                    target,
+                    per_channel=True,
+                    op_types_to_quantize=operators,
+                    # It turns a Gemm into a MatMul of another name before it looks for its own.
+                    nodes_to_quantize=[*chosen, *(f"{name}_MatMul" for name in chosen)],
+                    weight_type=weight_type,
+                    reduce_range=weight_type == QuantType.QInt8,
+                )
+                model = onnx.load(target)
+        self._round_again(model)
+        return model
+
+    def _round_again(self, model: onnx.ModelProto) -> None:
+        """Other levels for the weights that the quantiser took to the nearest, on its grids."""
+        weights = {tensor.name: tensor for tensor in self._model.graph.initializer}
+        tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+        for name, tensor in tensors.items():
+            stem = name.removesuffix("_quantized")
+            original = stem.removesuffix(_TRANSPOSED)
+            if stem == name or original not in self._moments:
+                continue
+            if original not in self._levels:
+                weight = numpy_helper.to_array(weights[original])
+                # It keeps weights as (K, N), those of an LSTM as (1, K, N).
+                weight = weight[0].T if weight.ndim == 3 else weight
+                weight = weight.T if stem.endswith(_TRANSPOSED) else weight
+                scale, zero = (
+                    numpy_helper.to_array(tensors[f"{stem}_{part}"]).reshape(-1)
+                    for part in ("scale", "zero_point")
+                )
+                signed = tensor.data_type == onnx.TensorProto.INT8
+                grid = Grid(scale, zero.astype(int), *(_SEVEN_BITS if signed else _EIGHT_BITS))
+                levels = round_to_grid(weight, self._moments[original], grid)
+                made = levels.astype(np.int8 if signed else np.uint8)
+                self._levels[original] = made.reshape(tuple(tensor.dims))
+            tensor.CopyFrom(numpy_helper.from_array(self._levels[original], name))
 
 
 @contextmanager

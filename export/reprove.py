@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifmmin.export.compare import Comparison
-from ifmmin.export.drive import StreamProbes, run_alone, run_batches, run_head
+from ifmmin.export.drive import StreamProbes, run_alone, run_batches, run_head, run_summary
 from ifmmin.export.fresh_limits import fresh_limits
 from ifmmin.export.limits import judge
 from ifmmin.export.missing import with_missing_frames
@@ -116,8 +116,8 @@ class _Proof:
         key = (modality, precision)
         if key not in self._summaries:
             step, summary = (self._one(shape, *key) for shape in ("step", "summary"))
-            runs = self._load(step), self._load(summary)
-            self._summaries[key] = self._streams.summaries(modality, step, *runs)
+            pooled = self._streams.pooled(modality, step, self._load(step))
+            self._summaries[key] = run_summary(self._load(summary), pooled)
         return self._summaries[key]
 
     def _one(self, shape: str, modality: Modality, precision: str) -> GraphEntry:

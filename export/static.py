@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ifmmin.export.groups import STATIC, operator_groups
-from ifmmin.export.quantise import Feed, quantiser_files
-from ifmmin.export.watch import Load, Watched
+from ifmmin.export.groups import STATIC, Feed, Load, Watched, operator_groups
+from ifmmin.export.quantise import quantiser_files
 
 
 class StaticQuantiser:
@@ -24,7 +23,7 @@ class StaticQuantiser:
     def __init__(self, model: onnx.ModelProto, feeds: Sequence[Feed], load: Load) -> None:
         self._model = model
         self._feeds = feeds
-        self._groups = operator_groups(model, STATIC)
+        self.groups = operator_groups(model, STATIC)
         self._nodes = {node.name: node for node in model.graph.node}
         self._largest = self._ranges(load)
 
@@ -42,7 +41,7 @@ class StaticQuantiser:
             def get_next(self) -> Any:
                 return next(self._feeds, None)
 
-        chosen = [name for group in groups for name in self._groups[group].nodes]
+        chosen = [name for group in groups for name in self.groups[group].nodes]
         if not chosen:  # to the quantiser no names are all of them
             whole = onnx.ModelProto()
             whole.CopyFrom(self._model)
@@ -82,12 +81,12 @@ class StaticQuantiser:
 
     def _ranges(self, load: Load) -> dict[str, np.float32]:
         """The largest magnitude of what each operator that can have 8 bits is given."""
-        every = [name for group in self._groups.values() for name in group.nodes]
+        every = [name for group in self.groups.values() for name in group.nodes]
         names = self._activations(every)
         run = Watched(self._model, names, load)
         largest = dict.fromkeys(names, np.float32(0))
         for feed in self._feeds:
-            _, seen = run(feed)
+            seen = run(feed)
             for name in names:
                 largest[name] = max(largest[name], np.abs(seen[name]).max())
         return largest

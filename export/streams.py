@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -11,19 +10,17 @@ import onnx
 from numpy.typing import NDArray
 
 from ifmmin.export.compare import Comparison
-from ifmmin.export.drive import StreamProbes, run_head
+from ifmmin.export.drive import StreamProbes, run_head, run_summary
 from ifmmin.export.encoders import is_recurrent
 from ifmmin.export.graph import to_model
-from ifmmin.export.groups import DYNAMIC, PRODUCTS, operator_groups
+from ifmmin.export.groups import Feed
 from ifmmin.export.limits import judge
 from ifmmin.export.precision import Precision
 from ifmmin.export.probes import compare_probes
-from ifmmin.export.quantise import Feed
-from ifmmin.export.rounding import Rounding
-from ifmmin.export.select import WHOLE, Choice, Reduction, choose_groups
+from ifmmin.export.quantise import DynamicQuantiser
+from ifmmin.export.select import Choice, choose_groups
 from ifmmin.export.shapes import Plan, plan_head, plan_step, plan_summary
 from ifmmin.export.stream_corpus import StreamCorpus
-from ifmmin.export.weight_only import quantise_for_cpu
 from ifmmin.export.workshop import ProvenGraph, Workshop
 from ifmmin.runtime.backends import Runner
 from ifmmin.runtime.modality import MODALITIES, Modality, Pattern
@@ -34,7 +31,7 @@ _STREAMS = 8
 _LONG = 900
 """Frames of one that is longer."""
 _SHARE = 0.25
-"""Of a limit that the modalities' own graphs may use up in 8 bits; heads need the rest."""
+"""Of a limit that a modality's summary may use up in 8 bits; heads need the rest."""
 
 
 class StreamSource:
@@ -51,21 +48,13 @@ class StreamSource:
         return StreamProbes(probes.truth, inputs)
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A step or summary in float32, and how its weights are rounded."""
-
-    model: onnx.ModelProto
-    rounding: Rounding | None = None
-
-    def reduce(self, reduction: Reduction) -> tuple[onnx.ModelProto, Reduction]:
-        """With what it has of a reduction, and that."""
-        own = reduction.within(operator_groups(self.model, DYNAMIC))
-        return quantise_for_cpu(self.model, own, self.rounding), own
-
-
 class StreamWorkshop:
-    """The stream graphs of one precision."""
+    """The stream graphs of one precision.
+
+    In int8 summaries and heads compute in 8 bits. A step computes in float32: the scale of 8 bits
+    is found in the frames of a call, so that an answer would depend on how they were pushed, and
+    errors of a state would add up. One frame at a time it is not what takes the time.
+    """
 
     def __init__(self, shop: Workshop, precision: Precision, source: StreamSource) -> None:
         self._shop = shop
@@ -73,29 +62,32 @@ class StreamWorkshop:
         self._probes = source.probes
         self._summaries: dict[Modality, NDArray[np.floating]] = {}
         self._heard: dict[Modality, list[NDArray[np.floating]]] = {}
-        """Summaries in float32 of the calibration inputs."""
+        """Summaries (1, S) in float32 of the calibration inputs."""
         evaluator = shop.evaluator
         self._corpus = StreamCorpus(shop, precision, evaluator) if evaluator is not None else None
 
     def modality(self, modality: Modality) -> list[ProvenGraph]:
         """Step and summary of a modality; the heads of the patterns that have it prove them."""
-        shop, precision = self._shop, self._precision
-        step_plan = plan_step(shop.network, modality, precision)
-        summary_plan = plan_summary(shop.network, modality, precision)
-        parts = _Part(to_model(step_plan)), _Part(to_model(summary_plan))
-        reduction = WHOLE
-        if precision.name == "int8":
-            parts = self._hear(modality, step_plan, *parts)
-            reduction = self._choose(modality, step_plan, *parts)
-        (step, of_step), (summary, of_summary) = (part.reduce(reduction) for part in parts)
-        self._summaries[modality] = self._summarise(modality, step_plan, step, summary)
+        shop, name = self._shop, self._precision.name
+        step_plan = plan_step(shop.network, modality, self._precision)
+        summary_plan = plan_summary(shop.network, modality, self._precision)
+        step, summary = to_model(step_plan), to_model(summary_plan)
+        pooled = self._probes.pooled(modality, step_plan, self._load(step))
+        quantised: tuple[str, ...] = ()
+        if name == "int8":
+            feeds = self._calibration(modality, step_plan, step)
+            run = shop.load_whole(summary)
+            self._heard[modality] = [run(feed)[0] for feed in feeds]
+            summary, quantised = self._reduced(modality, summary, feeds, pooled)
+        self._summaries[modality] = run_summary(self._load(summary), pooled)
         if self._corpus is not None:
-            runs = self._load(step), self._load(summary)
-            self._corpus.said[modality] = self._corpus.say(modality, step_plan, *runs)
+            self._corpus.said[modality] = self._corpus.say(modality, self._load(summary))
         form = "lstm" if is_recurrent(shop.network, modality) else "none"
+        parity = {"proven_by": f"the head graphs of patterns with {modality}"}
+        key = ("summary", modality, name, "none")
         return [
-            self._finish(step, step_plan, "step", modality, form, of_step),
-            self._finish(summary, summary_plan, "summary", modality, "none", of_summary),
+            shop.finish(step, step_plan, ("step", modality, name, form), parity=parity),
+            shop.finish(summary, summary_plan, key, parity=parity, quantised=quantised),
         ]
 
     def head(self, pattern: Pattern) -> ProvenGraph:
@@ -103,97 +95,77 @@ class StreamWorkshop:
         shop, name = self._shop, self._precision.name
         plan = plan_head(shop.network, pattern, self._precision)
         model = to_model(plan)
+        choice = self._measure(model, pattern)
         if name == "int8":
-            limits = shop.limits[name]
-            rounding = shop.rounding(model, self._feeds(pattern))
+            rows = zip(*(self._heard[m] for m in pattern), strict=True)
+            feeds = [{m.value: x for m, x in zip(pattern, row, strict=True)} for row in rows]
+            quantise = DynamicQuantiser(model, feeds, shop.load_whole)
 
-            def build(reduction: Reduction) -> Choice:
-                made = quantise_for_cpu(model, reduction, rounding)
-                return self._measure(made, reduction, pattern)
+            def build(groups: tuple[str, ...]) -> Choice:
+                return self._measure(quantise(groups), pattern, groups)
 
             def passes(choice: Choice) -> bool:
-                return not judge("", choice.comparison, choice.evaluation, limits)
+                return not judge("", choice.comparison, choice.evaluation, shop.limits[name])
 
-            every = operator_groups(model, DYNAMIC)
-            choice = choose_groups(every, build, passes, computable=every, weight_only=True)
-            if not passes(choice):  # what is lost is lost before the head, or by any of it
-                choice = self._measure(model, WHOLE, pattern)
-        else:
-            choice = self._measure(model, WHOLE, pattern)
+            reduced = choose_groups(quantise.groups, build, passes)
+            if passes(reduced):  # else what is lost is lost before the head, or by any of it
+                choice = reduced
         return shop.finish(
             choice.model,
             plan,
             ("head", pattern, name, "none"),
             comparison=choice.comparison,
             evaluation=choice.evaluation,
-            reduction=choice.reduction,
+            quantised=choice.quantised,
         )
 
-    def _measure(self, model: onnx.ModelProto, reduction: Reduction, pattern: Pattern) -> Choice:
+    def _measure(
+        self, model: onnx.ModelProto, pattern: Pattern, quantised: tuple[str, ...] = ()
+    ) -> Choice:
         """A head on probes and, where there is one, on the corpus."""
         corpus = self._corpus
         evaluation = None if corpus is None else corpus.head(model, pattern)
         comparison = self._compare(model, pattern, self._summaries)
-        return Choice(model, comparison, evaluation, reduction)
+        return Choice(model, comparison, evaluation, quantised)
 
-    def _hear(
-        self, modality: Modality, plan: Plan, step: _Part, summary: _Part
-    ) -> tuple[_Part, _Part]:
-        """Step and summary with a rounding, by inputs of which the summaries are kept for heads."""
-        shop = self._shop
-        moments = shop.moments(step.model), shop.moments(summary.model)
-        self._heard[modality] = heard = []
-        for features in shop.calibration_inputs:
-            pooled = ModalityStream(plan, moments[0]).push(features[modality][None])
-            heard.append(moments[1]({"pooled": pooled})[0])
-        made = [
-            _Part(part.model, Rounding(seen))
-            for part, seen in zip((step, summary), moments, strict=True)
-        ]
-        return made[0], made[1]
+    def _calibration(self, modality: Modality, plan: Plan, step: onnx.ModelProto) -> list[Feed]:
+        """What a summary is given for the calibration inputs."""
+        run, inputs = self._shop.load_whole(step), self._shop.calibration_inputs
+        return [{"pooled": ModalityStream(plan, run).push(x[modality][None])} for x in inputs]
 
-    def _feeds(self, pattern: Pattern) -> Iterator[Feed]:
-        """What a head is given for the same inputs."""
-        for index in range(len(self._shop.calibration_inputs)):
-            yield {m.value: self._heard[m][index] for m in pattern}
-
-    def _choose(self, modality: Modality, plan: Plan, step: _Part, summary: _Part) -> Reduction:
-        """Groups of a step and a summary with 8 bits, by what the modality alone then says.
+    def _reduced(
+        self,
+        modality: Modality,
+        summary: onnx.ModelProto,
+        feeds: Sequence[Feed],
+        pooled: Sequence[NDArray[np.floating]],
+    ) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+        """A summary with 8 bits as far as what the modality alone then says bears it, and groups.
 
         So they do not depend on which patterns are exported. On a corpus every pattern that has the
         modality is asked: a summary that turns no answer of its own may turn one beside others.
-        A step computes in float32: the scale of 8 bits is found in the frames of a call, so that an
-        answer would depend on how they were pushed, and errors of a state would add up. One frame
-        at a time it is not what takes the time.
         """
         alone = Pattern.of([modality])
         head = to_model(plan_head(self._shop.network, alone, self._precision))
         limits = self._shop.limits["int8"]
         limit = _SHARE * (limits.probabilities or 0.0)
+        quantise = DynamicQuantiser(summary, feeds, self._shop.load_whole)
 
-        def build(reduction: Reduction) -> Choice:
-            reduced = (part.reduce(reduction)[0] for part in (step, summary))
-            said = self._summarise(modality, plan, *reduced)
-            return Choice(head, self._compare(head, alone, {modality: said}), None, reduction)
+        def build(groups: tuple[str, ...]) -> Choice:
+            made = quantise(groups)
+            said = run_summary(self._load(made), pooled)
+            return Choice(made, self._compare(head, alone, {modality: said}), quantised=groups)
 
         def passes(choice: Choice) -> bool:
             if choice.comparison.probability_max > limit:
                 return False
             if self._corpus is None:
                 return True
-            runs = (self._load(part.reduce(choice.reduction)[0]) for part in (step, summary))
-            said = self._corpus.say(modality, plan, *runs)
+            said = self._corpus.say(modality, self._load(choice.model))
             return self._corpus.loss_of(modality, said) <= limits.ua + 1e-12
 
-        of_summary = operator_groups(summary.model, PRODUCTS)
-        every = operator_groups(step.model, DYNAMIC) | of_summary
-        choice = choose_groups(every, build, passes, computable=of_summary, weight_only=True)
-        return choice.reduction if passes(choice) else WHOLE
-
-    def _summarise(
-        self, modality: Modality, plan: Plan, step: onnx.ModelProto, summary: onnx.ModelProto
-    ) -> NDArray[np.floating]:
-        return self._probes.summaries(modality, plan, self._load(step), self._load(summary))
+        choice = choose_groups(quantise.groups, build, passes)
+        return (choice.model, choice.quantised) if passes(choice) else (summary, ())
 
     def _load(self, model: onnx.ModelProto) -> Runner:
         return self._shop.load(model, self._precision.name)
@@ -202,23 +174,10 @@ class StreamWorkshop:
         self,
         head: onnx.ModelProto,
         pattern: Pattern,
-        summaries: dict[Modality, NDArray[np.floating]],
+        summaries: Mapping[Modality, NDArray[np.floating]],
     ) -> Comparison:
         found = run_head(self._load(head), pattern, summaries)
         return compare_probes(found, self._probes.of(pattern))
-
-    def _finish(
-        self,
-        model: onnx.ModelProto,
-        plan: Plan,
-        shape: str,
-        modality: Modality,
-        form: str,
-        reduction: Reduction,
-    ) -> ProvenGraph:
-        parity = {"proven_by": f"the head graphs of patterns with {modality}"}
-        key = (shape, modality, self._precision.name, form)
-        return self._shop.finish(model, plan, key, parity=parity, reduction=reduction)
 
 
 def modalities_of(patterns: Sequence[Pattern]) -> list[Modality]:

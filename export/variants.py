@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 from ifmmin.export.drive import run_alone, run_batches
 from ifmmin.export.encoders import is_recurrent
 from ifmmin.export.graph import to_model
-from ifmmin.export.groups import DYNAMIC, STATIC, operator_groups
 from ifmmin.export.limits import judge
 from ifmmin.export.precision import Precision
 from ifmmin.export.probes import compare_probes
-from ifmmin.export.select import WHOLE, Choice, Reduction, choose_groups
+from ifmmin.export.quantise import DynamicQuantiser
+from ifmmin.export.select import Choice, choose_groups
 from ifmmin.export.shapes import plan_latency, plan_throughput
 from ifmmin.export.static import StaticQuantiser
-from ifmmin.export.weight_only import quantise_for_cpu
 from ifmmin.export.workshop import ProvenGraph, Workshop
 from ifmmin.runtime.batch import pad_batch
 from ifmmin.runtime.bundle import Features
@@ -43,7 +42,7 @@ def prove(
     choice = (
         _quantised(shop, model, shape, pattern, precision, measure)
         if precision.name in ("int8", "int8-qdq")
-        else measure(model, WHOLE)
+        else measure(model)
     )
     key = (shape, pattern, precision.name, recurrence_of(shop.network, pattern, recurrence))
     return shop.finish(
@@ -52,11 +51,11 @@ def prove(
         key,
         comparison=choice.comparison,
         evaluation=choice.evaluation,
-        reduction=choice.reduction,
+        quantised=choice.quantised,
     )
 
 
-Measure = Callable[[onnx.ModelProto, Reduction], Choice]
+Measure = Callable[..., Choice]
 
 
 def _measurer(shop: Workshop, shape: str, pattern: Pattern, precision: Precision) -> Measure:
@@ -64,14 +63,14 @@ def _measurer(shop: Workshop, shape: str, pattern: Pattern, precision: Precision
     drive = run_alone if shape == "latency" else run_batches
     probes = shop.probes.of(pattern)
 
-    def measure(model: onnx.ModelProto, reduction: Reduction) -> Choice:
+    def measure(model: onnx.ModelProto, quantised: tuple[str, ...] = ()) -> Choice:
         run = shop.load(model, precision.name)
         evaluation = None
         if shop.evaluator is not None:
             evaluate = shop.evaluator.latency if shape == "latency" else shop.evaluator.throughput
             evaluation = evaluate(run, pattern)
         comparison = compare_probes(drive(run, probes), probes)
-        return Choice(model, comparison, evaluation, reduction)
+        return Choice(model, comparison, evaluation, quantised)
 
     return measure
 
@@ -86,27 +85,17 @@ def _quantised(
 ) -> Choice:
     """The model in 8 bits as far as the limits allow; a later shape begins with what the first
     one found."""
-    static = precision.name == "int8-qdq"
+    quantiser = StaticQuantiser if precision.name == "int8-qdq" else DynamicQuantiser
     feeds = _feeds(shop.calibration_inputs, shape, pattern)
+    quantise = quantiser(model, feeds, shop.load_whole)
     limits = shop.limits[precision.name]
-    pairs = StaticQuantiser(model, feeds, shop.load_whole) if static else None
-    rounding = None if static else shop.rounding(model, feeds)
-
-    def build(reduction: Reduction) -> Choice:
-        if pairs is not None:
-            return measure(pairs(reduction.computed), reduction)
-        return measure(quantise_for_cpu(model, reduction, rounding), reduction)
-
-    every = operator_groups(model, STATIC if static else DYNAMIC)
-    standing = shop.chosen.get((precision.name, pattern))
+    found = shop.chosen.get((precision.name, pattern), tuple(quantise.groups))
     choice = choose_groups(
-        every,
-        build,
+        {name: quantise.groups[name] for name in found},
+        lambda groups: measure(quantise(groups), groups),
         lambda made: not judge("", made.comparison, made.evaluation, limits),
-        computable=every if standing is None else standing.computed,
-        weight_only=not static,
     )
-    shop.chosen[precision.name, pattern] = choice.reduction
+    shop.chosen[precision.name, pattern] = choice.quantised
     return choice
 
 

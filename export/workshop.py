@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -16,11 +16,7 @@ from ifmmin.export.compare import Comparison
 from ifmmin.export.evaluate_on import Evaluator
 from ifmmin.export.graph import OPSET, to_bytes
 from ifmmin.export.limits import Evaluation, Limits, Violation, judge
-from ifmmin.export.moments import Moments
 from ifmmin.export.probes import CALIBRATION_SEEDS, Probes
-from ifmmin.export.quantise import Feed
-from ifmmin.export.rounding import Rounding
-from ifmmin.export.select import WHOLE, Reduction
 from ifmmin.export.shapes import Plan
 from ifmmin.runtime.backends import Runner
 from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
@@ -57,7 +53,7 @@ class Workshop:
     evaluator: Evaluator | None = None
     calibration: Sequence[Features] | None = None
     """Utterances with all modalities whose activations count; None: drawn ones."""
-    chosen: dict[tuple[str, Pattern], Reduction] = field(default_factory=dict)
+    chosen: dict[tuple[str, Pattern], tuple[str, ...]] = field(default_factory=dict)
     """Per precision and pattern the groups of operators found to bear 8 bits."""
 
     @cached_property
@@ -81,17 +77,6 @@ class Workshop:
             return list(self.calibration)
         return [features for seed in CALIBRATION_SEEDS for features in self.probes.draw(seed)]
 
-    def rounding(self, model: onnx.ModelProto, feeds: Iterable[Feed]) -> Rounding:
-        """How to round the weights of a model in float32 by what they multiply for some inputs."""
-        moments = self.moments(model)
-        for feed in feeds:
-            moments(feed)
-        return Rounding(moments)
-
-    def moments(self, model: onnx.ModelProto) -> Moments:
-        """A model in float32 that keeps what its weights multiply."""
-        return Moments(model, self.load_whole)
-
     def finish(
         self,
         model: onnx.ModelProto,
@@ -101,7 +86,7 @@ class Workshop:
         comparison: Comparison | None = None,
         parity: Mapping[str, Any] | None = None,
         evaluation: Evaluation | None = None,
-        reduction: Reduction = WHOLE,
+        quantised: tuple[str, ...] = (),
     ) -> ProvenGraph:
         """The graph's file content and entry."""
         shape, subject, precision, recurrence = key
@@ -129,8 +114,7 @@ class Workshop:
             inputs=plan.inputs,
             outputs=plan.outputs,
             states=plan.states,
-            quantised=reduction.computed,
-            weight_only=dict(reduction.weight_only),
+            quantised=quantised,
             parity=record,
             evaluation=dataclasses.asdict(evaluation) if evaluation else None,
         )

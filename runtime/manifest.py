@@ -96,8 +96,6 @@ class GraphEntry(msgspec.Struct, frozen=True, kw_only=True):
     states: tuple[StateSpec, ...] = ()
     quantised: tuple[str, ...] = ()
     """Groups of operators that compute in 8 bits."""
-    weight_only: dict[str, int] = {}
-    """Groups whose weights are stored in 8 or 16 bits, but which compute in float32: bits."""
     parity: dict[str, Any]
     """The comparison with the network that was made before the graph was written."""
     evaluation: dict[str, Any] | None = None

@@ -128,7 +128,6 @@ def test_accuracy_stands_beside_that_of_the_network(manifest: Manifest) -> None:
         manifest.graphs[0],
         evaluation=dataclasses.asdict(figures),
         quantised=("rnn", "entry"),
-        weight_only={"chain": 8, "classifier": 16, "links": 8},
     )
     card = model_card(_with(manifest, graphs=(evaluated, *manifest.graphs[1:])))
     assert "test part of iemo\\|cap, fold 3 (40 utterances)" in card
@@ -138,7 +137,6 @@ def test_accuracy_stands_beside_that_of_the_network(manifest: Manifest) -> None:
         "0.620 (0.640)",
         "0.100 (0.110)",
         "rnn, entry",
-        "8: chain, links; 16: classifier",
     ):
         assert cell in row
 
