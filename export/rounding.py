@@ -19,7 +19,8 @@ from ifmmin.export.groups import DYNAMIC, Feed, Load, Watched
 
 DAMPING = 0.1
 """Of the mean second moment, added to each: inputs that calibration data do not show have a size
-too. The paper has 0.01 for many thousand rows; a head sees one row an utterance."""
+too. The paper has 0.01 for many thousand rows; a head sees one row an utterance. Of 0.01 to 1 it
+lost the fewest answers of two networks under seven patterns; in means all are about as good."""
 _BLOCK = 128
 """Inputs after which the others are brought up to date, by one product."""
 _AT_ONCE = 64
