@@ -42,6 +42,8 @@ lint: $(VENV)/installed
 # what took how long. BUDGET: seconds for ifmmin-bench, of which rounds are cut. Close other work.
 bench: $(VENV)/installed
 	test -f demo/bundle/manifest.json || $(MAKE) demo
+	test -f demo/bundle/a_v_t.throughput.fp32.onnx || \
+	  $(BIN)/ifmmin-export demo/run/model.safetensors --pattern all --shape latency --shape throughput --out demo/bundle
 	test -f demo/bundle/a_v_t.head.int8.onnx -a -f demo/bundle/a_v_t.latency.int8.onnx || \
 	  $(BIN)/ifmmin-export demo/run/model.safetensors --pattern all --precision int8 --shape latency --shape stream \
 	  --allow-loss probabilities=0.1 --allow-loss agreement=0.9 --out demo/bundle

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ifmmin.benchmarks.record import Report
 from ifmmin.benchmarks.run import SCENARIOS
 from ifmmin.benchmarks.scenarios.pace import FEWEST_ROUNDS
 from ifmmin.benchmarks.scenarios.plan import MONOLITH, Plan
-from ifmmin.benchmarks.scenarios.recorded_lengths import read_lengths
 from ifmmin.runtime.backends import BACKENDS
-from ifmmin.runtime.command import parser
+from ifmmin.runtime.command import add_schema, parser
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.manifest import PRECISIONS
 from ifmmin.runtime.modality import Pattern
@@ -32,6 +32,7 @@ def bench_parser() -> argparse.ArgumentParser:
     cli.add_argument("bundle", type=Path, help="directory written by ifmmin-export")
     cli.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the report")
     cli.add_argument("--checkpoint", type=Path, metavar="FILE", help="of the bundle; peers need it")
+    add_schema(cli, Report, "report.json")
     many: dict[str, Any] = {"action": "append", "default": None}
     cli.add_argument("--scenario", choices=list(SCENARIOS), help="repeatable; default: all", **many)
     cli.add_argument("--pattern", metavar="a_t", help="repeatable; default: all", **many)
@@ -60,9 +61,6 @@ def bench_parser() -> argparse.ArgumentParser:
     )
     cli.add_argument("--seed", type=int, default=0)
     cli.add_argument("--quick", action="store_true", help="few rounds: a look, not a measurement")
-    cli.add_argument(
-        "--lengths", type=Path, metavar="FILE", help="lines of JSON: frames of a recorded utterance"
-    )
     cli.add_argument(
         "--evaluate-on",
         nargs="+",
@@ -100,7 +98,6 @@ def make_plan(options: argparse.Namespace) -> Plan:
         seconds=min(options.seconds, QUICK_SECONDS) if options.quick else options.seconds,
         budget=options.budget,
         seed=options.seed,
-        lengths=read_lengths(options.lengths) if options.lengths else (),
         full_rules=options.full_rules,
         settings={"quick": True} if options.quick else {},
         **_corpus(options.evaluate_on),

@@ -1,156 +1,249 @@
-"""Two reports of the same benchmark: which rows became slower, and which only look so.
+"""Comparison of two reports: which rows of ours became slower, and how much could not be seen.
 
-A row is slower when both hold:
-
-1. The lower end of the interval of its ratio after / before lies above 1. The ratio is freed of the
-   machine's drift (`drift`), and its interval is as wide as the samples, the A/A controls of both
-   runs and the uncertainty of the drift make it: Student's, with Welch and Satterthwaite's degrees.
-   The intervals hold for all rows at once: Holm's procedure keeps the chance of even one false
-   alarm per direction and comparison below ALPHA.
-2. The ratio is at least 1 + threshold: less is not worth an alarm.
-
-Rates are turned round, so that above 1 is worse for every unit. Memory and energy are compared
-without a drift: a slow minute does not change them in proportion.
+The time of a row is divided, round by round, by that of the reference workload, which took turns
+with it: what slowed both cancels. A row's change is the median of these ratios after, divided by
+that before. Its interval is by the bootstrap over rounds, a row and its reference drawn together.
+Memory, size and energy do not follow the speed of the machine and are compared as they are. Rates
+are turned round, so that a change above 1 is worse for every unit.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from ifmmin.benchmarks.control import controls, pair_key
-from ifmmin.benchmarks.drift import (
-    Change,
-    Drift,
-    Noise,
-    between_sessions,
-    changed_contenders,
-    estimate_drift,
-)
-from ifmmin.benchmarks.judge import FEWEST, TIMES, Compared, change_of, judge
-from ifmmin.benchmarks.peers.choose import PEERS
-from ifmmin.benchmarks.record import OURS, TWIN, YARDSTICK, Report, Row
+from ifmmin.benchmarks.device.describe import describe
+from ifmmin.benchmarks.record import OURS, YARDSTICK, Report, Row
+from ifmmin.benchmarks.report.scale import TIMES, Scale, number, percent, span
+from ifmmin.benchmarks.statistics import FEWEST, Array, Ratio, ratio_of_medians
+from ifmmin.runtime.console import print_table, write
 from ifmmin.runtime.errors import InputError
 
-Told = Literal["yardsticks", "yardsticks and peers", "peers", "own rows", "none"]
-THRESHOLD = 0.05
-PLAUSIBLE_DRIFT = 0.10
-"""Without peers, our own rows tell the drift; when all slow down by more, that is no drift."""
+THRESHOLD = 0.10
+LEVEL = 0.99
+"""Of the intervals: with the threshold, it keeps reports of dozens of rows without false alarms."""
+TIMED = ("s", "1/s")
+"""Units that follow the speed of the machine."""
+Verdict = Literal["slower", "faster", "same", "unclear"]
+_PASSING = {"other work", "temperature", "throttling", "frequency", "looks that failed"}
+"""Of the device, what is never the same twice; the reference workload stands for it."""
 
-_PEERS = frozenset(peer.name for peer in PEERS)
-"""Who runs no code of ours; any other contender but us is a way of ours, and changes with it."""
+
+@dataclass(frozen=True)
+class Change:
+    """One of our rows in both runs."""
+
+    before: Row
+    after: Row
+    ratio: Ratio
+    """Cost after / before; without a width where there is no time."""
+    threshold: float
+    """The smallest relative change that counts."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """Slower: it counts, and the interval lies above 1; faster: the reverse. Same: all of the
+        interval is too small to count."""
+        ratio, counts = self.ratio, 1.0 + self.threshold
+        if ratio.value >= counts and ratio.low > 1.0:
+            return "slower"
+        if ratio.value <= 1.0 / counts and ratio.high < 1.0:
+            return "faster"
+        return "same" if ratio.high < counts and ratio.low > 1.0 / counts else "unclear"
+
+    @property
+    def unseen(self) -> float:
+        """The relative slow-down that a row which is not slower may hide: up to the end of its
+        interval, and as much as had to come on top of what was measured to be called slower."""
+        ratio = self.ratio
+        return max(ratio.high, 1.0 / ratio.low, (1.0 + self.threshold) / ratio.value) - 1.0
 
 
 @dataclass(frozen=True)
 class Comparison:
     """What two reports say beside each other."""
 
-    rows: tuple[Compared, ...]
-    noise: Noise
-    drift: Drift
-    references: Told
-    """Whose rows told the drift."""
-    changed_peers: tuple[str, ...]
-    """Peers that did not move with the others, and so told nothing."""
-    only_before: tuple[Row, ...]
-    only_after: tuple[Row, ...]
-    few: tuple[Row, ...]
-    """Rows with too few samples to be judged."""
+    rows: tuple[Change, ...]
+    machine: float | None
+    """Time of the reference workload, after / before; None where no times were compared."""
+    notes: tuple[str, ...]
+    """What was not compared, and what else differs: a sentence each."""
 
-    @property
-    def slower(self) -> tuple[Compared, ...]:
-        """Rows that need somebody's eyes."""
-        return tuple(row for row in self.rows if row.verdict == "slower")
+    def of(self, verdict: Verdict) -> tuple[Change, ...]:
+        """Rows of a verdict."""
+        return tuple(row for row in self.rows if row.verdict == verdict)
 
-    @property
-    def faster(self) -> tuple[Compared, ...]:
-        """Rows that became better."""
-        return tuple(row for row in self.rows if row.verdict == "faster")
+    def show(self, *, every: bool = False) -> None:
+        """Print what changed and how that was judged. every: rows that did not change too."""
+        rows = [row for row in self.rows if every or row.verdict in ("slower", "faster")]
+        if rows:
+            cells = [_cells(row) for row in sorted(rows, key=lambda row: -row.ratio.value)]
+            print_table(("row", "before", "after", "change", "verdict"), cells)
+            write("")
+        for line in self.lines():
+            write(line)
 
-    @property
-    def all_slower(self) -> bool:
-        """Everything slowed down by more than a drift does, and no peer says that it is one."""
-        alone = self.references == "own rows"
-        return alone and self.drift.value > math.log1p(PLAUSIBLE_DRIFT)
+    def lines(self) -> Iterator[str]:
+        """What is said below the table, a sentence each."""
+        counts = [f"{len(self.of('slower'))} slower", f"{len(self.of('faster'))} faster"]
+        counts += [f"{len(self.of('same'))} the same", f"{len(self.of('unclear'))} unclear"]
+        yield f"{len(self.rows)} rows compared: {', '.join(counts)}."
+        if self.machine is not None:
+            yield (
+                f"The reference workload took {number(self.machine)} times as long the second "
+                "time. A change is that of a row beside it, round by round, with an interval of "
+                f"{100 * LEVEL:g} %; above 1 is worse."
+            )
+        found = [row for row in self.of("same") + self.of("unclear") if row.before.unit in TIMED]
+        if found:
+            worst = max(found, key=lambda row: row.unseen)
+            half = percent(float(np.median([row.unseen for row in found])))
+            yield (
+                f"Up to {percent(worst.unseen)} may have been added to {worst.before.subject} "
+                f"unseen, to half of the rows no more than {half}; to see less, run longer and "
+                "close other work."
+            )
+        yield from self.notes
 
 
 def compare(before: Report, after: Report, *, threshold: float = THRESHOLD) -> Comparison:
-    """Match the rows of two runs and judge ours.
+    """Match our rows of two runs and tell how each changed.
 
-    threshold: the smallest relative slow-down that counts. Raises InputError where a report has two
-    rows of one key or the reports have no row of ours in common.
+    threshold: the smallest relative change that counts. Raises InputError where a report has two
+    rows of one key, or nothing can be compared.
     """
     first, second = _by_key(before, "first"), _by_key(after, "second")
-    both = [(first[key], second[key]) for key in first if key in second]
-    measured = [(b, a) for b, a in both if b.samples and a.samples]
-    enough = [(b, a) for b, a in measured if _enough(b, a)]
-    ours = [(b, a) for b, a in enough if b.contender == OURS]
-    if not ours:
-        raise InputError(
-            f"the reports have no row of {OURS} in common that was measured {FEWEST} times; "
-            "compare runs of the same scenarios, patterns and backends"
-        )
-    timed = [(b, a) for b, a in enough if b.unit in TIMES]
-    peers = [(b.contender, change_of(b, a)) for b, a in timed if b.contender in _PEERS]
-    changed = changed_contenders(peers)
-    steady = [change for name, change in peers if name not in changed]
-    yardsticks = {b.group: (b, a) for b, a in timed if b.contender == YARDSTICK}
-    marks = [change_of(b, a) for b, a in yardsticks.values()]
-    marked = frozenset(yardsticks)
-    # Peers of a group with a yardstick would only blur what it says.
-    steady = [change for change in steady if change.group not in marked]
-    references = [*marks, *steady]
-    noise = between_sessions(_control_changes(before, after), steady)
-    own = [] if references else [change_of(b, a) for b, a in timed if b.contender in (OURS, TWIN)]
-    drift = estimate_drift(references or own, noise, local=bool(references))
-    twins = {pair_key(b): (b, a) for b, a in enough if b.contender == TWIN}
-    return Comparison(
-        rows=judge(ours, noise, drift, twins, threshold, yardsticks),
-        noise=noise,
-        drift=drift,
-        references=_told_by(marks, steady, own),
-        changed_peers=tuple(changed),
-        only_before=tuple(row for key, row in first.items() if key not in second),
-        only_after=tuple(row for key, row in second.items() if key not in first),
-        few=tuple(b for b, a in measured if b.contender == OURS and not _enough(b, a)),
+    marks, new_marks = (
+        {row.group: row for row in rows.values() if row.contender == YARDSTICK}
+        for rows in (first, second)
     )
-
-
-def _told_by(marks: Sequence[Change], peers: Sequence[Change], own: Sequence[Change]) -> Told:
-    if marks:
-        return "yardsticks and peers" if peers else "yardsticks"
-    return "peers" if peers else "own rows" if own else "none"
-
-
-def _control_changes(*reports: Report) -> list[Change]:
-    """The A/A controls of both runs, of what follows the speed of the machine."""
-    return [
-        change_of(ours, twin, paired=True)
-        for report in reports
-        for ours, twin in controls(report.rows)
-        if ours.unit in TIMES and _enough(ours, twin)
+    rows, without, few = [], [], []
+    for key, row in first.items():
+        if row.contender != OURS or key not in second:
+            continue
+        mark, new_mark = marks.get(row.group), new_marks.get(row.group)
+        if row.unit not in TIMED:
+            ratio = _plain_ratio(row, second[key])
+        elif mark is None or new_mark is None:
+            without.append(row)
+            continue
+        else:
+            ratio = _ratio(_beside(row, mark), _beside(second[key], new_mark))
+        if ratio is None:
+            few.append(row)
+        else:
+            rows.append(Change(row, second[key], ratio, threshold))
+    notes = (
+        *(
+            f"The {which} report has no reference workload, as of older versions: no times were "
+            "compared; run ifmmin-bench again."
+            for which, found in (("first", marks), ("second", new_marks))
+            if without and not found
+        ),
+        *_told("only in the first report", (r for k, r in first.items() if k not in second)),
+        *_told("only in the second report", (r for k, r in second.items() if k not in first)),
+        *_told("not compared, for no reference workload took turns with it", without),
+        *_told(f"not compared, for it has fewer than {FEWEST} rounds", few),
+        *_differences(before, after),
+    )
+    if not rows:
+        raise InputError(
+            f"the reports have no row of {OURS} to compare; give runs of the same scenarios, "
+            f"patterns, backends, precisions and threads. {' '.join(notes[:1])}".rstrip()
+        )
+    compared = {change.before.group for change in rows}
+    moved = [
+        _middle(new_marks[group]) / _middle(mark)
+        for group, mark in marks.items()
+        if group in compared
     ]
-
-
-def _enough(*rows: Row) -> bool:
-    """Whether the medians of all these rows say something."""
-    return all(len(row.samples) >= FEWEST and np.median(row.samples) > 0 for row in rows)
+    return Comparison(tuple(rows), float(np.median(moved)) if moved else None, notes)
 
 
 def _by_key(report: Report, which: str) -> dict[tuple[Any, ...], Row]:
-    """Rows of us, our twin and peers, by key. Raises InputError for two rows of one key."""
+    """Measured rows of ours and of the reference. Raises InputError for two rows of one key."""
     found: dict[tuple[Any, ...], Row] = {}
     for row in report.rows:
-        if row.contender not in _PEERS | {OURS, TWIN, YARDSTICK}:
-            continue
-        if row.key in found:
-            raise InputError(
-                f"the {which} report has two rows for {row.subject}; "
-                "give a report as ifmmin-bench wrote it"
-            )
-        found[row.key] = row
+        if row.contender in (OURS, YARDSTICK) and row.samples:
+            if row.key in found:
+                raise InputError(
+                    f"the {which} report has two rows for {row.subject}; "
+                    "give a report as ifmmin-bench wrote it"
+                )
+            found[row.key] = row
     return found
+
+
+def _beside(row: Row, mark: Row) -> Array:
+    """Cost over that of the reference (R,), of the rounds in which neither is 0."""
+    pairs = [pair for pair in zip(row.samples, mark.samples, strict=False) if min(pair) > 0]
+    own, its = np.array(pairs, np.float64).reshape(-1, 2).T
+    return np.asarray(its / own if row.unit == "1/s" else own / its)
+
+
+def _middle(mark: Row) -> float:
+    """Median cost of the reference."""
+    middle = float(np.median([sample for sample in mark.samples if sample > 0]))
+    return 1.0 / middle if mark.unit == "1/s" else middle
+
+
+def _ratio(before: Array, after: Array) -> Ratio | None:
+    """After / before of two runs; None for too few rounds."""
+    enough = min(len(before), len(after)) >= FEWEST
+    return ratio_of_medians(after, before, paired=False, level=LEVEL) if enough else None
+
+
+def _plain_ratio(before: Row, after: Row) -> Ratio | None:
+    """After / before of what is no time; None where there is nothing to divide by."""
+    was, now = (float(np.median(row.samples)) for row in (before, after))
+    return Ratio(now / was, now / was, now / was) if min(was, now) > 0 else None
+
+
+def _told(what: str, rows: Iterable[Row]) -> Iterator[str]:
+    ours = [row.subject for row in rows if row.contender == OURS]
+    if ours:
+        yield f"{what.capitalize()}: {ours[0]}{f' and {len(ours) - 1} more' if ours[1:] else ''}."
+
+
+def _differences(before: Report, after: Report) -> Iterator[str]:
+    """What else changed: the device, its software, the bundle, the settings; of what is a list of
+    words, the words that differ."""
+    first, second = _circumstances(before), _circumstances(after)
+    for name in dict.fromkeys((*first, *second)):
+        was, now = (facts.get(name, "none").split(", ") for facts in (first, second))
+        if was != now:
+            lost, new = (
+                ", ".join(word for word in one if word not in other) or "none"
+                for one, other in ((was, now), (now, was))
+            )
+            yield f"Not the same in both runs: {name}: {lost} before, {new} after."
+
+
+def _circumstances(report: Report) -> dict[str, str]:
+    device = {k: text for k, text in describe(report.device_before) if k not in _PASSING}
+    bundle = {
+        "model": report.bundle.model,
+        "checkpoint": report.bundle.checkpoint_sha256[:12],
+        "manifest": report.bundle.manifest_sha256[:12],
+    }
+    settings = {
+        name: ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        for name, value in report.settings.items()
+    }
+    return {**device, **bundle, **settings}
+
+
+def _cells(row: Change) -> tuple[str, ...]:
+    medians = [float(np.median(side.samples)) for side in (row.before, row.after)]
+    scale, ratio = Scale.of(row.before.unit, medians), row.ratio
+    interval = f" ({span(number(ratio.low), number(ratio.high))})" if ratio.low < ratio.high else ""
+    larger = {"slower": "larger", "faster": "smaller"} if row.before.unit == "bytes" else {}
+    return (
+        row.before.subject,
+        *(scale.text(value) for value in medians),
+        f"{number(ratio.value)}{TIMES}{interval}",
+        larger.get(row.verdict, row.verdict),
+    )

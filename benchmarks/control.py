@@ -13,9 +13,9 @@ from ifmmin.benchmarks.record import OURS, TWIN, Row
 def controls(rows: Iterable[Row]) -> list[tuple[Row, Row]]:
     """Our rows beside their twins, as (ours, twin)."""
     measured = [row for row in rows if row.samples]
-    twins = {pair_key(row): row for row in measured if row.contender == TWIN}
+    twins = {_pair_key(row): row for row in measured if row.contender == TWIN}
     ours = (row for row in measured if row.contender == OURS)
-    return [(row, twins[pair_key(row)]) for row in ours if pair_key(row) in twins]
+    return [(row, twins[_pair_key(row)]) for row in ours if _pair_key(row) in twins]
 
 
 def measured_noise(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
@@ -44,6 +44,6 @@ def _distance(ratio: float) -> float:
     return abs(math.log(ratio))
 
 
-def pair_key(row: Row) -> tuple[object, ...]:
+def _pair_key(row: Row) -> tuple[object, ...]:
     """What a twin shares with our row of the same graph."""
     return (*row.group, row.backend, row.precision)

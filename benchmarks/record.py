@@ -1,6 +1,6 @@
 """What one benchmark run wrote down: raw samples, and everything that says how they came about.
 
-`record_file` keeps it as JSON, which `docs/benchmark-schema.json` describes. Raw samples are kept,
+`record_file` keeps it as JSON, whose schema `ifmmin-bench --schema` prints. Raw samples are kept,
 so that a reader can compute another figure than those that the report shows.
 """
 
@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from ifmmin.benchmarks.device.facts import DeviceRecord
-from ifmmin.benchmarks.device.watched import Watched
+from ifmmin.benchmarks.device.machine import DeviceRecord
+from ifmmin.benchmarks.device.monitor import Watched
 from ifmmin.benchmarks.limits.rates import Rates
 
-SCHEMA = 1
+SCHEMA = 2
 """Fields may be added within a version; removing one, or a change of meaning, makes a new one."""
 
 OURS = "ifmmin"
@@ -27,7 +27,7 @@ YARDSTICK = "yardstick"
 """A fixed graph of our graphs' kind and size: it tells what the machine did between two runs."""
 
 Scenario = Literal[
-    "latency", "length", "drawn", "throughput", "stream", "streams", "cold-start", "idle",
+    "latency", "length", "throughput", "stream", "streams", "cold-start", "idle",
     "memory", "single-stream", "multi-stream", "offline", "server",
 ]  # fmt: skip
 Unit = Literal["s", "bytes", "1/s", "J"]

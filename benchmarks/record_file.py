@@ -58,9 +58,3 @@ def _require_ours(head: Any, path: Path) -> None:
             f"{path} is a report of schema {head['schema']!r}, this version reads {SCHEMA}; "
             "read it with the version of ifmmin that wrote it"
         )
-
-
-def schema_text() -> str:
-    """The text of `docs/benchmark-schema.json`, after a change of the structs."""
-    schema = msgspec.json.schema(Report)
-    return msgspec.json.format(msgspec.json.encode(schema, order="deterministic")).decode() + "\n"

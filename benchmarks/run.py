@@ -22,7 +22,6 @@ from ifmmin.runtime.manifest import MANIFEST_NAME
 SCENARIOS: Mapping[str, str] = {
     "latency": "latency:latency",
     "length": "latency:length",
-    "drawn": "latency:drawn",
     "throughput": "throughput:throughput",
     "stream": "streaming:stream",
     "streams": "streaming:streams",

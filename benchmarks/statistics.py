@@ -120,43 +120,25 @@ def ratio_of_medians(
     *,
     paired: bool,
     level: float = LEVEL,
-    seed: int = 0,
 ) -> Ratio | None:
     """Median of `numerator` divided by that of `denominator`, with a bootstrap interval.
 
     paired: sample i of both is of the same round; rows of two runs are not paired, nor are rows of
-    different length. None where a median is 0.
+    different length. The same samples give the same interval. None where a median is 0.
     """
     above, below = (np.asarray(samples, np.float64) for samples in (numerator, denominator))
     middle = float(np.median(below))
     if middle <= 0.0 or float(np.median(above)) <= 0.0:
         return None
-    ratios = _bootstrap_ratios(above, below, paired, RESAMPLES, seed)
-    low, high = np.quantile(ratios, ((1.0 - level) / 2.0, (1.0 + level) / 2.0))
-    return Ratio(float(np.median(above)) / middle, float(low), float(high))
-
-
-def log_ratio_variance(
-    numerator: Samples, denominator: Samples, *, paired: bool, seed: int = 0
-) -> float:
-    """Variance of the logarithm of the ratio of two medians, both above 0, by the bootstrap.
-
-    A fifth of the resamples of an interval: a variance needs no tails.
-    """
-    above, below = (np.asarray(samples, np.float64) for samples in (numerator, denominator))
-    return float(np.log(_bootstrap_ratios(above, below, paired, RESAMPLES // 5, seed)).var())
-
-
-def _bootstrap_ratios(above: Array, below: Array, paired: bool, resamples: int, seed: int) -> Array:
-    """Ratios (R,) of medians of resampled rounds."""
-    rng = np.random.default_rng(seed)
-    drawn = _draw(len(above), resamples, rng)
-    alike = drawn if paired and len(above) == len(below) else _draw(len(below), resamples, rng)
+    rng = np.random.default_rng(0)
+    drawn = _draw(len(above), rng)
+    alike = drawn if paired and len(above) == len(below) else _draw(len(below), rng)
     count = min(len(drawn), len(alike))
     medians = np.median(above[drawn[:count]], axis=1), np.median(below[alike[:count]], axis=1)
-    # A row that is 0 half of the time has medians of 0; the smallest number keeps logarithms.
-    tiny = np.finfo(np.float64).tiny
-    return np.asarray(np.maximum(medians[0], tiny) / np.maximum(medians[1], tiny), np.float64)
+    # A row that is nearly always 0 has medians of 0.
+    ratios = medians[0] / np.maximum(medians[1], np.finfo(np.float64).tiny)
+    low, high = np.quantile(ratios, ((1.0 - level) / 2.0, (1.0 + level) / 2.0))
+    return Ratio(float(np.median(above)) / middle, float(low), float(high))
 
 
 def no_difference(ratio: Ratio | None, noise: float | None) -> bool:
@@ -178,10 +160,10 @@ def _binomial(count: int, share: float) -> Array:
     return np.asarray(chances, np.float64)
 
 
-def _draw(count: int, resamples: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def _draw(count: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Indices (R, count) of rounds: blocks of neighbours, the last followed by the first."""
     length = max(1, round(count ** (1 / 3)))
-    resamples = min(resamples, max(200, _LARGEST // count))
+    resamples = min(RESAMPLES, max(200, _LARGEST // count))
     starts = rng.integers(count, size=(resamples, -(-count // length), 1))
     blocks = (starts + np.arange(length)) % count
     return blocks.reshape(resamples, -1)[:, :count]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ifmmin.export.evaluate_on import CorpusChoice
-from ifmmin.export.export import SHAPES, Exported, Request, export_bundle
+from ifmmin.export.export import DEFAULT_SHAPES, SHAPES, Exported, Request, export_bundle
 from ifmmin.export.limits import FIGURES, parse_losses
 from ifmmin.export.table import print_exported
 from ifmmin.runtime.command import command, parser
@@ -55,7 +55,8 @@ def _parser() -> argparse.ArgumentParser:
         "--shape",
         action="append",
         choices=SHAPES,
-        help="repeat for more; default all: latency (one utterance), throughput (batches), stream",
+        help="latency (one utterance at a time) or stream (frames as they come): only that one; "
+        "default both. throughput (batches for predict_batch) is added to either. Repeat for more",
     )
     cli.add_argument(
         "--recurrence",
@@ -112,7 +113,7 @@ def _request(options: argparse.Namespace) -> Request:
         raise InputError("--target is for engines; add --engine tensorrt-rtx")
     return Request(
         precisions=tuple(dict.fromkeys(options.precision or ("fp32",))),
-        shapes=tuple(dict.fromkeys(options.shape or SHAPES)),
+        shapes=choose_shapes(options.shape or ()),
         recurrences=tuple(dict.fromkeys(options.recurrence or ())),
         losses=parse_losses(options.allow_loss),
         evaluate_on=_corpus(options.evaluate_on, "--evaluate-on"),
@@ -122,6 +123,12 @@ def _request(options: argparse.Namespace) -> Request:
         targets=tuple(options.target.split(",")) if options.target else (),
         licence=options.licence,
     )
+
+
+def choose_shapes(given: Sequence[str]) -> tuple[str, ...]:
+    """The shapes that some `--shape` mean: `throughput` adds to the others, which restrict."""
+    named = [shape for shape in given if shape in DEFAULT_SHAPES]
+    return tuple(dict.fromkeys((*(named or DEFAULT_SHAPES), *given)))
 
 
 def _corpus(words: Sequence[str] | None, option: str) -> CorpusChoice | None:

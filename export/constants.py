@@ -17,10 +17,7 @@ class Constants:
     def __init__(self, network: EmotionNetwork, pattern: Pattern) -> None:
         self.present = [i for i, m in enumerate(FUSION_ORDER) if m in pattern]
         self.absent = [i for i, m in enumerate(FUSION_ORDER) if m not in pattern]
-        self.modalities = [FUSION_ORDER[i] for i in self.present]
         self.temperature = network.temperatures[ALL_PATTERNS.index(pattern)]
-        gated = network.config.architecture.evidence != "none"
-        self.share = (network.gate if gated else 1.0) / self.temperature
         rows = [MODALITIES.index(FUSION_ORDER[i]) for i in self.absent]
         with torch.no_grad():
             missing = network.missing_embeddings()
@@ -40,6 +37,6 @@ class Constants:
         return columns(matrix, self.absent, self.width) @ constant
 
     def cool(self, mlp: MLP) -> None:
-        """Gate what a classifier says and divide it by the temperature, in its last layer."""
+        """Divide what a classifier says by the temperature, in its last layer."""
         weight, bias = weights(mlp.linears[-1])
-        mlp.linears[-1] = affine(weight * self.share, bias * self.share)
+        mlp.linears[-1] = affine(weight / self.temperature, bias / self.temperature)

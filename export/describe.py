@@ -23,6 +23,8 @@ def about(manifest: Manifest) -> dict[str, str]:
         "labels": ", ".join(manifest.labels),
         "patterns": _names(manifest.patterns),
         "patterns of streams": _names(manifest.stream_patterns),
+        "patterns of batches": ", ".join(_subjects(manifest, "throughput"))
+        or "one by one; ifmmin-export --shape throughput adds graphs for batches",
         "model": manifest.checkpoint.model,
         "checkpoint": manifest.checkpoint.sha256,
         **provenance(manifest.checkpoint).facts,

@@ -18,6 +18,7 @@ from ifmmin.export.constants import Constants
 from ifmmin.export.folds import affine, weights
 from ifmmin.export.stacks import mlps
 from ifmmin.train.models import FusionNetwork, ImaginationNetwork
+from ifmmin.train.network import EmotionNetwork
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class EntryWeights:
         return EntryWeights(self.of_h[:, pick], invariant, 0 * self.bias, self.blocks)
 
 
-def entry_weights(network: FusionNetwork | ImaginationNetwork) -> EntryWeights:
+def entry_weights(network: EmotionNetwork) -> EntryWeights:
     """Those of a network."""
     if isinstance(network, FusionNetwork):
         weight, bias = weights(network.classifier.linears[0])
@@ -47,6 +48,7 @@ def entry_weights(network: FusionNetwork | ImaginationNetwork) -> EntryWeights:
             return EntryWeights(weight, None, bias, 1)
         of_h, of_invariant = weight.chunk(2, dim=1)
         return EntryWeights(of_h, of_invariant, bias, 1)
+    assert isinstance(network, ImaginationNetwork)
     pairs = [weights(encoder.linears[0]) for encoder in mlps(network.imagination.encoders)]
     every = torch.cat([weight for weight, _ in pairs])
     bias = torch.cat([bias for _, bias in pairs])

@@ -22,7 +22,7 @@ from ifmmin.runtime.atomic import require_writable
 from ifmmin.runtime.backends.tensorrt_module import load_tensorrt
 from ifmmin.runtime.bundle import Features
 from ifmmin.runtime.console import Advance, progress
-from ifmmin.runtime.errors import CorpusError
+from ifmmin.runtime.errors import CheckpointError, CorpusError, InputError
 from ifmmin.runtime.manifest import EngineEntry, MissingSpec, ModalitySpec
 from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
 from ifmmin.train.checkpoint import Header, load_checkpoint
@@ -32,6 +32,8 @@ UTTERANCES = ("latency", "throughput")
 STREAM = "stream"
 SHAPES = (*UTTERANCES, STREAM)
 """What can be asked for; `stream` means steps, summaries and heads."""
+DEFAULT_SHAPES = ("latency", STREAM)
+"""What is made where nobody asks; batches cost as much disk again as single utterances."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Request:
     """What to export, beside the patterns."""
 
     precisions: Sequence[str] = ("fp32",)
-    shapes: Sequence[str] = SHAPES
+    shapes: Sequence[str] = DEFAULT_SHAPES
     recurrences: Sequence[str] = ()
     """Forms of recurrence; empty: the one that backends of the precision take first."""
     losses: Mapping[str, float] = field(default_factory=dict)
@@ -76,13 +78,18 @@ def export_bundle(
 
     A bundle of the same checkpoint that stands there keeps its other graphs; one of another
     checkpoint is replaced with `overwrite` only, anything else in the way is refused. Raises
-    CheckpointError, CorpusError, ParityError, EngineError, BackendUnavailable or OutputError, and
-    then nothing is written.
+    CheckpointError, CorpusError, ParityError, EngineError, BackendUnavailable, InputError (for a
+    request of nothing) or OutputError, and then nothing is written.
     """
     request = request or Request()
     if request.engine is not None:
         load_tensorrt(request.engine)  # before long work, not after it
     network, header = load_checkpoint(checkpoint)
+    if network.config.architecture.model == "linear":
+        raise CheckpointError(
+            f"{checkpoint} holds the model linear, the yardstick of sweeps, which has no graphs; "
+            "give a checkpoint of a network, such as ifmmin-train fit --model if-mmin writes"
+        )
     sha256 = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     with_missing_frames(network, request.missing_frames)
     missing = measure_missing(network)
@@ -91,6 +98,10 @@ def export_bundle(
     require_writable(out)
     shop = _workshop(network, header, sha256, request)
     jobs = _count(network, patterns, request)
+    if not jobs:
+        raise InputError(
+            "int8-qdq has no graphs for streams, so nothing is left to export; add --shape latency"
+        )
     with progress("export", jobs) as advance:
         made = _prove_all(shop, patterns, request, advance)
     require([violation for graph in made for violation in graph.violations])

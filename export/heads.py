@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from ifmmin.export.chains import build_chain
@@ -24,10 +23,9 @@ from ifmmin.export.entry import (
     joined,
     pattern_entry,
 )
-from ifmmin.export.folds import affine, weights
 from ifmmin.export.stacks import Tail, copy_mlp
-from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality, Pattern
-from ifmmin.train.linear import LinearNetwork
+from ifmmin.runtime.modality import Modality, Pattern
+from ifmmin.train.layers import MLP
 from ifmmin.train.models import FusionNetwork, ImaginationNetwork
 from ifmmin.train.network import FUSION_ORDER, EmotionNetwork
 
@@ -35,8 +33,9 @@ from ifmmin.train.network import FUSION_ORDER, EmotionNetwork
 class _Rest(nn.Module):
     """What follows the starts, in both forms: chain and classifier."""
 
-    def __init__(self, network: FusionNetwork | ImaginationNetwork, constants: Constants) -> None:
+    def __init__(self, network: EmotionNetwork, constants: Constants) -> None:
         super().__init__()
+        assert isinstance(network, FusionNetwork | ImaginationNetwork)
         self.chain = build_chain(network)
         classifier = copy_mlp(network.classifier)
         constants.cool(classifier)
@@ -52,31 +51,22 @@ class _Rest(nn.Module):
 
 
 class Head(nn.Module):
-    """S, entry, rest and evidence of what is present."""
+    """S, entry and rest of what is present."""
 
-    def __init__(self, network: FusionNetwork | ImaginationNetwork, constants: Constants) -> None:
+    def __init__(self, network: EmotionNetwork, pattern: Pattern) -> None:
         super().__init__()
-        architecture = network.config.architecture
-        self.invariant = copy_mlp(network.invariant) if architecture.invariant else None
+        constants = Constants(network, pattern)
+        self.invariant = _invariant(network)
         self.entry = pattern_entry(entry_weights(network), constants)
         self.rest = _Rest(network, constants)
-        self.of_pooled = architecture.evidence == "pooled"
-        self.evidence = None
-        if architecture.evidence != "none":
-            pairs = [weights(network.evidence[m.value]) for m in constants.modalities]
-            weight = torch.cat([weight for weight, _ in pairs], dim=1)
-            bias = torch.stack([bias for _, bias in pairs]).sum(dim=0)
-            self.evidence = affine(weight / constants.temperature, bias / constants.temperature)
 
-    def forward(self, embeddings: Sequence[Tensor], pooled: Sequence[Tensor]) -> Tensor:
-        """Present embeddings (B, E) and pooled values (B, P_m) in fusion order -> (B, C)."""
+    def forward(self, embeddings: Sequence[Tensor]) -> Tensor:
+        """Present embeddings (B, E) in fusion order -> logits (B, C)."""
         h = joined(embeddings)
-        logits: Tensor = self.rest(self.entry(h, self._invariant(h, len(embeddings))))
-        if self.evidence is not None:
-            logits = logits + self.evidence(joined(pooled) if self.of_pooled else h)
+        logits: Tensor = self.rest(self.entry(h, self._guide(h, len(embeddings))))
         return logits
 
-    def _invariant(self, h: Tensor, count: int) -> Tensor | None:
+    def _guide(self, h: Tensor, count: int) -> Tensor | None:
         if self.invariant is None:
             return None
         if count == 1:
@@ -87,58 +77,22 @@ class Head(nn.Module):
         return every.reshape(-1, count * width)
 
 
-class LinearHead(nn.Module):
-    """Head of the linear specialist, in both forms: the regression of the pattern."""
-
-    def __init__(self, network: LinearNetwork, pattern: Pattern, constants: Constants) -> None:
-        super().__init__()
-        index = ALL_PATTERNS.index(pattern)
-        blocks = []
-        for modality in constants.modalities:
-            size = network.encoder(modality).pooled_size
-            blocks.append(network.weight[index, :, MODALITIES.index(modality), :size])
-        weight, bias = torch.cat(blocks, dim=1).detach(), network.bias[index].detach()
-        self.linear = affine(weight / constants.temperature, bias / constants.temperature)
-
-    def forward(self, embeddings: Sequence[Tensor], pooled: Sequence[Tensor] = ()) -> Tensor:
-        """Present statistics (B, P_m) in fusion order -> (B, C)."""
-        logits: Tensor = self.linear(joined(embeddings))
-        return logits
-
-
 class Summary(nn.Module):
-    """What one modality adds to the starts of every pattern that has it: (B, P) -> (B, N + C).
-
-    Its last C values, where the network weighs evidence, are what it says alone. The linear
-    specialist has other weights under every pattern; there it is the pooled values themselves.
-    """
+    """What one modality adds to the starts of every pattern that has it: (B, P) -> (B, N)."""
 
     def __init__(self, network: EmotionNetwork, modality: Modality, encoder: ExportEncoder) -> None:
         super().__init__()
         self.encoder = encoder
-        self.entry: Entry | None = None
-        if isinstance(network, LinearNetwork):
-            return
-        assert isinstance(network, FusionNetwork | ImaginationNetwork)
-        architecture = network.config.architecture
-        self.invariant = copy_mlp(network.invariant) if architecture.invariant else None
+        self.invariant = _invariant(network)
         entry, slot = entry_weights(network), FUSION_ORDER.index(modality)
-        own = entry.columns(slot, architecture.embedding)
+        own = entry.columns(slot, network.config.architecture.embedding)
+        self.size = len(own.bias)
         self.entry = Entry(own.of_h, own.of_invariant, own.bias, own.blocks)
-        self.of_pooled = architecture.evidence == "pooled"
-        weighs = architecture.evidence != "none"
-        self.evidence = affine(*weights(network.evidence[modality.value])) if weighs else None
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """(B, P) -> (B, N + C), or (B, P) of the linear specialist."""
+        """(B, P) -> (B, N)."""
         h = self.encoder.embed(pooled)
-        if self.entry is None:
-            return h
-        invariant = None if self.invariant is None else self.invariant(h)
-        parts = self.entry(h, invariant)
-        if self.evidence is not None:
-            parts.append(self.evidence(pooled if self.of_pooled else h))
-        return joined(parts)
+        return joined(self.entry(h, None if self.invariant is None else self.invariant(h)))
 
 
 class StreamHead(nn.Module):
@@ -146,37 +100,21 @@ class StreamHead(nn.Module):
 
     bias: Tensor
 
-    def __init__(self, network: FusionNetwork | ImaginationNetwork, constants: Constants) -> None:
+    def __init__(self, network: EmotionNetwork, pattern: Pattern) -> None:
         super().__init__()
-        entry = entry_weights(network)
-        bias = constant_starts(entry, constants)
-        self.size = len(bias) // entry.blocks
-        self.temperature = None
-        if network.config.architecture.evidence != "none":
-            self.temperature = float(constants.temperature)
-            bias = torch.cat([bias, bias.new_zeros(len(network.config.labels))])
-        self.classes = len(network.config.labels)
-        self.register_buffer("bias", bias)
+        entry, constants = entry_weights(network), Constants(network, pattern)
+        self.register_buffer("bias", constant_starts(entry, constants))
+        self.block = len(self.bias) // entry.blocks
         self.rest = _Rest(network, constants)
 
-    def forward(self, summaries: Sequence[Tensor], pooled: Sequence[Tensor] = ()) -> Tensor:
-        """(B, N + C) per present modality -> (B, C)."""
+    def forward(self, summaries: Sequence[Tensor]) -> Tensor:
+        """(B, N) per present modality -> (B, C)."""
         total = self.bias
         for summary in summaries:
             total = total + summary
-        if self.temperature is None:
-            logits: Tensor = self.rest(blocks_of(total, self.size))
-            return logits
-        sizes = [len(self.bias) - self.classes, self.classes]
-        starts, said = torch.split(total, sizes, dim=1)
-        answered: Tensor = self.rest(blocks_of(starts, self.size)) + said / self.temperature
-        return answered
+        logits: Tensor = self.rest(blocks_of(total, self.block))
+        return logits
 
 
-def build_head(network: EmotionNetwork, pattern: Pattern, *, stream: bool = False) -> nn.Module:
-    """The head of a pattern for any of our networks, on embeddings or on summaries."""
-    constants = Constants(network, pattern)
-    if isinstance(network, LinearNetwork):
-        return LinearHead(network, pattern, constants)
-    assert isinstance(network, FusionNetwork | ImaginationNetwork)
-    return StreamHead(network, constants) if stream else Head(network, constants)
+def _invariant(network: EmotionNetwork) -> MLP | None:
+    return copy_mlp(network.invariant) if network.config.architecture.invariant else None

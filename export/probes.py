@@ -18,7 +18,7 @@ from ifmmin.train.batch import collate
 from ifmmin.train.corpus import Utterance
 from ifmmin.train.evaluate import Embedded, score
 from ifmmin.train.frames import untransform
-from ifmmin.train.network import EmotionNetwork, Encoded
+from ifmmin.train.network import EmotionNetwork
 from ifmmin.train.statistics import StatisticsEncoder
 
 GATE_SEED, FRESH_SEED = 0, 1
@@ -62,19 +62,17 @@ class Truth:
     def _embed(self, inputs: Sequence[Features]) -> Embedded:
         sizes = [max(len(x) for x in features.values()) for features in inputs]
         order = np.argsort(sizes, kind="stable")
-        encoded: list[Encoded] = []
+        h = []
         with torch.no_grad():
             for rows in _by_size(order, sizes):
                 batch = collate([_utterance(inputs[i]) for i in rows], self.network.config)
-                encoded.append(self.network.encode(batch.to(torch.float64)))
+                h.append(self.network.embeddings(batch.to(torch.float64)))
             absent = self.network.missing_embeddings()[None]
         back = torch.from_numpy(np.argsort(order, kind="stable"))
-        said = [e.evidence for e in encoded if e.evidence is not None]
         return Embedded(
-            h=torch.cat([e.h for e in encoded])[back],
+            h=torch.cat(h)[back],
             present=torch.ones(len(inputs), len(MODALITIES), dtype=torch.bool),
             absent=absent,
-            evidence=torch.cat(said)[back] if said else None,
         )
 
 

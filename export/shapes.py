@@ -18,7 +18,7 @@ from ifmmin.export.specialise import (
 )
 from ifmmin.runtime.manifest import StateSpec, TensorSpec
 from ifmmin.runtime.modality import Modality, Pattern
-from ifmmin.train.network import FUSION_ORDER, EmotionNetwork
+from ifmmin.train.network import EmotionNetwork
 
 LOGITS = "logits"
 _SIZES = {"B": 2, "N": 6, "S": 3}
@@ -77,16 +77,13 @@ class _Summary(nn.Module):
 
 
 class _Head(nn.Module):
-    def __init__(self, head: nn.Module, pattern: Pattern, precision: Precision) -> None:
+    def __init__(self, head: nn.Module, precision: Precision) -> None:
         super().__init__()
         self.head = head
         self.halves = precision.half
-        # The linear specialist's weights lie in fusion order.
-        self.order = [list(pattern).index(m) for m in FUSION_ORDER if m in pattern]
 
     def forward(self, *summaries: Tensor) -> Tensor:
-        chosen = [summaries[i].half() if self.halves else summaries[i] for i in self.order]
-        return _as_float(self.head(chosen))
+        return _as_float(self.head([s.half() if self.halves else s for s in summaries]))
 
 
 def plan_latency(
@@ -132,8 +129,6 @@ def plan_step(network: EmotionNetwork, modality: Modality, precision: Precision)
                 output=output,
                 initial=state.initial,
                 initial_shape=("B", *first),
-                fades=state.fades,
-                toward=state.toward,
             )
         )
     return Plan(_Step(encoder, precision), tuple(inputs), tuple(outputs), tuple(states))
@@ -141,29 +136,19 @@ def plan_step(network: EmotionNetwork, modality: Modality, precision: Precision)
 
 def plan_summary(network: EmotionNetwork, modality: Modality, precision: Precision) -> Plan:
     """What was pooled (B, P) -> the summary (B, S)."""
-    module = _Summary(stream_summary(network, modality, precision=precision), precision)
+    summary = stream_summary(network, modality, precision=precision)
     size = network.encoder(modality).pooled_size
-    inputs = (TensorSpec(name="pooled", dtype="float32", shape=("B", size)),)
-    width = summary_size(network, modality)
-    return Plan(module, inputs, (TensorSpec(name="summary", dtype="float32", shape=("B", width)),))
+    given = TensorSpec(name="pooled", dtype="float32", shape=("B", size))
+    said = TensorSpec(name="summary", dtype="float32", shape=("B", summary.size))
+    return Plan(_Summary(summary, precision), (given,), (said,))
 
 
 def plan_head(network: EmotionNetwork, pattern: Pattern, precision: Precision) -> Plan:
     """Summaries (B, S) of the present modalities -> logits (B, C)."""
-    module = _Head(stream_head(network, pattern, precision=precision), pattern, precision)
-    inputs = tuple(
-        TensorSpec(name=m.value, dtype="float32", shape=("B", summary_size(network, m)))
-        for m in pattern
-    )
-    return Plan(module, inputs, (_logits(network),))
-
-
-def summary_size(network: EmotionNetwork, modality: Modality) -> int:
-    """S, the values of a modality's summary."""
-    made = stream_summary(network, modality)
-    dtype = next(network.parameters()).dtype
-    pooled = torch.zeros(1, network.encoder(modality).pooled_size, dtype=dtype)
-    return int(made(pooled).shape[1])
+    head = stream_head(network, pattern, precision=precision)
+    shape = ("B", len(head.bias))
+    inputs = tuple(TensorSpec(name=m.value, dtype="float32", shape=shape) for m in pattern)
+    return Plan(_Head(head, precision), inputs, (_logits(network),))
 
 
 def _example(spec: TensorSpec) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ifmmin.export.encoders import ExportEncoder, build_encoder
-from ifmmin.export.heads import Summary, build_head
+from ifmmin.export.heads import Head, StreamHead, Summary
 from ifmmin.export.precision import FP32, Precision, halve
 from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.train.network import FUSION_ORDER, EmotionNetwork
@@ -40,7 +40,7 @@ class SpecialisedNetwork(nn.Module):
         if precision.apart:
             summaries = {m.value: Summary(network, m, encoders[m.value]) for m in pattern}
             self.summaries = nn.ModuleDict(summaries)
-        self.head = build_head(network, pattern, stream=precision.apart)
+        self.head = (StreamHead if precision.apart else Head)(network, pattern)
 
     def forward(self, *features: Tensor) -> Tensor:
         """One utterance: (T, D) per modality, canonical order -> (C,)."""
@@ -59,7 +59,7 @@ class SpecialisedNetwork(nn.Module):
             said = [self._encoder(m).embed(pooled[m]) for m in order]
         else:
             said = [self.summaries[m.value](pooled[m]) for m in order]
-        logits: Tensor = self.head(said, [pooled[m] for m in order])
+        logits: Tensor = self.head(said)
         return logits.float() if logits.dtype == torch.float16 else logits
 
     def _encoder(self, modality: Modality) -> ExportEncoder:
@@ -111,9 +111,9 @@ def stream_head(
     pattern: Pattern,
     dtype: torch.dtype | None = None,
     precision: Precision = FP32,
-) -> nn.Module:
+) -> StreamHead:
     """The head of a pattern on summaries, for head graphs."""
-    made = build_head(exact(network), pattern, stream=True)
+    made = StreamHead(exact(network), pattern)
     return finish(made, dtype or next(network.parameters()).dtype, precision)
 
 

@@ -74,6 +74,7 @@ class Bundle:
         raise BundleError(
             f"the bundle {self.directory} has no {precision} {shape} graph of {subject} for "
             f"{backend}; it has {have or 'none'}; export it with ifmmin-export ... {kind} {value}"
+            f"{' --shape throughput' if shape == 'throughput' else ''}"
         )
 
     def graph(self, entry: GraphEntry | EngineEntry) -> bytes:

@@ -83,7 +83,7 @@ class Trials:
         trials: list[Trial] = []
         sound: list[tuple[Candidate, Loaded]] = []
         for candidate in candidates:
-            if not self._exported(shape, pattern, candidate):
+            if not self.exported(shape, pattern, candidate):
                 detail = f"no {candidate.precision} {shape} graph of {pattern} for it"
                 trials.append(Trial(shape, pattern, candidate, "absent", detail=detail))
                 continue
@@ -153,9 +153,10 @@ class Trials:
         entry = self._bundle.entry(subject, candidate.precision, shape, candidate.backend)
         return self._make(candidate).open(self._bundle, entry)
 
-    def _exported(self, shape: str, pattern: Pattern, candidate: Candidate) -> bool:
+    def exported(self, shape: str, pattern: Pattern, candidate: Candidate) -> bool:
+        """Whether the bundle has a graph that the candidate takes."""
         if shape == STREAM:
-            return self._exported("head", pattern, candidate)
+            return self.exported("head", pattern, candidate)
         spec = self._bundle.manifest.backends[candidate.backend]
         found = self._bundle.find(shape, pattern, candidate.precision)
         return any(entry.recurrence in (*spec.recurrences, "none") for entry in found)

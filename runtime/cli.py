@@ -15,12 +15,11 @@ from ifmmin.runtime.console import Advance, markdown_table, print_table, progres
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.explaining import print_explanation
 from ifmmin.runtime.inputs import find_inputs
-from ifmmin.runtime.inputs_released import read_names, released_source
 from ifmmin.runtime.modality import Pattern
 from ifmmin.runtime.predictor import ON_EMPTY, Predictor
 from ifmmin.runtime.render import FORMATS, Sheet, Write, make_sheet
 from ifmmin.runtime.saving import LAYOUT_OF, saved_lines
-from ifmmin.runtime.sources import Source, join_sources
+from ifmmin.runtime.sources import Source
 from ifmmin.runtime.stream_arguments import (
     add_stream_arguments,
     numbers_by_modality,
@@ -43,17 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from ifmmin.runtime.stream.cli_stream import run_stream
 
         return run_stream(options, rules, lambda: _predictor(options, rules))
+    if not options.input and not options.explain:
+        raise InputError("got no input; give .npz or .jsonl files, a directory, or -")
     source = find_inputs(options.input)
-    names = _names(options)
     predictor = _predictor(options, rules)
     if options.explain:
         print_explanation(predictor)
-        if not options.input and options.features is None:
+        if not options.input:
             return 0
-    if options.features is not None:
-        specs = predictor.bundle.manifest.modalities
-        released = released_source(options.features, names, specs, options.feature_file)
-        source = join_sources([source, released])
     with ExitStack() as stack:
         sheets = [make_sheet(options.layout, predictor.labels, rules.top_k, write, print_table)]
         if options.save is not None:
@@ -76,11 +72,6 @@ def _parser() -> argparse.ArgumentParser:
         nargs="*",
         help=".npz with arrays a, v, t (frames, features), a directory of them, .jsonl, or - for "
         "lines of JSON on standard input",
-    )
-    cli.add_argument("--features", type=Path, metavar="DIR", help="HDF5 in the released layout")
-    cli.add_argument("--ids", metavar="ID,ID|FILE", help="utterances of --features")
-    cli.add_argument(
-        "--feature-file", action="append", default=[], metavar="a=FILE", help="where several fit"
     )
     cli.add_argument(
         "--pattern", default="auto", help="auto: what is present; or use only these, e.g. a_t"
@@ -157,18 +148,6 @@ def _top_k(given: int | None) -> int:
 def _require_classes(top_k: int, classes: int) -> None:
     if top_k > classes:
         raise InputError(f"--top-k: got {top_k}, the bundle has {classes} classes")
-
-
-def _names(options: argparse.Namespace) -> list[str]:
-    if options.features is None:
-        if options.ids is not None or options.feature_file:
-            raise InputError("--ids and --feature-file choose from --features DIR; give it too")
-        if not options.input and not options.explain:
-            raise InputError("got no input; give .npz, .jsonl, a directory, - or --features DIR")
-        return []
-    if options.ids is None:
-        raise InputError("--features needs --ids: names separated by commas, or a file of them")
-    return read_names(options.ids)
 
 
 def _saved_sheet(options: argparse.Namespace, labels: Sequence[str], keep: Write) -> Sheet:

@@ -1,4 +1,4 @@
-"""How every command ends: 0 when done, 2 with one line for a user's mistake, 130 after Ctrl-C."""
+"""Commands from start to exit code: 0 when done, 2 with a line for a mistake, 130 after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-from ifmmin.runtime.console import say
+import msgspec
+
+from ifmmin.runtime.console import say, write
 from ifmmin.runtime.errors import IfmminError, ParityError
 from ifmmin.runtime.version import package_version
 
@@ -35,6 +37,11 @@ def command(body: Body) -> Main:
     @functools.wraps(body)
     def main(arguments: Sequence[str] | None = None) -> int:
         try:
+            if sys.platform != "linux":
+                raise IfmminError(
+                    f"got the system {sys.platform}, wanted linux; run the commands of ifmmin on "
+                    "Linux, in a container or a virtual machine (on Windows: WSL)"
+                )
             return body(arguments)
         except IfmminError as error:
             if isinstance(error, ParityError) and error.table:
@@ -57,3 +64,20 @@ def parser(name: str, description: str) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog=name, description=description)
     made.add_argument("--version", action="version", version=f"%(prog)s {package_version()}")
     return made
+
+
+def add_schema(cli: argparse.ArgumentParser, of: type, what: str) -> None:
+    """An option `--schema` that prints the JSON schema of a struct and ends, as `--help` does.
+
+    of: what the command writes as JSON. what: its name for the help.
+    """
+
+    class PrintSchema(argparse.Action):
+        def __call__(self, *_: Any) -> None:
+            schema = msgspec.json.encode(msgspec.json.schema(of), order="deterministic")
+            write(msgspec.json.format(schema).decode())
+            cli.exit()
+
+    cli.add_argument(
+        "--schema", action=PrintSchema, nargs=0, help=f"print the JSON schema of {what} and end"
+    )

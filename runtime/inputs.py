@@ -6,6 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,19 @@ from numpy.typing import NDArray
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.inputs_jsonl import jsonl_file, jsonl_stdin
 from ifmmin.runtime.modality import MODALITIES
-from ifmmin.runtime.sources import Clip, Item, Source, join_sources
+from ifmmin.runtime.sources import Clip, Item, Source
 
 STDIN = "-"
 
 
 def find_inputs(arguments: Sequence[str]) -> Source:
     """All inputs meant by `arguments`, directories in order of names; InputError if one is not."""
-    return join_sources([source for argument in arguments for source in _sources(argument)])
+    sources = [source for argument in arguments for source in _sources(argument)]
+    known = [source.count for source in sources if source.count is not None]
+    return Source(
+        sum(known) if len(known) == len(sources) else None,
+        lambda: chain.from_iterable(source.items() for source in sources),
+    )
 
 
 def _sources(argument: str) -> Iterator[Source]:

@@ -10,7 +10,7 @@ import msgspec
 from ifmmin.runtime.errors import BundleError, InputError
 from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MANIFEST_NAME = "manifest.json"
 
 SHAPES = ("latency", "throughput", "step", "summary", "head")
@@ -18,8 +18,6 @@ SHAPES = ("latency", "throughput", "step", "summary", "head")
 MODALITY_SHAPES = ("step", "summary")
 PRECISIONS = ("fp32", "fp16", "int8", "int8-qdq")
 RECURRENCES = ("lstm", "scan", "none")
-FADES = ("keep", "sum", "peak", "cannot")
-"""What becomes of a state of a step graph when the past is to fade."""
 
 
 class MissingSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,15 +71,6 @@ class StateSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What fills it before the first call."""
     initial_shape: tuple[int | str, ...]
     """Its shape before the first call; the tail of a text is empty then."""
-    fades: str = "cannot"
-    """`keep`: it holds nothing to forget; `sum`: it is multiplied by the share that is kept;
-    `peak`: it moves towards `toward`; `cannot`: it has no value to move to."""
-    toward: str | None = None
-    """For a peak the state that it fades to; None: its initial value."""
-
-    def __post_init__(self) -> None:
-        if self.fades not in FADES:
-            raise ValueError(f"unknown fading {self.fades!r}; known are {', '.join(FADES)}")
 
 
 class GraphEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -271,5 +260,5 @@ def _require_schema(path: Path, schema: int) -> None:
     if schema < SCHEMA_VERSION:
         raise BundleError(
             f"{path} has schema {schema} of a version before the first release, this version reads "
-            f"{SCHEMA_VERSION}; export the bundle again"
+            f"{SCHEMA_VERSION}; export the bundle again with ifmmin-export"
         )

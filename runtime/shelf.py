@@ -89,6 +89,14 @@ class Shelf:
                 self._graphs[shape, pattern] = self._ready(shape, pattern)
             return self._graphs[shape, pattern]
 
+    def has(self, shape: str, pattern: Pattern) -> bool:
+        """Whether the bundle has the graph in a form and precision that was asked for."""
+        if (shape, pattern) in self._graphs:
+            return True
+        return self._bundle.has(shape, pattern) and any(
+            self._trials.exported(shape, pattern, candidate) for candidate in self._candidates()
+        )
+
     @property
     def patterns(self) -> tuple[Pattern, ...]:
         """The patterns of which it has what answers whole utterances, one at a time."""

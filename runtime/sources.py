@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import chain
 
 from ifmmin.runtime.validate import Utterance
 
@@ -38,13 +37,3 @@ class Source:
     count: int | None
     """How many; None: known only at the end."""
     items: Callable[[], Iterator[Item]]
-
-
-def join_sources(sources: Sequence[Source]) -> Source:
-    """One after the other."""
-    counts = [source.count for source in sources]
-    known = [count for count in counts if count is not None]
-    return Source(
-        sum(known) if len(known) == len(counts) else None,
-        lambda: chain.from_iterable(source.items() for source in sources),
-    )

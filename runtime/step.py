@@ -41,14 +41,7 @@ class ModalityStream:
     def __init__(self, entry: StepInterface, run: Runner, streams: int = 1) -> None:
         self._entry = entry
         self._run = run
-        self._streams = streams
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget everything: the next chunk is the first."""
-        self.frames = 0
-        """Frames heard since the beginning."""
-        self._kept = initial_states(self._entry, self._streams)
+        self._kept = initial_states(entry, streams)
 
     def push(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
         """New frames (B, N, D) -> what is pooled (B, P) of all frames so far, for a summary graph.
@@ -59,7 +52,6 @@ class ModalityStream:
         names = (spec.name for spec in self._entry.outputs)
         found = dict(zip(names, outputs, strict=True))
         self._kept = {state.name: found[state.output] for state in self._entry.states}
-        self.frames += frames.shape[1]
         pooled: NDArray[np.float32] = found["pooled"]
         return pooled
 

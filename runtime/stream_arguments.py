@@ -12,8 +12,7 @@ from ifmmin.runtime.modality import Modality
 
 _OPTIONS: dict[str, dict[str, Any]] = {
     "--window": {"type": float, "metavar": "S", "help": "answer from the last S seconds"},
-    "--half-life": {"type": float, "metavar": "S", "help": "forget half of the past in S seconds"},
-    "--hop": {"type": float, "metavar": "S", "help": "cut or fade the past so often"},
+    "--hop": {"type": float, "metavar": "S", "help": "cut the past so often"},
     "--stale-after": {
         "action": "append",
         "metavar": "v=2.5",
@@ -81,9 +80,6 @@ def _value(options: argparse.Namespace, flag: str) -> Any:
 
 _NOT_WITH_STREAM: Sequence[tuple[str, Callable[[argparse.Namespace], bool], str]] = (
     ("an input", lambda o: bool(o.input), "name the session alone: --stream FILE or --stream -"),
-    ("--features", lambda o: o.features is not None, "it is for whole utterances"),
-    ("--ids", lambda o: o.ids is not None, "it is for whole utterances"),
-    ("--feature-file", lambda o: bool(o.feature_file), "it is for whole utterances"),
     ("--pattern", lambda o: o.pattern != "auto", "leave a modality out with a drop event"),
     ("--format csv", lambda o: o.layout == "csv", "answers are lines of JSON"),
     ("--preload", lambda o: o.preload, "a stream loads all its graphs first"),

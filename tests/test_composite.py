@@ -28,7 +28,7 @@ def test_runtime_equals_evaluate_clip_by_clip(
     assert export([checkpoint, "--pattern", "all", "--out", bundle]) == 0
 
     truth = tmp_path / "truth.csv"
-    assert train(["evaluate", checkpoint, *roots, "--predictions", str(truth)]) == 0
+    assert train(["evaluate", checkpoint, *roots, "--save", str(truth)]) == 0
     with truth.open() as file:
         expected = {(row["pattern"], row["utterance"]): row for row in csv.DictReader(file)}
     clips = tmp_path / "clips"
@@ -46,8 +46,9 @@ def test_runtime_equals_evaluate_clip_by_clip(
         for answer in answers:
             row = expected[str(pattern), answer["input"]]
             assert answer["label"] == row["predicted"]
-            logits = [float(row[label]) for label in corpus.labels]
-            np.testing.assert_allclose(answer["logits"], logits, atol=1e-4)
+            shares = [float(row[label]) for label in corpus.labels]
+            found = [answer["probabilities"][label] for label in corpus.labels]
+            np.testing.assert_allclose(np.log(found), np.log(shares), rtol=0, atol=1e-4)
 
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]
     for pattern in ALL_PATTERNS:

@@ -42,7 +42,9 @@ def test_every_package_is_listed(root: Path) -> None:
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_imports_point_one_way(root: Path, folder: str) -> None:
     for path in (root / folder).rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        text = path.read_text()
+        assert "\nimport fcntl" not in text, f"{path}: fcntl is of POSIX alone; import it in use"
+        for node in ast.walk(ast.parse(text)):
             names = []
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
@@ -54,8 +56,7 @@ def test_imports_point_one_way(root: Path, folder: str) -> None:
                 if parts[0] == "ifmmin" and len(parts) > 1:
                     assert parts[1] in MAY_IMPORT[folder], f"{path} imports {name}"
                 if folder == "runtime":
-                    # h5py is imported by what reads HDF5, when it does; see the next test.
-                    assert parts[0] not in {"torch", "onnx"}, f"{path} imports {name}"
+                    assert parts[0] not in {"torch", "onnx", "h5py"}, f"{path} imports {name}"
 
 
 def test_runtime_imports_without_torch(root: Path) -> None:
@@ -65,11 +66,22 @@ def test_runtime_imports_without_torch(root: Path) -> None:
         if path.name != "__init__.py"
     ]
     assert len(modules) > 10
-    blocked = (
-        "import sys\nfor name in ('torch', 'onnx', 'h5py', 'yaml'): sys.modules[name] = None\n"
-    )
-    script = blocked + "".join(f"import {module}\n" for module in modules)
+    blocked = ["torch", "onnx", "h5py", "yaml", "fcntl"]
+    script = f"import sys\nfor name in {blocked}: sys.modules[name] = None\n"
+    script += "".join(f"import {module}\n" for module in modules)
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, timeout=60)
+
+
+def test_on_another_system_runtime_imports_and_a_command_says_what_is_wrong() -> None:
+    script = (
+        "import sys; sys.platform = 'darwin'; sys.modules['fcntl'] = None\n"
+        "import ifmmin.runtime\n"
+        "from ifmmin.runtime.cli import main\n"
+        "sys.exit(main(['--help']))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "got the system darwin, wanted linux; run the commands of ifmmin on Linux" in done.stderr
 
 
 def test_the_tests_of_runtime_can_be_read_without_torch(root: Path) -> None:

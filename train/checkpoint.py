@@ -20,7 +20,7 @@ from ifmmin.train.config import ModelConfig
 from ifmmin.train.models import build_network
 from ifmmin.train.network import EmotionNetwork
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _KEY = "ifmmin"
 
 
@@ -78,7 +78,7 @@ def _read_header(path: Path) -> Header:
     if schema < SCHEMA_VERSION:
         raise CheckpointError(
             f"{path} has schema {schema} of a version before the first release, this version reads "
-            f"{SCHEMA_VERSION}; train it again"
+            f"{SCHEMA_VERSION}; train it again with ifmmin-train fit, or import it again"
         )
     try:
         return msgspec.json.decode(text, type=Header)

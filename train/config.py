@@ -16,7 +16,6 @@ IMAGINATION_FORMS = ("cascade", "parallel")
 MODELS = ("if-mmin", "mmin", "augmented", "fusion", "linear")
 POOLINGS = ("maximum", "last", "attention", "sum")
 ACTIVATIONS = ("leaky_relu", "sigmoid", "tanh")
-EVIDENCE = ("none", "embedding", "pooled")
 FUNCTIONALS = ("mean", "std", "max", "min", "delta", "crest", "weighted_mean", "weighted_std")
 
 
@@ -126,18 +125,11 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Dropout on h and H' before the imagination module."""
     classifier_sizes: tuple[int, ...] = (128, 128)
     """Hidden widths of the classifier."""
-    evidence: str = "none"
-    """What each present modality adds to the classifier's logits by a linear layer of its own, as
-    experts whose evidence is independent given the class: of its `embedding`, of its `pooled`
-    values before the embedding, or `none`."""
-    evidence_dropout: float = 0.0
-    """Dropout before those layers."""
 
     def __post_init__(self) -> None:
         one_of("model", self.model, MODELS)
         one_of("imagination", self.imagination, IMAGINATION_FORMS)
         one_of("pooling", self.pooling, POOLINGS)
-        one_of("evidence", self.evidence, EVIDENCE)
         if self.pooling_v is not None:
             one_of("pooling_v", self.pooling_v, POOLINGS)
         one_of("invariant_activation", self.invariant_activation, ACTIVATIONS)
@@ -146,7 +138,7 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             sizes = getattr(self, name)
             if not sizes or min(sizes) < 1:
                 raise RecipeError(f"{name} wants one or more positive sizes, got {list(sizes)}")
-        require_probability(self, "text_dropout", "guide_dropout", "evidence_dropout")
+        require_probability(self, "text_dropout", "guide_dropout")
         if self.statistics is not None and set(self.statistics) != set(MODALITIES):
             got = ", ".join(str(m) for m in self.statistics) or "none"
             raise RecipeError(f"statistics wants all of a, v and t or to be left out, got {got}")

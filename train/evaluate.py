@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +13,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ifmmin.runtime.atomic import atomic_file
+from ifmmin.runtime.atomic import atomic_file, require_writable
+from ifmmin.runtime.errors import InputError, OutputError
 from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, Pattern
 from ifmmin.train.batch import pattern_mask
 from ifmmin.train.corpus import Utterance
 from ifmmin.train.feed import Feed
-from ifmmin.train.metrics import Metrics, measure
-from ifmmin.train.network import EmotionNetwork, Encoded
+from ifmmin.train.metrics import Metrics, measure, softmax
+from ifmmin.train.network import EmotionNetwork
 
 _BATCH = 64
+_ANSWER = ("utterance", "pattern", "true", "predicted")
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,6 @@ class Embedded:
     """(N, M) bool"""
     absent: Tensor
     """What stands for a missing modality: (1 or N, M, E)."""
-    evidence: Tensor | None
-    """What each modality alone says: (N, M, C), where the network weighs it."""
 
 
 def embed(network: EmotionNetwork, utterances: Sequence[Utterance] | Feed) -> Embedded:
@@ -54,24 +55,17 @@ def embed(network: EmotionNetwork, utterances: Sequence[Utterance] | Feed) -> Em
     feed = utterances if isinstance(utterances, Feed) else Feed(network, utterances)
     training = network.training
     network.eval()
-    encoded: list[Encoded] = []
-    present, absent = [], []
+    h, present, absent = [], [], []
     with torch.no_grad():
         for batch in feed.in_order(_BATCH):
-            encoded.append(network.encode(batch))
+            h.append(network.embeddings(batch))
             present.append(batch.present)
             if network.reference_batches:
                 absent.append(network.absent_embeddings(batch).expand(len(batch), -1, -1))
         if not absent:
             absent.append(network.missing_embeddings()[None])
     network.train(training)
-    evidence = [part.evidence for part in encoded if part.evidence is not None]
-    return Embedded(
-        h=torch.cat([part.h for part in encoded]),
-        present=torch.cat(present),
-        absent=torch.cat(absent),
-        evidence=torch.cat(evidence) if evidence else None,
-    )
+    return Embedded(torch.cat(h), torch.cat(present), torch.cat(absent))
 
 
 def score(
@@ -89,8 +83,7 @@ def score(
             keep = embedded.present & pattern_mask([pattern])
             chosen = torch.where(keep[..., None], embedded.h, embedded.absent)
             rows = keep.any(dim=1).nonzero()[:, 0]
-            said = None if embedded.evidence is None else embedded.evidence[rows]
-            raw = network.head(chosen[rows], keep[rows], said).logits
+            raw = network.head(chosen[rows], keep[rows]).logits
             logits = network.calibrated(raw, keep[rows])
             scores[pattern] = Scores(rows.numpy(), logits.numpy(), raw.numpy())
     network.train(training)
@@ -118,21 +111,48 @@ def measure_scores(
     return {p: measure(found.logits, labels[found.rows]) for p, found in scores.items()}
 
 
+def require_predictions_file(path: Path) -> None:
+    """Raise unless `write_predictions` can write `path`: before long work, not after it.
+
+    InputError for another suffix than .csv and .jsonl, OutputError for a place that is closed.
+    """
+    if path.suffix not in (".csv", ".jsonl"):
+        raise InputError(
+            f"{path}: got {path.suffix or 'no suffix'}, wanted .csv or .jsonl for predictions; "
+            "choose a name that ends so"
+        )
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: it is a directory; choose a file name")
+    require_writable(path)
+
+
 def write_predictions(
     path: Path,
     scores: Mapping[Pattern, Scores],
     utterances: Sequence[Utterance],
     labels: Sequence[str],
 ) -> None:
-    """Every answer as a CSV row: utterance, pattern, true and predicted label, logits."""
+    """Write each answer of `scores` as a row of CSV, or as a line of JSON where `path` is .jsonl.
+
+    utterances: those that `score` was given. An answer has the utterance's name, the pattern, true
+    and predicted label, and the calibrated probability per class. Raises OutputError.
+    """
+    answers = (
+        ((one.name, str(pattern), labels[one.label], labels[int(logits.argmax())]), shares.tolist())
+        for pattern, found in scores.items()
+        for row, logits, shares in zip(found.rows, found.logits, softmax(found.logits), strict=True)
+        for one in [utterances[row]]
+    )
     with atomic_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["utterance", "pattern", "true", "predicted", *labels])
-        for pattern, found in scores.items():
-            for row, logits in zip(found.rows, found.logits, strict=True):
-                utterance = utterances[row]
-                answers = [labels[utterance.label], labels[int(logits.argmax())]]
-                writer.writerow([utterance.name, pattern, *answers, *logits.tolist()])
+        if path.suffix == ".jsonl":
+            for answer, shares in answers:
+                content = dict(zip(_ANSWER, answer, strict=True))
+                told = {**content, "probabilities": dict(zip(labels, shares, strict=True))}
+                file.write(json.dumps(told, ensure_ascii=False) + "\n")
+        else:
+            table = csv.writer(file)
+            table.writerow([*_ANSWER, *labels])
+            table.writerows([*answer, *shares] for answer, shares in answers)
 
 
 def mean_over_incomplete(metrics: dict[Pattern, Metrics], figure: str) -> float:

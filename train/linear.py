@@ -46,17 +46,10 @@ class LinearNetwork(EmotionNetwork):
         """(B, P) -> (B, E), padded with zeros."""
         return nn.functional.pad(pooled, (0, self.width - pooled.shape[1]))
 
-    def missing_embeddings(self) -> Tensor:
-        """Zeros (M, E): no weight reads them."""
-        return self.weight.new_zeros(len(MODALITIES), self.width)
-
-    def head(self, h: Tensor, present: Tensor, evidence: Tensor | None = None) -> Output:
+    def head(self, h: Tensor, present: Tensor) -> Output:
         """Each utterance's logits by the regression of its pattern."""
         every = torch.einsum("bme,pcme->bpc", h, self.weight) + self.bias
         return Output(every[torch.arange(len(h)), pattern_index(present)])
-
-    def set_dropout(self, probability: float) -> None:
-        """There is none."""
 
 
 def fit_linear(

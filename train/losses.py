@@ -69,17 +69,6 @@ def missing_error(imagined: Tensor, full: Tensor, missing: Tensor) -> Tensor:
     return (squares * missing).sum() / missing.sum().clamp_min(1)
 
 
-def evidence_error(
-    evidence: Tensor, labels: Tensor, present: Tensor, weight: Tensor | None
-) -> Tensor:
-    """Cross-entropy of what each present modality alone says: (B, M, C), (B,), (B, M) -> scalar.
-
-    weight: (C,) of the classes.
-    """
-    rows, modalities = present.nonzero(as_tuple=True)
-    return F.cross_entropy(evidence[rows, modalities], labels[rows], weight)
-
-
 def distillation_error(logits: Tensor, teacher: Tensor) -> Tensor:
     """Cross-entropy of logits (B, C) against the probabilities of the teacher's logits (B, C)."""
     return F.cross_entropy(logits, teacher.softmax(dim=1))

@@ -48,8 +48,6 @@ def report(network: EmotionNetwork, corpus: Corpus) -> Report:
         ),
         "health": examine(network, validation),
     }
-    if embedded.evidence is not None:
-        metrics["gate"] = float(network.gate)
     if corpus.possible:
         metrics["possible"] = {str(p): value for p, value in corpus.possible.items()}
     return Report(figures, scores, embedded, metrics)

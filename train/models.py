@@ -25,16 +25,15 @@ class FusionNetwork(EmotionNetwork):
         inputs = (6 if architecture.invariant else 3) * architecture.embedding
         sizes = (inputs, *architecture.classifier_sizes, len(config.labels))
         self.classifier = MLP(sizes, nn.ReLU)
-        initialise_network(self)
+        initialise(self)
 
-    def head(self, h: Tensor, present: Tensor, evidence: Tensor | None = None) -> Output:
+    def head(self, h: Tensor, present: Tensor) -> Output:
         """Logits of [h; H'] in fusion order."""
         invariant = self.invariant(h) if self.config.architecture.invariant else None
         joined = fusion_flat(h)
         if invariant is not None:
             joined = torch.cat([joined, fusion_flat(invariant)], dim=1)
-        logits = self.add_evidence(self.classifier(joined), evidence, present)
-        return Output(logits, invariant, None, evidence)
+        return Output(self.classifier(joined), invariant)
 
 
 class ImaginationNetwork(EmotionNetwork):
@@ -49,27 +48,15 @@ class ImaginationNetwork(EmotionNetwork):
         sizes = (latent, *architecture.classifier_sizes, len(config.labels))
         self.classifier = MLP(sizes, nn.ReLU)
         self.guide_dropout = nn.Dropout(architecture.guide_dropout)
-        initialise_network(self)
+        initialise(self)
 
-    def head(self, h: Tensor, present: Tensor, evidence: Tensor | None = None) -> Output:
+    def head(self, h: Tensor, present: Tensor) -> Output:
         """Logits of the latents, and the imagined embeddings."""
         invariant = self.invariant(h) if self.config.architecture.invariant else None
         guide = None if invariant is None else self.guide_dropout(fusion_flat(invariant))
         latents, imagined = self.imagination(self.guide_dropout(fusion_flat(h)), guide)
         imagined = imagined.unflatten(1, (3, -1))[:, _FROM_FUSION]
-        logits = self.add_evidence(self.classifier(latents), evidence, present)
-        return Output(logits, invariant, imagined, evidence)
-
-
-def initialise_network(network: EmotionNetwork) -> None:
-    """The reference's initialisation. Where there is evidence, it and what is added to it start at
-    zero: a regression needs no random start, and the classifier learns what is left."""
-    initialise(network)
-    if network.config.architecture.evidence != "none":
-        classifier: MLP = network.get_submodule("classifier")  # type: ignore[assignment]
-        nn.init.zeros_(classifier.linears[-1].weight)  # type: ignore[arg-type]
-        for parameter in network.evidence.parameters():
-            nn.init.zeros_(parameter)
+        return Output(self.classifier(latents), invariant, imagined)
 
 
 def fusion_flat(h: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What all networks share: encoders, invariant encoder, evidence, the meaning of missing."""
+"""What all networks share: encoders, the invariant encoder, the meaning of missing."""
 
 from __future__ import annotations
 
@@ -39,21 +39,10 @@ class Output(NamedTuple):
     """H' = S(h): (B, M, E), canonical order; None without an invariant encoder."""
     imagined: Tensor | None = None
     """Embeddings imagined for the missing modalities: (B, M, E); None without imagination."""
-    evidence: Tensor | None = None
-    """What each modality alone says: logits (B, M, C), also of absent ones; None without."""
-
-
-class Encoded(NamedTuple):
-    """Utterances after the encoders."""
-
-    h: Tensor
-    """Embeddings (B, M, E), canonical order."""
-    evidence: Tensor | None
-    """What each modality alone says: logits (B, M, C), also of absent ones; None without."""
 
 
 class EmotionNetwork(nn.Module):
-    """Encoders, invariant encoder S and evidence; subclasses add the way to the logits.
+    """Encoders and invariant encoder S; subclasses add the way to the logits.
 
     `reference_batches` makes padding and missing modalities what they are in the reference: zeros
     of the batch's own length that run through the encoders. It is a way of training and measuring,
@@ -62,8 +51,6 @@ class EmotionNetwork(nn.Module):
 
     temperatures: Tensor
     """Of every pattern (7,), in the order of ALL_PATTERNS; fitted after training."""
-    gate: Tensor
-    """Share of the classifier beside the evidence, a scalar; fitted after training."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -80,16 +67,7 @@ class EmotionNetwork(nn.Module):
                 ACTIVATION[architecture.invariant_activation],
                 end_active=architecture.invariant_end_active,
             )
-        if architecture.evidence != "none":
-            self.evidence = nn.ModuleDict(
-                {
-                    m.value: nn.Linear(self._evidence_width(m), len(config.labels))
-                    for m in MODALITIES
-                }
-            )
-            self.evidence_dropout = nn.Dropout(architecture.evidence_dropout)
         self.register_buffer("temperatures", torch.ones(len(ALL_PATTERNS)))
-        self.register_buffer("gate", torch.ones(()))
 
     def encoder(self, modality: Modality) -> Encoder:
         """The encoder of a modality."""
@@ -126,12 +104,6 @@ class EmotionNetwork(nn.Module):
             return self.missing_embeddings()
         lengths = {m: batch.features[m].shape[1] for m in MODALITIES}
         return torch.cat([self.embed(self.missing_pooled(m, lengths[m]), m) for m in MODALITIES])
-
-    def encode(self, batch: Batch) -> Encoded:
-        """Everything up to the head, canonical order; absent modalities get the constant."""
-        pooled = {m: self._pooled(batch, m) for m in MODALITIES}
-        h = torch.stack([self.embed(pooled[m], m) for m in MODALITIES], dim=1)
-        return Encoded(h, self._weigh(pooled, h))
 
     def embeddings(self, batch: Batch) -> Tensor:
         """h (B, M, E), canonical order; absent modalities get the constant missing embedding."""
@@ -194,17 +166,13 @@ class EmotionNetwork(nn.Module):
                     f"{theirs}; give the features that it was trained on"
                 )
 
-    def head(self, h: Tensor, present: Tensor, evidence: Tensor | None = None) -> Output:
-        """From h (B, M, E) in canonical order to logits.
-
-        present: (B, M) bool; evidence: what `encode` gave, (B, M, C).
-        """
+    def head(self, h: Tensor, present: Tensor) -> Output:
+        """From h (B, M, E) in canonical order to logits; present: (B, M) bool."""
         raise RuntimeError(f"{type(self).__name__} has no head")
 
     def forward(self, batch: Batch) -> Output:
         """The answer to a batch of raw features, before calibration."""
-        encoded = self.encode(batch)
-        return self.head(encoded.h, batch.present, encoded.evidence)
+        return self.head(self.embeddings(batch), batch.present)
 
     def answer(self, batch: Batch) -> Tensor:
         """Calibrated logits (B, C): what a deployed graph says."""
@@ -213,27 +181,6 @@ class EmotionNetwork(nn.Module):
     def calibrated(self, logits: Tensor, present: Tensor) -> Tensor:
         """Logits (B, C) over the temperature of each utterance's pattern; present: (B, M) bool."""
         return logits / self.temperatures[pattern_index(present)][:, None]
-
-    def _evidence_width(self, modality: Modality) -> int:
-        pooled = self.config.architecture.evidence == "pooled"
-        return self.encoder(modality).pooled_size if pooled else self.config.architecture.embedding
-
-    def _weigh(self, pooled: dict[Modality, Tensor], h: Tensor) -> Tensor | None:
-        """What each modality alone says: logits (B, M, C); None without evidence."""
-        source = self.config.architecture.evidence
-        if source == "none":
-            return None
-        said = []
-        for index, modality in enumerate(MODALITIES):
-            x = pooled[modality] if source == "pooled" else h[:, index]
-            said.append(self.evidence[modality.value](self.evidence_dropout(x)))
-        return torch.stack(said, dim=1)
-
-    def add_evidence(self, logits: Tensor, evidence: Tensor | None, present: Tensor) -> Tensor:
-        """A classifier's logits (B, C), gated, plus the evidence (B, M, C) of what is present."""
-        if evidence is None:
-            return logits
-        return self.gate * logits + (evidence * present[..., None]).sum(dim=1)
 
     def parts(self) -> dict[str, nn.Module]:
         """The sub-networks whose gradients are clipped apart, as the reference does."""

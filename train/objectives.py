@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -15,7 +17,6 @@ from ifmmin.train.layers import initialise
 from ifmmin.train.losses import (
     bounded,
     distillation_error,
-    evidence_error,
     imagination_target,
     invariance_discrepancy,
     missing_error,
@@ -29,25 +30,22 @@ Terms = dict[str, Tensor]
 """Weighted terms of a loss, scalars."""
 
 
-class Seen:
+class Seen(NamedTuple):
     """A batch as a network saw it: N cases, which are its utterances under their patterns."""
 
-    def __init__(
-        self, output: Output, h: Tensor, labels: Tensor, present: Tensor, cases: Tensor
-    ) -> None:
-        self.output = output
-        self.h = h
-        """Embeddings (N, M, E) that went into the head."""
-        self.labels = labels
-        """(N,)"""
-        self.present = present
-        """(N, M) bool"""
-        self.cases = cases
-        """The utterance (N,) of each case."""
+    output: Output
+    h: Tensor
+    """Embeddings (N, M, E) that went into the head."""
+    labels: Tensor
+    """(N,)"""
+    present: Tensor
+    """(N, M) bool"""
+    cases: Tensor
+    """The utterance (N,) of each case."""
 
 
 class Objective:
-    """The terms without a teacher: cross-entropy, evidence, CMD."""
+    """The terms without a teacher: cross-entropy and CMD."""
 
     def __init__(
         self, network: EmotionNetwork, stage: Schedule, feed: Feed, draws: np.random.Generator
@@ -70,61 +68,32 @@ class Objective:
 
     def see(self, batch: Batch) -> Seen:
         """Run the network under the stage's patterns."""
-        present = batch.present
+        present, cases = batch.present, torch.arange(len(batch))
         if self.stage.patterns == "every":
-            encoded = self.network.encode(batch)
-            cases = torch.arange(len(batch))
             keep = (self._patterns[:, None] & present[None]).flatten(0, 1)
-            cases = cases.repeat(len(self._patterns))
             some = keep.any(dim=1)
-            keep, cases = keep[some], cases[some]
+            keep, cases = keep[some], cases.repeat(len(self._patterns))[some]
             absent = self.network.absent_embeddings(batch)
-            h = torch.where(keep[..., None], encoded.h[cases], absent)
-            evidence = None if encoded.evidence is None else encoded.evidence[cases]
+            h = torch.where(keep[..., None], self.network.embeddings(batch)[cases], absent)
         else:
             keep = present
             if self.stage.patterns != "full":
                 keep = draw_patterns(present, self._patterns, self._draws)
-            h, evidence = self.network.encode(batch.masked(keep))
-            cases = torch.arange(len(batch))
-        given = evidence
-        if evidence is not None and self.stage.evidence_sum:
-            given = evidence.detach()
-        output = self.network.head(h, keep, given)._replace(evidence=evidence)
-        return Seen(output, h, batch.labels[cases], keep, cases)
+            h = self.network.embeddings(batch.masked(keep))
+        return Seen(self.network.head(h, keep), h, batch.labels[cases], keep, cases)
 
     def own_terms(self, seen: Seen) -> Terms:
         """The terms that need no teacher."""
         stage, output = self.stage, seen.output
-        terms = {"cross_entropy": self._cross_entropy(output.logits, seen.labels)}
-        if output.evidence is not None:
-            terms |= self._evidence_terms(output.evidence, seen)
+        error = F.cross_entropy(
+            output.logits, seen.labels, self._weight, label_smoothing=stage.label_smoothing
+        )
+        terms = {"cross_entropy": error}
         if stage.cmd and output.invariant is not None:
             invariant = output.invariant
             if stage.cmd_bounded:
                 invariant = bounded(invariant, seen.present)
             terms["cmd"] = stage.cmd * invariance_discrepancy(invariant, seen.present)
-        return terms
-
-    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        smoothing = self.stage.label_smoothing
-        return F.cross_entropy(logits, labels, self._weight, label_smoothing=smoothing)
-
-    def _evidence_terms(self, evidence: Tensor, seen: Seen) -> Terms:
-        stage = self.stage
-        terms: Terms = {}
-        if stage.evidence:
-            error = evidence_error(evidence, seen.labels, seen.present, self._weight)
-            terms["evidence"] = stage.evidence * error
-        if stage.evidence_sum:
-            total = (evidence * seen.present[..., None]).sum(dim=1)
-            terms["evidence_sum"] = stage.evidence_sum * self._cross_entropy(total, seen.labels)
-        if stage.evidence_l2:
-            squares = [
-                weight * self.network.get_parameter(f"evidence.{m}.weight").square().sum()
-                for m, weight in stage.evidence_l2.items()
-            ]
-            terms["evidence_l2"] = 0.5 * torch.stack(squares).sum()
         return terms
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -83,22 +82,11 @@ def run_stage(
 def build_optimiser(objective: Objective) -> torch.optim.Optimizer:
     """AdamW over all parts of the objective, as its schedule says."""
     stage = objective.stage
-    groups: list[dict[str, Any]] = []
-    for name, part in objective.parts().items():
-        rate = stage.learning_rate
-        if name == "evidence" and stage.evidence_rate is not None:
-            rate = stage.evidence_rate
-        for matrices in (True, False):
-            # The evidence has a penalty of its own.
-            decays = matrices and not (name == "evidence" and stage.evidence_l2)
-            groups.append(
-                {
-                    "params": [p for p in part.parameters() if (p.dim() > 1) == matrices],
-                    "weight_decay": stage.weight_decay if decays else 0.0,
-                    "share": rate / stage.learning_rate,
-                }
-            )
-    groups = [group for group in groups if group["params"]]
+    parameters = [p for part in objective.parts().values() for p in part.parameters()]
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": stage.weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups, betas=(stage.beta1, stage.beta2))
 
 
@@ -121,7 +109,7 @@ def _run_epoch(
     totals: dict[str, torch.Tensor] = {}
     for step in range((epoch - 1) * steps, epoch * steps):
         for group in optimiser.param_groups:
-            group["lr"] = group["share"] * objective.stage.rate_at(step, steps)
+            group["lr"] = objective.stage.rate_at(step, steps)
         rows = next(batches)
         terms = objective.losses(feed.batch(rows), rows)
         update(objective, optimiser, torch.stack(list(terms.values())).sum())

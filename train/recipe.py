@@ -63,12 +63,6 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise RecipeError(f"model {self.network.model} wants a stage2; the recipe has none")
         if self.reference_batches and self.network.statistics is not None:
             raise RecipeError("reference_batches wants sequence encoders, not network.statistics")
-        if self.network.evidence == "none":
-            for number, stage in ((1, self.stage1), (2, self.stage2)):
-                if stage is not None and stage.evidence:
-                    raise RecipeError(
-                        f"stage{number}.evidence is {stage.evidence} but network.evidence is none"
-                    )
 
 
 def recipe_names() -> list[str]:
@@ -105,7 +99,6 @@ def load_recipe(
     if chosen == "linear":
         # The specialist is the same whatever the recipe: nothing of its network applies.
         content["network"] = {"model": "linear", "statistics": _LINEAR_STATISTICS}
-        content["stage1"]["evidence"] = 0.0
         content.pop("stage2", None)
     for override in overrides:
         _override(content, override)

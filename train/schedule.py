@@ -7,7 +7,6 @@ import math
 import msgspec
 
 from ifmmin.runtime.errors import RecipeError
-from ifmmin.runtime.modality import Modality
 from ifmmin.train.checks import one_of, require_above, require_at_least, require_probability
 
 PATTERN_SETS = ("full", "incomplete", "all", "every")
@@ -53,16 +52,6 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     patterns: str
     """Drawn uniformly per utterance: `full` (what an utterance has), the six `incomplete` ones, or
     `all` seven; `every`: no draw, each utterance counts under all seven."""
-    evidence: float = 0.0
-    """Weight of the cross-entropy of what each present modality alone says."""
-    evidence_sum: float = 0.0
-    """Weight of the cross-entropy of the summed evidence. Above 0 the evidence learns from it as if
-    there were no classifier, and the classifier learns what the evidence leaves: no gradient of
-    the answer's own cross-entropy reaches the evidence."""
-    evidence_l2: dict[Modality, float] = {}
-    """Weight per modality of half the squared norm of its evidence layer."""
-    evidence_rate: float | None = None
-    """Learning rate of the evidence layers at its highest; none: the others'."""
     cmd: float = 0.0
     """Weight of the CMD between the modalities' invariant features."""
     cmd_bounded: bool = False
@@ -75,13 +64,9 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         require_at_least(self, 2, "batch_size")
         if self.steps_per_epoch is not None:
             require_at_least(self, 1, "steps_per_epoch")
-        require_at_least(self, 0, "warm_up", "weight_decay", "evidence", "evidence_sum", "cmd")
+        require_at_least(self, 0, "warm_up", "weight_decay", "cmd")
         require_above(self, 0.0, "learning_rate", "clip")
         require_probability(self, "dropout", "beta1", "beta2", "label_smoothing", "average")
-        if self.evidence_rate is not None:
-            require_above(self, 0.0, "evidence_rate")
-        if min(self.evidence_l2.values(), default=0.0) < 0:
-            raise RecipeError(f"evidence_l2 must be at least 0, got {self.evidence_l2}")
         one_of("decay", self.decay, DECAYS)
         one_of("keep", self.keep, KEEP)
         one_of("patterns", self.patterns, PATTERN_SETS)
@@ -105,7 +90,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Stage1(Schedule, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Full modality: the teacher. Cross-entropy + cmd * CMD + evidence * their cross-entropies."""
+    """Full modality: the teacher. Cross-entropy + cmd * CMD."""
 
     patterns: str = "full"
 

@@ -90,7 +90,7 @@ class _Session:
         teacher = first.network
         assert isinstance(teacher, FusionNetwork)
         student = self._prepare(ImaginationNetwork(self._config))
-        for part in ("encoders", "invariant", "evidence"):
+        for part in ("encoders", "invariant"):
             if hasattr(teacher, part):
                 student.get_submodule(part).load_state_dict(
                     teacher.get_submodule(part).state_dict()

@@ -70,7 +70,7 @@ def _weighted(name: str, x: Tensor, weights: Tensor) -> Tensor:
 class StatisticsEncoder(nn.Module):
     """Standardised statistics s of frames (B, T, D), then h = tanh(W dropout(s) + b): (B, E).
 
-    embedding: E, or None for an encoder whose embedding is s itself. `offset` and `scale` (P,) are
+    embedding: E, or None for an encoder that is asked for s alone. `offset` and `scale` (P,) are
     mean and deviation of the statistics over the training part. A missing modality is s = 0, the
     average utterance: the statistics of zeros would lie far from those of any signal.
     """
@@ -88,7 +88,9 @@ class StatisticsEncoder(nn.Module):
         # Of the raw column that weighs frames: mean and deviation with which it was standardised.
         self.register_buffer("weight_scale", torch.tensor([0.0, 1.0]))
         self.dropout = nn.Dropout(config.dropout)
-        self.output = None if embedding is None else nn.Linear(self.pooled_size, embedding)
+        self.output: nn.Module = nn.Identity()
+        if embedding is not None:
+            self.output = nn.Linear(self.pooled_size, embedding)
 
     def take(self, statistics: Statistics) -> None:
         """Standardise by these from now on.
@@ -126,8 +128,7 @@ class StatisticsEncoder(nn.Module):
 
     def embed(self, pooled: Tensor) -> Tensor:
         """(B, P) -> (B, E)."""
-        dropped: Tensor = self.dropout(pooled)
-        return dropped if self.output is None else torch.tanh(self.output(dropped))
+        return torch.tanh(self.output(self.dropout(pooled)))
 
     def missing(self, dim: int, length: int) -> Tensor:
         """Pooled encoding (1, P) of a missing modality."""

@@ -48,8 +48,8 @@ class Teacher:
 
     def _look(self, batch: Batch) -> View:
         with torch.no_grad():
-            full, evidence = self._network.encode(batch)
-            output = self._network.head(full, batch.present, evidence)
+            full = self._network.embeddings(batch)
+            output = self._network.head(full, batch.present)
             absent = self._network.absent_embeddings(batch)
         return View(full, absent, output.invariant, output.logits)
 

@@ -4,11 +4,10 @@
 benchmark runs.
 """
 
-from ifmmin.benchmarks.device.collect import record_device
 from ifmmin.benchmarks.device.describe import describe
 from ifmmin.benchmarks.device.energy import Energy
-from ifmmin.benchmarks.device.facts import DeviceRecord
-from ifmmin.benchmarks.device.watch import Watch
-from ifmmin.benchmarks.device.watched import Watched
+from ifmmin.benchmarks.device.info import record_device
+from ifmmin.benchmarks.device.machine import DeviceRecord
+from ifmmin.benchmarks.device.monitor import Watch, Watched
 
 __all__ = ["DeviceRecord", "Energy", "Watch", "Watched", "describe", "record_device"]

@@ -1,13 +1,13 @@
-"""A device record for people: one line a thing, for the head of a report."""
+"""A device record in words: one line a thing, for the head of a report."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from ifmmin.benchmarks.device import wording
-from ifmmin.benchmarks.device.facts import DeviceRecord
-from ifmmin.benchmarks.device.wording import gibibytes, join
+from ifmmin.benchmarks.device.machine import Board, Cache, DeviceRecord, Frequency, Gpu, Processor
+from ifmmin.runtime.doctor.facts import OnnxRuntime
 
+_KIB, _MIB, _GIB = 1 << 10, 1 << 20, 1 << 30
 Rows = Iterator[tuple[str, str]]
 _SHORT = 12
 """Digits of a commit."""
@@ -21,42 +21,42 @@ def describe(record: DeviceRecord) -> list[tuple[str, str]]:
 
 def _hardware(record: DeviceRecord) -> Rows:
     processor, nvidia = record.processor, record.nvidia
-    yield "processor", wording.processor(processor)
+    yield "processor", _processor(processor)
     yield "instructions", " ".join(processor.flags)
-    yield "caches", join(*map(wording.cache, processor.caches))
-    yield "memory", gibibytes(record.memory.total)
+    yield "caches", _join(*map(_cache, processor.caches))
+    yield "memory", _gibibytes(record.memory.total)
     for index, gpu in enumerate(nvidia.gpus):
-        yield f"gpu {index}" if len(nvidia.gpus) > 1 else "gpu", wording.gpu(gpu)
+        yield f"gpu {index}" if len(nvidia.gpus) > 1 else "gpu", _gpu(gpu)
     cuda = f"speaks CUDA {nvidia.cuda}" if nvidia.cuda else ""
-    yield "driver", join(nvidia.driver, cuda, nvidia.error)
+    yield "driver", _join(nvidia.driver, cuda, nvidia.error)
     if record.jetson:
-        yield "jetson", wording.jetson(record.jetson)
+        yield "jetson", _jetson(record.jetson)
 
 
 def _conditions(record: DeviceRecord) -> Rows:
     processor = record.processor
     unset = "not available: the kernel does not set it, as in most virtual machines"
     boost = {True: "boost allowed", False: "boost off", None: ""}[processor.boost]
-    yield "frequency", join(wording.clocks(processor.frequencies) or unset, boost)
+    yield "frequency", _join(_clocks(processor.frequencies) or unset, boost)
     if record.jetson:
-        yield "other clocks", join(*map(wording.named_clock, record.jetson.frequencies))
+        yield "other clocks", _join(*map(_named_clock, record.jetson.frequencies))
     yield "temperature", _temperature(record)
     yield "throttling", _throttling(record)
     yield "energy", _energy(record)
     load = "" if processor.load is None else f"load {processor.load:.2f} over the minute before"
-    free = gibibytes(record.memory.available)
-    yield "other work", join(load, f"{free} of memory free" if free else "")
+    free = _gibibytes(record.memory.available)
+    yield "other work", _join(load, f"{free} of memory free" if free else "")
     yield "clock source", processor.clock_source
 
 
 def _software(record: DeviceRecord) -> Rows:
     software, system, revision = record.software, record.software.system, record.revision
     boxed = "in a container" if system.container else ""
-    yield "system", join(system.name, system.machine, system.kernel, system.libc, boxed)
+    yield "system", _join(system.name, system.machine, system.kernel, system.libc, boxed)
     versions = [f"{name} {version}" for name, version in software.packages.items()]
-    yield "software", join(f"Python {software.python.version or 'unknown'}", *versions)
-    yield "ONNX Runtime", wording.onnxruntime(software.onnxruntime)
-    yield "libraries", join(*(f"{name} ({v})" for name, v in software.libraries.items()))
+    yield "software", _join(f"Python {software.python.version or 'unknown'}", *versions)
+    yield "ONNX Runtime", _onnxruntime(software.onnxruntime)
+    yield "libraries", _join(*(f"{name} ({v})" for name, v in software.libraries.items()))
     yield "settings", " ".join(f"{name}={value}" for name, value in software.settings.items())
     changed = ", with changes that are not committed" if revision and revision.changed else ""
     outside = "not available: it does not run from a checkout"
@@ -85,7 +85,7 @@ def _throttling(record: DeviceRecord) -> str:
     events = [f"{count} times {name} since boot" for name, count in counts.items() if count]
     engaged = [f"{device.name} {device.state} of {device.maximum}" for device in throttling.cooling]
     limits = [f"GPU {limit}" for gpu in gpus for limit in gpu.limits]
-    seen = join(*events, *engaged, *limits) or "none"
+    seen = _join(*events, *engaged, *limits) or "none"
     return f"{seen} (can be seen here: {', '.join(watched)})"
 
 
@@ -93,5 +93,95 @@ def _energy(record: DeviceRecord) -> str:
     found = []
     for source in record.power:
         how = "counts energy" if source.counts else "power is sampled"
-        found.append(f"{source.name} ({join(how, *source.rails)})")
+        found.append(f"{source.name} ({_join(how, *source.rails)})")
     return "; ".join(found) or f"not available: {'; '.join(record.no_power) or 'no sensor'}"
+
+
+def _join(*parts: str) -> str:
+    """With commas; what is empty is left out."""
+    return ", ".join(part for part in parts if part)
+
+
+def _gibibytes(size: int) -> str:
+    """A size in bytes; empty where it is unknown."""
+    return f"{size / _GIB:.1f} GiB" if size else ""
+
+
+def _processor(found: Processor) -> str:
+    """Model, cores, and what is taken away of them."""
+    kinds = [f"{count} {name}" for name, count in found.kinds.items()]
+    return _join(
+        found.model or "model not available",
+        *kinds,
+        f"{found.physical} cores" if found.physical else "",
+        f"{found.logical} logical CPUs",
+        f"{found.usable} usable" if found.usable < found.logical else "",
+        f"a quota of {found.quota:g} CPUs" if found.quota is not None else "",
+        f"virtual machine ({found.hypervisor})" if found.hypervisor else "",
+    )
+
+
+def _cache(found: Cache) -> str:
+    """Such as `L2 512 KiB x 8`."""
+    whole = found.size % _MIB == 0
+    size = f"{found.size // _MIB} MiB" if whole else f"{found.size // _KIB} KiB"
+    return f"{found.name} {size}" + (f" x {found.instances}" if found.instances > 1 else "")
+
+
+def _gpu(found: Gpu) -> str:
+    """Name, size, clocks and limits."""
+    clocks = {
+        "SM clock": (found.sm_mhz, found.sm_mhz_maximum),
+        "memory clock": (found.memory_mhz, found.memory_mhz_maximum),
+    }
+    return _join(
+        found.name,
+        f"compute capability {found.compute_capability}" if found.compute_capability else "",
+        _gibibytes(found.memory),
+        *(f"{name} {now} of {most} MHz" for name, (now, most) in clocks.items() if most),
+        f"power limit {found.watts_limit:g} W" if found.watts_limit else "",
+        f"{found.celsius} degrees Celsius" if found.celsius is not None else "",
+        f"MIG {found.mig.lower()}" if found.mig else "",
+        f"PCIe {found.pcie}" if found.pcie else "",
+    )
+
+
+def _jetson(board: Board) -> str:
+    """Module, software and power mode."""
+    module = board.module
+    pinned = {True: "clocks pinned", False: "clocks not pinned", None: ""}[board.pinned]
+    return _join(
+        module.model,
+        module.soc,
+        f"JetPack {module.jetpack}" if module.jetpack else "",
+        f"Jetson Linux {module.l4t}" if module.l4t else "",
+        f"power mode {module.power_mode or 'not available: nvpmodel does not say'}",
+        pinned,
+    )
+
+
+def _clocks(found: Iterable[Frequency]) -> str:
+    """Governors and limits; equal ones of many cores once, with their number."""
+    texts = [_limits(clock) for clock in found]
+    numbers = {text: texts.count(text) for text in texts}
+    return "; ".join(f"{n} x {text}" if n > 1 else text for text, n in numbers.items())
+
+
+def _named_clock(clock: Frequency) -> str:
+    """A clock of its own, such as a GPU's."""
+    now = f"{clock.current} MHz" if clock.current is not None else "unknown"
+    return f"{clock.name} {now} ({_limits(clock)})"
+
+
+def _onnxruntime(runtime: OnnxRuntime) -> str:
+    """The build, and what is compiled in."""
+    cuda = f"for CUDA {runtime.cuda}" if runtime.cuda else ""
+    providers = f"compiled in: {', '.join(runtime.providers)}" if runtime.providers else ""
+    return _join(f"{runtime.package} {runtime.version}".strip(), cuda, providers, runtime.error)
+
+
+def _limits(clock: Frequency) -> str:
+    least, most = (mhz or "?" for mhz in (clock.minimum, clock.maximum))
+    beyond = (clock.hardware_maximum or 0) > (clock.maximum or 0)
+    cut = f"the hardware can {clock.hardware_maximum}" if beyond and clock.maximum else ""
+    return _join(clock.governor, clock.driver, f"{least} to {most} MHz", cut)

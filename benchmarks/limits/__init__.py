@@ -5,15 +5,14 @@
     bound = lower_bound(count_graph(content, axis_sizes({"a": 50}), owners), rates)
     shares = split_time(content, feed, owners, threads=1)
 
-Counting and splitting read graphs with the package onnx; measuring needs no more than numpy.
+Counting and splitting read graphs with the package onnx; measuring needs a C compiler.
 """
 
 from ifmmin.benchmarks.limits.bound import Bound, lower_bound
 from ifmmin.benchmarks.limits.counting import Count, Work, count_graph
 from ifmmin.benchmarks.limits.graph import axis_sizes, input_owners, load_onnx
-from ifmmin.benchmarks.limits.launch import ProbeFailed
 from ifmmin.benchmarks.limits.parts import HEAD
-from ifmmin.benchmarks.limits.probe import measure_rates
+from ifmmin.benchmarks.limits.probe import ProbeFailed, measure_rates
 from ifmmin.benchmarks.limits.rates import Rates, Reading
 from ifmmin.benchmarks.limits.split import OVERHEAD, split_time
 

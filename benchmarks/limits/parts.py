@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import onnx
 
 HEAD = "head"
-_FIRST_LAYERS = frozenset({"invariant", "entry", "evidence"})
+_FIRST_LAYERS = frozenset({"invariant", "entry"})
 """The head's first layers, in graphs that keep them apart per modality: `/a/entry/...`."""
 
 

@@ -1,70 +1,82 @@
-"""Measures on the spot what the processor can do, in a few seconds."""
+"""The probe of what the processor can do: a C program, compiled for it, kept, and run."""
 
 from __future__ import annotations
 
-import sys
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
-from ifmmin.benchmarks.device.machine import Machine
-from ifmmin.benchmarks.device.processor import find_caches
-from ifmmin.benchmarks.limits.compiled import measure_compiled
-from ifmmin.benchmarks.limits.launch import ProbeFailed, Span, run_probe
-from ifmmin.benchmarks.limits.rates import Rates, ceiling
-from ifmmin.runtime.device import usable_cores
-from ifmmin.runtime.doctor.system import find_memory
-from ifmmin.runtime.errors import InputError
+import msgspec
 
-THREAD_VARIABLES = (
-    "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
-    "OMP_NUM_THREADS",
-)  # fmt: skip
-"""Where the libraries behind numpy's products look for the number of threads."""
+from ifmmin.benchmarks.device.info import find_caches, find_processor
+from ifmmin.benchmarks.device.machine import Machine
+from ifmmin.benchmarks.limits.rates import Rates, Reading, ceiling
+from ifmmin.runtime.atomic import atomic_directory
+from ifmmin.runtime.check import one_line
+from ifmmin.runtime.choice_cache import cache_directory
+from ifmmin.runtime.device import device_name, usable_cores
+from ifmmin.runtime.doctor.system import find_memory
+from ifmmin.runtime.errors import IfmminError, InputError, OutputError
+
+_COMPILERS = ("cc", "gcc", "clang")
+_NATIVE = ("-march=native", "-mcpu=native")
+"""One of them every compiler knows. Without it the probe would have none of the instructions that
+the kernels of an engine use, and the bound would be far too high."""
+_FLAGS = ("-O3", "-std=gnu11", "-pthread")
+_PROGRAM = "probe"
+_PATIENCE = 60.0
+"""Seconds for the compiler, and for the probe: it takes two, or a few on a busy machine."""
 _MIB = 1 << 20
 _SMALLEST = 16 << 10
 """Bytes: half of the smallest first cache that is still built."""
 _BEYOND = 4
 """How many times larger than the last cache the largest working set is."""
 _LEAST, _MOST = 64 * _MIB, 512 * _MIB
-_NUMPY_MODULE = "ifmmin.benchmarks.limits.numpy_probe"
+
+
+class ProbeFailed(IfmminError):  # noqa: N818 - the rest of a report does without bounds
+    """The probe cannot be used on this machine; the message says why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """Working sets that are read, from the first cache to far beyond the last. In bytes."""
+
+    smallest: int
+    largest: int
+
+
+class _Output(msgspec.Struct, frozen=True):
+    """What the probe prints, as JSON."""
+
+    float32: float
+    int8: float | None
+    int8_kernel: str
+    busy: float
+    read: list[tuple[int, float, float]]
 
 
 def measure_rates(threads: int = 1, directory: Path | None = None) -> Rates:
-    """The rates of the processor for a number of threads, by the C probe, else by numpy.
+    """The rates of the processor for a number of threads.
 
     directory: where the compiled probe is kept, the user's cache where None. Takes up to three
     seconds, twice that for several threads. Raises InputError for more threads than cores, and
-    ProbeFailed where nothing can be measured.
+    ProbeFailed without a compiler or where the probe does not run.
     """
     if not 1 <= threads <= usable_cores():
         raise InputError(
             f"the limits of {threads} threads were asked for, this process may use "
             f"{usable_cores()} cores; ask for 1 to {usable_cores()} threads"
         )
-    counts = sorted({1, threads})
     span = working_sets(Machine(), threads)
-    try:
-        return ceiling([measure_compiled(count, span, directory) for count in counts])
-    except ProbeFailed as error:
-        reason = str(error)
-    try:
-        return ceiling([measure_numpy(count, span, reason) for count in counts])
-    except ProbeFailed as error:
-        raise ProbeFailed(
-            f"this processor's limits cannot be measured: not by the C probe, {reason}, and not by "
-            f"numpy, {error}; mend one of them, or do without bounds"
-        ) from error
-
-
-def measure_numpy(threads: int, span: Span, reason: str = "") -> Rates:
-    """The rates by numpy, too low by some percent, and by half in the first cache.
-
-    A bound by them may be too high by as much. reason: why the C probe is not used, for the record.
-    Raises ProbeFailed where numpy cannot.
-    """
-    name = "numpy" + (f", without the C probe: {reason}" if reason else "")
-    environment: dict[str, str] = dict.fromkeys(THREAD_VARIABLES, str(threads))
-    command = [sys.executable, "-m", _NUMPY_MODULE]
-    return run_probe(command, threads, span, name=name, environment=environment)
+    return ceiling([run_compiled(count, span, directory) for count in sorted({1, threads})])
 
 
 def working_sets(machine: Machine, threads: int) -> Span:
@@ -77,3 +89,102 @@ def working_sets(machine: Machine, threads: int) -> Span:
     while smallest < threads * _SMALLEST // 4:
         smallest *= 2
     return Span(smallest=smallest, largest=largest)
+
+
+def run_compiled(threads: int, span: Span, directory: Path | None = None) -> Rates:
+    """The rates by the probe, compiled first where it is not in the cache.
+
+    directory: the cache, the user's own where None. Raises ProbeFailed without a compiler, or where
+    the program does not run.
+    """
+    compiler = find_compiler()
+    if compiler is None:
+        raise ProbeFailed(
+            f"the processor's limits are measured by a C program, and there is no C compiler "
+            f"({', '.join(_COMPILERS)}); install one, such as by apt install gcc, or set CC"
+        )
+    name = f"C, by {' '.join(compiler)}"
+    kept = cache_directory(directory) / "probes" / _key(compiler)
+    if not (kept / _PROGRAM).is_file():
+        try:
+            with atomic_directory(kept) as part:
+                compile_probe(compiler, part / _PROGRAM)
+        except OutputError:  # a disk that is read-only: compiled anew every time
+            with tempfile.TemporaryDirectory(prefix="ifmmin-probe-") as folder:
+                compile_probe(compiler, Path(folder) / _PROGRAM)
+                return run_probe(Path(folder) / _PROGRAM, threads, span, name)
+    return run_probe(kept / _PROGRAM, threads, span, name)
+
+
+def find_compiler() -> list[str] | None:
+    """The words of `$CC`, else the first compiler of the system; None where there is none."""
+    chosen = shlex.split(os.environ.get("CC", ""))
+    candidates: list[Sequence[str]] = [chosen] if chosen else []
+    candidates += [[name] for name in _COMPILERS]
+    return next((list(words) for words in candidates if shutil.which(words[0])), None)
+
+
+def compile_probe(compiler: Sequence[str], target: Path) -> None:
+    """Write the program to `target`. Raises ProbeFailed with what the compiler says."""
+    told = ""
+    for native in _NATIVE:
+        words = [*compiler, *_FLAGS, native, "-x", "c", "-", "-o", str(target)]
+        try:
+            done = subprocess.run(words, input=_source(), capture_output=True, timeout=_PATIENCE)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise ProbeFailed(f"{compiler[0]} cannot be run ({error})") from error
+        if done.returncode == 0:
+            return
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        told = told or next((line for line in lines if "error" in line), "no reason given")
+    raise ProbeFailed(f"{compiler[0]} does not compile the probe of the processor ({told})")
+
+
+def run_probe(program: Path, threads: int, span: Span, name: str) -> Rates:
+    """The rates that a compiled probe measures with a number of threads at once.
+
+    name: what the record calls it. Raises ProbeFailed for one that does not run here, or prints
+    something else.
+    """
+    words = [str(word) for word in (program, threads, span.smallest, span.largest)]
+    try:
+        done = subprocess.run(
+            words, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE
+        )
+    except OSError as error:
+        raise ProbeFailed(f"the probe cannot be started ({error.strerror})") from error
+    except subprocess.TimeoutExpired as error:
+        raise ProbeFailed(f"the probe was not done in {_PATIENCE:g} seconds") from error
+    if done.returncode:
+        told = done.stderr.decode(errors="replace").strip().splitlines()
+        reason = told[-1] if told else f"it ended with status {done.returncode}"
+        raise ProbeFailed(f"the probe of the processor fails: {reason}")
+    try:
+        found = msgspec.json.decode(done.stdout, type=_Output)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ProbeFailed(
+            f"the probe printed something else than rates ({one_line(error)})"
+        ) from error
+    if not (found.read and min(found.float32, *(rate for _, rate, _ in found.read)) > 0):
+        raise ProbeFailed("the probe measured nothing")
+    return Rates(
+        threads=threads,
+        float32=found.float32,
+        int8=found.int8,
+        int8_kernel=found.int8_kernel,
+        busy=found.busy,
+        read=tuple(Reading(size=size, rate=rate, busy=busy) for size, rate, busy in found.read),
+        probe=name,
+    )
+
+
+def _source() -> bytes:
+    return (files("ifmmin.benchmarks.limits") / "probe.c").read_bytes()
+
+
+def _key(compiler: Sequence[str]) -> str:
+    """What the program depends on: a home directory may be shared by different machines."""
+    processor = find_processor(Machine())
+    parts = [_source(), " ".join((*compiler, *_FLAGS)).encode(), device_name().encode()]
+    parts.append(" ".join(processor.flags).encode())
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]

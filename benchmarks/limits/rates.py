@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ifmmin.benchmarks.device.facts import Cache
+from ifmmin.benchmarks.device.machine import Cache
 
 MEMORY = "memory"
 """The level beyond the last cache."""

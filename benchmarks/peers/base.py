@@ -131,7 +131,6 @@ class Peer:
     """Module and class of its contender, `eager:Eager`."""
     backend: str
     """What executes it, by the runtime's names where the runtime knows it too."""
-    precision: str = "fp32"
     tolerance: float = FLOAT32_TOLERANCE
     """Largest difference of a logit to the network that it may show and be timed; where the
     network's largest logit is above 20, that times its twentieth."""

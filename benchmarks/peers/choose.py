@@ -5,8 +5,6 @@ from __future__ import annotations
 from ifmmin.benchmarks.peers.base import Peer
 from ifmmin.runtime.errors import InputError
 
-_BF16_TOLERANCE = 2.0
-"""Bfloat16 moves log-probabilities by several tenths; beyond this it is a fault, not rounding."""
 _TF32_TOLERANCE = 0.05
 """TensorRT inside of ONNX Runtime may drop 13 bits of every factor, and has no option against."""
 
@@ -21,14 +19,6 @@ PEERS: tuple[Peer, ...] = (
     ),
     Peer("monolith", "one ONNX graph in ONNX Runtime, CPU", "monolith:Monolith", "onnxruntime-cpu"),
     Peer("openvino", "the monolith in OpenVINO, float32", "monolith:MonolithOpenVino", "openvino"),
-    Peer(
-        "openvino-bf16",
-        "the monolith in OpenVINO, bfloat16",
-        "openvino_bf16:OpenVinoBf16",
-        "openvino",
-        "bf16",
-        _BF16_TOLERANCE,
-    ),
     Peer(
         "onnxruntime-cuda",
         "the monolith in ONNX Runtime, CUDA",

@@ -32,14 +32,11 @@ Standardised = Mapping[Modality, NDArray[np.float32]]
 
 def unsupported(network: EmotionNetwork) -> str | None:
     """Why the reference's way of running says nothing about a network; None where it does."""
-    architecture = network.config.architecture
-    if architecture.statistics is not None:
+    if network.config.architecture.statistics is not None:
         return (
             "the network pools statistics, for which zeros do not stand for a missing modality; "
             "peers run LSTM and text convolutions"
         )
-    if architecture.evidence != "none":
-        return "the network weighs evidence by what is present, which the reference does not know"
     return None
 
 

@@ -8,8 +8,6 @@ from importlib.resources import files
 
 from ifmmin.benchmarks.record import Report
 from ifmmin.benchmarks.report.facts import Facts, caveats, device_facts, headline
-from ifmmin.benchmarks.report.figures import figures_of_section
-from ifmmin.benchmarks.report.plots.figure import Figure
 from ifmmin.benchmarks.report.sections import build_sections
 from ifmmin.benchmarks.report.surroundings import Block, surroundings
 from ifmmin.benchmarks.report.table import Section, Table
@@ -38,17 +36,20 @@ _PAGE = """<!doctype html>
 </html>
 """
 _RUN = ("run", "The run")
+NO_PLOTS = "This page has no plots, for want of matplotlib: pip install 'ifmmin[bench]'."
+"""What the page says where plots cannot be drawn."""
 
 
 def render_html(report: Report) -> str:
     """The whole page. What comes from the record is escaped."""
     sections = build_sections(report)
-    body = [_section(section, figures_of_section(report, section.name)) for section in sections]
+    figures, missing = _figures(report, [section.name for section in sections])
+    body = list(map(_section, sections, figures))
     places = [*((section.name, section.title) for section in sections), _RUN]
     return _PAGE.format(
         title=escape(report.title),
         style=files("ifmmin.benchmarks.report").joinpath("style.css").read_text("utf-8"),
-        lead=_lead(report),
+        lead=_lead(report) + missing,
         links="".join(f'<li><a href="#{name}">{escape(title)}</a></li>' for name, title in places),
         body="\n".join([*body, _surroundings(report)]),
     )
@@ -64,19 +65,24 @@ def _lead(report: Report) -> str:
     return f'{said}<p class="where">{place}</p>'
 
 
-def _section(section: Section, figures: Sequence[Figure]) -> str:
-    parts = [f"<h2>{escape(section.title)}</h2>", f"<p>{escape(section.about)}</p>"]
-    parts += map(_figure, figures)
+def _figures(report: Report, names: Sequence[str]) -> tuple[list[str], str]:
+    """The figures of each section; without matplotlib none, and a line that says so."""
+    try:
+        from ifmmin.benchmarks.report.plots import draw_plots
+    except ModuleNotFoundError as error:
+        if error.name != "matplotlib":
+            raise
+        return [""] * len(names), f'\n<p class="where">{NO_PLOTS}</p>'
+    return ["\n".join(d.html() for d in draw_plots(report, name)) for name in names], ""
+
+
+def _section(section: Section, figures: str) -> str:
+    parts = [f"<h2>{escape(section.title)}</h2>", f"<p>{escape(section.about)}</p>", figures]
     parts += (_table(table, section.title) for table in section.tables)
     if section.notes:
         notes = "".join(f"<li>{escape(note)}</li>" for note in section.notes)
         parts.append(f'<ul class="notes">{notes}</ul>')
     return f'<section id="{section.name}">\n' + "\n".join(parts) + "\n</section>"
-
-
-def _figure(figure: Figure) -> str:
-    plots = f'<div class="plots">{"".join(figure.plots)}</div>'
-    return f"<figure>{plots}<figcaption>{escape(figure.caption)}</figcaption></figure>"
 
 
 def _table(table: Table, label: str) -> str:

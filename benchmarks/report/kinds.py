@@ -43,14 +43,6 @@ KINDS = (
         ("pattern", "frames", "contender", "backend", "precision", "threads", "samples"),
     ),
     Kind(
-        "drawn",
-        ("drawn",),
-        "Latency over a corpus",
-        "One call at a time on utterances whose lengths and missing modalities are drawn as a "
-        "corpus has them.",
-        ("pattern", "contender", "backend", "precision", "threads", "samples"),
-    ),
-    Kind(
         "throughput",
         ("throughput",),
         "Throughput by batch",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from ifmmin.benchmarks.device.watched import Span, Watched
+from ifmmin.benchmarks.device.monitor import Span, Watched
 from ifmmin.benchmarks.limits.rates import Rates
 from ifmmin.benchmarks.record import Phase, Report
 from ifmmin.benchmarks.report.scale import number, percent, span

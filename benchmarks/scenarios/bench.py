@@ -102,7 +102,12 @@ class Bench:
         of ours answers, where it cannot run, or where something else than the processor answers."""
         found = self.entrants(pattern, threads)
         ours = any(entrant.name == OURS for entrant in found)
-        return found + self._own.yardstick(pattern, threads) if ours else found
+        return found + self.reference(pattern, threads) if ours else found
+
+    def reference(self, pattern: Pattern, threads: int) -> list[Entrant]:
+        """The yardstick, in a list; none where it cannot run or something else than the processor
+        answers."""
+        return self._own.yardstick(pattern, threads)
 
     def ours(self, pattern: Pattern, threads: int) -> list[Entrant]:
         """Our own ways to answer a pattern, and the first one's twin."""
@@ -165,7 +170,7 @@ class Bench:
         return Entrant(
             name=name,
             call=one,
-            way=Way(peer.backend, peer.precision, threads),
+            way=Way(peer.backend, "fp32", threads),
             ready=one.prepare,
             placement=one.placement,
             note=proven.note,

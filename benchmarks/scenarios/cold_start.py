@@ -17,7 +17,7 @@ from ifmmin.benchmarks.record import OURS, Row
 from ifmmin.benchmarks.scenarios.bench import Bench
 from ifmmin.benchmarks.scenarios.choice import alone_and_fullest
 from ifmmin.benchmarks.scenarios.engine_build import build_row, builds
-from ifmmin.benchmarks.scenarios.fresh import Fresh, bare, ours, peers, refused_row
+from ifmmin.benchmarks.scenarios.fresh import Fresh, bare, ours, peers, reference, refused_row
 from ifmmin.benchmarks.scenarios.plan import ORDINARY
 from ifmmin.benchmarks.scenarios.starter import Starter
 from ifmmin.benchmarks.statistics import FEWEST
@@ -55,6 +55,7 @@ def _starters(bench: Bench, pattern: Pattern, folder: Path) -> list[Starter]:
     found = ours(bench, pattern, threads)
     found += [bare(bench, pattern, one) for one in found if _is_plain(one)]
     found += peers(bench, pattern, threads, folder)
+    found += reference(bench, pattern, threads, folder) if found else []
     starters = []
     for number, one in enumerate(found):
         inputs = folder / f"{pattern}.{number}"

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ifmmin.benchmarks.record import Row
+from ifmmin.benchmarks.record import YARDSTICK, Row
 from ifmmin.benchmarks.scenarios.bench import Bench
 from ifmmin.benchmarks.scenarios.entrant import Entrant
 from ifmmin.benchmarks.scenarios.plan import MONOLITH, ORDINARY
+from ifmmin.benchmarks.yardstick import yardstick_bytes
 from ifmmin.runtime.errors import ParityError
 from ifmmin.runtime.modality import MODALITIES, Pattern
 
@@ -94,6 +95,21 @@ def bare(bench: Bench, pattern: Pattern, of: Fresh) -> Fresh:
         inputs=of.inputs,
         logits=of.logits,
     )
+
+
+def reference(bench: Bench, pattern: Pattern, threads: int, folder: Path) -> list[Fresh]:
+    """The yardstick in a bare session, in a list; empty where it cannot run.
+
+    folder: where it is written.
+    """
+    features = bench.features({m: ORDINARY[m] for m in pattern})
+    file, found = folder / f"{pattern}.{YARDSTICK}.onnx", []
+    for entrant in bench.reference(pattern, threads):
+        file.write_bytes(yardstick_bytes({m: x.shape[1] for m, x in features.items()}, pattern))
+        words = {"way": "session", "file": str(file), "threads": str(threads)}
+        inputs = {m.value: x for m, x in features.items()}
+        found.append(Fresh(entrant, words, inputs, logits=entrant.call(features).reshape(-1)))
+    return found
 
 
 def peers(bench: Bench, pattern: Pattern, threads: int, folder: Path) -> list[Fresh]:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 
 from ifmmin.benchmarks.limits import Bound, input_owners, split_time
 from ifmmin.benchmarks.record import OURS, Row
 from ifmmin.benchmarks.scenarios.bench import Bench
-from ifmmin.benchmarks.scenarios.entrant import Entrant
+from ifmmin.benchmarks.scenarios.entrant import Entrant, Features
 from ifmmin.benchmarks.scenarios.plan import ACOUSTIC_LENGTHS, ORDINARY
-from ifmmin.benchmarks.scenarios.recorded_lengths import recorded_lengths
 from ifmmin.runtime.errors import IfmminError
 from ifmmin.runtime.modality import Modality, Pattern
 
@@ -48,36 +46,8 @@ def length(bench: Bench) -> list[Row]:
     return rows
 
 
-def drawn(bench: Bench) -> list[Row]:
-    """Lengths as recorded: each round another utterance, the same for all who take turns."""
-    lengths = recorded_lengths(bench.plan)
-    rows, threads = [], bench.plan.threads[0]
-    bench.make_ready(threads)
-    bench.pace.expect(len(bench.patterns))
-    for pattern in bench.patterns:
-        bench.say(f"latency of {pattern}, lengths drawn")
-        entrants = bench.marked(pattern, threads)
-        turns = [
-            {
-                index: entrant.prepared(_present(bench, pattern, one, number), one)
-                for index, entrant in enumerate(entrants)
-            }
-            for number, one in enumerate(lengths)
-        ]
-        cycles = {i: [turn[i] for turn in turns] for i in range(len(entrants))}
-        # A slow call is warmed up for fewer turns: all would be asked about other utterances.
-        timings = bench.time(cycles, warm_up=0)
-        rows += [
-            bench.row("drawn", entrant, pattern, samples=tuple(timings[i].samples))
-            for i, entrant in enumerate(entrants)
-        ]
-    return rows
-
-
-def _present(
-    bench: Bench, pattern: Pattern, lengths: Mapping[Modality, int], shift: int = 0
-) -> Any:
-    return bench.features({m: lengths[m] for m in pattern}, shift)
+def _present(bench: Bench, pattern: Pattern, lengths: Mapping[Modality, int]) -> Features:
+    return bench.features({m: lengths[m] for m in pattern})
 
 
 def _measure(

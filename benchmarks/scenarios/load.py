@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,9 +27,8 @@ from ifmmin.benchmarks.scenarios.bench import Bench
 from ifmmin.benchmarks.scenarios.choice import alone_and_fullest
 from ifmmin.benchmarks.scenarios.entrant import Entrant
 from ifmmin.benchmarks.scenarios.plan import MONOLITH, ORDINARY
-from ifmmin.benchmarks.scenarios.recorded_lengths import recorded_lengths
 from ifmmin.runtime.errors import IfmminError
-from ifmmin.runtime.modality import Modality, Pattern
+from ifmmin.runtime.modality import Pattern
 
 BRIEF = Length(name="brief", seconds=1.0, offline_samples=256, probe_seconds=0.4, probes=4)
 """A few seconds a scenario; not a valid MLPerf run, and its rows say so."""
@@ -38,31 +37,27 @@ LONGEST_SECONDS = 30.0
 _ORDER: tuple[Scenario, ...] = ("single-stream", "offline", "multi-stream", "server")
 """What takes longest comes last."""
 _RATES = ("offline", "server")
+_BATCHES = ("offline", "multi-stream")
 _UTTERANCES = 32
 _TOLERANCE = {"fp32": 1e-3}
 """Of a logit, between an answer under load and the same utterance asked alone, by precision."""
 _REDUCED_TOLERANCE = 0.1
 """Of other precisions: 8-bit activations are scaled by the largest of a whole batch."""
 
-Lengths = Sequence[Mapping[Modality, int]]
-
 
 @dataclass(frozen=True)
 class _Load:
-    """A contender with the utterances that it is asked."""
+    """A contender and what it is asked."""
 
     entrant: Entrant
     pattern: Pattern
-    lengths: Lengths
-    told: Mapping[str, int]
-    """Lengths for the rows; empty where they vary."""
 
 
 def load(bench: Bench, *, length: Length = BRIEF, generator: str = "auto") -> list[Row]:
     """Rows of every scenario for the acoustic pattern and the fullest one.
 
-    Utterances are of ordinary length; with the plan's `full_rules` as drawn too, each for as long
-    as MLPerf's rules want. length, generator: see `loadgen.Settings`.
+    Utterances are of ordinary length; with the plan's `full_rules` each scenario takes as long as
+    MLPerf's rules want. length, generator: see `loadgen.Settings`.
     """
     plan = bench.plan
     settings = Settings(
@@ -87,29 +82,20 @@ def _loads(bench: Bench) -> Iterator[_Load]:
     """Ours before the peer, the acoustic pattern before the fullest one: time may be short, and
     a server's rate of slow answers takes long to find."""
     threads, patterns = bench.plan.threads[0], alone_and_fullest(bench.patterns)
-    chosen: list[tuple[Lengths, Mapping[Modality, int]]] = [([ORDINARY] * _UTTERANCES, ORDINARY)]
-    if bench.plan.full_rules:
-        chosen.append((recorded_lengths(bench.plan), {}))
     entrants = {pattern: bench.entrants(pattern, threads) for pattern in patterns}
     for name in (OURS, MONOLITH):
-        for lengths, told in chosen:
-            for pattern in patterns:
-                shown = {m.value: told[m] for m in pattern if m in told}
-                for entrant in entrants[pattern]:
-                    if entrant.name == name:
-                        yield _Load(entrant, pattern, lengths, shown)
+        for pattern in patterns:
+            for entrant in entrants[pattern]:
+                if entrant.name == name:
+                    yield _Load(entrant, pattern)
 
 
 def _system(bench: Bench, one: _Load) -> tuple[System, NDArray[np.float32]]:
     """What is put under load, and its answers to each utterance alone (N, C)."""
     entrant = one.entrant
-    features = [
-        bench.features({m: lengths[m] for m in one.pattern}, number)
-        for number, lengths in enumerate(one.lengths)
-    ]
-    inputs = [
-        entrant.ready(given, lengths) for given, lengths in zip(features, one.lengths, strict=True)
-    ]
+    lengths = {m: ORDINARY[m] for m in one.pattern}
+    features = [bench.features(lengths, number) for number in range(_UTTERANCES)]
+    inputs = [entrant.ready(given, ORDINARY) for given in features]
     if entrant.name != OURS:
         return (
             CallSystem(entrant.name, entrant.call, inputs),
@@ -146,7 +132,20 @@ def _measured(
         samples: tuple[float, ...] = (result.figure,) if result.figure > 0 else ()
     else:
         samples = result.samples or (result.figure,)
-    return _row(bench, one, scenario, samples=samples, note=_note(result))
+    note = _note(result)
+    if scenario in _BATCHES and one.entrant.name == OURS:
+        note += _one_by_one(bench, one)
+    return _row(bench, one, scenario, samples=samples, note=note)
+
+
+def _one_by_one(bench: Bench, one: _Load) -> str:
+    """Why batches were answered one by one; empty where they were not."""
+    precision = one.entrant.way.precision
+    if precision == "int8":
+        return "; one by one: in int8 an answer would depend on its batch"
+    if bench.bundle.find("throughput", one.pattern, precision):
+        return ""
+    return "; one by one: no throughput graph, which ifmmin-export --shape throughput adds"
 
 
 def _row(bench: Bench, one: _Load, scenario: Scenario, **more: Any) -> Row:
@@ -154,7 +153,7 @@ def _row(bench: Bench, one: _Load, scenario: Scenario, **more: Any) -> Row:
         scenario,
         one.entrant,
         one.pattern,
-        lengths=dict(one.told),
+        lengths={m.value: ORDINARY[m] for m in one.pattern},
         batch=SAMPLES_PER_QUERY if scenario == "multi-stream" else 1,
         unit="1/s" if scenario in _RATES else "s",
         **more,

@@ -20,7 +20,6 @@ FEWEST_ROUNDS = 20
 SHARES = {
     "latency": 120.0,
     "length": 80.0,
-    "drawn": 35.0,
     "throughput": 50.0,
     "stream": 50.0,
     "streams": 25.0,

@@ -42,8 +42,6 @@ class Plan:
     budget: float | None = None
     """Seconds that all of the run may take; groups get fewer rounds for it. None: no end."""
     seed: int = 0
-    lengths: tuple[Mapping[Modality, int], ...] = ()
-    """Frames of recorded utterances, for scenario `drawn`; empty: of the corpus or a stand-in."""
     fold: int | None = None
     """Whose test part the accuracy is of; None: it is not measured."""
     features: Path | None = None

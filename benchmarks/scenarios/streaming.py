@@ -7,13 +7,12 @@ it, which is the most that one can cost. `usual` updates are beside them, as the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 
-from ifmmin.benchmarks.record import OURS, Row
+from ifmmin.benchmarks.record import OURS, YARDSTICK, Row
 from ifmmin.benchmarks.scenarios.bench import Bench
 from ifmmin.benchmarks.scenarios.entrant import Entrant, Way
 from ifmmin.benchmarks.scenarios.ours import ways
@@ -27,6 +26,7 @@ from ifmmin.benchmarks.scenarios.stream_updates import (
     pushed_alone,
     together,
 )
+from ifmmin.benchmarks.timing import Call
 from ifmmin.runtime.errors import IfmminError
 from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.runtime.predictor import Predictor
@@ -56,7 +56,7 @@ _FEWEST_ROUNDS = 60
 """That a budget leaves to an update: it is short."""
 
 Ready = Sequence[tuple[Way, Predictor]]
-Calls = dict[tuple[str, str, int, Way], Callable[[], Any]]
+Calls = dict[tuple[str, str, int, Way], Call | Sequence[Call]]
 """By contender, part, acoustic frames of the past, and way."""
 
 
@@ -82,19 +82,21 @@ def streams(bench: Bench) -> list[Row]:
     rows: list[Row] = []
     for pattern in patterns if ready else ():
         bench.say(f"{GROUP} streams of {pattern}")
-        calls = {
+        calls: dict[tuple[str, Way], Call | Sequence[Call]] = {
             (name, way): make(bench, predictor, pattern)
             for way, predictor in ready
             for name, make in ((OURS, together), (ALONE, pushed_alone), (SINGLE, one_by_one))
         }
+        calls |= {(YARDSTICK, way): turns for way, turns in _reference(bench, pattern).items()}
         for (name, way), timing in bench.time(calls).items():
+            answers = 1 if name == YARDSTICK else GROUP
             row = bench.row(
                 "streams",
-                Entrant(name, calls[name, way], way),
+                _contender(name, way),
                 pattern,
                 streams=GROUP,
                 unit="1/s",
-                samples=tuple(GROUP / np.asarray(timing.samples)),
+                samples=tuple(answers / np.asarray(timing.samples)),
             )
             rows.append(row)
     return rows
@@ -150,12 +152,26 @@ def _answers(bench: Bench, ready: Ready, pattern: Pattern) -> Calls:
     }
 
 
+def _reference(bench: Bench, pattern: Pattern) -> dict[Way, Sequence[Call]]:
+    """Calls of the yardstick on an utterance of ordinary length; empty where it cannot run."""
+    features = bench.features({m: ORDINARY[m] for m in pattern})
+    found = bench.reference(pattern, bench.plan.threads[0])
+    return {one.way: one.in_turns(features, ORDINARY) for one in found}
+
+
+def _contender(name: str, way: Way) -> Entrant:
+    """What a row says of who was timed."""
+    return Entrant(name, lambda: None, way, peer=name == YARDSTICK)
+
+
 def _measure(bench: Bench, pattern: Pattern, calls: Calls) -> list[Row]:
-    """A row a call; all took turns."""
+    """A row a call; all took turns, the yardstick once for every condition."""
+    for way, turns in _reference(bench, pattern).items():
+        calls |= {(YARDSTICK, part, past, way): turns for _, part, past, _ in calls}
     return [
         bench.row(
             "stream",
-            Entrant(name, calls[name, part, past, way], way),
+            _contender(name, way),
             pattern,
             lengths={Modality.A.value: past},
             samples=tuple(timing.samples),

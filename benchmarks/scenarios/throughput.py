@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ifmmin.benchmarks.record import OURS, TWIN, Row
+from ifmmin.benchmarks.record import OURS, TWIN, YARDSTICK, Row
 from ifmmin.benchmarks.scenarios.bench import Bench
 from ifmmin.benchmarks.scenarios.entrant import Entrant, Features
 from ifmmin.benchmarks.scenarios.plan import BATCHES, MONOLITH, ORDINARY
@@ -17,15 +17,26 @@ from ifmmin.runtime.modality import Pattern
 
 _ROUNDS = 20
 _IN_A_ROW = 8
-"""Utterances of a sample of the monolith's: it is asked one by one, so that a larger batch is the
-same again, and takes long."""
+"""Utterances of a sample of the monolith's and of the yardstick's: they are asked one by one, so
+that a larger batch is the same again, and takes long."""
 
 
 def throughput(bench: Bench) -> list[Row]:
-    """`predict_batch` of one pattern, against the monolith asked one by one, on one thread."""
+    """`predict_batch` of one pattern, against the monolith asked one by one, on one thread.
+
+    Patterns without graphs for batches are left out, and noted.
+    """
     rows, threads = [], bench.plan.threads[0]
-    bench.pace.expect(len(bench.patterns) * len(BATCHES))
-    for pattern in bench.patterns:
+    patterns = [pattern for pattern in bench.patterns if bench.bundle.has("throughput", pattern)]
+    if lacking := [str(pattern) for pattern in bench.patterns if pattern not in patterns]:
+        bench.refuse(
+            "throughput",
+            threads,
+            f"the bundle has no throughput graphs of {', '.join(lacking)}, so that batches are "
+            "answered one by one; ifmmin-export CHECKPOINT --shape throughput adds them",
+        )
+    bench.pace.expect(len(patterns) * len(BATCHES))
+    for pattern in patterns:
         for batch in BATCHES:
             bench.say(f"throughput of {pattern}, batches of {batch}")
             rows += _measure(bench, pattern, threads, batch)
@@ -38,6 +49,8 @@ def _measure(bench: Bench, pattern: Pattern, threads: int, batch: int) -> list[R
         for entrant in bench.entrants(pattern, threads)
         if entrant.name == MONOLITH or _takes_batches(bench, entrant, pattern)
     ]
+    if any(entrant.name == OURS for entrant in entrants):
+        entrants += bench.reference(pattern, threads)
     utterances = [bench.features({m: ORDINARY[m] for m in pattern}, i) for i in range(batch)]
     calls = [_call(bench, entrant, utterances) for entrant in entrants]
     timings = bench.time(
@@ -71,7 +84,7 @@ def _call(
     bench: Bench, entrant: Entrant, utterances: list[Features]
 ) -> tuple[Callable[[], Any], int]:
     """What is timed, and how many utterances it answers."""
-    if entrant.name == MONOLITH:
+    if entrant.name in (MONOLITH, YARDSTICK):
         calls = [entrant.prepared(features, ORDINARY) for features in utterances[:_IN_A_ROW]]
         return lambda: [call() for call in calls], len(calls)
     predictor = bench.predictor(entrant.way, entrant.name)
@@ -82,7 +95,7 @@ def _call(
 
 def _bound(bench: Bench, entrant: Entrant, pattern: Pattern, batch: int) -> float | None:
     """Utterances a second at best."""
-    if entrant.name != OURS or not bench.bundle.has("throughput", pattern):
+    if entrant.name != OURS:
         return None
     bound = bench.bounds.of(pattern, entrant.way, ORDINARY, batch)
     return None if bound is None else batch / bound.seconds

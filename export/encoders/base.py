@@ -27,10 +27,6 @@ class State:
     """Shape before the first call, where it differs."""
     pools: bool = False
     """Whether it is also what was pooled so far, so that the graph gives it only once."""
-    fades: str = "keep"
-    """How a stream lets it fade, as in the manifest: `keep`, `sum`, `peak` or `cannot`."""
-    toward: str | None = None
-    """For a peak the state that it fades to; None: its initial value."""
 
 
 class ExportEncoder(nn.Module, ABC):

@@ -60,7 +60,7 @@ class ExportStatisticsEncoder(ExportEncoder):
         self.weight_column = encoder.config.weight_column
         self.pooled_size = encoder.pooled_size
         self.scale = _Scale(encoder, mean, std)
-        self.output = None if encoder.output is None else affine(*weights(encoder.output))
+        self.output = affine(*weights(encoder.output))
         self.running = RunningStatistics(self.names, len(mean))
         self.states: tuple[State, ...] = self.running.states
 
@@ -84,7 +84,7 @@ class ExportStatisticsEncoder(ExportEncoder):
 
     def embed(self, pooled: Tensor) -> Tensor:
         """(B, P) -> (B, E)."""
-        return pooled if self.output is None else torch.tanh(self.output(pooled))
+        return torch.tanh(self.output(pooled))
 
     def _scaled(self, of: Callable[[str], Tensor]) -> Tensor:
         pooled: Tensor = self.scale(torch.cat([of(name) for name in self.names], dim=1))

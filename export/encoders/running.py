@@ -72,21 +72,19 @@ class RunningStatistics:
         kept: list[State] = []
         averages = bool(asked & {"mean", "std", "crest"})
         if averages or "delta" in asked:
-            kept.append(State("count", 0.0, (1,), fades="sum"))
+            kept.append(State("count", 0.0, (1,)))
         if averages:
-            kept += [State("mean", 0.0, (dim,)), State("squares", 0.0, (dim,), fades="sum")]
-        # An extreme fades to the mean; where none is kept it has nothing to move to.
-        fades, toward = ("peak", "mean") if averages else ("cannot", None)
+            kept += [State("mean", 0.0, (dim,)), State("squares", 0.0, (dim,))]
         if asked & {"max", "crest"}:
-            kept.append(State("max", _LOWEST, (dim,), fades=fades, toward=toward))
+            kept.append(State("max", _LOWEST, (dim,)))
         if "min" in asked:
-            kept.append(State("min", _HIGHEST, (dim,), fades=fades, toward=toward))
+            kept.append(State("min", _HIGHEST, (dim,)))
         if "delta" in asked:
-            kept += [State("last", 0.0, (dim,)), State("moved", 0.0, (dim,), fades="sum")]
+            kept += [State("last", 0.0, (dim,)), State("moved", 0.0, (dim,))]
         if asked & {"weighted_mean", "weighted_std"}:
-            kept.append(State("weight", 0.0, (1,), fades="sum"))
+            kept.append(State("weight", 0.0, (1,)))
             kept.append(State("weighted_mean", 0.0, (dim,)))
-            kept.append(State("weighted_squares", 0.0, (dim,), fades="sum"))
+            kept.append(State("weighted_squares", 0.0, (dim,)))
         self.states = tuple(kept)
 
     def update(

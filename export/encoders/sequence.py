@@ -162,14 +162,12 @@ def _states(pooling: str, size: int) -> tuple[State, ...]:
     )
     more = {
         "last": (),
-        "maximum": (
-            State("maximum", _LOWEST_OUTPUT, (size,), pools=True, fades="peak", toward="hidden"),
-        ),
-        "sum": (State("sum", 0.0, (size,), pools=True, fades="sum"),),
+        "maximum": (State("maximum", _LOWEST_OUTPUT, (size,), pools=True),),
+        "sum": (State("sum", 0.0, (size,), pools=True),),
         "attention": (
             State("top", _LOWEST_SCORE, (1,)),
-            State("total", 0.0, (1,), fades="sum"),
-            State("weighted", 0.0, (size,), fades="sum"),
+            State("total", 0.0, (1,)),
+            State("weighted", 0.0, (size,)),
         ),
     }
     return running + more[pooling]

@@ -59,7 +59,7 @@ class ExportTextCNN(ExportEncoder):
         dim, tail = pairs[0][0].shape[-1], max(self.kernels) - 1
         self.states = (
             State("tail", 0.0, (tail, dim), initial_size=(0, dim)),
-            State("maximum", 0.0, (self.pooled_size,), pools=True, fades="peak"),
+            State("maximum", 0.0, (self.pooled_size,), pools=True),
         )
 
     def pool(self, x: Tensor) -> Tensor:

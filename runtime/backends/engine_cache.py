@@ -6,8 +6,10 @@ cut off, changed or of something else is refused with the reason, and the engine
 finds accidents; whoever may write to the directory may also write a matching hash.
 
 Files appear whole, by a rename. Two processes that build the same engine both keep it; the last one
-stays, and any reader finds a whole one. When they become too many, those unused for longest go, see
-`engine_uses`.
+stays, and any reader finds a whole one. When they become too many, those unused for longest go. A
+file's time of modification says when it was used last: reading does not set it, and many systems do
+not record times of access. Whoever has loaded a file that goes does not need it any more; the next
+one to look for it builds it again.
 """
 
 from __future__ import annotations
@@ -15,13 +17,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from ifmmin.runtime.atomic import atomic_file
-from ifmmin.runtime.backends.engine_uses import Uses, remove_unused
 from ifmmin.runtime.errors import EngineError
 from ifmmin.runtime.manifest import ProfileSpec
 
@@ -31,6 +34,11 @@ _BUILD = 1
 """Raise it when the builder's settings change, so that engines of before are built anew."""
 LIMIT_BYTES = 2 << 30
 """All engines of a bundle in one precision take about a tenth of it."""
+_NAME = re.compile(r"[\w.-]+-[0-9a-f]{20}\.(engine|timing)")
+_PART = re.compile(rf"\.{_NAME.pattern}\.\w+\.part")
+"""What a process leaves that is killed while it writes; see `atomic_file`."""
+_ABANDONED = 3600
+"""Seconds without a write after which nobody writes to such a file any more."""
 
 
 class DeviceKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,14 +86,12 @@ def default_directory() -> Path:
 class EngineCache:
     """A directory of engines and of TensorRT's timing caches; made when something is kept.
 
-    limit: bytes that it may hold. What was loaded or kept is in use as long as this object lives,
-    and stays whatever the limit.
+    limit: bytes that it may hold, beside what was kept last.
     """
 
     def __init__(self, directory: str | Path | None = None, *, limit: int = LIMIT_BYTES) -> None:
         self.directory = default_directory() if directory is None else Path(directory)
         self._limit = limit
-        self._uses = Uses()
 
     def path(self, key: Key) -> Path:
         """Where the content of a key lies."""
@@ -108,7 +114,8 @@ class EngineCache:
             content = _open(file, key)
         except EngineError as error:
             return Kept(None, f"{path} {error}")
-        self._uses.add(path)
+        with suppress(OSError):  # nobody may write to it, or it is gone by now
+            os.utime(path)
         return Kept(content)
 
     def keep(self, key: Key, content: bytes) -> Path:
@@ -118,9 +125,28 @@ class EngineCache:
         path = self.path(key)
         with atomic_file(path) as part:
             part.write_bytes(_MAGIC + digest + b"\n" + body)
-        self._uses.add(path)
-        remove_unused(self.directory, self._limit, _MAGIC)
+        with suppress(OSError):
+            self._prune(path)
         return path
+
+    def _prune(self, newest: Path) -> None:
+        """Remove what was unused for longest until the limit is kept, but not `newest`."""
+        found = []
+        for path in self.directory.iterdir():
+            with suppress(OSError):  # another process may have removed it
+                status = path.lstat()
+                if _NAME.fullmatch(path.name):
+                    found.append((status.st_mtime_ns, path, status.st_size))
+                elif _PART.fullmatch(path.name) and status.st_mtime < time.time() - _ABANDONED:
+                    path.unlink()
+        total = sum(size for _, _, size in found)
+        for _, path, size in sorted(found):
+            if total <= self._limit:
+                return
+            if path != newest:
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+                    total -= size
 
 
 def _open(file: bytes, key: Key) -> bytes:

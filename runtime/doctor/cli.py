@@ -6,11 +6,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ifmmin.runtime.command import command, parser
+from ifmmin.runtime.command import add_schema, command, parser
 from ifmmin.runtime.console import write
 from ifmmin.runtime.doctor.collect import collect
 from ifmmin.runtime.doctor.host import Host
-from ifmmin.runtime.doctor.report import make_report, run_selftests, to_json
+from ifmmin.runtime.doctor.report import Report, make_report, run_selftests, to_json
 from ifmmin.runtime.doctor.show import show
 
 EXIT_BROKEN = 1
@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "bundle", nargs="?", type=Path, help="also run its golden inputs by every backend"
     )
     cli.add_argument("--json", action="store_true", help="print the report as JSON")
+    add_schema(cli, Report, "what --json prints")
     options = cli.parse_args(arguments)
 
     facts = collect(Host())

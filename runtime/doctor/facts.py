@@ -1,7 +1,7 @@
 """What is known about a machine. Every field has a value for "not found".
 
-Part of the JSON report, whose schema is `report.schema.json`: fields may be added, and a change of
-meaning or a removal raises `ifmmin.runtime.doctor.report.SCHEMA`.
+Part of the JSON report, whose schema `ifmmin-doctor --schema` prints: fields may be added, and a
+change of meaning or a removal raises `ifmmin.runtime.doctor.report.SCHEMA`.
 """
 
 from __future__ import annotations

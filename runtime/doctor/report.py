@@ -1,4 +1,4 @@
-"""The report as data: what `ifmmin-doctor --json` prints; `report.schema.json` describes it."""
+"""The report as data: what `ifmmin-doctor --json` prints, and `--schema` describes."""
 
 from __future__ import annotations
 
@@ -89,9 +89,3 @@ def _selftest(name: str, answer: dict[str, Any]) -> SelfTest:
 def to_json(report: Report) -> str:
     """The report as JSON. What is not a number in it is null."""
     return msgspec.json.format(msgspec.json.encode(report), indent=2).decode()
-
-
-def schema_text() -> str:
-    """The text of `report.schema.json`, after a change of the structs."""
-    schema = msgspec.json.schema(Report)
-    return msgspec.json.format(msgspec.json.encode(schema, order="deterministic")).decode() + "\n"

@@ -32,18 +32,9 @@ class Arrived(NamedTuple):
     """Whether frames come with times; None before the first."""
 
 
-class Past(NamedTuple):
-    """What the graphs made of the frames."""
-
-    lanes: tuple[Lane, ...] = ()
-    """Oldest first."""
-    hop: int = 0
-    """The hop up to which the past is cut or faded; without lanes it says nothing."""
-
-
 _MOST_WAITING = 256
 """Frames of a modality that may wait to be heard together."""
-_NOTHING_ARRIVED, _NO_PAST = Arrived(), Past()
+_NOTHING_ARRIVED = Arrived()
 
 
 @dataclass
@@ -55,7 +46,8 @@ class Channel:
     timeline: Timeline
     options: StreamOptions
     arrived: Arrived = _NOTHING_ARRIVED
-    past: Past = _NO_PAST
+    lanes: tuple[Lane, ...] = ()
+    """What the graphs made of the frames, oldest first."""
     dropped: bool = False
     """Left out for now, though it goes on listening."""
     why_absent: str = "not given"
@@ -75,12 +67,13 @@ class Channel:
 
     def __post_init__(self) -> None:
         # Asked at every push and every answer.
-        self._whole = self.options.span is None
-        self.endless = self.options.window is None and not self.options.stale_after
+        self.is_simple = self.options.window is None
+        """Whether time is not divided, so that frames without a time can only be appended."""
+        self.endless = self.is_simple and not self.options.stale_after
 
     def clear(self, why: str) -> None:
         """Forget everything, and say why nothing is here."""
-        self.arrived, self.past = _NOTHING_ARRIVED, _NO_PAST
+        self.arrived, self.lanes = _NOTHING_ARRIVED, ()
         self.why_absent = why
         self.dropped_frames = self.late_frames = 0
         self.wait_no_more()
@@ -104,7 +97,7 @@ class Channel:
 
     def part(self) -> None:
         """Keep arrays of its own: what falls silent must not hold those of all that go on."""
-        self.past = Past(tuple([lane.owned() for lane in self.past.lanes]), self.past.hop)
+        self.lanes = tuple([lane.owned() for lane in self.lanes])
         if self.pooled is not None and self.summary is not None:
             self.pooled, self.summary = own(self.pooled), own(self.summary)
         self.shares = False
@@ -113,11 +106,6 @@ class Channel:
     def is_full(self) -> bool:
         """Whether so much waits that it has to be heard before more comes."""
         return self.waiting_frames > _MOST_WAITING
-
-    @property
-    def is_simple(self) -> bool:
-        """Whether time is not divided, so that frames without a time can only be appended."""
-        return self._whole
 
     def is_summarised(self, pooled: NDArray[np.float32]) -> bool:
         """Whether the summary at hand is that of what is pooled now, (1, P).
@@ -149,14 +137,14 @@ class Channel:
         """
         old = self.arrived
         newest = old.newest if at is None else max(at, at if old.newest is None else old.newest)
-        if self._whole:  # time is not divided: no need to look at it
+        if self.is_simple:  # time is not divided: no need to look at it
             now = Arrived(old.frames + new.given, 0, newest, at is not None)
             return now, [Segment(0, new.frames)]
         if old.timed not in (None, at is not None):
             known, given = ("with", "without") if old.timed else ("without", "with")
             raise InputError(
                 f"modality {self.modality}: pushed {given} a time after frames {known} one; where "
-                "the past is cut or fades, give every push of a modality a time, or none"
+                "the past is cut, give every push of a modality a time, or none"
             )
         segments = self.timeline.cut(new.frames, old.frames, at, old.hop, new.kept)
         heard = Arrived(old.frames, segments[-1].hop, newest, at is not None)
@@ -171,22 +159,16 @@ class Channel:
         """What will be known once frames came of which none can be heard: their time passes."""
         return _passed(self.arrived, frames, self.timeline)
 
-    def enter(self, past: Past, hop: int) -> Sequence[Lane]:
-        """The lanes that hear frames of a hop: old ones gone or faded, and one that begins."""
-        options, lanes = self.options, past.lanes
-        if options.window is not None:
-            kept = alive(lanes, hop, options)
-            return kept if kept and kept[-1].begun == hop else [*kept, Lane(hop)]
-        if not lanes:
-            return [Lane()]
-        if options.half_life is not None and hop > past.hop:
-            share = options.kept_share ** (hop - past.hop)
-            return [self.stepper.fade(lane, share) for lane in lanes]
-        return lanes
+    def enter(self, lanes: Sequence[Lane], hop: int) -> Sequence[Lane]:
+        """The lanes that hear frames of a hop: old ones gone, and one that begins."""
+        if self.is_simple:
+            return lanes or [Lane()]
+        kept = alive(lanes, hop, self.options)
+        return kept if kept and kept[-1].begun == hop else [*kept, Lane(hop)]
 
     def answering(self, now: float | None) -> Lane | None:
         """The lane that answers at a time: the oldest in the window."""
-        lanes: Sequence[Lane] = self.past.lanes
+        lanes: Sequence[Lane] = self.lanes
         if self.options.window is not None:
             hop = self.arrived.hop
             if self.arrived.timed and now is not None:

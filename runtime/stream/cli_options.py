@@ -26,7 +26,6 @@ def stream_options(options: argparse.Namespace) -> StreamOptions:
     started = time.monotonic()
     return StreamOptions(
         window=options.window,
-        half_life=options.half_life,
         hop=options.hop,
         stale_after=numbers_by_modality("--stale-after", options.stale_after or []),
         late=options.late or "refuse",

@@ -19,15 +19,15 @@ from ifmmin.runtime.manifest import ModalitySpec
 from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.runtime.parts import Parts
 from ifmmin.runtime.stream.answers import Answered, Head, Summaries
-from ifmmin.runtime.stream.channel import Channel, Past
+from ifmmin.runtime.stream.channel import Channel
 from ifmmin.runtime.stream.joined import Joined
 from ifmmin.runtime.stream.lane import Lane, Stepper
 from ifmmin.runtime.stream.session import Evidence, Session
 from ifmmin.runtime.stream.snapshot import Identity
 from ifmmin.runtime.stream.timeline import Segment
 
-Work = tuple[Channel, Past, Sequence[Segment]]
-"""A channel, what it starts from, and what it is to hear."""
+Work = tuple[Channel, tuple[Lane, ...], Sequence[Segment]]
+"""A channel, the lanes it starts from, and what it is to hear."""
 Outcome = Answered | BundleError | None
 """An answer, why the bundle has none, or None where nothing counts."""
 
@@ -48,7 +48,7 @@ class Engine:
         self._parts = parts
         with parts.lock:
             self.steppers = {
-                m: Stepper(m, parts.encoder(m), specs[m].minimum_length)
+                m: Stepper(parts.encoder(m), specs[m].minimum_length)
                 for m in specs
                 if any(m in pattern for pattern in patterns)
             }
@@ -68,32 +68,30 @@ class Engine:
         }
         return Identity(self.checkpoint, states)
 
-    def hear(self, work: Sequence[Work]) -> list[Past]:
-        """What became of each past; nothing is changed in place, so a failure changes nothing."""
+    def hear(self, work: Sequence[Work]) -> list[tuple[Lane, ...]]:
+        """What became of the lanes; nothing is changed in place, so a failure changes nothing."""
         if len(work) == 1 and len(work[0][2]) == 1:
-            channel, past, (segment,) = work[0]
-            lanes = channel.enter(past, segment.hop)
+            channel, before, (segment,) = work[0]
+            lanes = channel.enter(before, segment.hop)
             if len(lanes) == 1 and lanes[0].kept is not None:
                 with self._parts.lock:
-                    lane = channel.stepper.one(lanes[0], segment.frames)
-                return [Past((lane,), segment.hop)]
-            (moved,) = self._advance(channel.modality, [lanes], [segment.frames])
-            return [Past(moved, segment.hop)]
-        pasts = [past for _, past, _ in work]
+                    return [(channel.stepper.one(lanes[0], segment.frames),)]
+            return self._advance(channel.modality, [lanes], [segment.frames])
+        heard = [lanes for _, lanes, _ in work]
         rounds = max([len(segments) for _, _, segments in work], default=0)
         for turn in range(rounds):
             due: dict[Modality, list[tuple[int, Sequence[Lane], Segment]]] = defaultdict(list)
             for index, (channel, _, segments) in enumerate(work):
                 if turn < len(segments):
                     segment = segments[turn]
-                    lanes = channel.enter(pasts[index], segment.hop)
+                    lanes = channel.enter(heard[index], segment.hop)
                     due[channel.modality].append((index, lanes, segment))
             for modality, chosen in due.items():
                 frames = [segment.frames for _, _, segment in chosen]
                 after = self._advance(modality, [lanes for _, lanes, _ in chosen], frames)
-                for (index, _, segment), now in zip(chosen, after, strict=True):
-                    pasts[index] = Past(now, segment.hop)
-        return pasts
+                for (index, _, _), moved in zip(chosen, after, strict=True):
+                    heard[index] = moved
+        return heard
 
     def answer_one(self, session: Session) -> tuple[Outcome, float]:
         """What `answer` does, for one stream: the path that has to be short.

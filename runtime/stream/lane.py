@@ -8,10 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.frames import pad_frames
 from ifmmin.runtime.manifest import GraphEntry, StateSpec
-from ifmmin.runtime.modality import Modality
 from ifmmin.runtime.parts import EncoderParts
 from ifmmin.runtime.step import initial_states
 from ifmmin.runtime.stream.joined import own, same
@@ -47,9 +45,8 @@ class Stepper:
     minimum: frames that its first call needs; fewer are padded with zeros, as for an utterance.
     """
 
-    def __init__(self, modality: Modality, parts: EncoderParts, minimum: int) -> None:
+    def __init__(self, parts: EncoderParts, minimum: int) -> None:
         entry: GraphEntry = parts.step.entry
-        self._modality = modality
         self._run = parts.step.run
         self._minimum = minimum
         self.states: tuple[StateSpec, ...] = entry.states
@@ -102,35 +99,6 @@ class Stepper:
         outputs = self._run(inputs)
         states = tuple([outputs[i] for i in self._next])
         return Lane(lane.begun, lane.frames + len(chunk), None, states, outputs[self._pooled])
-
-    def fade(self, lane: Lane, share: float) -> Lane:
-        """The lane with only `share` of its past; InputError where the encoder cannot forget."""
-        if lane.kept is None:
-            return lane
-        now = dict(zip(self._names, lane.kept, strict=True))
-        faded = [self._fade(state, now, share) for state in self.states]
-        return lane._replace(kept=tuple(faded))
-
-    def require_fading(self) -> None:
-        """InputError where the past of this encoder cannot fade."""
-        for state in self.states:
-            if state.fades == "cannot":
-                raise InputError(
-                    f"modality {self._modality}: its encoder cannot forget gradually (state "
-                    f"{state.name!r}); use a window instead of a half_life, or export the bundle "
-                    "again if it is of an earlier version"
-                )
-
-    def _fade(
-        self, state: StateSpec, now: dict[str, NDArray[np.float32]], share: float
-    ) -> NDArray[np.float32]:
-        value, kept = now[state.name], np.float32(share)
-        if state.fades == "sum":
-            return value * kept
-        if state.fades == "peak":
-            floor = now[state.toward] if state.toward else np.full_like(value, state.initial)
-            return np.asarray(floor + kept * (value - floor))
-        return value
 
     def _prepare(
         self, lane: Lane, chunk: NDArray[np.float32]

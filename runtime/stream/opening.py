@@ -48,7 +48,4 @@ class Streams:
     def _rules(self, options: StreamOptions) -> Rules:
         if not isinstance(options, StreamOptions):
             raise refusal("options", options, "StreamOptions(...)")
-        if options.half_life is not None:
-            for stepper in self._engine.steppers.values():
-                stepper.require_fading()
         return Rules(self._specs, self._policy, options)

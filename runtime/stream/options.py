@@ -12,7 +12,7 @@ from ifmmin.runtime.stream.numeric import as_count, as_number, refusal
 
 LATE = ("refuse", "skip", "append")
 _HOPS = 4
-"""Hops in a window, or in the time after which half is forgotten, unless told otherwise."""
+"""Hops in a window unless told otherwise."""
 _SHORTEST_HOP = 1e-6
 """Seconds; times since 1970 are not told apart more finely in float64."""
 _MOST_LANES = 10_000
@@ -52,13 +52,9 @@ class StreamOptions:
     window: float | None = None
     """Seconds that an answer looks back; None: all so far. At every hop's end it is exactly that of
     the frames of the last `window` seconds, in between of up to a hop less."""
-    half_life: float | None = None
-    """Seconds after which half of what a modality said is forgotten; None: nothing ever is. It
-    fades when the next frame comes, by all of the time since the one before: not in silence, and
-    not while a text is shorter than its largest kernel."""
     hop: float | None = None
-    """Seconds between two moments at which the past is cut or fades; None: a quarter of the window
-    or of the half-life. Every hop in a window costs one more lane, all computed in one call."""
+    """Seconds between two moments at which the past is cut; None: a quarter of the window. Every
+    hop in a window costs one more lane, all computed in one call."""
     stale_after: Mapping[Modality, float] = field(default_factory=dict)
     """Seconds of silence after which a modality counts as missing, until it comes back."""
     late: str = "refuse"
@@ -69,15 +65,13 @@ class StreamOptions:
     smoothing: Smoothing | None = None
 
     def __post_init__(self) -> None:
-        if self.window is not None and self.half_life is not None:
-            raise InputError("got both a window and a half_life; a stream forgets in one way")
-        told = {"window": self.window, "half_life": self.half_life, "hop": self.hop}
+        told = {"window": self.window, "hop": self.hop}
         seconds = {name: _seconds(name, x) for name, x in told.items() if x is not None}
         _settle(self, **seconds, stale_after=_limits(self.stale_after))
-        if self.hop is not None and self.span is None:
-            raise InputError("got a hop without a window or a half_life; it divides one of them")
-        if self.span is not None:
-            _require_hops(self.window, self._hop)
+        if self.window is not None:
+            _require_hops(self.window, self._hop(self.window))
+        elif self.hop is not None:
+            raise InputError("got a hop without a window, which it divides; give both or none")
         if self.late not in LATE:
             raise refusal("late", self.late, ", ".join(LATE))
         if self.clock is not None and not callable(self.clock):
@@ -86,28 +80,17 @@ class StreamOptions:
             raise refusal("smoothing", self.smoothing, "Smoothing(...) or None")
 
     @property
-    def span(self) -> float | None:
-        """The window or the half-life in seconds; None where nothing is forgotten."""
-        return self.window if self.window is not None else self.half_life
-
-    @property
     def seconds_per_hop(self) -> float | None:
         """None where nothing is forgotten."""
-        return None if self.span is None else self._hop
+        return None if self.window is None else self._hop(self.window)
 
     @property
     def lanes(self) -> int:
         """Beginnings that are followed at once."""
-        return 1 if self.window is None else max(1, round(self.window / self._hop))
+        return 1 if self.window is None else max(1, round(self.window / self._hop(self.window)))
 
-    @property
-    def kept_share(self) -> float:
-        """Share of the past that is left after a hop."""
-        return 1.0 if self.half_life is None else 0.5 ** (self._hop / self.half_life)
-
-    @property
-    def _hop(self) -> float:
-        return self.hop if self.hop is not None else (self.span or 1.0) / _HOPS
+    def _hop(self, window: float) -> float:
+        return self.hop if self.hop is not None else window / _HOPS
 
 
 def _number(name: str, value: object, wanted: str, holds: Callable[[float], bool]) -> float:
@@ -127,12 +110,10 @@ def _limits(given: object) -> dict[Modality, float]:
     return {Modality.of(m): _seconds(f"stale_after of {m}", x) for m, x in given.items()}
 
 
-def _require_hops(window: float | None, hop: float) -> None:
+def _require_hops(window: float, hop: float) -> None:
     """InputError for a hop that is too short, and for a window that is no fair number of them."""
     if hop < _SHORTEST_HOP:
         raise refusal("hop", hop, f"at least {_SHORTEST_HOP:g} seconds")
-    if window is None:
-        return
     hops = window / hop
     if hops > _MOST_LANES:
         raise InputError(

@@ -13,9 +13,9 @@ from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.manifest import ModalitySpec
 from ifmmin.runtime.modality import MODALITIES, Modality
 from ifmmin.runtime.stream.answers import Answered, Concluded, Head, Summaries
-from ifmmin.runtime.stream.channel import Arrived, Channel, Past
+from ifmmin.runtime.stream.channel import Arrived, Channel
 from ifmmin.runtime.stream.joined import same
-from ifmmin.runtime.stream.lane import Stepper
+from ifmmin.runtime.stream.lane import Lane, Stepper
 from ifmmin.runtime.stream.moment import moment
 from ifmmin.runtime.stream.options import StreamOptions
 from ifmmin.runtime.stream.smoothing import Smoother
@@ -44,9 +44,9 @@ class Intake(NamedTuple):
     """It takes the place of all that the channel heard."""
 
     @property
-    def past(self) -> Past:
+    def lanes(self) -> tuple[Lane, ...]:
         """What the graphs start from."""
-        return Past() if self.anew else self.channel.past
+        return () if self.anew else self.channel.lanes
 
     def copied(self) -> Intake:
         """With frames of its own."""
@@ -195,8 +195,8 @@ class Session:
                 continue
             if channel.dropped_frames:
                 dropped[modality] = channel.dropped_frames
-            if channel.endless and channel.past.lanes and not channel.dropped:
-                pooled = channel.past.lanes[0].pooled  # in most answers, without a call
+            if channel.endless and channel.lanes and not channel.dropped:
+                pooled = channel.lanes[0].pooled  # in most answers, without a call
                 assert pooled is not None
                 found.append((channel, pooled))
                 continue

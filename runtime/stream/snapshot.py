@@ -10,7 +10,7 @@ import numpy as np
 
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.modality import Modality
-from ifmmin.runtime.stream.channel import Arrived, Channel, Past
+from ifmmin.runtime.stream.channel import Arrived, Channel
 from ifmmin.runtime.stream.lane import Lane
 from ifmmin.runtime.stream.session import Session
 from ifmmin.runtime.stream.snapshot_bytes import (
@@ -39,10 +39,10 @@ def snapshot(session: Session, identity: Identity) -> bytes:
     """The whole state of a stream of which nothing waits to be heard."""
     tensors: Tensors = {}
     for letter, channel in session.channels.items():
-        for number, lane in enumerate(channel.past.lanes):
+        for number, lane in enumerate(channel.lanes):
             for name, array in _arrays(lane).items():
                 tensors[f"{letter}/{number}/{name}"] = np.ascontiguousarray(array)
-    heard = [m.value for m, channel in session.channels.items() if channel.past.lanes]
+    heard = [m.value for m, channel in session.channels.items() if channel.lanes]
     record = Record(
         identity.checkpoint,
         {letter: identity.states[letter] for letter in heard},
@@ -120,7 +120,6 @@ def _options(session: Session) -> dict[str, Any]:
     options = session.rules.options
     return {
         "window": options.window,
-        "half_life": options.half_life,
         "hop": options.seconds_per_hop,
         "smoothing": options.smoothing is not None,
     }
@@ -131,25 +130,24 @@ def _spelt(states: Iterable[tuple[str, tuple[int | str, ...]]]) -> str:
 
 
 def _told(channel: Channel) -> ChannelRecord:
-    arrived, past = channel.arrived, channel.past
+    arrived = channel.arrived
     return ChannelRecord(
         arrived.frames,
         arrived.hop,
         arrived.newest,
         arrived.timed,
-        past.hop,
         channel.dropped,
         channel.why_absent,
         channel.dropped_frames,
         channel.late_frames,
-        [LaneRecord(lane.begun, lane.frames) for lane in past.lanes],
+        [LaneRecord(lane.begun, lane.frames) for lane in channel.lanes],
     )
 
 
 def _fill(channel: Channel, told: ChannelRecord, lanes: list[Lane], shift: float) -> None:
     newest = None if told.newest is None else told.newest + shift
     channel.arrived = Arrived(told.frames, told.hop, newest, told.timed)
-    channel.past = Past(tuple(lanes), told.past_hop)
+    channel.lanes = tuple(lanes)
     channel.dropped = told.dropped
     channel.why_absent = told.why_absent
     channel.dropped_frames, channel.late_frames = told.dropped_frames, told.late_frames

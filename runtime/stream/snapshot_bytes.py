@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.stream.numeric import shown
 
-FORMAT = 1
+FORMAT = 2
 _FIRST_LINE = re.compile(rb"ifmmin stream (\d{1,9})\n")
 _DIGEST = hashlib.sha256().digest_size
 _FIELD = "stream"
@@ -41,7 +41,6 @@ class ChannelRecord(msgspec.Struct):
     hop: int | None
     newest: float | None
     timed: bool | None
-    past_hop: int
     dropped: bool
     why_absent: str
     dropped_frames: int
@@ -97,10 +96,16 @@ def _body(content: object) -> bytes:
     begins = _FIRST_LINE.match(content)
     if begins is None or int(begins[1]) < 1:
         raise InputError("these bytes are no snapshot of a stream; give those of `snapshot()`")
-    if int(begins[1]) > FORMAT:
+    number = int(begins[1])
+    if number > FORMAT:
         raise InputError(
-            f"the snapshot has format {int(begins[1])}, this version of ifmmin reads up to "
-            f"{FORMAT}; update ifmmin here"
+            f"the snapshot has format {number}, this version of ifmmin reads {FORMAT}; "
+            "update ifmmin here"
+        )
+    if number < FORMAT:
+        raise InputError(
+            f"the snapshot has format {number} of an earlier version, this version of ifmmin reads "
+            f"{FORMAT}; resume it with the version that wrote it"
         )
     start = begins.end() + _DIGEST
     digest, body = content[begins.end() : start], content[start:]

@@ -151,10 +151,10 @@ class Stream:
             # Copied: the caller may use its memory again.
             self.session.keep([intake.copied() for intake in intakes], at)
             return
-        pasts = self._engine.hear([(i.channel, i.past, i.segments) for i in intakes])
-        for intake, past in zip(intakes, pasts, strict=True):
+        heard = self._engine.hear([(i.channel, i.lanes, i.segments) for i in intakes])
+        for intake, lanes in zip(intakes, heard, strict=True):
             self.session.take(intake)
-            intake.channel.past = past
+            intake.channel.lanes = lanes
         self.session.reach(at)
 
 
@@ -174,9 +174,9 @@ def hear_waiting(engine: Engine, sessions: Sequence[Session]) -> None:
                 session.part(channel)
     if not channels:
         return
-    pasts = engine.hear([(c, c.past, merged(c.waiting)) for c in channels])
-    for channel, past in zip(channels, pasts, strict=True):
-        channel.past, channel.shares = past, True
+    heard = engine.hear([(c, c.lanes, merged(c.waiting)) for c in channels])
+    for channel, lanes in zip(channels, heard, strict=True):
+        channel.lanes, channel.shares = lanes, True
         channel.wait_no_more()
 
 

@@ -87,7 +87,7 @@ class Timeline:
         if self._rate is not None:
             return _hop(numbers / self._rate, 0.0, self._hop).astype(np.int64)
         raise InputError(
-            f"modality {self._modality} has no frame rate, and a window or half_life needs "
+            f"modality {self._modality} has no frame rate, and a window needs "
             "times; push it with at=SECONDS, or replace it as a whole with set_text"
         )
 

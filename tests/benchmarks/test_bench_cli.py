@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from small_bundles import small_bundle
 
@@ -14,9 +17,6 @@ from ifmmin.benchmarks.record import OURS, TWIN, YARDSTICK
 from ifmmin.benchmarks.record_file import read_report
 from ifmmin.benchmarks.run import SCENARIOS
 from ifmmin.benchmarks.scenarios.pace import FEWEST_ROUNDS
-from ifmmin.benchmarks.scenarios.recorded_lengths import read_lengths
-from ifmmin.runtime.errors import InputError
-from ifmmin.runtime.modality import Modality
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def test_a_run_writes_a_record_and_two_reports(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "bench"
-    given = [str(bundle), "--scenario", "latency", "--pattern", "t_a", "--rounds", "5"]
+    given = [str(bundle), "--scenario", "latency", "--pattern", "t_a", "--rounds", "6"]
     given += ["--checkpoint", str(bundle.parent / "model.safetensors"), "--out", str(out)]
     assert main(given) == 0
     assert sorted(path.name for path in out.iterdir()) == [
@@ -40,10 +40,10 @@ def test_a_run_writes_a_record_and_two_reports(
     report = read_report(out / "report.json")
     assert {row.contender for row in report.rows} == {OURS, TWIN, YARDSTICK, "monolith"}
     assert {row.pattern for row in report.rows} == {"a_t"}
-    assert report.settings["rounds"] == 5
+    assert report.settings["rounds"] == 6
     assert report.watched is not None
     phases = {phase.name: phase for phase in report.phases}
-    assert (phases["latency"].groups, phases["latency"].rounds) == (1, (5, 5))
+    assert (phases["latency"].groups, phases["latency"].rounds) == (1, (6, 6))
     assert phases["latency"].seconds + phases["making ready"].seconds < report.seconds
     assert report.bundle.labels == ("angry", "happy", "neutral", "sad")
     assert report.command.startswith("ifmmin-bench ")
@@ -56,6 +56,25 @@ def test_a_run_writes_a_record_and_two_reports(
     for name in ("report.json", "report.md", "report.html"):
         assert (again / name).read_bytes() == (out / name).read_bytes(), name
     assert main(["compare", str(out / "report.json"), str(again / "report.json")]) == 0
+
+
+def test_a_record_fits_the_schema_that_the_command_prints(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [str(bundle), "--scenario", "latency", "--pattern", "a", "--rounds", "2"]
+    assert main([*given, "--out", str(tmp_path)]) == 0
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="0"):
+        main(["--schema"])
+    validator = jsonschema.Draft202012Validator(json.loads(capsys.readouterr().out))
+    content = json.loads((tmp_path / "report.json").read_text())
+    validator.validate(content)
+    for wrong in (
+        {key: value for key, value in content.items() if key != "command"},
+        content | {"rows": [content["rows"][0] | {"scenario": "dance"}]},
+        content | {"seconds": "long"},
+    ):
+        assert not validator.is_valid(wrong)
 
 
 def test_a_budget_leaves_a_floor_of_rounds_and_says_so(bundle: Path, tmp_path: Path) -> None:
@@ -92,7 +111,6 @@ def test_what_was_left_out_is_in_the_report(bundle: Path, tmp_path: Path) -> Non
         (["--evaluate-on", "f", "t", "one"], "got 'f t one', wanted FEATURES TARGETS FOLD"),
         (["--evaluate-on", "f", "1"], "got 'f 1', wanted FEATURES TARGETS FOLD"),
         (["--checkpoint", "nowhere"], "nowhere cannot be read"),
-        (["--lengths", "nowhere"], "cannot read nowhere"),
     ],
 )
 def test_a_mistake_is_one_line(
@@ -118,16 +136,16 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_is_measured(
     assert "cannot write" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "line", ['{"a": 4, "v": 5}', '{"a": 0, "v": 1, "t": 1}', "4, 5, 6", '{"a": 1, "b": 2, "t": 3}']
-)
-def test_lengths_name_the_line_that_is_wrong(tmp_path: Path, line: str) -> None:
-    path = tmp_path / "lengths.jsonl"
-    path.write_text(json.dumps({"a": 3, "v": 4, "t": 5}) + "\n\n")
-    assert read_lengths(path) == ({Modality.A: 3, Modality.V: 4, Modality.T: 5},)
-    path.write_text(path.read_text() + line)
-    with pytest.raises(InputError, match="line 3: got"):
-        read_lengths(path)
+@pytest.mark.parametrize("words", [[], ["compare", "a", "b"], ["report", "a"], ["--schema"]])
+def test_without_the_extra_one_line_has_the_cure(words: list[str]) -> None:
+    script = (
+        "import sys; sys.modules['psutil'] = None\n"
+        "from ifmmin.benchmarks.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: psutil is not installed; run pip install '.[bench]'\n"
 
 
 def test_every_scenario_is_there() -> None:

@@ -9,10 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifmmin.benchmarks.device.energy import FEWEST, energy_between
-from ifmmin.benchmarks.device.rails import whole_device
-from ifmmin.benchmarks.device.sample import Opening, Sample, read_lines, write_line
-from ifmmin.benchmarks.device.watched import Span, summarise
+from ifmmin.benchmarks.device.energy import FEWEST, Sample, energy_between, whole_device
+from ifmmin.benchmarks.device.monitor import Opening, Span, read_lines, summarise, write_line
 
 BOARD = "ina/VDD_IN"
 PACKAGE = "rapl/package-0"

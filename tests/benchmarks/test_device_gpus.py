@@ -1,120 +1,62 @@
-"""NVIDIA GPUs by tool and by library."""
+"""NVIDIA GPUs by NVIDIA's library."""
 
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
+import pynvml
 import pytest
 import recorded_devices as devices
-import recorded_telemetry as recorded
 
-from ifmmin.benchmarks.device.nvml import Nvml, Smi, load_nvml, watch_gpus
-from ifmmin.benchmarks.device.readings import ProbeUnavailable
-from ifmmin.benchmarks.device.smi import decode_reasons, parse_gpus, queries
+from ifmmin.benchmarks.device.gpu import REASONS, Nvml, find_gpus, load_nvml
+from ifmmin.benchmarks.device.machine import ProbeUnavailable
 
 
-@pytest.mark.parametrize(
-    ("mask", "reasons"),
-    [
-        ("0x0000000000000000", ()),
-        ("0x0000000000000001", ()),  # idle
-        ("0x0000000000000002", ()),  # clocks that the user set
-        ("0x0000000000000004", ("power cap",)),
-        ("0x0000000000000060", ("thermal slowdown by software", "thermal slowdown by hardware")),
-        ("[N/A]", ()),
-    ],
-)
-def test_reasons_of_low_clocks(mask: str, reasons: tuple[str, ...]) -> None:
-    assert decode_reasons(mask) == reasons
+def test_what_a_gpu_is() -> None:
+    gpus = devices.rtx()
+    (gpu,) = gpus.describe()
+    assert gpus.driver() == "570.133.20"
+    assert (gpu.name, gpu.compute_capability) == ("NVIDIA GeForce RTX 4090", "8.9")
+    assert (gpu.memory, gpu.memory_used) == (24564 << 20, 1093 << 20)
+    assert (gpu.sm_mhz, gpu.sm_mhz_maximum, gpu.watts, gpu.watts_limit) == (210, 3105, 21.37, 450.0)
+    assert (gpu.memory_mhz, gpu.memory_mhz_maximum) == (405, 10501)
+    assert (gpu.state, gpu.persistent, gpu.mig, gpu.pcie) == ("P8", False, "", "gen 4 x16")
+    assert gpu.limits == (), "idling holds nothing back"
 
 
-def test_gpu_that_is_cut_into_instances() -> None:
-    _, (gpu,) = parse_gpus(recorded.GPU_TABLE_MIG)
-    assert (gpu.mig, gpu.persistent, gpu.pcie) == ("Enabled", True, "gen 5 x16")
+def test_a_gpu_that_is_cut_into_instances() -> None:
+    (gpu,) = Nvml(devices.nvml(MigMode=[1, 1], CurrentClocksThrottleReasons=0x24)).describe()
+    assert gpu.mig == "Enabled"
     assert gpu.limits == ("power cap", "thermal slowdown by software")
 
 
-def test_fields_that_a_driver_does_not_know() -> None:
-    assert parse_gpus(recorded.GPU_UNKNOWN_FIELD) == ("", ())
-    older, newer = (" ".join(query) for query in queries(("index", "reasons")))
-    assert "index,clocks_throttle_reasons.active" in older
-    assert "index,clocks_event_reasons.active" in newer
-
-
-def test_nvidia_smi_is_followed(tmp_path: Path) -> None:
-    gpus = watch_gpus(devices.desktop(tmp_path), 0.1, None)
-    try:
-        found = gpus.read()
-        assert isinstance(gpus, Smi)
-        assert (found.watts, found.celsius, found.mhz) == (
-            {"gpu0": 143.27},
-            {"gpu0": 52.0},
-            {"gpu0": 1950},
-        )
-        assert (found.limits, found.joules) == ({"gpu0: power cap"}, {})
-    finally:
-        gpus.close()
-
-
-def test_two_gpus_take_turns(tmp_path: Path) -> None:
-    lines = "0, 50, 1000, 90.00, 0x0\n1, 60, 1100, 95.00, 0x0\n0, 51, 1200, 99.00, 0x0"
-    gpus = Smi(devices.RecordedMachine(tmp_path, {}, followed={"nvidia-smi": lines}), 0.1)
-    try:
-        # Lines of a pipe come one by one: the last may be a moment behind the first.
-        until = time.monotonic() + 10
-        while gpus.read().mhz.get("gpu0") != 1200 and time.monotonic() < until:
-            time.sleep(0.01)
-        assert gpus.read().celsius == {"gpu0": 51.0, "gpu1": 60.0}
-    finally:
-        gpus.close()
-
-
-def test_gpus_that_tell_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ProbeUnavailable, match="there is no nvidia-smi"):
-        Smi(devices.RecordedMachine(tmp_path, {}), 0.1)
-    silent = {"nvidia-smi": "0, [N/A], [N/A], [N/A], [N/A]"}
-    with pytest.raises(ProbeUnavailable, match="tells no power"):
-        Smi(devices.RecordedMachine(tmp_path, {}, followed=silent), 0.1)
-
-
-class NVMLError(Exception):
-    """As the library names it."""
-
-
-def library(**answers: Any) -> SimpleNamespace:
-    """NVML with one GPU; what is not in `answers` it does not support."""
-
-    def refuse(*_: Any) -> int:
-        raise NVMLError
-
-    names = ("TotalEnergyConsumption", "PowerUsage", "Temperature", "ClockInfo")
-    known = {name: answers.get(name, refuse) for name in (*names, "CurrentClocksThrottleReasons")}
-    return SimpleNamespace(
-        NVMLError=NVMLError,
-        NVML_TEMPERATURE_GPU=0,
-        NVML_CLOCK_SM=1,
-        nvmlDeviceGetCount=lambda: 1,
-        nvmlDeviceGetHandleByIndex=lambda index: f"handle {index}",
-        nvmlShutdown=refuse,
-        **{f"nvmlDeviceGet{name}": answer for name, answer in known.items()},
+def test_a_gpu_that_tells_little() -> None:
+    """As that of a Jetson does."""
+    gpus = Nvml(devices.nvml(Name="Orin (nvgpu)"))
+    (gpu,) = gpus.describe()
+    assert (gpu.name, gpu.compute_capability, gpu.memory, gpu.watts) == (
+        "Orin (nvgpu)",
+        "",
+        0,
+        None,
     )
+    assert (gpu.state, gpu.persistent, gpu.mig, gpu.pcie, gpu.limits) == ("", None, "", "", ())
+    found = gpus.read()
+    assert (found.joules, found.watts, found.celsius, found.mhz) == ({}, {}, {}, {})
 
 
-def test_nvml(tmp_path: Path) -> None:
+def test_readings() -> None:
     energy = iter((5_000_000, 5_002_500))
-    nvml = library(
-        TotalEnergyConsumption=lambda gpu: next(energy),
-        PowerUsage=lambda gpu: 71_520,
-        Temperature=lambda gpu, sensor: 44,
-        ClockInfo=lambda gpu, kind: 1980,
-        CurrentClocksThrottleReasons=lambda gpu: 0x44,
+    gpus = Nvml(
+        devices.nvml(
+            TotalEnergyConsumption=lambda gpu: next(energy),
+            PowerUsage=71_520,
+            Temperature=44,
+            ClockInfo=1980,
+            CurrentClocksThrottleReasons=0x44,
+        )
     )
-    gpus = watch_gpus(devices.desktop(tmp_path), 0.1, nvml)
-    assert isinstance(gpus, Nvml)
     assert gpus.read().joules == {"gpu0": 0.0}
     found = gpus.read()
     assert found.joules == {"gpu0": 2.5}
@@ -127,9 +69,28 @@ def test_nvml(tmp_path: Path) -> None:
     gpus.close()
 
 
-def test_gpu_without_an_energy_counter() -> None:
-    found = Nvml(library(PowerUsage=lambda gpu: 30_000)).read()
-    assert (found.joules, found.watts, found.mhz) == ({}, {"gpu0": 30.0}, {})
+def test_two_gpus_have_rails_of_their_own() -> None:
+    module = devices.nvml(PowerUsage=lambda gpu: {"handle 0": 90_000, "handle 1": 95_000}[gpu])
+    module.nvmlDeviceGetCount = lambda: 2
+    assert Nvml(module).read().watts == {"gpu0": 90.0, "gpu1": 95.0}
+    module.nvmlDeviceGetCount = lambda: 0
+    with pytest.raises(ProbeUnavailable, match="knows none"):
+        Nvml(module)
+
+
+def test_reasons_are_those_of_the_library() -> None:
+    names = [name for name in dir(pynvml) if name.startswith("nvmlClocksThrottleReason")]
+    assert set(REASONS) <= {getattr(pynvml, name) for name in names}
+
+
+def test_without_the_library_a_gpu_is_a_line_with_the_cure(tmp_path: Path) -> None:
+    tools = {"nvidia-smi": "580.65.06, GeForce RTX, 8.9, 24564, 45, 139, 1911\n"}
+    machine, why = devices.RecordedMachine(tmp_path, {}, tools), "run pip install '.[bench]'"
+    found = find_gpus(machine, None, why, {"version": "12.8"})
+    assert (found.driver, found.cuda, found.error) == ("580.65.06", "12.8", why)
+    assert [(gpu.name, gpu.memory) for gpu in found.gpus] == [("GeForce RTX", 24564 << 20)]
+    nothing = devices.RecordedMachine(tmp_path, {})
+    assert find_gpus(nothing, None, why, {}).error == "", "there is no GPU to say anything of"
 
 
 _OWN_ERROR = "class NVMLError(Exception): pass\ndef nvmlInit(): raise NVMLError('no driver')\n"
@@ -142,19 +103,24 @@ def _put(source: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "source",
+    ("source", "reason"),
     [
-        pytest.param(_OWN_ERROR, id="another driver"),
-        pytest.param("def nvmlInit(): raise OSError('no such library')\n", id="no library"),
-        pytest.param("import no_such_module_of_anybody\n", id="half installed"),
-        pytest.param("", id="another package of the name"),
+        pytest.param(_OWN_ERROR, r"does not start here \(no driver\)", id="another driver"),
+        pytest.param(
+            "class NVMLError(Exception): pass\ndef nvmlInit(): raise OSError('no such library')\n",
+            r"does not start here \(no such library\)",
+            id="no library",
+        ),
+        pytest.param("import no_such_module_of_anybody\n", "pip install", id="half installed"),
+        pytest.param("", "pip install", id="another package of the name"),
     ],
 )
 def test_nvml_that_does_not_load(
-    source: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    source: str, reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     _put(source, tmp_path, monkeypatch)
-    assert load_nvml() is None
+    with pytest.raises(ProbeUnavailable, match=reason):
+        load_nvml()
 
 
 def test_a_fault_in_loading_nvml_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ from pathlib import Path
 import msgspec
 import pytest
 import recorded_devices as devices
-from recorded_telemetry import GPU_TABLE_JETSON, core_of_x86, cores_of_arm
+from recorded_telemetry import core_of_x86, cores_of_arm
 
 from ifmmin.benchmarks.device import DeviceRecord, describe, record_device
-from ifmmin.benchmarks.device.facts import Cache, Cooling, Frequency
+from ifmmin.benchmarks.device.gpu import Nvml
+from ifmmin.benchmarks.device.machine import Cache, Cooling, Frequency, Machine
 from ifmmin.runtime.doctor.ask import Answers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,13 +29,18 @@ def told() -> Answers:
     return TOLD
 
 
+def take(machine: Machine, answers: Callable[[], Answers] = told) -> DeviceRecord:
+    """Its record; a GPU of this very machine is none of its."""
+    return record_device(machine, answers, devices.no_gpus)
+
+
 def test_desktop(tmp_path: Path) -> None:
-    record = record_device(devices.desktop(tmp_path), told)
+    record = take(devices.desktop(tmp_path))
     processor = record.processor
     assert record.failed == ()
     assert processor.model == "Intel(R) Core(TM) i5-14400"
     assert processor.flags == ("avx", "f16c", "fma", "avx2", "avx_vnni")
-    assert (processor.logical, processor.physical, processor.kinds) == (4, 2, {})
+    assert (processor.logical, processor.kinds) == (4, {})
     assert processor.caches == (
         Cache(name="L1d", size=48 << 10, instances=2),
         Cache(name="L1i", size=32 << 10, instances=2),
@@ -51,7 +57,7 @@ def test_desktop(tmp_path: Path) -> None:
         current=1200,
     )
     assert (processor.boost, processor.quota, processor.hypervisor) == (True, None, "")
-    assert (processor.clock_source, processor.load) == ("tsc", 0.31)
+    assert processor.clock_source == "tsc"
     assert record.memory.total == 32_768_000 << 10
     assert [(zone.zone, zone.celsius) for zone in record.temperatures] == [
         ("acpitz", 27.8),
@@ -61,39 +67,39 @@ def test_desktop(tmp_path: Path) -> None:
 
 def test_throttling_of_a_desktop(tmp_path: Path) -> None:
     machine = devices.desktop(tmp_path)
-    throttling = record_device(machine, told).throttling
+    throttling = take(machine).throttling
     # Of the package each core tells the same number, which counts once.
     assert (throttling.core_events, throttling.package_events) == (0 + 1 + 2 + 3, 7)
     assert throttling.cooling == ()  # a screen that is dimmed slows nothing
     assert "processor's own counters" in throttling.watched
     devices.write_files(tmp_path, devices.cooling(0, "Processor", 3, 10))
-    engaged = record_device(machine, told).throttling.cooling
+    engaged = take(machine).throttling.cooling
     assert engaged == (Cooling(name="Processor", state=3, maximum=10),)
 
 
-def test_gpu_of_a_desktop(tmp_path: Path) -> None:
-    nvidia = record_device(devices.desktop(tmp_path), told).nvidia
-    (gpu,) = nvidia.gpus
-    assert (nvidia.driver, nvidia.cuda) == ("570.133.20", "12.8")
-    assert (gpu.name, gpu.compute_capability) == ("NVIDIA GeForce RTX 4090", "8.9")
-    assert (gpu.sm_mhz, gpu.sm_mhz_maximum, gpu.watts, gpu.watts_limit) == (210, 3105, 21.37, 450.0)
-    assert (gpu.state, gpu.persistent, gpu.mig, gpu.pcie) == ("P8", False, "", "gen 4 x16")
-
-
 def test_power_sources(tmp_path: Path) -> None:
-    machine = devices.desktop(tmp_path)
-    record = record_device(machine, told)
-    assert [(source.name, source.rails, source.counts) for source in record.power] == [
-        ("rapl", ("rapl/package-0", "rapl/package-0/core", "rapl/package-0/dram"), True),
-        ("nvidia", ("gpu0",), False),
+    rapl = ("rapl", ("rapl/package-0", "rapl/package-0/core", "rapl/package-0/dram"), True)
+    record = record_device(devices.desktop(tmp_path), told, devices.rtx)
+    assert [msgspec.structs.astuple(source) for source in record.power] == [
+        rapl,
+        ("nvidia", ("gpu0",), True),
     ]
-    assert any("install nvidia-ml-py" in reason for reason in record.no_power)
-    machine.packages["nvidia-ml-py"] = "12.575.51"
-    assert record_device(machine, told).power[1].counts
+    assert (record.nvidia.driver, record.nvidia.cuda) == ("570.133.20", "12.8")
+    assert [gpu.name for gpu in record.nvidia.gpus] == ["NVIDIA GeForce RTX 4090"]
+
+    def without_counter() -> Nvml:
+        return Nvml(devices.nvml(PowerUsage=30_000))
+
+    power = record_device(devices.desktop(tmp_path), told, without_counter).power
+    assert [source.counts for source in power] == [True, False]
+    silent = record_device(devices.desktop(tmp_path), told, lambda: Nvml(devices.nvml()))
+    assert "GPU: it tells no power" in silent.no_power
+    none = take(devices.desktop(tmp_path))
+    assert ([source.name for source in none.power], none.no_power[-1]) == (["rapl"], "GPU: none")
 
 
 def test_software_and_settings(tmp_path: Path) -> None:
-    software = record_device(devices.desktop(tmp_path), told).software
+    software = take(devices.desktop(tmp_path)).software
     assert software.packages == {"numpy": "2.2.6", "onnxruntime-gpu": "1.31.1"}
     assert software.onnxruntime.providers == ("CUDAExecutionProvider", "CPUExecutionProvider")
     # Only settings that change speed: an environment holds secrets too.
@@ -101,7 +107,7 @@ def test_software_and_settings(tmp_path: Path) -> None:
 
 
 def test_orin_nano(tmp_path: Path) -> None:
-    record = record_device(devices.orin_nano(tmp_path), told)
+    record = take(devices.orin_nano(tmp_path))
     assert record.jetson is not None
     module = record.jetson.module
     assert record.processor.kinds == {"Cortex-A78AE": 6}
@@ -121,13 +127,13 @@ def test_orin_nano(tmp_path: Path) -> None:
 def test_clocks_that_move_are_not_pinned(tmp_path: Path) -> None:
     machine = devices.orin_nano(tmp_path)
     devices.write_files(tmp_path, {"/sys/class/devfreq/17000000.gpu/min_freq": "306000000\n"})
-    board = record_device(machine, told).jetson
+    board = take(machine).jetson
     assert board is not None
     assert board.pinned is False
 
 
 def test_thor(tmp_path: Path) -> None:
-    record = record_device(devices.thor(tmp_path), told)
+    record = take(devices.thor(tmp_path))
     assert record.jetson is not None
     assert record.processor.kinds == {"Neoverse-V3AE": 14}
     # The clock of its video engines is none of a benchmark's.
@@ -139,23 +145,26 @@ def test_thor(tmp_path: Path) -> None:
 def test_sensors_that_a_container_hides(tmp_path: Path) -> None:
     machine = devices.orin_nano(tmp_path)
     (tmp_path / "sys/class/hwmon/hwmon1/name").unlink()
-    assert [source.name for source in record_device(machine, told).power] == ["tegrastats"]
+    assert [source.name for source in take(machine).power] == ["tegrastats"]
     (tmp_path / "usr/bin/tegrastats").unlink()
-    assert record_device(machine, told).power == ()
+    assert take(machine).power == ()
 
 
 def test_big_and_little_cores(tmp_path: Path) -> None:
     cpuinfo = cores_of_arm(4, "0x41", "0xd05") + cores_of_arm(4, "0x41", "0xd0b", first=4)
     machine = devices.RecordedMachine(tmp_path, {"/proc/cpuinfo": cpuinfo})
-    assert record_device(machine, told).processor.kinds == {"Cortex-A55": 4, "Cortex-A76": 4}
+    assert take(machine).processor.kinds == {
+        "Cortex-A55": 4,
+        "Cortex-A76": 4,
+    }
     strange = cores_of_arm(1, "0x48", "0xd01")
     machine = devices.RecordedMachine(tmp_path, {"/proc/cpuinfo": strange})
-    kinds = record_device(machine, told).processor.kinds
+    kinds = take(machine).processor.kinds
     assert kinds == {"part 0xd01 of implementer 0x48": 1}
 
 
 def test_container_in_a_virtual_machine(tmp_path: Path) -> None:
-    record = record_device(devices.container(tmp_path), told)
+    record = take(devices.container(tmp_path))
     assert (record.processor.hypervisor, record.processor.quota) == ("kvm", 1.5)
     assert record.throttling.quota_events == 12
     assert record.power == ()
@@ -187,36 +196,18 @@ def test_container_in_a_virtual_machine(tmp_path: Path) -> None:
 def test_quota(tmp_path: Path, group: str, files: dict[str, str], quota: float | None) -> None:
     places = {f"/sys/fs/cgroup/{path}": text for path, text in files.items()}
     machine = devices.RecordedMachine(tmp_path, {"/proc/self/cgroup": group, **places})
-    assert record_device(machine, told).processor.quota == quota
+    assert take(machine).processor.quota == quota
 
 
 def test_hypervisor_that_only_the_processor_betrays(tmp_path: Path) -> None:
     machine = devices.RecordedMachine(tmp_path, {"/proc/cpuinfo": core_of_x86(0, "hypervisor")})
-    assert record_device(machine, told).processor.hypervisor == "unknown"
+    assert take(machine).processor.hypervisor == "unknown"
     machine = devices.RecordedMachine(tmp_path, {"/proc/cpuinfo": core_of_x86(0)})
-    assert record_device(machine, told).processor.hypervisor == ""
-
-
-def test_driver_too_old_for_a_field(tmp_path: Path) -> None:
-    machine = devices.desktop(tmp_path)
-    # Four fields less than are asked for; the doctor's query has exactly these.
-    machine.tools["nvidia-smi"] = "390.157, GeForce GTX 1060, 6.1, 6078, 45, 139, 1911\n"
-    nvidia = record_device(machine, told).nvidia
-    assert (nvidia.driver, nvidia.gpus[0].name) == ("390.157", "GeForce GTX 1060")
-    assert (nvidia.gpus[0].celsius, nvidia.gpus[0].watts) == (45, None)
-
-
-def test_built_in_gpu_tells_little(tmp_path: Path) -> None:
-    machine = devices.orin_nano(tmp_path)
-    machine.tools["nvidia-smi"] = GPU_TABLE_JETSON
-    record = record_device(machine, told)
-    (gpu,) = record.nvidia.gpus
-    assert (gpu.name, gpu.memory, gpu.watts, gpu.limits) == ("Orin (nvgpu)", 0, None, ())
-    assert "GPU: nvidia-smi tells no power here" in record.no_power
+    assert take(machine).processor.hypervisor == ""
 
 
 def test_nothing_at_all(tmp_path: Path) -> None:
-    record = record_device(devices.RecordedMachine(tmp_path, {}), dict)
+    record = take(devices.RecordedMachine(tmp_path, {}), dict)
     assert record.failed == ()
     assert (record.power, record.temperatures, record.jetson) == ((), (), None)
     rows = dict(describe(record))
@@ -235,7 +226,9 @@ def test_a_look_that_fails_spoils_no_other(tmp_path: Path) -> None:
     def nobody() -> Answers:
         raise OSError("no process")
 
-    record = record_device(Trapped(tmp_path, {"/proc/cpuinfo": core_of_x86(0)}), nobody)
+    record = record_device(
+        Trapped(tmp_path, {"/proc/cpuinfo": core_of_x86(0)}), nobody, devices.no_gpus
+    )
     assert record.processor.model == "Intel(R) Core(TM) i5-14400"
     assert [fault.partition(":")[0] for fault in record.failed] == ["libraries", "memory"]
     assert "\n" not in "".join(record.failed)
@@ -245,7 +238,7 @@ def test_a_look_that_fails_spoils_no_other(tmp_path: Path) -> None:
 def test_record_survives_json(
     tmp_path: Path, make: Callable[[Path], devices.RecordedMachine]
 ) -> None:
-    record = record_device(make(tmp_path), told)
+    record = take(make(tmp_path))
     plain = msgspec.to_builtins(record)
     assert msgspec.convert(plain, DeviceRecord) == record
     assert msgspec.json.decode(msgspec.json.encode(plain), type=DeviceRecord) == record
@@ -261,6 +254,7 @@ def test_this_machine() -> None:
     assert time.monotonic() - started < 3
     assert record.failed == ()
     assert record.processor.logical >= record.processor.usable >= 1
+    assert record.processor.load is not None
     assert record.memory.total >= record.memory.available > 0
     assert record.software.packages["numpy"]
     assert "CPUExecutionProvider" in record.software.onnxruntime.providers

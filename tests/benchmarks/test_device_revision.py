@@ -5,9 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from ifmmin.benchmarks.device.facts import Revision
-from ifmmin.benchmarks.device.machine import Machine
-from ifmmin.benchmarks.device.revision import find_revision
+from ifmmin.benchmarks.device.info import find_revision
+from ifmmin.benchmarks.device.machine import Machine, Revision
 
 
 def git(folder: Path, *words: str) -> None:

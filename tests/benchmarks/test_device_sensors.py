@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import recorded_devices as devices
 import recorded_telemetry as recorded
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifmmin.benchmarks.device.cpu_time import CpuTime, cpu_time
-from ifmmin.benchmarks.device.ina import Ina
-from ifmmin.benchmarks.device.machine import Machine, in_order, number
-from ifmmin.benchmarks.device.nvml import parse_watched
-from ifmmin.benchmarks.device.rapl import Counter, Rapl
-from ifmmin.benchmarks.device.readings import ProbeUnavailable
-from ifmmin.benchmarks.device.smi import decode_reasons, parse_gpus
-from ifmmin.benchmarks.device.state import State
-from ifmmin.benchmarks.device.tegrastats import Tegrastats, parse_line
+from ifmmin.benchmarks.device.machine import Machine, ProbeUnavailable, in_order
+from ifmmin.benchmarks.device.monitor import read_state
+from ifmmin.benchmarks.device.sensors import Counter, Ina, Rapl, Tegrastats, parse_line
 
 SPAN = 1000
 
@@ -80,10 +76,6 @@ def test_tegrastats_lines(
 @given(st.text(max_size=200))
 def test_any_text_is_read(text: str) -> None:
     parse_line(text)
-    parse_watched(text)
-    parse_gpus(text)
-    decode_reasons(text)
-    number(text)
 
 
 def test_tegrastats_is_followed(tmp_path: Path) -> None:
@@ -169,24 +161,18 @@ def test_rails_of_a_jetson(tmp_path: Path) -> None:
 
 def test_state_of_a_jetson(tmp_path: Path) -> None:
     machine = devices.orin_nano(tmp_path)
-    found = State(machine).read()
+    found = read_state(machine)
     assert found.mhz == {"cpu": 1728, "17000000.gpu": 1020}
     assert found.celsius == {"cpu-thermal": 50.812, "tj-thermal": 51.343}
     assert found.counts == {"over-current oc1": 0, "over-current oc3": 41}
     assert found.limits == {"gpu-throttle-alert"}
 
 
-def test_sensor_in_a_processor_of_amd(tmp_path: Path) -> None:
-    folder = "/sys/class/hwmon/hwmon2"
-    files = {"name": "k10temp", "temp1_label": "Tctl", "temp1_input": "61125"}
-    files |= {"temp3_label": "Tccd1", "temp3_input": "58000"}
-    machine = devices.RecordedMachine(tmp_path, {f"{folder}/{k}": v for k, v in files.items()})
-    assert State(machine).read().celsius == {"k10temp Tctl": 61.125}
-
-
-def test_cpu_time(tmp_path: Path) -> None:
-    assert cpu_time(devices.desktop(tmp_path / "one")) == CpuTime(13.5, 900.5, 0.4)
-    assert cpu_time(devices.RecordedMachine(tmp_path / "two", {})) is None
+def test_sensor_in_a_processor_of_amd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sensors = [SimpleNamespace(label=label, current=61.125) for label in ("Tctl", "Tccd1")]
+    found = {"k10temp": sensors, "nvme": sensors}
+    monkeypatch.setattr(psutil, "sensors_temperatures", lambda: found)
+    assert read_state(devices.RecordedMachine(tmp_path, {})).celsius == {"k10temp Tctl": 61.125}
 
 
 def test_files_below_a_root(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ import pytest
 import recorded_devices as devices
 
 from ifmmin.benchmarks.device import Watch
-from ifmmin.benchmarks.device.sampler import Sampler
+from ifmmin.benchmarks.device.monitor import Sampler
 
-MODULE = (sys.executable, "-m", "ifmmin.benchmarks.device.sampler")
+MODULE = (sys.executable, "-c", "from ifmmin.benchmarks.device.monitor import main; main()")
 PERIOD = 0.05
 DEAD = "import sys; sys.exit('no such sensor')"
 
@@ -131,7 +131,7 @@ def test_sampler_that_dies_midway(tmp_path: Path) -> None:
     devices.orin_nano(tmp_path)
     # It kills itself after some samples, as the kernel would for want of memory.
     script = (
-        "import os, sys, threading; from ifmmin.benchmarks.device.sampler import main;"
+        "import os, sys, threading; from ifmmin.benchmarks.device.monitor import main;"
         "threading.Timer(1.0, os.kill, (os.getpid(), 9)).start();"
         "sys.argv[1:1] = ['--root', os.environ['MADE']]; main()"
     )
@@ -188,13 +188,16 @@ def test_misuse_says_so(tmp_path: Path) -> None:
 
 
 def test_probes_of_a_desktop(tmp_path: Path) -> None:
-    sampler = Sampler(devices.desktop(tmp_path), PERIOD, nvml=None)
+    sampler = Sampler(devices.desktop(tmp_path), PERIOD, devices.rtx)
     try:
         sample = sampler.look()
-        assert sample.watts == {"gpu0": 143.27}
-        assert sample.limits == ("gpu0: power cap",)
-        assert set(sample.mhz) == {"cpu", "gpu0"}
-        assert (sample.busy, sample.idle, sample.stolen) == (13.5, 900.5, 0.4)
+        assert sample.watts == {"gpu0": 21.37}
+        assert sample.mhz == {"cpu": 1200, "gpu0": 210}
+        assert set(sample.joules) == {
+            "gpu0", "rapl/package-0", "rapl/package-0/core", "rapl/package-0/dram",
+        }  # fmt: skip
+        assert sample.busy
+        assert sample.idle
         assert [reason.partition(":")[0] for reason in sampler.missing] == [
             "power sensors of the board (INA3221)",
             "tegrastats",
@@ -206,7 +209,7 @@ def test_probes_of_a_desktop(tmp_path: Path) -> None:
 def test_tegrastats_stands_in_for_sensors(tmp_path: Path) -> None:
     machine = devices.orin_nano(tmp_path)
     (tmp_path / "sys/class/hwmon/hwmon1/name").unlink()
-    sampler = Sampler(machine, PERIOD, nvml=None)
+    sampler = Sampler(machine, PERIOD, devices.no_gpus)
     try:
         assert sampler.look().watts["tegrastats/VDD_IN"] == 4.712
     finally:
@@ -215,7 +218,7 @@ def test_tegrastats_stands_in_for_sensors(tmp_path: Path) -> None:
 
 def test_a_look_is_cheap(tmp_path: Path) -> None:
     """A look must not be felt by what runs beside it; the bound is wide for busy machines."""
-    sampler = Sampler(devices.orin_nano(tmp_path), PERIOD, nvml=None)
+    sampler = Sampler(devices.orin_nano(tmp_path), PERIOD, devices.no_gpus)
     try:
         sampler.look()
         looks = []

@@ -1,4 +1,4 @@
-"""The probes: that they measure, agree, and that each failure has its reason and its substitute."""
+"""The probe: that it measures, and that each failure has its reason."""
 
 from __future__ import annotations
 
@@ -10,10 +10,16 @@ from pathlib import Path
 import pytest
 
 from ifmmin.benchmarks.device.machine import Machine
-from ifmmin.benchmarks.limits import ProbeFailed, Rates, compiled, measure_rates, probe
-from ifmmin.benchmarks.limits.compiled import compile_probe, find_compiler, measure_compiled
-from ifmmin.benchmarks.limits.launch import Span, run_probe
-from ifmmin.benchmarks.limits.probe import measure_numpy, working_sets
+from ifmmin.benchmarks.limits import ProbeFailed, Rates, measure_rates, probe
+from ifmmin.benchmarks.limits.probe import (
+    Span,
+    compile_probe,
+    find_compiler,
+    run_compiled,
+    run_probe,
+    working_sets,
+)
+from ifmmin.benchmarks.scenarios.bounds import Bounds
 from ifmmin.runtime.device import usable_cores
 from ifmmin.runtime.errors import InputError
 
@@ -48,7 +54,7 @@ def _require_sound(rates: Rates, threads: int) -> None:
 @compiler
 @pytest.mark.parametrize("threads", sorted({1, usable_cores()}))
 def test_c_probe(kept: Path, threads: int) -> None:
-    rates = measure_compiled(threads, SMALL, kept)
+    rates = run_compiled(threads, SMALL, kept)
     _require_sound(rates, threads)
     assert rates.probe.startswith("C, by ")
     assert rates.int8 is None or rates.int8 > rates.float32 / 4
@@ -58,29 +64,11 @@ def test_c_probe(kept: Path, threads: int) -> None:
     assert rates.read[0].rate > 0.5 * rates.read[-1].rate
 
 
-@pytest.mark.parametrize("threads", sorted({1, usable_cores()}))
-def test_numpy_probe(threads: int) -> None:
-    rates = measure_numpy(threads, SMALL)
-    _require_sound(rates, threads)
-    assert rates.probe == "numpy"
-    assert rates.int8 is None
-    assert len(rates.read) == 9
-
-
-@compiler
-def test_the_probes_agree(kept: Path) -> None:
-    """To an order of magnitude: a bit taken for a byte, or a GB for a GiB of bits, would show."""
-    one, other = measure_compiled(1, SMALL, kept), measure_numpy(1, SMALL)
-    assert 0.1 < other.float32 / one.float32 < 3
-    for reading in other.read[2:]:  # in the first cache numpy is slower by half
-        assert 0.1 < reading.rate / one.bandwidth(reading.size) < 4
-
-
 @compiler
 def test_the_program_is_kept(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    measure_compiled(1, SMALL, kept)
-    monkeypatch.setattr(compiled, "compile_probe", lambda *_: pytest.fail("compiled again"))
-    measure_compiled(1, SMALL, kept)
+    run_compiled(1, SMALL, kept)
+    monkeypatch.setattr(probe, "compile_probe", lambda *_: pytest.fail("compiled again"))
+    run_compiled(1, SMALL, kept)
     (folder,) = (kept / "probes").iterdir()
     assert [path.name for path in folder.iterdir()] == ["probe"]
 
@@ -89,18 +77,18 @@ def test_the_program_is_kept(kept: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_another_compiler_or_processor_has_a_program_of_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    key = compiled._key(["cc"])
-    assert compiled._key(["cc"]) == key
-    assert compiled._key(["clang"]) != key
-    monkeypatch.setattr(compiled, "device_name", lambda: "another")
-    assert compiled._key(["cc"]) != key
+    key = probe._key(["cc"])
+    assert probe._key(["cc"]) == key
+    assert probe._key(["clang"]) != key
+    monkeypatch.setattr(probe, "device_name", lambda: "another")
+    assert probe._key(["cc"]) != key
 
 
 @compiler
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
     in_the_way = tmp_path / "file"
     in_the_way.write_text("")
-    _require_sound(measure_compiled(1, SMALL, in_the_way), 1)
+    _require_sound(run_compiled(1, SMALL, in_the_way), 1)
 
 
 @compiler
@@ -145,8 +133,8 @@ def test_a_compiler_that_fails_leaves_nothing(
 ) -> None:
     own = _script(tmp_path / "cc", 'echo "probe.c:1: error: no headers" >&2', "exit 1")
     monkeypatch.setenv("CC", str(own))
-    with pytest.raises(ProbeFailed, match=r"does not compile it .*error: no headers"):
-        measure_compiled(1, SMALL, tmp_path / "kept")
+    with pytest.raises(ProbeFailed, match=r"does not compile .*error: no headers"):
+        run_compiled(1, SMALL, tmp_path / "kept")
     assert [path for path in (tmp_path / "kept").rglob("*") if path.is_file()] == []
 
 
@@ -155,35 +143,31 @@ def test_a_compiler_that_fails_leaves_nothing(
     [
         ("kill -ILL $$", "it ended with status -4"),
         ("echo out of memory >&2; exit 1", "out of memory"),
-        ("echo '{\"float32\": 1}'", "it printed something else than rates"),
-        (f"echo '{json.dumps(NOTHING)}'", "it measured nothing"),
+        ("echo '{\"float32\": 1}'", "printed something else than rates"),
+        (f"echo '{json.dumps(NOTHING)}'", "measured nothing"),
     ],
 )
 def test_a_program_that_fails_says_why(tmp_path: Path, line: str, reason: str) -> None:
     program = _script(tmp_path / "probe", line)
     with pytest.raises(ProbeFailed, match=reason):
-        run_probe([str(program)], 1, SMALL, name="made")
-    with pytest.raises(ProbeFailed, match="it cannot be started"):
-        run_probe([str(tmp_path / "absent")], 1, SMALL, name="made")
+        run_probe(program, 1, SMALL, "made")
+    with pytest.raises(ProbeFailed, match="cannot be started"):
+        run_probe(tmp_path / "absent", 1, SMALL, "made")
 
 
-def test_without_a_compiler_numpy_measures_and_the_record_says_so(
+def test_without_a_compiler_there_is_one_line_with_the_cure(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(compiled, "find_compiler", lambda: None)
-    monkeypatch.setattr(probe, "working_sets", lambda machine, threads: SMALL)
-    rates = measure_rates()
-    _require_sound(rates, 1)
-    assert rates.probe.startswith("numpy, without the C probe: there is no C compiler")
-    falling = [reading.rate for reading in rates.read]
-    assert falling == sorted(falling, reverse=True)
-
-
-def test_where_nothing_measures_one_line_has_both_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "find_compiler", lambda: None)
-    monkeypatch.setattr(probe, "_NUMPY_MODULE", "ifmmin.benchmarks.absent")
-    with pytest.raises(ProbeFailed, match=r"no C compiler .*No module named .+without bounds"):
+    monkeypatch.setattr(probe, "find_compiler", lambda: None)
+    with pytest.raises(
+        ProbeFailed, match=r"no C compiler \(cc, gcc, clang\); install one"
+    ) as caught:
         measure_rates()
+    assert "\n" not in str(caught.value)
+    refused: list[tuple[str, int, str]] = []
+    bounds = Bounds(object(), lambda *told: refused.append((*told[:2], str(told[2]))))  # type: ignore[arg-type]
+    assert bounds.rates(1) is bounds.rates(1) is None
+    assert refused == [("bound", 1, str(caught.value))]
 
 
 def test_more_threads_than_cores() -> None:

@@ -39,7 +39,7 @@ def _spend(pace: Pace, clock: MadeClock, name: str, groups: int) -> float:
 
 
 def test_scenarios_that_use_their_share_end_with_the_budget(clock: MadeClock) -> None:
-    names = ["latency", "length", "drawn", "idle"]
+    names = ["latency", "length", "throughput", "idle"]
     pace, began = Pace(300.0, 1e9, names), clock.now
     took = {name: _spend(pace, clock, name, 7) for name in names[:-1]}
     assert clock.now - began == pytest.approx(300.0 - FIXED["idle"])

@@ -1,22 +1,11 @@
-"""What reports are made of: colours, numbers, and tables that hold only what differs."""
+"""What reports are made of: numbers, and tables that hold only what differs."""
 
 from __future__ import annotations
 
 import pytest
 
-from ifmmin.benchmarks.record import OURS, TWIN
-from ifmmin.benchmarks.report.palette import palette
 from ifmmin.benchmarks.report.scale import Scale, number, percent
 from ifmmin.benchmarks.report.table import Column, build_table
-
-
-def test_colours_hold_over_a_report() -> None:
-    names = [OURS, TWIN, "monolith", "eager", "openvino", "whole again", "other"]
-    found = palette(names)
-    assert found[OURS] == "c0"
-    assert len(set(found.values())) == len(names)
-    assert palette(reversed(names)) == found
-    assert set(palette(map(str, range(30))).values()) <= {f"c{index}" for index in range(10)}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from sample_report import sample_report, sample_watched
 from sample_rows import Machine
 
 from ifmmin.benchmarks.device.energy import Energy
-from ifmmin.benchmarks.device.watched import Span
+from ifmmin.benchmarks.device.monitor import Span
 from ifmmin.benchmarks.record import Report
 from ifmmin.benchmarks.report import print_report, render_html, render_markdown
 from ifmmin.benchmarks.report.scale import TO

@@ -14,7 +14,7 @@ from child_processes import children_left
 
 from ifmmin.benchmarks.scenarios.children import ChildFailed, Told, run_child
 from ifmmin.benchmarks.scenarios.choice import alone_and_fullest
-from ifmmin.benchmarks.scenarios.resident import PEAK, PSS, RSS, USS, resident_bytes
+from ifmmin.benchmarks.scenarios.resident import PEAK, PSS, RSS, USS
 from ifmmin.runtime import Pattern
 
 MIB = 1 << 20
@@ -103,14 +103,6 @@ def test_the_peak_of_a_child_is_its_own(tmp_path: Path, child: str) -> None:
     peak, most = run_child(child, {}, list[int]).output
     assert peak < 100 * MIB
     assert most > held.nbytes, "if the kernel has mended this, resident.py need not go round it"
-
-
-def test_without_proc_the_peak_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("_ROLLUP", "_STATUS"):
-        monkeypatch.setattr(f"ifmmin.benchmarks.scenarios.resident.{name}", tmp_path / "absent")
-    found = resident_bytes()
-    assert set(found) == {PEAK}
-    assert found[PEAK] > 20 * MIB
 
 
 @pytest.mark.parametrize(

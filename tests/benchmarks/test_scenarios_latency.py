@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +17,14 @@ from ifmmin.benchmarks.control import measured_noise
 from ifmmin.benchmarks.record import OURS, TWIN, YARDSTICK, Row
 from ifmmin.benchmarks.scenarios.bench import Bench
 from ifmmin.benchmarks.scenarios.entrant import Entrant, Way
-from ifmmin.benchmarks.scenarios.latency import drawn, latency, length
+from ifmmin.benchmarks.scenarios.latency import latency, length
 from ifmmin.benchmarks.scenarios.ours import SESSIONS
 from ifmmin.benchmarks.scenarios.plan import BATCHES, Plan
-from ifmmin.benchmarks.scenarios.recorded_lengths import recorded_lengths
 from ifmmin.benchmarks.scenarios.throughput import throughput
 from ifmmin.benchmarks.timing import SETTLING, SETTLING_SECONDS, WARM_UP_SECONDS, time_together
 from ifmmin.runtime import Pattern
 from ifmmin.runtime.errors import CheckpointError
-from ifmmin.runtime.modality import MODALITIES, Modality
+from ifmmin.runtime.modality import Modality
 
 PATTERNS = ("a", "t", "a_t")
 
@@ -105,9 +102,20 @@ def test_a_sequence_of_calls_takes_turns_round_by_round(clock: MadeClock) -> Non
 def test_lengths_and_batches_are_told(bundle: Path) -> None:
     bench = _bench(bundle, patterns=(Pattern.parse("a"),))
     assert [row.lengths["a"] for row in _by(length(bench), OURS)] == [10, 50, 100, 400]
-    rows = _by(throughput(bench), OURS)
-    assert [row.batch for row in rows] == list(BATCHES)
-    assert {row.unit for row in rows} == {"1/s"}
+    batches = throughput(bench)
+    for name in (OURS, YARDSTICK):
+        assert [row.batch for row in _by(batches, name)] == list(BATCHES)
+    assert {row.unit for row in batches} == {"1/s"}
+
+
+def test_without_throughput_graphs_nothing_is_timed_and_the_cure_is_noted(
+    tmp_path_factory: pytest.TempPathFactory, make_network: Any
+) -> None:
+    bench = _bench(small_bundle(make_network, tmp_path_factory, ("a", "t"), shapes=("latency",)))
+    assert throughput(bench) == []
+    (reason,) = bench.refused.values()
+    assert "no throughput graphs of a, t" in reason
+    assert "ifmmin-export CHECKPOINT --shape throughput adds them" in reason
 
 
 def test_the_monolith_is_asked_for_no_more_of_a_batch_than_tells_its_rate(bundle: Path) -> None:
@@ -123,32 +131,6 @@ def test_the_monolith_is_asked_for_no_more_of_a_batch_than_tells_its_rate(bundle
     assert len(heard) == sum((2 + 3) * min(batch, 8) for batch in BATCHES)  # warm-up, rounds
     assert [row.batch for row in rows] == list(BATCHES)
     assert all(0 < rate < 1000 for row in rows for rate in row.samples)
-
-
-def test_drawn_lengths_are_those_that_were_recorded(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lengths: list[Mapping[Modality, int]] = [
-        dict(zip(MODALITIES, n, strict=True)) for n in ((3, 4, 5), (30, 2, 9))
-    ]
-    bench = _bench(bundle, patterns=(Pattern.parse("a_t"),), lengths=tuple(lengths))
-    seen = []
-    predictor = bench.predictor(Way("onnxruntime-cpu", "fp32", 1))
-    assert predictor is not None
-    predict = predictor.predict
-
-    def spy(features: Any) -> Any:
-        seen.append({str(m): len(x) for m, x in features.items()})
-        return predict(features)
-
-    monkeypatch.setattr(predictor, "predict", spy)
-    (row,) = _by(drawn(bench), OURS)
-    short, long = {"a": 3, "t": 5}, {"a": 30, "t": 9}
-    assert [one for one, _ in groupby(seen)][-3:] == [short, long, short]
-    assert len(row.samples) == 3
-    stand_in = recorded_lengths(_bench(bundle).plan)
-    assert len({one[Modality.A] for one in stand_in}) > 20
-    assert stand_in == recorded_lengths(_bench(bundle).plan)
 
 
 def test_what_cannot_run_is_left_out_and_named(bundle: Path) -> None:
@@ -225,7 +207,7 @@ def test_a_slow_call_settles_for_a_moment_only(clock: MadeClock) -> None:
     assert ran == {"slow": 30, "slower": 20}
 
 
-def test_all_that_take_turns_are_asked_about_the_same_drawn_utterances(clock: MadeClock) -> None:
+def test_all_that_take_turns_go_through_their_sessions_in_step(clock: MadeClock) -> None:
     asked: dict[str, list[int]] = {"ours": [], "slow": []}
     calls = {name: [partial(heard.append, n) for n in range(3)] for name, heard in asked.items()}
     time_together(calls, repeats=4, warm_up=0, settled=True)

@@ -61,6 +61,7 @@ def test_every_scenario_of_both_patterns_and_both_contenders(bundle: Path) -> No
         assert "load by own; not valid by MLPerf's rules (" in row.note
         assert "a run of 0.02 s; MLPerf's rules want 600 s" in row.note
         assert "all 32 answers of the accuracy run are " in row.note
+        assert "one by one" not in row.note
         if row.scenario != "server":  # which a busy machine may not hold
             assert min(row.samples) > 0
     assert all(len(row.samples) > 99 for row in rows if row.unit == "s")
@@ -71,6 +72,15 @@ def test_load_is_made_by_mlperf_where_it_is_installed(bundle: Path) -> None:
     rows = load(_bench(bundle, patterns=(A,)), length=TINY)
     assert _kinds(rows) == dict.fromkeys(KINDS, 1)
     assert all("load by loadgen " in row.note for row in rows)
+
+
+def test_batches_that_are_answered_one_by_one_say_so(
+    tmp_path_factory: pytest.TempPathFactory, make_network: Any
+) -> None:
+    plain = small_bundle(make_network, tmp_path_factory, ("a", "t"), shapes=("latency",))
+    rows = load(_bench(plain, patterns=(A,)), length=TINY, generator="own")
+    told = {row.scenario for row in rows if "ifmmin-export --shape throughput adds" in row.note}
+    assert told == {"offline", "multi-stream"}
 
 
 def test_a_wrong_answer_under_load_leaves_no_figure(
@@ -99,17 +109,13 @@ def test_none_begins_when_time_is_over(bundle: Path, monkeypatch: pytest.MonkeyP
     assert {row.scenario for row in rows if row.unit == "1/s"} == {"offline", "server"}
 
 
-def test_full_rules_take_their_time_and_drawn_lengths(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_rules_take_their_time(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scenario, "LONGEST_SECONDS", -1.0)
     monkeypatch.setattr(scenario, "FULL", replace(TINY, name="full"))
     rows = load(_bench(bundle, patterns=(A,), full_rules=True), generator="own")
     assert all(row.samples for row in rows if row.scenario != "server")
-    for lengths in ({"a": 50}, {}):
-        found = [row for row in rows if row.lengths == lengths]
-        assert _kinds(found) == dict.fromkeys(KINDS, 1)
-    assert "all 60 answers" in next(row.note for row in rows if not row.lengths)
+    assert _kinds(rows) == dict.fromkeys(KINDS, 1)
+    assert {row.lengths["a"] for row in rows} == {50}
 
 
 def _result(kind: Any, **more: Any) -> Result:

@@ -10,7 +10,7 @@ import pytest
 from sample_report import sample_report
 from small_bundles import small_bundle
 
-from ifmmin.benchmarks.record import OURS
+from ifmmin.benchmarks.record import OURS, YARDSTICK
 from ifmmin.benchmarks.report.measured import measure
 from ifmmin.benchmarks.scenarios import streaming
 from ifmmin.benchmarks.scenarios.bench import Bench
@@ -64,11 +64,17 @@ def test_streams_are_measured_alone_and_together(
     bench = _bench(bundle)
     rows = streaming.stream(bench)
     assert {row.pattern for row in rows} == {"a", "a_t"}
-    assert {row.contender for row in rows} == {OURS, streaming.RERUN, streaming.ANEW}
+    assert {row.contender for row in rows} == {
+        OURS, streaming.RERUN, streaming.ANEW, YARDSTICK,
+    }  # fmt: skip
     assert {row.lengths["a"] for row in rows if row.part == streaming.AGE} == {10, 20}
     assert {row.part for row in rows if row.contender == streaming.ANEW} == {streaming.ANSWER}
     many = streaming.streams(bench)
-    assert [row.contender for row in many] == [OURS, streaming.ALONE, streaming.SINGLE] * 2
+    together = [OURS, streaming.ALONE, streaming.SINGLE, YARDSTICK]
+    assert [row.contender for row in many] == together * 2
+    for found in (rows, many):  # the reference was timed under every condition of ours
+        marked = {row.group for row in found if row.contender == YARDSTICK}
+        assert marked == {row.group for row in found if row.contender == OURS}
     assert {(row.streams, row.unit) for row in many} == {(64, "1/s")}
     # All of it is our own, so that every row says by what it was answered.
     assert {(row.backend, row.precision) for row in rows + many} == {("onnxruntime-cpu", "fp32")}
@@ -86,7 +92,8 @@ def test_precisions_take_turns_and_are_told_against_full_precision(
     bench = _bench(bundle, precisions=("fp32", "int8"), patterns=(Pattern.parse("a_t"),))
     rows = [row for row in streaming.stream(bench) if row.part == streaming.ANSWER]
     ways = {(row.contender, row.precision) for row in rows}
-    assert ways == {(name, p) for name in (OURS, streaming.ANEW) for p in ("fp32", "int8")}
+    ours = {(name, p) for name in (OURS, streaming.ANEW) for p in ("fp32", "int8")}
+    assert ways == ours | {(YARDSTICK, "fp32")}
     assert len({row.group for row in rows}) == 1
     items = measure(sample_report(rows=tuple(rows)), "stream")
     bases = {item.baseline.key for item in items if item.baseline is not None}

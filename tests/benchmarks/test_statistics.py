@@ -1,4 +1,4 @@
-"""Intervals hold what they promise, and tests of many rows stay quiet where there is nothing."""
+"""Intervals hold what they promise, and the A/A control is found."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ import pytest
 
 from ifmmin.benchmarks.control import controls, measured_noise, spread
 from ifmmin.benchmarks.record import OURS, TWIN, Row
-from ifmmin.benchmarks.significance import holm, student_quantile, student_tail
 from ifmmin.benchmarks.statistics import (
     Interval,
     Ratio,
-    log_ratio_variance,
     no_difference,
     quantile_interval,
     ratio_of_medians,
@@ -73,12 +71,17 @@ def test_the_interval_of_a_ratio_covers_it_as_often_as_it_says() -> None:
     assert not any(ratio is None or ratio.low <= 1.0 for ratio in drawn)
 
 
+def _width(above: np.ndarray, below: np.ndarray, *, paired: bool = False) -> float:
+    ratio = ratio_of_medians(above, below, paired=paired)
+    assert ratio is not None
+    return math.log(ratio.high / ratio.low)
+
+
 def test_what_slowed_both_rows_of_a_round_cancels() -> None:
     rng = np.random.default_rng(2)
     shared = np.exp(0.3 * np.sin(np.linspace(0, 20, 200)))
     ours, theirs = _times(rng, 200, 1.1) * shared, _times(rng, 200) * shared
-    paired = log_ratio_variance(ours, theirs, paired=True)
-    assert paired < 0.5 * log_ratio_variance(ours, theirs, paired=False)
+    assert _width(ours, theirs, paired=True) < 0.7 * _width(ours, theirs)
     together = ratio_of_medians(ours, theirs, paired=True)
     assert together is not None
     assert together.certain
@@ -89,8 +92,7 @@ def test_slow_rounds_that_follow_each_other_make_an_interval_wider() -> None:
     steps = np.repeat(rng.normal(0, 0.2, 40), 5)
     wandering, steady = np.exp(steps), np.exp(rng.permutation(steps))
     other = _times(rng, 200)
-    found = [log_ratio_variance(x, other, paired=False) for x in (wandering, steady)]
-    assert found[0] > 1.5 * found[1]
+    assert _width(wandering, other) > 1.2 * _width(steady, other)
 
 
 def test_a_ratio_is_the_same_every_time_and_needs_something_to_divide_by() -> None:
@@ -98,7 +100,6 @@ def test_a_ratio_is_the_same_every_time_and_needs_something_to_divide_by() -> No
     ours, theirs = _times(rng, 30), _times(rng, 40)
     found = [ratio_of_medians(ours, theirs, paired=True) for _ in range(2)]
     assert found[0] == found[1]
-    assert found[0] != ratio_of_medians(ours, theirs, paired=True, seed=1)
     assert ratio_of_medians(ours, np.zeros(9), paired=False) is None
     assert ratio_of_medians([0.0, 0.0, 1.0], theirs, paired=False) is None
 
@@ -119,32 +120,6 @@ def test_a_difference_is_beyond_its_interval_and_beyond_the_control(
     ratio: Ratio | None, noise: float | None, same: bool
 ) -> None:
     assert no_difference(ratio, noise) is same
-
-
-@pytest.mark.parametrize("degrees", [1.0, 2.0, 3.5, 14.0, 200.0, 1e5])
-def test_tails_are_those_of_student(degrees: float) -> None:
-    t = pytest.importorskip("scipy.stats").t
-    for value in (-2.0, 0.0, 0.5, 2.0, 5.0):
-        assert student_tail(value, degrees) == pytest.approx(t.sf(value, degrees), rel=2e-2)
-    for tail in (0.3, 0.01, 1e-5):
-        assert student_quantile(tail, degrees) == pytest.approx(t.isf(tail, degrees), rel=2e-3)
-
-
-def test_holm_rejects_step_by_step() -> None:
-    steps = holm([0.01, 0.04, 0.03, 0.005], 0.05)
-    assert [step.rejected for step in steps] == [True, False, False, True]
-    assert [step.alpha for step in steps] == pytest.approx([0.05 / 3, 0.025, 0.025, 0.05 / 4])
-    # Each of them alone would pass; after one that fails none does.
-    assert not any(step.rejected for step in holm([0.04] * 3, 0.05))
-    assert holm([], 0.05) == []
-
-
-def test_holm_raises_no_alarm_among_many_where_single_tests_do() -> None:
-    rng = np.random.default_rng(5)
-    drawn = rng.random((400, 60))
-    alarms = np.mean([any(step.rejected for step in holm(list(row), 0.05)) for row in drawn])
-    assert alarms < 0.08
-    assert np.mean((drawn < 0.05).any(axis=1)) > 0.9
 
 
 def _row(contender: str, pattern: str, *samples: float, **more: str) -> Row:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import onnx
 import pytest
 
-from ifmmin.export.cli import main
+from ifmmin.export.bundle_cli import main as bundle_main
+from ifmmin.export.cli import choose_shapes, main
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.errors import BundleError
 from ifmmin.runtime.manifest import BACKENDS, SHAPES
@@ -38,7 +40,8 @@ def test_patterns_join_a_bundle_without_disturbing_it(checkpoint: Path, tmp_path
     out = tmp_path / "bundle"
     assert _export(checkpoint, out, "t_a") == 0
     first = _contents(out)
-    assert _export(checkpoint, out, "all") == 0
+    assert {entry.shape for entry in Bundle(out).manifest.graphs} == set(SHAPES) - {"throughput"}
+    assert _export(checkpoint, out, "all", more=("--shape", "throughput")) == 0
     bundle = Bundle(out)
     assert bundle.patterns == ALL_PATTERNS
     then = _contents(out)
@@ -104,14 +107,59 @@ def test_what_a_graph_says_of_itself(checkpoint: Path, tmp_path: Path) -> None:
         assert not any(t.external_data for t in model.graph.initializer)
 
 
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("", "latency stream"),
+        ("throughput", "latency stream throughput"),
+        ("latency", "latency"),
+        ("stream stream", "stream"),
+        ("throughput latency", "latency throughput"),
+        ("stream throughput", "stream throughput"),
+        ("stream latency throughput", "latency stream throughput"),
+    ],
+)
+def test_throughput_adds_to_the_shapes_and_the_others_restrict_them(
+    given: str, wanted: str
+) -> None:
+    assert sorted(choose_shapes(given.split())) == wanted.split()
+
+
 def test_shapes_that_are_asked_for(checkpoint: Path, tmp_path: Path) -> None:
-    more = ("--shape", "throughput", "--licence", "CC-BY-4.0")
+    more = ("--shape", "stream", "--shape", "throughput", "--licence", "CC-BY-4.0")
     assert _export(checkpoint, tmp_path / "bundle", "v", more=more) == 0
     bundle = Bundle(tmp_path / "bundle")
-    assert [entry.shape for entry in bundle.manifest.graphs] == ["throughput"]
+    assert [e.shape for e in bundle.manifest.graphs] == ["throughput", "step", "summary", "head"]
     assert bundle.manifest.licence == "CC-BY-4.0"
     with pytest.raises(BundleError, match=r"no fp32 latency graph of v .* it has none"):
         bundle.entry(Pattern.parse("v"))
+
+
+def test_a_request_of_nothing_is_refused(checkpoint: Path, tmp_path: Path, capsys: Any) -> None:
+    more = ("--precision", "int8-qdq", "--shape", "stream")
+    assert _export(checkpoint, tmp_path / "bundle", "a", more=more) == 2
+    text = capsys.readouterr().err
+    assert text.count("\n") == 1
+    assert "int8-qdq has no graphs for streams" in text
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_without_throughput_graphs_the_cure_is_told(
+    checkpoint: Path, tmp_path: Path, capsys: Any
+) -> None:
+    out = tmp_path / "bundle"
+    assert _export(checkpoint, out, "v") == 0
+    with pytest.raises(BundleError, match=r"--pattern v --shape throughput$"):
+        Bundle(out).entry(Pattern.parse("v"), shape="throughput")
+    capsys.readouterr()
+    assert bundle_main(["verify", str(out)]) == 0
+    assert bundle_main(["inspect", str(out)]) == 0
+    assert re.search("batches .*--shape throughput adds", capsys.readouterr().out)
+    assert "throughput" not in (out / "README.md").read_text()
+    assert _export(checkpoint, out, "v", more=("--shape", "throughput")) == 0
+    capsys.readouterr()
+    assert bundle_main(["inspect", str(out)]) == 0
+    assert "--shape throughput" not in capsys.readouterr().out
 
 
 def test_graphs_are_measured_on_a_corpus(tmp_path: Path) -> None:
@@ -119,7 +167,7 @@ def test_graphs_are_measured_on_a_corpus(tmp_path: Path) -> None:
         "stage1.decay_epochs=0", "stage2.epochs=1", "stage2.decay_epochs=0"])  # fmt: skip
     corpus = load_corpus(recipe.corpus, fold=1)
     fit(recipe, corpus, fold=1, seed=0, out=tmp_path / "run")
-    words = ("--evaluate-on", "1")
+    words = ("--evaluate-on", "1", "--shape", "throughput")
     checkpoint = tmp_path / "run" / "model.safetensors"
     assert _export(checkpoint, tmp_path / "bundle", "a_v", more=words) == 0
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]["a_v"]
@@ -182,6 +230,17 @@ def test_wrong_patterns(
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "bundle").exists()
+
+
+def test_the_linear_model_has_no_graphs(make_network: Any, tmp_path: Path, capsys: Any) -> None:
+    path, out = tmp_path / "linear.safetensors", tmp_path / "bundle"
+    save_checkpoint(path, make_network("linear"), {})
+    assert _export(path, out, "all") == 2
+    error = capsys.readouterr().err
+    assert f"{path} holds the model linear" in error
+    assert "give a checkpoint of a network" in error
+    assert error.count("\n") == 1
+    assert not out.exists()
 
 
 def test_places_that_are_taken_or_cannot_be_written(

@@ -136,4 +136,6 @@ def test_too_few_frames_to_begin_with_are_refused_as_ever(make_network: Any) -> 
     stream = ModalityStream(case.entry, case.cut())
     with pytest.raises(AssertionError, match="tail"):
         stream.push(case.frames(4, streams=1))
-    assert stream.frames == 0
+    frames = case.frames(9, streams=1)
+    wanted = ModalityStream(case.entry, case.run).push(frames)
+    np.testing.assert_array_equal(stream.push(frames), wanted)

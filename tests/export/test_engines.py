@@ -94,7 +94,7 @@ def test_every_graph_builds(
     assert not [text for text in built.warnings if "kMIN" in text]
 
 
-@pytest.mark.parametrize("kind", ["attention", "statistics", "transforms", "mmin", "linear"])
+@pytest.mark.parametrize("kind", ["attention", "statistics", "transforms", "mmin"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8-qdq"])
 def test_other_networks_build(make_network: Any, kind: str, precision: str) -> None:
     for shape in PLANS:

@@ -37,8 +37,6 @@ MORE = {
     "sum": {"ReduceSum"},
     "transforms": _TRANSFORMS,
     "statistics": _STATISTICS,
-    "statistics-fusion": _STATISTICS,
-    "linear": _STATISTICS,
 }
 MOST_NODES = {
     "if-mmin": {"a": 43, "v": 43, "t": 54, "a_v": 50, "a_t": 61, "v_t": 61, "a_v_t": 65},
@@ -46,7 +44,7 @@ MOST_NODES = {
 """Constants not counted; three blocks of imagination."""
 
 
-ROUNDS_MORE = ("sum", "last", "statistics", "statistics-fusion", "linear")
+ROUNDS_MORE = ("sum", "last", "statistics")
 """A sum over 2,000 frames, a last state that has seen them all, and statistics that meet weights at
 once round more in float32."""
 
@@ -159,7 +157,7 @@ class _Naive(nn.Module):
         encoder: Any = self.small.encoders["a"]
         outputs = encoder.rnn(x.unsqueeze(1), (encoder.start, encoder.start))[0]
         pooled = F.max_pool1d(outputs.permute(1, 2, 0), kernel_size=outputs.shape[0]).squeeze(2)
-        logits: Tensor = self.small.head([pooled], [pooled])
+        logits: Tensor = self.small.head([pooled])
         return logits.squeeze(0)
 
 

@@ -98,7 +98,7 @@ def test_half_precision_takes_raw_values_beyond_its_range(make_network: Any) -> 
 
 @pytest.mark.parametrize("name", ["int8", "int8-qdq"])
 @pytest.mark.parametrize("shape", ["latency", "throughput"])
-@pytest.mark.parametrize("kind", ["if-mmin", "attention", "linear"])
+@pytest.mark.parametrize("kind", ["if-mmin", "attention", "statistics"])
 @pytest.mark.parametrize("pattern", ["a", "t", "a_v_t"])
 def test_eight_bits(make_network: Any, pattern: str, kind: str, shape: str, name: str) -> None:
     chosen = Pattern.parse(pattern)

@@ -1,8 +1,10 @@
-"""What the cache gives back is what was kept, for that key, or nothing."""
+"""The cache gives back what was kept, for that key, or nothing, and stays within its limit."""
 
 from __future__ import annotations
 
 import multiprocessing
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ifmmin.runtime.backends.engine_cache import (
+    LIMIT_BYTES,
     DeviceKey,
     EngineCache,
     EngineKey,
@@ -146,3 +149,143 @@ def test_writers_at_the_same_time(tmp_path: Path) -> None:
         assert writer.exitcode == 0
     assert len(seen) > 1, "nothing was written meanwhile"
     assert [path.suffix for path in tmp_path.iterdir()] == [".engine"]
+
+
+LARGE = bytes(100_000)
+FEW = 350_000
+"""Room for three large engines."""
+
+
+def _key(number: int) -> EngineKey:
+    return msgspec.structs.replace(KEY, graph_sha256=f"{number:064}")
+
+
+def _keep(folder: Path, *numbers: int) -> None:
+    """Keep large engines, of which the first is the one unused for longest."""
+    for number in numbers:
+        path = EngineCache(folder).keep(_key(number), LARGE)
+        os.utime(path, (1000 + number, 1000 + number))
+
+
+def _left(folder: Path) -> list[int]:
+    return [number for number in range(10) if EngineCache(folder).path(_key(number)).exists()]
+
+
+def test_those_unused_for_longest_go_first(tmp_path: Path) -> None:
+    _keep(tmp_path, 0, 1, 2, 3)
+    assert EngineCache(tmp_path).load(_key(0)).content == LARGE  # used just now
+    EngineCache(tmp_path, limit=FEW).keep(_key(4), LARGE)
+    assert _left(tmp_path) == [0, 3, 4]
+
+
+def test_nothing_goes_below_the_limit(tmp_path: Path) -> None:
+    _keep(tmp_path, *range(9))
+    EngineCache(tmp_path).keep(_key(9), LARGE)
+    assert _left(tmp_path) == list(range(10))
+    assert LIMIT_BYTES > 1 << 30
+
+
+def test_what_was_kept_just_now_stays_however_large(tmp_path: Path) -> None:
+    _keep(tmp_path, 0, 1)
+    cache = EngineCache(tmp_path, limit=1)
+    cache.keep(_key(2), LARGE)
+    assert _left(tmp_path) == [2]
+    assert cache.load(_key(2)).content == LARGE
+
+
+def test_engines_of_other_versions_and_timing_caches_go_too(tmp_path: Path) -> None:
+    other = msgspec.structs.replace(DEVICE, version="10.2.0")
+    for key in (msgspec.structs.replace(_key(0), device=other), other):
+        os.utime(EngineCache(tmp_path).keep(key, LARGE), (1000, 1000))
+    _keep(tmp_path, 1, 2)
+    EngineCache(tmp_path, limit=FEW).keep(_key(3), LARGE)
+    assert _left(tmp_path) == [1, 2, 3]
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_what_is_not_ours_stays(tmp_path: Path) -> None:
+    names = {"model.engine", "notes.txt", ".hidden.part"}
+    for name in names:
+        (tmp_path / name).write_bytes(LARGE)
+        os.utime(tmp_path / name, (1, 1))
+    EngineCache(tmp_path, limit=1).keep(_key(0), LARGE)
+    assert {path.name for path in tmp_path.iterdir()} > names
+
+
+def test_parts_that_nobody_writes_to_any_more_go(tmp_path: Path) -> None:
+    cache = EngineCache(tmp_path)
+    name = cache.path(KEY).name
+    abandoned, fresh = (tmp_path / f".{name}.{tail}.part" for tail in ("ab12_x9z", "cd34_y8w"))
+    for part in (abandoned, fresh):
+        part.write_bytes(b"half")
+    a_day_ago = time.time() - 86_400
+    os.utime(abandoned, (a_day_ago, a_day_ago))
+    cache.keep(KEY, CONTENT)
+    assert not abandoned.exists()
+    assert fresh.exists()
+
+
+@pytest.mark.parametrize("moment", ["read_bytes", "utime"])
+def test_a_file_may_vanish_at_any_moment(
+    cache: EngineCache, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Between being looked for and being read, or before its use is noted."""
+    path = cache.keep(KEY, CONTENT)
+    owner: Any = Path if moment == "read_bytes" else os
+    real = getattr(owner, moment)
+
+    def vanish(*arguments: Any) -> Any:
+        path.unlink()
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, moment, vanish)
+        kept = cache.load(KEY)
+    assert (kept.content, kept.refusal) == (None if moment == "read_bytes" else CONTENT, "")
+    assert cache.load(KEY).content is None
+    cache.keep(KEY, CONTENT)
+    assert cache.load(KEY).content == CONTENT
+
+
+def test_a_file_that_another_process_removes_first(
+    cache: EngineCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counts as gone, and those used later stay."""
+    _keep(cache.directory, 0, 1, 2, 3)
+    real = Path.unlink
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        if path.suffix == ".engine":
+            real(path)
+        real(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    EngineCache(cache.directory, limit=FEW + len(LARGE)).keep(_key(4), LARGE)
+    assert _left(cache.directory) == [1, 2, 3, 4]
+
+
+def _use(folder: Path, start: int) -> None:
+    for turn in range(30):
+        cache, key = EngineCache(folder, limit=FEW), _key((start + turn) % 6)
+        if cache.load(key).content is None:
+            cache.keep(key, LARGE)
+
+
+def test_removers_at_the_same_time(tmp_path: Path) -> None:
+    """A reader meets a whole engine or none, and nothing fails."""
+    context = multiprocessing.get_context("spawn")
+    users = [context.Process(target=_use, args=(tmp_path, start)) for start in (0, 3)]
+    for user in users:
+        user.start()
+    found = set()
+    while any(user.is_alive() for user in users):
+        for number in range(6):
+            kept = EngineCache(tmp_path).load(_key(number))
+            assert kept.refusal == ""
+            found.add(kept.content)
+    for user in users:
+        user.join()
+        assert user.exitcode == 0
+    assert found == {LARGE, None}
+    EngineCache(tmp_path, limit=FEW).keep(_key(0), LARGE)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= FEW

@@ -103,6 +103,24 @@ def test_a_batch_without_throughput_graphs(plain: Path) -> None:
         assert np.array_equal(answer.logits, alone.predict(utterance).logits)
 
 
+def test_a_batch_where_throughput_graphs_are_of_another_precision(
+    bundle: Path, tmp_path: Path
+) -> None:
+    other = copied(bundle, tmp_path)
+
+    def move(manifest: dict[str, Any]) -> None:
+        for entry in manifest["graphs"]:
+            if entry["shape"] == "throughput":
+                entry["precision"] = "fp16"
+
+    edit(other, move)
+    predictor = Predictor(other, backend="onnxruntime-cpu")
+    utterances = [_utterance(seed) for seed in range(14)]
+    for answer, utterance in zip(predictor.predict_batch(utterances), utterances, strict=True):
+        assert answer.precision == "fp32"
+        assert np.array_equal(answer.logits, predictor.predict(utterance).logits)
+
+
 def test_batches_that_cannot_be_meant(predictor: Predictor) -> None:
     assert predictor.predict_batch([]) == []
     with pytest.raises(InputError, match="batch_size must be at least 1"):

@@ -143,8 +143,11 @@ def test_manifests(bundle: Path, tmp_path: Path, capsys: Any) -> None:
     clip = _npz(tmp_path / "x.npz", **_arrays("a"))
     manifest = bundle / MANIFEST_NAME
     content = json.loads(manifest.read_text())
-    manifest.write_text(json.dumps(content | {"schema": 99}))
-    assert "has schema 99" in _error(capsys, bundle, clip)
+    for schema, said in ((99, "update ifmmin here"), (1, "export the bundle again")):
+        manifest.write_text(json.dumps(content | {"schema": schema}))
+        error = _error(capsys, bundle, clip)
+        assert f"has schema {schema}" in error
+        assert said in error
     outside = content | {"graphs": [content["graphs"][0] | {"file": "../model.safetensors"}]}
     manifest.write_text(json.dumps(outside))
     assert "outside of the bundle" in _error(capsys, bundle, clip)

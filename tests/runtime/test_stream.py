@@ -11,15 +11,13 @@ import pytest
 from small_bundles import ALL, LOSSES, copied, edit, small_bundle
 
 from ifmmin.runtime import InputError, Pattern, Predictor, StreamOptions
-from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.modality import MODALITIES, Modality
-from ifmmin.runtime.step import ModalityStream
 from ifmmin.runtime.stream.answers import Head
 from ifmmin.runtime.validate import Policy
 
 DIMS = {"a": 5, "v": 7, "t": 11}
 CPU = "onnxruntime-cpu"
-KINDS = ("statistics", "attention", "sum", "last", "mmin", "linear")
+KINDS = ("statistics", "attention", "sum", "last", "mmin")
 
 
 @pytest.fixture(scope="module")
@@ -115,69 +113,6 @@ def test_an_answer_is_made_anew_only_where_something_changed(predictor: Predicto
         assert not np.array_equal(stream.predict().logits, first.logits)
     finally:
         del predictor.__dict__["_streams"]
-
-
-@pytest.mark.parametrize("chunk", [1, 3, 30])
-def test_a_peak_fades_towards_what_is_heard_now(
-    predictor: Predictor, bundle: Path, chunk: int
-) -> None:
-    """Against the recursion itself: m' = h + 2^(-hop/half_life) (m - h) at the end of a hop."""
-    options = StreamOptions(half_life=1.5, hop=0.5)
-    frames = _frames("a", 30)
-    stream = predictor.stream(options)
-    for start in range(0, 30, chunk):
-        stream.push(a=frames[start : start + chunk])
-    opened = Bundle(bundle)
-    (entry,) = opened.find("step", Modality.A)
-    step = ModalityStream(entry, predictor._shelf.parts()[0].encoder(Modality.A).step.run)
-    pooled: Any = None
-    for number, frame in enumerate(frames):
-        if number and number % 5 == 0:  # ten frames a second
-            hidden, peak = step._kept["hidden"], step._kept["maximum"]
-            share = np.float32(0.5 ** (0.5 / 1.5))
-            step._kept["maximum"] = hidden + share * (peak - hidden)
-        pooled = step.push(frame[None, None])
-    found: Any = stream.session.channels[Modality.A].past.lanes[0].pooled
-    np.testing.assert_allclose(found, pooled, atol=1e-5)
-    remembering = predictor.stream()
-    remembering.push(a=frames)
-    assert np.abs(remembering.predict().logits - stream.predict().logits).max() > 1e-3
-
-
-def test_averages_fade_exponentially(
-    tmp_path_factory: pytest.TempPathFactory, make_network: Any
-) -> None:
-    bundle = _kind("statistics", tmp_path_factory, make_network)
-    stream = Predictor(bundle, backend=CPU).stream(StreamOptions(half_life=0.4, hop=0.1))
-    frames = _frames("t", 25)
-    stream.push(t=frames[:7])
-    stream.push(t=frames[7:])
-    (lane,) = stream.session.channels[Modality.T].past.lanes
-    names = [state.name for state in stream.session.channels[Modality.T].stepper.states]
-    kept = dict(zip(names, lane.kept or (), strict=True))
-    weights = 0.5 ** (0.1 * np.arange(24, -1, -1) / 0.4)
-    assert kept["count"].item() == pytest.approx(weights.sum(), rel=1e-5)
-    # The text's frames are scaled to unit length before they are averaged.
-    unit = frames / np.linalg.norm(frames, axis=1, keepdims=True)
-    mean = (weights[:, None] * unit).sum(axis=0) / weights.sum()
-    np.testing.assert_allclose(kept["mean"][0], mean, atol=1e-5)
-    squares = (weights[:, None] * (unit - mean) ** 2).sum(axis=0)
-    np.testing.assert_allclose(kept["squares"][0], squares, atol=1e-4)
-
-
-def test_what_cannot_forget_says_so(bundle: Path, tmp_path: Path) -> None:
-    old = copied(bundle, tmp_path)
-
-    def age(manifest: Any) -> None:
-        for graph in manifest["graphs"]:
-            for state in graph["states"]:
-                del state["fades"], state["toward"]
-
-    edit(old, age)
-    predictor = Predictor(old, backend=CPU)
-    with pytest.raises(InputError, match="modality a: its encoder cannot forget gradually"):
-        predictor.stream(StreamOptions(half_life=1.0))
-    predictor.stream(StreamOptions(window=1.0))
 
 
 def test_silence_counts_as_missing_until_it_ends(predictor: Predictor) -> None:

@@ -84,7 +84,6 @@ TIMED = [
     ("options", "told"),
     [
         (("--window", 1, "--hop", 0.25), {"window": 1.0, "hop": 0.25}),
-        (("--half-life", 0.5), {"half_life": 0.5}),
         (("--late", "skip"), {"late": "skip"}),
         (
             ("--stale-after", "v=1.5", "--stale-after", "a=1"),

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from fading_model import FadingModel
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -27,7 +26,7 @@ from ifmmin.runtime.validate import Policy
 DIMS = {"a": 5, "v": 7, "t": 11}
 TOLERANCE = 1e-4
 STEPS, SESSIONS = 40, 18
-"""Per kind of session; six kinds make more than 4,000 steps."""
+"""Per kind of session; four kinds make more than 2,800 steps."""
 EPOCH = 1_763_000_000_150
 """Milliseconds since 1970, not at a hop's end."""
 
@@ -77,7 +76,7 @@ class Session(RuleBasedStateMachine):
         self.time = start
         self.options = self.make_options(late)
         self.stream = self.predictor.stream(self.options)
-        self.model = self.make_model(late)
+        self.model = StreamModel(self.window, self.hop, self.stale, late)
         self.speak(seed)
 
     def make_options(self, late: str) -> StreamOptions:
@@ -88,10 +87,6 @@ class Session(RuleBasedStateMachine):
             stale_after={Modality.of(m): limit / 1000 for m, limit in self.stale.items()},
             late=late,
         )
-
-    def make_model(self, late: str) -> StreamModel:
-        """What says the same, slowly."""
-        return StreamModel(self.predictor, self.window, self.hop, self.stale, late)
 
     def moment(self, passed: int) -> tuple[float | None, int | None]:
         """The time of what comes next, for the stream and for its model."""
@@ -255,7 +250,7 @@ class Session(RuleBasedStateMachine):
             with pytest.raises(InputError, match="no modality is present"):
                 self.stream.predict()
             return
-        said, wanted = self.stream.predict(), self.model.logits(evidence)
+        said, wanted = self.stream.predict(), self.predictor.predict(evidence).logits
         assert said.pattern == pattern
         assert set(said.absent) == set("avt") - set(evidence)
         np.testing.assert_allclose(said.logits, wanted, atol=TOLERANCE, rtol=TOLERANCE)
@@ -297,26 +292,7 @@ class ClockSession(TimedSession):
         self.lain += passed
 
 
-class FadingSession(Session):
-    """Half is forgotten in 1.5 seconds, counted in frames."""
-
-    hop, policy = 500, "lenient"
-    half_life = 1500
-
-    def make_options(self, late: str) -> StreamOptions:
-        return StreamOptions(half_life=self.half_life / 1000, hop=self.hop / 1000, late=late)
-
-    def make_model(self, late: str) -> StreamModel:
-        return FadingModel(self.predictor, self.half_life, self.hop, late)
-
-
-class TimedFadingSession(FadingSession):
-    """The same by given times."""
-
-    timed = True
-
-
-KINDS = (Session, WindowSession, TimedSession, ClockSession, FadingSession, TimedFadingSession)
+KINDS = (Session, WindowSession, TimedSession, ClockSession)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -17,10 +17,9 @@ def bundle(make_network: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 MISTAKES: list[tuple[tuple[object, ...], str]] = [
-    (("--stream", "-", "--window", 1, "--half-life", 1), "forgets in one way"),
     (("--stream", "-", "--window", -1), "window: got -1.0, wanted a number of seconds above 0"),
     (("--stream", "-", "--window", "nan"), "window: got nan"),
-    (("--stream", "-", "--hop", 1), "got a hop without a window or a half_life"),
+    (("--stream", "-", "--hop", 1), "got a hop without a window"),
     (("--stream", "-", "--window", 1, "--hop", 0.3), "not a whole number of hops"),
     (("--stream", "-", "--late", "never"), "late: got 'never', wanted refuse, skip, append"),
     (("--stream", "-", "--stale-after", "v"), "--stale-after: got 'v', wanted for example v=0.5"),
@@ -38,9 +37,6 @@ MISTAKES: list[tuple[tuple[object, ...], str]] = [
     (("--stream", "-", "--explain"), "--explain does not go with --stream"),
     (("--stream", "-", "--pattern", "a"), "leave a modality out with a drop event"),
     (("--stream", "-", "--format", "csv"), "--format csv does not go with --stream"),
-    (("--stream", "-", "--features", "x"), "--features does not go with --stream"),
-    (("--stream", "-", "--ids", "x"), "--ids does not go with --stream"),
-    (("--stream", "-", "--feature-file", "a=x"), "--feature-file does not go with --stream"),
     (("clip.npz", "--stream", "-"), "an input does not go with --stream"),
     (("--stream", "none.jsonl"), "no session at none.jsonl"),
     (("--stream", "-", "--save", "x.csv"), "name it .jsonl"),

@@ -96,12 +96,16 @@ def test_states_of_another_size_are_told(wide: Path) -> None:
     assert stream.frames[Modality.T] == 7
 
 
-def test_newer_formats_are_told(wide: Path) -> None:
+def test_other_formats_are_told(wide: Path) -> None:
     stream = _talking(wide, "a")
-    content = stream.snapshot()
-    assert content.startswith(b"ifmmin stream 1\n")
-    newer = content.replace(b"ifmmin stream 1\n", b"ifmmin stream 12\n", 1)
-    _refuses(stream, newer, "snapshot has format 12, this version of ifmmin reads up to 1; update")
-    for other in (b"0", b"", b"-1", b"x", b"9" * 30):
-        none = content.replace(b"ifmmin stream 1\n", b"ifmmin stream " + other + b"\n", 1)
-        _refuses(stream, none, "these bytes are no snapshot")
+    first, _, rest = stream.snapshot().partition(b"\n")
+    assert first == b"ifmmin stream 2"
+    for other, said in (
+        (b"12", "has format 12, this version of ifmmin reads 2; update ifmmin here"),
+        (
+            b"1",
+            "has format 1 of an earlier version, .* reads 2; resume it with",
+        ),
+        *((bad, "these bytes are no snapshot") for bad in (b"0", b"", b"-1", b"x", b"9" * 30)),
+    ):
+        _refuses(stream, b"ifmmin stream " + other + b"\n" + rest, said)

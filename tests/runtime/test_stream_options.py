@@ -21,8 +21,6 @@ from ifmmin.runtime.stream.timeline import Timeline
     [
         ({"window": 0.0}, "window: got 0.0, wanted a number of seconds above 0"),
         ({"window": float("nan")}, "window: got nan"),
-        ({"half_life": -1.0}, "half_life: got -1.0"),
-        ({"window": 3.0, "half_life": 1.0}, "both a window and a half_life"),
         ({"hop": 1.0}, "hop without a window"),
         ({"window": 3.0, "hop": 2.0}, "3 is not a whole number of hops of 2 seconds"),
         ({"window": 1.0, "hop": 2.0}, "not a whole number of hops"),
@@ -53,9 +51,7 @@ def test_senseless_smoothing_is_refused(options: dict[str, Any], said: str) -> N
 def test_a_window_is_divided_into_lanes() -> None:
     assert StreamOptions(window=3.0, hop=0.1).lanes == 30
     assert StreamOptions(window=2.0).lanes == 4
-    assert StreamOptions(half_life=2.0).lanes == 1
-    assert StreamOptions(half_life=2.0, hop=2.0).kept_share == pytest.approx(0.5)
-    assert StreamOptions().kept_share == 1.0
+    assert StreamOptions().lanes == 1
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.sampled_from([0.1, 0.35, 1.0]))

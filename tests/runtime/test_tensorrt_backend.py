@@ -164,6 +164,20 @@ def test_a_spoilt_file_is_built_anew_and_said(gpu: Machine, folder: Path, store:
     assert origin(Tensorrt(cache=store).open(bundle, entry_of(bundle))) != "built"
 
 
+def test_a_file_that_is_gone_is_built_again(gpu: Machine, folder: Path, store: Path) -> None:
+    """Another process may remove it at any time, also one that this process has loaded."""
+    bundle = Bundle(folder)
+    entry, backend = entry_of(bundle), Tensorrt(cache=store)
+    (case,) = [case for case in bundle.golden() if case.pattern == entry.pattern][:1]
+    loaded = backend.open(bundle, entry)
+    for path in store.iterdir():
+        path.unlink()
+    (logits,) = loaded.run({m.value: x for m, x in case.features.items()})
+    np.testing.assert_allclose(logits, case.logits, atol=1e-4)
+    assert origin(backend.open(bundle, entry)) == "built"
+    assert origin(backend.open(bundle, entry)) != "built"
+
+
 def test_an_engine_that_no_longer_loads_is_built_anew(
     gpu: Machine, folder: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

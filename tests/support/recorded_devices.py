@@ -5,16 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pynvml
 from recorded_outputs import NVPMODEL, RELEASE_R36, RELEASE_R39
-from recorded_telemetry import (
-    GPU_TABLE,
-    TEGRASTATS_ORIN_NANO,
-    core_of_x86,
-    cores_of_arm,
-)
+from recorded_telemetry import TEGRASTATS_ORIN_NANO, core_of_x86, cores_of_arm
 
-from ifmmin.benchmarks.device.machine import Followed, Machine
+from ifmmin.benchmarks.device.gpu import Nvml
+from ifmmin.benchmarks.device.machine import Followed, Machine, ProbeUnavailable
 
 Files = Mapping[str, str]
 _CPU = "/sys/devices/system/cpu"
@@ -131,13 +130,66 @@ def devfreq(name: str, low: int, high: int, now: int) -> Files:
     return {f"/sys/class/devfreq/{name}/{key}": f"{value}\n" for key, value in values.items()}
 
 
+class NVMLError(Exception):
+    """As the library names it."""
+
+
+def nvml(**answers: Any) -> SimpleNamespace:
+    """The library of GPUs, started, with one; what is not in `answers` that GPU does not tell."""
+
+    def refuse(*_: Any) -> Any:
+        raise NVMLError
+
+    class Module(SimpleNamespace):
+        def __getattr__(self, name: str) -> Any:
+            assert callable(getattr(pynvml, name, None)), f"the library has no {name}"
+            answer = answers.get(name.removeprefix("nvmlDeviceGet"), refuse)
+            return answer if callable(answer) else lambda *_: answer
+
+    return Module(
+        NVMLError=NVMLError,
+        NVML_TEMPERATURE_GPU=0,
+        NVML_CLOCK_SM=1,
+        NVML_CLOCK_MEM=2,
+        nvmlDeviceGetCount=lambda: 1,
+        nvmlDeviceGetHandleByIndex=lambda index: f"handle {index}",
+        nvmlSystemGetDriverVersion=lambda: "570.133.20",
+    )
+
+
+def rtx() -> Nvml:
+    """A desktop's card, which counts its energy."""
+    return Nvml(
+        nvml(
+            Name="NVIDIA GeForce RTX 4090",
+            CudaComputeCapability=(8, 9),
+            MemoryInfo=SimpleNamespace(total=24564 << 20, used=1093 << 20),
+            Temperature=41,
+            ClockInfo=lambda gpu, kind: {1: 210, 2: 405}[kind],
+            MaxClockInfo=lambda gpu, kind: {1: 3105, 2: 10501}[kind],
+            PowerUsage=21_370,
+            PowerManagementLimit=450_000,
+            PowerManagementDefaultLimit=450_000,
+            PerformanceState=8,
+            PersistenceMode=0,
+            CurrPcieLinkGeneration=4,
+            CurrPcieLinkWidth=16,
+            CurrentClocksThrottleReasons=0x1,  # idle
+            TotalEnergyConsumption=5_000_000,
+        )
+    )
+
+
+def no_gpus() -> Nvml:
+    """Where this very machine has a GPU, none of a recorded one's."""
+    raise ProbeUnavailable("GPU: none")
+
+
 def desktop(root: Path) -> RecordedMachine:
-    """Two cores of two threads each, an RTX card, energy counters that everybody may read."""
+    """Two cores of two threads each, energy counters that everybody may read."""
     files: dict[str, str] = {
         "/proc/cpuinfo": "\n".join(core_of_x86(cpu) for cpu in range(4)),
         "/proc/meminfo": "MemTotal: 32768000 kB\nMemAvailable: 30000000 kB\nSwapTotal: 0 kB\n",
-        "/proc/loadavg": "0.31 0.20 0.11 1/512 4242\n",
-        "/proc/stat": "cpu  1000 20 300 90000 50 0 30 40 0 0\ncpu0 1 0 0 9 0 0 0 0 0 0\n",
         "/proc/self/cgroup": "0::/user.slice\n",
         "/sys/fs/cgroup/user.slice/cpu.max": "max 100000\n",
         "/sys/fs/cgroup/user.slice/cpu.stat": "usage_usec 1\nnr_periods 0\nnr_throttled 0\n",
@@ -159,14 +211,11 @@ def desktop(root: Path) -> RecordedMachine:
         files |= _cache(cpu, 2, 2, "Unified", "1280K", pair)
         files |= _cache(cpu, 3, 3, "Unified", "24576K", "0-3")
         files |= policy(cpu, str(cpu), "intel_pstate", 800_000, 4_700_000, 1_200_000 + cpu)
-        files[f"{_CPU}/cpu{cpu}/topology/thread_siblings_list"] = f"{pair}\n"
         files[f"{_CPU}/cpu{cpu}/thermal_throttle/core_throttle_count"] = f"{cpu}\n"
         files[f"{_CPU}/cpu{cpu}/thermal_throttle/package_throttle_count"] = "7\n"
     return RecordedMachine(
         root,
         files,
-        tools={"nvidia-smi": GPU_TABLE},
-        followed={"nvidia-smi": "0, 52, 1950, 143.27, 0x0000000000000004"},
         packages={"numpy": "2.2.6", "onnxruntime-gpu": "1.31.1"},
         environ={"OMP_NUM_THREADS": "1", "HOME": "/somewhere"},
     )

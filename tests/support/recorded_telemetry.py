@@ -38,20 +38,6 @@ TEGRASTATS_OLD = (
 )
 """JetPack 4, whose numbers have no unit."""
 
-GPU_TABLE = (
-    "570.133.20, NVIDIA GeForce RTX 4090, 8.9, 24564, 1093, 41, 210, 3105, 405, 10501, 21.37, "
-    "450.00, 450.00, P8, Disabled, [N/A], 4, 16, 0x0000000000000001\n"
-)
-GPU_TABLE_MIG = (
-    "580.65.06, NVIDIA H100 80GB HBM3, 9.0, 81559, 4, 33, 1980, 1980, 2619, 2619, 118.90, "
-    "700.00, 700.00, P0, Enabled, Enabled, 5, 16, 0x0000000000000024\n"
-)
-GPU_TABLE_JETSON = (
-    "540.4.0, Orin (nvgpu), 8.7, [N/A], [N/A], [N/A], [N/A], [N/A], [N/A], [N/A], [N/A], "
-    "[N/A], [N/A], [N/A], [N/A], [N/A], [N/A], [N/A], [N/A]\n"
-)
-GPU_UNKNOWN_FIELD = 'Field "clocks_throttle_reasons.active" is not a valid field to query.\n\n'
-
 
 def core_of_x86(cpu: int, *more: str) -> str:
     """One entry of /proc/cpuinfo."""

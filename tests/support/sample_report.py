@@ -1,16 +1,16 @@
-"""Reports as a run on a small machine would write them, drawn anew for every seed."""
+"""Reports as a run on a small machine would write them, as drawn with a fixed seed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-from sample_rows import SCENARIOS, SPECIALISED, Machine, Slow
+from sample_rows import SCENARIOS, SPECIALISED, Machine
 
 from ifmmin.benchmarks.control import measured_noise
 from ifmmin.benchmarks.device.energy import Energy
-from ifmmin.benchmarks.device.facts import Cache, DeviceRecord, Processor, Software
-from ifmmin.benchmarks.device.watched import Span, Watched
+from ifmmin.benchmarks.device.machine import Cache, DeviceRecord, Processor, Software
+from ifmmin.benchmarks.device.monitor import Span, Watched
 from ifmmin.benchmarks.limits.rates import Rates, Reading
 from ifmmin.benchmarks.record import BundleRecord, Phase, Report
 from ifmmin.runtime.doctor.facts import Memory, Python, System, Temperature
@@ -19,16 +19,12 @@ from ifmmin.runtime.doctor.facts import Memory, Python, System, Temperature
 def sample_report(
     machine: Machine | None = None,
     *,
-    slow: Slow | None = None,
     scenarios: Iterable[str] = SCENARIOS,
     **more: Any,
 ) -> Report:
-    """A report of some scenarios.
-
-    slow: graphs that take longer than they should, in ours and in the twin. more: fields of Report.
-    """
+    """A report of some scenarios. more: fields of Report."""
     machine = machine or Machine()
-    rows = tuple(row for name in scenarios for row in SCENARIOS[name](machine, slow or {}))
+    rows = tuple(row for name in scenarios for row in SCENARIOS[name](machine))
     fields: dict[str, Any] = {
         "title": "IF-MMIN at the edge",
         "started": "2026-03-01T09:30:00Z",

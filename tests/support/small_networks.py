@@ -54,10 +54,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "sum": {"pooling": "sum", "model": "fusion"},
     "transforms": {"transforms": _TRANSFORMS, "model": "augmented"},
     "statistics": {
-        "statistics": _STATISTICS, "transforms": _TRANSFORMS, "evidence": "embedding",
-        "invariant_activation": "tanh", "guide_dropout": 0.3, "evidence_dropout": 0.3,
+        "statistics": _STATISTICS, "transforms": _TRANSFORMS, "invariant_activation": "tanh",
+        "guide_dropout": 0.3,
     },
-    "statistics-fusion": {"statistics": _STATISTICS, "evidence": "pooled", "model": "fusion"},
     "linear": {"statistics": _STATISTICS, "model": "linear"},
 }  # fmt: skip
 """Every way to make a network, by what differs from the paper's."""
@@ -84,17 +83,14 @@ def small_network(kind: str = "if-mmin", seed: int = 0) -> EmotionNetwork:
     network = build_network(config)
     with torch.no_grad():
         _scatter(network)
-        if network.config.architecture.evidence != "none":
-            network.gate.fill_(0.8)
         rng = np.random.default_rng(0)
         some = collate([small_utterance(rng, {"a": 9, "v": 8, "t": 7}) for _ in range(16)], config)
         # Logits around zero that vary by class and input, so that every class wins somewhere.
         logits = network.eval()(some).logits
-        layers = _last_layers(network)
-        layers[0][1].sub_(logits.mean(dim=0) / network.gate)
-        for weight, bias in layers:
-            weight.mul_(3.0 / logits.std(dim=0).mean())
-            bias.mul_(3.0 / logits.std(dim=0).mean())
+        weight, bias = _last_layer(network)
+        bias.sub_(logits.mean(dim=0))
+        weight.mul_(3.0 / logits.std(dim=0).mean())
+        bias.mul_(3.0 / logits.std(dim=0).mean())
         network.temperatures.uniform_(0.7, 1.5)
     return network
 
@@ -123,14 +119,9 @@ def _scatter(network: EmotionNetwork) -> None:
             encoder.weigh_as(normaliser)
 
 
-def _last_layers(network: EmotionNetwork) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    if isinstance(network, LinearNetwork):
-        return [(network.weight, network.bias)]
-    names = ["classifier.linears.2"]
-    if network.config.architecture.evidence != "none":
-        names += [f"evidence.{m}" for m in MODALITIES]
-    parameters = dict(network.named_parameters())
-    return [(parameters[f"{n}.weight"], parameters[f"{n}.bias"]) for n in names]
+def _last_layer(network: EmotionNetwork) -> tuple[torch.Tensor, torch.Tensor]:
+    prefix = "" if isinstance(network, LinearNetwork) else "classifier.linears.2."
+    return network.get_parameter(f"{prefix}weight"), network.get_parameter(f"{prefix}bias")
 
 
 def small_utterance(rng: np.random.Generator, frames: dict[str, int], label: int = 0) -> Utterance:

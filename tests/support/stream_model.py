@@ -1,4 +1,4 @@
-"""A slow model of a stream: it keeps every frame and answers from all of them, as one utterance.
+"""A slow model of a stream: it keeps every frame and says which of them count.
 
 Times are whole milliseconds, so that a hop's end is exact wherever zero lies.
 """
@@ -7,12 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from ifmmin.runtime import Predictor
 
 LETTERS = ("a", "v", "t")
 DURATION = 100
@@ -33,12 +30,10 @@ class Heard:
     newest: int | None = None
     late: int = 0
     dropped: bool = False
-    said: Any = None
-    """For models that hear as they go."""
 
 
 class StreamModel:
-    """Frames in lists; the answer is `Predictor.predict` of those that count.
+    """Frames in lists; a stream must answer as `Predictor.predict` does to those that count.
 
     window, hop: milliseconds; the frames that count began in a hop of the last `window`. stale: per
     modality milliseconds of silence after which it is missing. late: as in `StreamOptions`.
@@ -46,13 +41,11 @@ class StreamModel:
 
     def __init__(
         self,
-        predictor: Predictor,
         window: int | None = None,
         hop: int = 1000,
         stale: Mapping[str, float] | None = None,
         late: str = "refuse",
     ) -> None:
-        self.predictor = predictor
         self._window, self._hop = window, hop
         self._stale = stale or {}
         self._late = late
@@ -125,17 +118,12 @@ class StreamModel:
                 found[letter] = np.stack(frames)
         return found
 
-    def logits(self, evidence: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-        """The answer (C,)."""
-        return self.predictor.predict(evidence).logits
-
-    def _hear(self, letter: str, frame: NDArray[np.float32], hop: int) -> int:
-        """A frame, which belongs to the hop reached where it is older; that hop."""
+    def _hear(self, letter: str, frame: NDArray[np.float32], hop: int) -> None:
+        """A frame, which belongs to the hop reached where it is older."""
         heard = self.heard[letter]
         heard.reached = hop if heard.reached is None else max(hop, heard.reached)
         heard.frames.append(frame)
         heard.hops.append(heard.reached)
-        return heard.reached
 
     def _is_late(self, heard: Heard, at: int | None) -> bool:
         return at is not None and heard.newest is not None and at < heard.newest

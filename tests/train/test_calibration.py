@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ifmmin.runtime.modality import ALL_PATTERNS, Pattern
-from ifmmin.train.calibration import calibrate, fit_gate, fit_temperature
+from ifmmin.train.calibration import calibrate, fit_temperature
 from ifmmin.train.checkpoint import load_checkpoint
 from ifmmin.train.cli import main
 from ifmmin.train.corpus import Utterance
 from ifmmin.train.evaluate import embed, labels_of, score
 from ifmmin.train.measure import report
-from ifmmin.train.metrics import log_loss, measure, softmax
+from ifmmin.train.metrics import measure, softmax
 
 
 @settings(max_examples=20, deadline=None)
@@ -54,37 +54,6 @@ def test_each_pattern_gets_the_temperature_of_its_own_utterances(
     # Too few utterances say nothing.
     few = calibrate(network, embed(network, utterances[:19]), labels[:19])
     assert set(few.values()) == {1.0}
-
-
-@pytest.mark.parametrize("right", [True, False])
-def test_the_gate_makes_the_labels_most_likely_under_all_patterns(
-    make_network: Any, make_utterance: Any, right: bool
-) -> None:
-    network = make_network("statistics")
-    rng = np.random.default_rng(0)
-    made = [make_utterance(rng, {"a": 6, "v": 6, "t": 7}) for _ in range(60)]
-    network.gate.fill_(1.0 if right else 0.0)
-    # Labels that the whole network, or the evidence alone, is right about in the full pattern.
-    answers = score(network, made, ALL_PATTERNS[-1:])[ALL_PATTERNS[-1]].raw.argmax(axis=1)
-    utterances = [
-        Utterance(str(i), u.features, int(label))
-        for i, (u, label) in enumerate(zip(made, answers, strict=True))
-    ]
-    embedded, labels = embed(network, utterances), labels_of(utterances)
-    network.gate.fill_(0.3)
-    found = fit_gate(network, embedded, labels)
-    assert float(network.gate) == pytest.approx(0.3)
-
-    def surprise(gate: float) -> float:
-        network.gate.fill_(gate)
-        scores = score(network, embedded)
-        network.gate.fill_(0.3)
-        return float(np.sum([log_loss(s.raw, labels[s.rows]) for s in scores.values()]))
-
-    grid = [surprise(gate) for gate in np.linspace(0, 1, 21)]
-    assert surprise(found) <= min(grid) + 1e-3
-    calibrate(network, embedded, labels)
-    assert float(network.gate) == pytest.approx(found)
 
 
 def test_an_utterance_that_lacks_a_modality_is_cooled_by_the_pattern_it_has(

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from ifmmin.runtime.errors import CheckpointError, RecipeError
-from ifmmin.train.checkpoint import load_checkpoint, save_checkpoint
+from ifmmin.train.checkpoint import SCHEMA_VERSION, load_checkpoint, save_checkpoint
 from ifmmin.train.cli import main
 from ifmmin.train.config import MODELS
 from ifmmin.train.recipe import dump_recipe, load_recipe, recipe_names
@@ -177,6 +177,23 @@ def test_checkpoint_round_trip(make_network: Any, tmp_path: Path) -> None:
     assert again.config == network.config
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name])
+
+
+@pytest.mark.parametrize(
+    ("schema", "cure"),
+    [(SCHEMA_VERSION - 1, "train it again with ifmmin-train fit"), (99, "update ifmmin")],
+)
+def test_a_checkpoint_of_another_schema_is_told_in_one_line(
+    tmp_path: Path, capsys: Any, schema: int, cure: str
+) -> None:
+    path = tmp_path / "other.safetensors"
+    save_file({"x": torch.zeros(2)}, path, {"ifmmin": json.dumps({"schema": schema})})
+    assert main(["evaluate", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert f"has schema {schema}" in error
+    assert f" {SCHEMA_VERSION}; " in error
+    assert cure in error
+    assert error.count("\n") == 1
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path, checkpoint: Path) -> None:

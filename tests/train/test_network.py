@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from small_networks import KINDS
 
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality, Pattern
 from ifmmin.train.batch import collate, pattern_mask
@@ -135,21 +136,15 @@ def _embedding(w: Weights, m: Modality, pooled: np.ndarray, shape: Architecture)
 def _formula(w: Weights, utterance: Utterance, pattern: Pattern, config: ModelConfig) -> Any:
     shape = config.architecture
     raw = {m: utterance.features[m] if m in pattern else None for m in MODALITIES}
-    pooled = {m: _pooled(w, m, raw[m], config) for m in MODALITIES}
-    h = {m: _embedding(w, m, pooled[m], shape) for m in MODALITIES}
+    h = {m: _embedding(w, m, _pooled(w, m, raw[m], config), shape) for m in MODALITIES}
     index = ALL_PATTERNS.index(pattern)
-    logits = np.zeros(4)
     if shape.model == "linear":
+        logits = np.zeros(4)
         for i, m in enumerate(MODALITIES):
             if m in pattern:
                 logits = logits + w["weight"][index, :, i, : len(h[m])] @ h[m]
         return (logits + w["bias"][index]) / w["temperatures"][index]
-    if shape.evidence != "none":
-        for m in pattern:
-            said_of = pooled[m] if shape.evidence == "pooled" else h[m]
-            logits = logits + _linear(w, f"evidence.{m}", said_of)
-    gate = 1.0 if shape.evidence == "none" else w["gate"]
-    return (logits + gate * _classify(w, h, shape)) / w["temperatures"][index]
+    return _classify(w, h, shape) / w["temperatures"][index]
 
 
 def _classify(w: Weights, h: dict[Modality, np.ndarray], shape: Architecture) -> np.ndarray:
@@ -177,6 +172,7 @@ def _classify(w: Weights, h: dict[Modality, np.ndarray], shape: Architecture) ->
     return _stack(w, "classifier", np.concatenate(latents), _relu)
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("pattern", ALL_PATTERNS, ids=str)
 def test_equals_the_formulas(
     make_network: Any, make_utterance: Any, alone: Any, pattern: Pattern, kind: str
@@ -196,6 +192,7 @@ def test_equals_the_formulas(
     assert len(answers) > 1
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @settings(
     max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

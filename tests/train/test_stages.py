@@ -126,9 +126,6 @@ def test_statistics_encoders_train_on_every_pattern(patterns: str) -> None:
     statistics = f"{{a: {functionals}, v: {functionals}, t: {functionals}}}"
     recipe, corpus = _small(
         f"network.statistics={statistics}",
-        "network.evidence=pooled",
-        "stage1.evidence=1.0",
-        "stage2.evidence=1.0",
         f"stage2.patterns={patterns}",
         "stage2.decay=cosine",
         "stage2.warm_up=3",
@@ -138,7 +135,7 @@ def test_statistics_encoders_train_on_every_pattern(patterns: str) -> None:
     )
     trained = train(recipe, corpus, seed=0)
     last = trained.history[-1]
-    assert {"evidence", "distillation", "imagination", "invariance"} <= set(last)
+    assert {"distillation", "imagination", "invariance"} <= set(last)
     errors = [row["cross_entropy"] for row in trained.history if row["stage"] == 2]
     assert errors[-1] < errors[0]
 
@@ -162,17 +159,3 @@ def test_validation_is_the_mean_over_the_incomplete_patterns() -> None:
     best = max(row["validation"] for row in trained.history if row["stage"] == 2)
     metrics = evaluate(trained.network, corpus.parts["validation"])
     assert best == pytest.approx(np.mean([metrics[p].ua for p in INCOMPLETE_PATTERNS]))
-
-
-@pytest.mark.parametrize(("rate", "moves"), [(1e-12, False), (1e-1, True)])
-def test_the_evidence_moves_at_its_own_rate(rate: float, moves: bool) -> None:
-    recipe, corpus = _small(
-        "network.model=fusion",
-        "network.evidence=embedding",
-        "stage1.evidence=1.0",
-        f"stage1.evidence_rate={rate!r}",
-        "stage1.keep=last",
-    )
-    weights = train(recipe, corpus, seed=0).network.state_dict()
-    assert (float(weights["evidence.a.weight"].abs().max()) > 0.05) == moves
-    assert float(weights["classifier.linears.2.weight"].abs().max()) > 1e-3

@@ -15,7 +15,13 @@ from ifmmin.train.commands.options import add_roots, add_threads, use_threads
 from ifmmin.train.commands.show import print_metrics
 from ifmmin.train.corpora import load_corpus
 from ifmmin.train.corpus import PARTS, Corpus
-from ifmmin.train.evaluate import labels_of, measure_scores, score, write_predictions
+from ifmmin.train.evaluate import (
+    labels_of,
+    measure_scores,
+    require_predictions_file,
+    score,
+    write_predictions,
+)
 from ifmmin.train.network import EmotionNetwork
 from ifmmin.train.recipe import Recipe, load_recipe
 
@@ -31,7 +37,11 @@ def add(action: argparse.ArgumentParser) -> None:
     action.add_argument("--fold", type=int, help="default: the checkpoint's own")
     action.add_argument("--part", choices=PARTS, default="test")
     action.add_argument(
-        "--predictions", type=Path, help="write every utterance's logits to this CSV"
+        "--save",
+        type=Path,
+        metavar="FILE",
+        help="also write a prediction per utterance and pattern, with the probability of every "
+        "class, to FILE.csv or FILE.jsonl",
     )
     add_roots(action)
     add_threads(action)
@@ -40,6 +50,8 @@ def add(action: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Do it."""
     use_threads(options.threads)
+    if options.save is not None:
+        require_predictions_file(options.save)
     network, header = load_checkpoint(options.checkpoint)
     recipe = load_recipe(options.recipe) if options.recipe else _own(header, options.checkpoint)
     fold = options.fold if options.fold is not None else header.training.get("fold", 1)
@@ -51,8 +63,8 @@ def run(options: argparse.Namespace) -> None:
     network.reference_batches = recipe.reference_batches
     utterances = corpus.parts[options.part]
     scores = score(network, utterances)
-    if options.predictions:
-        write_predictions(options.predictions, scores, utterances, corpus.labels)
+    if options.save is not None:
+        write_predictions(options.save, scores, utterances, corpus.labels)
     possible = corpus.possible if options.part == "test" else None
     print_metrics(measure_scores(scores, labels_of(utterances)), possible)
 

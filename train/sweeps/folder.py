@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +31,8 @@ class SweepFolder:
 
         Raises OutputError when another sweep is at work, or something else is in the directory.
         """
+        import fcntl  # of POSIX alone
+
         self._require_ours()
         with (self.root / _LOCK).open("a") as file:
             try:

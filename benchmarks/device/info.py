@@ -1,0 +1,453 @@
+"""The record of a device, taken by looks of their own, so that one that fails spoils no other.
+
+psutil knows cores and sensors; sysfs knows what it does not: governors, caches, throttling, quotas.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from ifmmin.benchmarks.device.gpu import Nvml, find_gpus
+from ifmmin.benchmarks.device.machine import (
+    Board,
+    Cache,
+    Cooling,
+    DeviceRecord,
+    Frequency,
+    Machine,
+    Nvidia,
+    PowerSource,
+    ProbeUnavailable,
+    Processor,
+    Revision,
+    Software,
+    Throttling,
+)
+from ifmmin.benchmarks.device.sensors import find_power
+from ifmmin.runtime.doctor import packages
+from ifmmin.runtime.doctor.ask import Answers, ask
+from ifmmin.runtime.doctor.collect import Looking
+from ifmmin.runtime.doctor.cpu import find_cpu
+from ifmmin.runtime.doctor.facts import Memory, OnnxRuntime, Temperature
+from ifmmin.runtime.doctor.host import Host
+from ifmmin.runtime.doctor.jetson import find_jetson
+from ifmmin.runtime.doctor.libraries import find_libraries
+from ifmmin.runtime.doctor.system import find_memory, find_python, find_system, find_temperatures
+from ifmmin.runtime.doctor.versions import integer
+
+_PATIENCE = 20.0
+"""Seconds for libraries that are loaded in a process of their own."""
+FLAGS = (
+    "avx", "f16c", "fma", "avx2", "avx_vnni", "avx_vnni_int8", "avx512f", "avx512bw", "avx512vl",
+    "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16", "amx_fp16",
+    "neon", "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "svei8mm", "svebf16",
+    "sme", "sme2",
+)  # fmt: skip
+"""As the kernel names them: asimd is Neon of 64 bits, asimddp its dot products of bytes."""
+_CPUS = "/sys/devices/system/cpu"
+_KINDS = {"Data": "d", "Instruction": "i", "Unified": ""}
+_ARM, _NVIDIA = 0x41, 0x4E
+_ARM_CORES = {
+    (_ARM, 0xD03): "Cortex-A53",
+    (_ARM, 0xD04): "Cortex-A35",
+    (_ARM, 0xD05): "Cortex-A55",
+    (_ARM, 0xD07): "Cortex-A57",
+    (_ARM, 0xD08): "Cortex-A72",
+    (_ARM, 0xD09): "Cortex-A73",
+    (_ARM, 0xD0A): "Cortex-A75",
+    (_ARM, 0xD0B): "Cortex-A76",
+    (_ARM, 0xD0C): "Neoverse-N1",
+    (_ARM, 0xD0D): "Cortex-A77",
+    (_ARM, 0xD0E): "Cortex-A76AE",
+    (_ARM, 0xD40): "Neoverse-V1",
+    (_ARM, 0xD41): "Cortex-A78",
+    (_ARM, 0xD42): "Cortex-A78AE",
+    (_ARM, 0xD44): "Cortex-X1",
+    (_ARM, 0xD46): "Cortex-A510",
+    (_ARM, 0xD47): "Cortex-A710",
+    (_ARM, 0xD49): "Neoverse-N2",
+    (_ARM, 0xD4B): "Cortex-A78C",
+    (_ARM, 0xD4D): "Cortex-A715",
+    (_ARM, 0xD4F): "Neoverse-V2",
+    (_ARM, 0xD80): "Cortex-A520",
+    (_ARM, 0xD81): "Cortex-A720",
+    (_ARM, 0xD83): "Neoverse-V3AE",
+    (_ARM, 0xD84): "Neoverse-V3",
+    (_ARM, 0xD85): "Cortex-X925",
+    (_ARM, 0xD87): "Cortex-A725",
+    (_NVIDIA, 0x003): "Denver 2",
+    (_NVIDIA, 0x004): "Carmel",
+}
+"""By the numbers of implementer and part in the core's identification register."""
+_DEVICES = "/sys/class/devfreq/*/cur_freq"
+_GPU_CLOCK = re.compile(r"(?:.*\.)?(?:gpu|ga10b|gv11b|gp10b)|gpu-gpc-\d+")
+"""JetPack 6, 5, Xavier and TX2; Thor has one for each part of its GPU."""
+_MEMORY_CLOCK = re.compile(r"bwmgr|.*emc.*")
+PACKAGES = (
+    *packages.NAMES, "onnxruntime-openvino", "safetensors", "msgspec", "onnx", "nvidia-ml-py",
+    "psutil", "torch",
+)  # fmt: skip
+SETTINGS = (
+    "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY",
+    "KMP_AFFINITY", "KMP_BLOCKTIME", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS",
+    "CUDA_VISIBLE_DEVICES", "CUDA_MODULE_LOADING", "CUDA_LAUNCH_BLOCKING",
+    "NVIDIA_TF32_OVERRIDE", "LD_PRELOAD", "MALLOC_ARENA_MAX",
+)  # fmt: skip
+"""Environment variables that are recorded where they are set; no other is."""
+_HERE = Path(__file__).resolve()
+_CGROUPS = "/sys/fs/cgroup"
+_SENSORS = {"coretemp": "Package", "k10temp": "Tctl", "zenpower": "Tdie", "cpu_thermal": ""}
+"""Drivers of processors' sensors, and how the label of the one that counts begins."""
+_THROTTLE = "/sys/devices/system/cpu/cpu[0-9]*/thermal_throttle"
+_SLOWS = re.compile(
+    r"Processor|intel_powerclamp|(?:thermal-)?(?:cpufreq|devfreq)-.*|.*throttle-alert"
+)
+"""Cooling devices that take speed; the others are fans, screens and radios."""
+
+
+@functools.cache
+def ask_libraries() -> Answers:
+    """What the CUDA driver and ONNX Runtime say when they are loaded; asked once per process."""
+    return ask(["cuda", "onnxruntime"], patience=_PATIENCE)
+
+
+def record_device(
+    machine: Machine | None = None,
+    answers: Callable[[], Answers] = ask_libraries,
+    open_gpus: Callable[[], Nvml] = Nvml,
+) -> DeviceRecord:
+    """Everything that is known of this device at this moment. Needs no root and never raises.
+
+    answers: asks libraries, see `ask_libraries`. open_gpus: opens NVIDIA's library.
+    """
+    door = machine or Machine()
+    look = Looking()
+    nothing: Answers = {}
+    with ThreadPoolExecutor(1) as background:
+        asked = background.submit(answers)
+        processor = look("processor", lambda: find_processor(door), Processor())
+        board = look("jetson", lambda: find_board(door), None)
+        revision = look("revision", lambda: find_revision(door), None)
+        told = look("libraries", asked.result, nothing)
+    runtime = _of(told, "onnxruntime")
+    nothing_read: tuple[tuple[PowerSource, ...], tuple[str, ...]] = ((), ())
+    unopened: tuple[Nvml | None, str] = (None, "")
+    nvml, no_nvml = look("nvml", lambda: _open(open_gpus), unopened)
+    cuda = _of(told, "cuda")
+    gpus = look("nvidia", lambda: find_gpus(door, nvml, no_nvml, cuda), Nvidia())
+    power, no_power = look("power", lambda: find_power(door, nvml, board is not None), nothing_read)
+    if nvml is not None:
+        nvml.close()
+    return DeviceRecord(
+        taken=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        processor=processor,
+        memory=look("memory", lambda: find_memory(door), Memory()),
+        nvidia=gpus,
+        jetson=board,
+        temperatures=look("temperatures", lambda: temperatures(door), ()),
+        throttling=look("throttling", lambda: find_throttling(door), Throttling()),
+        power=power,
+        no_power=(*no_power, *([no_nvml] if no_nvml else [])),
+        software=look("software", lambda: find_software(door, runtime), Software()),
+        revision=revision,
+        failed=tuple(look.failed),
+    )
+
+
+def _open(open_gpus: Callable[[], Nvml]) -> tuple[Nvml | None, str]:
+    """NVIDIA's library, or why it cannot be asked."""
+    try:
+        return open_gpus(), ""
+    except ProbeUnavailable as reason:
+        return None, str(reason)
+
+
+def _of(answers: Answers, question: str) -> Mapping[str, Any]:
+    return answers.get(question, {})
+
+
+def find_processor(machine: Machine) -> Processor:
+    """Look at /proc/cpuinfo and what sysfs has on cores, caches and clocks."""
+    cpuinfo = machine.text("/proc/cpuinfo")
+    known = find_cpu(machine)
+    source = f"{_CPUS.removesuffix('/cpu')}/clocksource/clocksource0/current_clocksource"
+    return Processor(
+        model=known.model,
+        kinds=core_kinds(cpuinfo),
+        flags=find_flags(cpuinfo),
+        logical=known.cores,
+        physical=psutil.cpu_count(logical=False),
+        usable=known.usable,
+        quota=cpu_quota(machine),
+        caches=find_caches(machine),
+        frequencies=find_frequencies(machine),
+        boost=_boost(machine),
+        hypervisor=find_hypervisor(machine, cpuinfo),
+        clock_source=machine.text(source).strip(),
+        load=os.getloadavg()[0],
+    )
+
+
+def find_flags(cpuinfo: str) -> tuple[str, ...]:
+    """Those of FLAGS that the first core has."""
+    found = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", cpuinfo, flags=re.MULTILINE)
+    have = set(found.group(1).split()) if found else set()
+    return tuple(flag for flag in FLAGS if flag in have)
+
+
+def find_caches(machine: Machine) -> tuple[Cache, ...]:
+    """Levels and sizes; a cache that cores share counts once."""
+    shared: dict[tuple[str, int], set[str]] = {}
+    for path in machine.find(f"{_CPUS}/cpu[0-9]*/cache/index[0-9]*/level"):
+        folder = path.removesuffix("/level")
+        kind = _KINDS.get(machine.text(f"{folder}/type").strip())
+        level, kib = integer(machine.text(path)), integer(machine.text(f"{folder}/size"))
+        if kind is None or level is None or kib is None:
+            continue
+        cpus = machine.text(f"{folder}/shared_cpu_list").strip() or folder
+        shared.setdefault((f"L{level}{kind}", kib << 10), set()).add(cpus)
+    return tuple(
+        Cache(name=name, size=size, instances=len(cpus))
+        for (name, size), cpus in sorted(shared.items())
+    )
+
+
+def find_frequencies(machine: Machine) -> tuple[Frequency, ...]:
+    """The clocks that cpufreq sets, each for the cores that share it."""
+    return tuple(
+        _frequency(machine, folder.removesuffix("/scaling_governor"))
+        for folder in machine.find(f"{_CPUS}/cpufreq/policy[0-9]*/scaling_governor")
+    )
+
+
+def _frequency(machine: Machine, folder: str) -> Frequency:
+    def mhz(name: str) -> int | None:
+        khz = integer(machine.text(f"{folder}/{name}"))
+        return None if khz is None else khz // 1000
+
+    return Frequency(
+        name=",".join(machine.text(f"{folder}/affected_cpus").split()) or folder.rpartition("/")[2],
+        governor=machine.text(f"{folder}/scaling_governor").strip(),
+        driver=machine.text(f"{folder}/scaling_driver").strip(),
+        minimum=mhz("scaling_min_freq"),
+        maximum=mhz("scaling_max_freq"),
+        hardware_maximum=mhz("cpuinfo_max_freq"),
+        current=mhz("scaling_cur_freq"),
+    )
+
+
+def find_hypervisor(machine: Machine, cpuinfo: str) -> str:
+    """The virtual machine's monitor; `unknown` where only the processor betrays that one is."""
+    told = machine.run("systemd-detect-virt", "--vm").strip()
+    if told and told != "none":
+        return told
+    vendor = re.search(r"^Hypervisor vendor:\s*(\S.*)$", machine.run("lscpu"), flags=re.MULTILINE)
+    xen = machine.text("/sys/hypervisor/type").strip()
+    name = vendor.group(1).strip().lower() if vendor else xen
+    virtual = re.search(r"^flags\s*:.*\bhypervisor\b", cpuinfo, flags=re.MULTILINE)
+    return name or ("unknown" if virtual else "")
+
+
+def _boost(machine: Machine) -> bool | None:
+    no_turbo = integer(machine.text(f"{_CPUS}/intel_pstate/no_turbo"))
+    if no_turbo is not None:
+        return no_turbo == 0
+    boost = integer(machine.text(f"{_CPUS}/cpufreq/boost"))
+    return None if boost is None else boost == 1
+
+
+def core_kinds(cpuinfo: str) -> dict[str, int]:
+    """How many cores there are of each design; empty on other architectures."""
+    kinds: Counter[str] = Counter()
+    for core in re.split(r"^processor\s*:", cpuinfo, flags=re.MULTILINE)[1:]:
+        implementer, part = _field("CPU implementer", core), _field("CPU part", core)
+        if implementer is not None and part is not None:
+            unknown = f"part {part:#x} of implementer {implementer:#x}"
+            kinds[_ARM_CORES.get((implementer, part), unknown)] += 1
+    return dict(kinds)
+
+
+def _field(name: str, core: str) -> int | None:
+    found = re.search(rf"^{name}\s*:\s*(0x[0-9a-fA-F]{{1,8}})\s*$", core, flags=re.MULTILINE)
+    return int(found.group(1), 16) if found else None
+
+
+def find_board(machine: Machine) -> Board | None:
+    """None where this is no Jetson."""
+    module = find_jetson(machine)
+    if module is None:
+        return None
+    frequencies = device_frequencies(machine)
+    return Board(module=module, frequencies=frequencies, pinned=_pinned(machine, frequencies))
+
+
+def device_frequencies(machine: Machine) -> tuple[Frequency, ...]:
+    """Clocks of GPU and memory."""
+    found = []
+    for path in machine.find(_DEVICES):
+        folder = path.removesuffix("/cur_freq")
+        name = folder.rpartition("/")[2]
+        if not (_GPU_CLOCK.fullmatch(name) or _MEMORY_CLOCK.fullmatch(name)):
+            continue
+        hertz = [integer(machine.text(f"{folder}/{key}_freq")) for key in ("min", "max", "cur")]
+        low, high, now = (None if hz is None else hz // 1_000_000 for hz in hertz)
+        governor = machine.text(f"{folder}/governor").strip()
+        found.append(
+            Frequency(name=name, governor=governor, minimum=low, maximum=high, current=now)
+        )
+    return tuple(found)
+
+
+def _pinned(machine: Machine, devices: tuple[Frequency, ...]) -> bool | None:
+    known = [
+        clock
+        for clock in (*find_frequencies(machine), *devices)
+        if clock.minimum is not None and clock.maximum is not None
+    ]
+    return all(clock.minimum == clock.maximum for clock in known) if known else None
+
+
+def find_software(machine: Machine, onnxruntime: Mapping[str, Any]) -> Software:
+    """onnxruntime: what an import of it said, in a process of its own."""
+    found = {name: machine.package(name) for name in dict.fromkeys(PACKAGES)}
+    libraries = {library.name: library.version for library in find_libraries(machine)}
+    return Software(
+        python=find_python(machine),
+        system=find_system(machine),
+        packages={name: package[0] for name, package in found.items() if package is not None},
+        libraries=libraries,
+        onnxruntime=_onnxruntime(machine, onnxruntime),
+        settings={name: machine.environ[name] for name in SETTINGS if machine.environ.get(name)},
+    )
+
+
+def _onnxruntime(machine: Machine, answer: Mapping[str, Any]) -> OnnxRuntime:
+    providers = answer.get("providers")
+    names = tuple(map(str, providers)) if isinstance(providers, list) else ()
+    return packages.find_onnxruntime(machine, names, str(answer.get("error", "")))
+
+
+def find_revision(machine: Host, file: Path = _HERE) -> Revision | None:
+    """None outside of a checkout, also where somebody else's checkout has an installed copy in it.
+
+    file: code whose commit is asked for. A file that git does not know yet changes nothing.
+    """
+    git = ("git", "--no-optional-locks", "-C", str(file.parent))
+    # Prints the name of a file that git has; an installed copy in a virtual environment it has not.
+    if not machine.run(*git, "ls-files", "--error-unmatch", file.name).strip():
+        return None
+    commit = machine.run(*git, "rev-parse", "HEAD").strip()
+    changes = machine.run(*git, "status", "--porcelain", "--untracked-files=no", ":/")
+    return Revision(commit=commit, changed=bool(changes.strip())) if commit else None
+
+
+def cpu_quota(machine: Machine) -> float | None:
+    """CPUs' worth of time; None is no limit. The tightest of the groups above this process."""
+    limits = [limit for group in _groups(machine) if (limit := _limit(machine, group)) is not None]
+    return min(limits, default=None)
+
+
+def quota_events(machine: Machine) -> int | None:
+    """Periods in which the process's groups were held back, since they exist; None is unknown."""
+    found = []
+    for group in _groups(machine):
+        text = machine.text(f"{group}/cpu.stat")
+        events = re.search(r"^nr_throttled\s+([0-9]{1,15})$", text, flags=re.MULTILINE)
+        if events:
+            found.append(int(events.group(1)))
+    return max(found, default=None)
+
+
+def _groups(machine: Machine) -> list[str]:
+    """Folders of the control groups that this process is in, the innermost first."""
+    found = []
+    for line in machine.text("/proc/self/cgroup").splitlines():
+        _, controllers, path = (*line.split(":", 2), "", "")[:3]
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = f"{_CGROUPS}/{controllers}" if controllers else _CGROUPS
+        parts = [part for part in path.split("/") if part]
+        found += ["/".join([root, *parts[:depth]]) for depth in range(len(parts), -1, -1)]
+    return found
+
+
+def _limit(machine: Machine, group: str) -> float | None:
+    quota, period = (*machine.text(f"{group}/cpu.max").split(), "", "")[:2]
+    quota = quota or machine.text(f"{group}/cpu.cfs_quota_us")
+    period = period or machine.text(f"{group}/cpu.cfs_period_us")
+    allowed, length = integer(quota), integer(period)
+    # `max` and -1 are no limit.
+    return allowed / length if allowed and length and allowed > 0 and length > 0 else None
+
+
+def temperatures(machine: Machine) -> tuple[Temperature, ...]:
+    """Zones, then sensors of processors that are no zones: AMD's, and Intel's without a driver."""
+    sensors = psutil.sensors_temperatures()
+    return (
+        *find_temperatures(machine),
+        *(
+            Temperature(zone=f"{driver} {sensor.label}".strip(), celsius=sensor.current)
+            for driver, label in _SENSORS.items()
+            for sensor in sensors.get(driver, ())
+            if sensor.label.startswith(label)
+        ),
+    )
+
+
+def find_throttling(machine: Machine) -> Throttling:
+    """Read everything that this kernel has of it."""
+    cores = _throttle_counts(machine, "core_throttle_count")
+    packages = _throttle_counts(machine, "package_throttle_count")
+    over_current = _over_current(machine)
+    cooling = _cooling(machine)
+    quota = quota_events(machine)
+    watched = {
+        "processor's own counters": bool(cores or packages),
+        "cooling devices": cooling is not None,
+        "over-current counters": bool(over_current),
+        "CPU quota": quota is not None,
+    }
+    return Throttling(
+        core_events=sum(cores) if cores else None,
+        package_events=max(packages, default=None),
+        quota_events=quota,
+        over_current=over_current,
+        cooling=tuple(device for device in cooling or () if device.state > 0),
+        watched=tuple(name for name, there in watched.items() if there),
+    )
+
+
+def _throttle_counts(machine: Machine, name: str) -> list[int]:
+    counts = [integer(machine.text(path)) for path in machine.find(f"{_THROTTLE}/{name}")]
+    return [count for count in counts if count is not None]
+
+
+def _over_current(machine: Machine) -> dict[str, int]:
+    found = {}
+    for path in machine.find("/sys/class/hwmon/hwmon*/oc[0-9]_event_cnt"):
+        count = integer(machine.text(path))
+        if count is not None:
+            found[path.rpartition("/")[2].partition("_")[0]] = count
+    return found
+
+
+def _cooling(machine: Machine) -> list[Cooling] | None:
+    """Those that take speed; None where the kernel has none."""
+    found = []
+    for path in machine.find("/sys/class/thermal/cooling_device*/type"):
+        folder, name = path.removesuffix("/type"), machine.text(path).strip()
+        state = integer(machine.text(f"{folder}/cur_state"))
+        if _SLOWS.fullmatch(name) and state is not None:
+            maximum = integer(machine.text(f"{folder}/max_state")) or 0
+            found.append(Cooling(name=name, state=state, maximum=maximum))
+    return found or None
