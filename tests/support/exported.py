@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from ifmmin.export.drive import StreamProbes, run_head
+from ifmmin.export.drive import StreamProbes, run_head, run_summary
 from ifmmin.export.graph import to_bytes, to_model
 from ifmmin.export.precision import Precision
 from ifmmin.export.probes import Probes
@@ -43,4 +43,4 @@ def _summaries(
 ) -> Any:
     plan = plan_step(network, modality, precision)
     summary = load(plan_summary(network, modality, precision))
-    return probes.summaries(modality, plan, load(plan), summary)
+    return run_summary(summary, probes.pooled(modality, plan, load(plan)))
