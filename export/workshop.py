@@ -23,7 +23,7 @@ from ifmmin.export.rounding import Rounding
 from ifmmin.export.select import WHOLE, Reduction
 from ifmmin.export.shapes import Plan
 from ifmmin.runtime.backends import Runner
-from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
+from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from ifmmin.runtime.bundle import Features
 from ifmmin.runtime.manifest import BACKENDS, GraphEntry
 from ifmmin.runtime.modality import Modality, Pattern

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ifmmin.runtime.backends import Backend
-from ifmmin.runtime.backends.choose import make_backend
+from ifmmin.runtime.backends.base import make_backend
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.check import Check, one_line
 from ifmmin.runtime.check_golden import WHAT, GoldenRun, read_golden

@@ -25,7 +25,7 @@ from ifmmin.export.quantise import quantise_dynamic, quantiser_files
 from ifmmin.export.shapes import plan_latency, plan_step, plan_throughput
 from ifmmin.export.static import StaticQuantiser
 from ifmmin.export.weight_only import quantise_weights
-from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
+from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from ifmmin.runtime.batch import pad_batch
 from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
 from ifmmin.train.config import FeatureConfig, ModelConfig

@@ -17,8 +17,7 @@ from rich.console import Console
 from small_bundles import copied, edit, nudge, small_bundle
 
 from ifmmin.runtime.backends import Backend, Loaded
-from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
-from ifmmin.runtime.backends.onnx_session import UNKNOWN
+from ifmmin.runtime.backends.onnxruntime import UNKNOWN, OnnxRuntimeCpu
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.doctor import answer, cli
 from ifmmin.runtime.doctor.facts import BackendState, Clock, Facts, Folder, Temperature
