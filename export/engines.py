@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ifmmin.export.workshop import ProvenGraph
-from ifmmin.runtime.backends.engine_builder import build_engine
-from ifmmin.runtime.backends.engine_profile import profile_of
+from ifmmin.runtime.backends.profile import profile_of
+from ifmmin.runtime.backends.tensorrt_build import build_engine
 from ifmmin.runtime.manifest import BACKENDS, EngineEntry, ModalitySpec
 from ifmmin.runtime.modality import Modality
 

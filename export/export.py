@@ -19,7 +19,7 @@ from ifmmin.export.variants import prove, recurrence_of
 from ifmmin.export.workshop import ProvenGraph, Workshop
 from ifmmin.export.writer import BundleWriter, modality_specs, standing_bundle
 from ifmmin.runtime.atomic import require_writable
-from ifmmin.runtime.backends.tensorrt_module import load_tensorrt
+from ifmmin.runtime.backends.tensorrt_api import load_tensorrt
 from ifmmin.runtime.bundle import Features
 from ifmmin.runtime.console import Advance, progress
 from ifmmin.runtime.errors import CheckpointError, CorpusError, InputError

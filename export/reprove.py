@@ -16,7 +16,7 @@ from ifmmin.export.limits import judge
 from ifmmin.export.missing import with_missing_frames
 from ifmmin.export.probes import FRESH_SEED, Probes, compare_probes
 from ifmmin.runtime.backends import Runner
-from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
+from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.check import Check
 from ifmmin.runtime.console import Advance

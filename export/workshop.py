@@ -19,7 +19,7 @@ from ifmmin.export.limits import Evaluation, Limits, Violation, judge
 from ifmmin.export.probes import CALIBRATION_SEEDS, Probes
 from ifmmin.export.shapes import Plan
 from ifmmin.runtime.backends import Runner
-from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
+from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from ifmmin.runtime.bundle import Features
 from ifmmin.runtime.manifest import BACKENDS, GraphEntry
 from ifmmin.runtime.modality import Modality, Pattern

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifmmin.runtime.backends import Backend, Loaded
-from ifmmin.runtime.backends.engine_profile import PROFILED, profile_of
+from ifmmin.runtime.backends.profile import PROFILED, profile_of
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.cutting import within
 from ifmmin.runtime.errors import BackendUnavailable, BundleError, EngineError, IfmminError

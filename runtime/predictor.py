@@ -30,8 +30,8 @@ from ifmmin.runtime.shelf import AUTO, ReadyGraph, Shelf, Wish
 from ifmmin.runtime.validate import Conformed, Policy, Utterance, examine, nothing_present
 
 if TYPE_CHECKING:
-    from ifmmin.runtime.stream.group import StreamGroup
-    from ifmmin.runtime.stream.opening import Streams
+    from ifmmin.runtime.stream.stream import StreamGroup
+    from ifmmin.runtime.stream.stream import Streams
     from ifmmin.runtime.stream.options import StreamOptions
     from ifmmin.runtime.stream.stream import Stream
 
@@ -200,7 +200,7 @@ class Predictor:
     @cached_property
     def _streams(self) -> Streams:
         """Imported when wanted: who asks for one answer should not wait for it."""
-        from ifmmin.runtime.stream.opening import Streams
+        from ifmmin.runtime.stream.stream import Streams
 
         parts, candidate = self._shelf.parts()
         return Streams(

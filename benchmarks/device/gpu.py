@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ifmmin.benchmarks.device.machine import Gpu, Machine, Nvidia, ProbeUnavailable, Readings
-from ifmmin.runtime.doctor.nvidia import find_nvidia
+from ifmmin.runtime.doctor.collect import find_nvidia
 
 REASONS = {
     0x4: "power cap",

@@ -34,16 +34,21 @@ from ifmmin.benchmarks.device.machine import (
     Throttling,
 )
 from ifmmin.benchmarks.device.sensors import find_power
-from ifmmin.runtime.doctor import packages
-from ifmmin.runtime.doctor.ask import Answers, ask
-from ifmmin.runtime.doctor.collect import Looking
-from ifmmin.runtime.doctor.cpu import find_cpu
+from ifmmin.runtime.doctor.collect import (
+    PACKAGE_NAMES,
+    Looking,
+    find_cpu,
+    find_jetson,
+    find_libraries,
+    find_memory,
+    find_onnxruntime,
+    find_python,
+    find_system,
+    find_temperatures,
+    integer,
+)
 from ifmmin.runtime.doctor.facts import Memory, OnnxRuntime, Temperature
-from ifmmin.runtime.doctor.host import Host
-from ifmmin.runtime.doctor.jetson import find_jetson
-from ifmmin.runtime.doctor.libraries import find_libraries
-from ifmmin.runtime.doctor.system import find_memory, find_python, find_system, find_temperatures
-from ifmmin.runtime.doctor.versions import integer
+from ifmmin.runtime.doctor.probes import Answers, Host, ask
 
 _PATIENCE = 20.0
 """Seconds for libraries that are loaded in a process of their own."""
@@ -94,7 +99,7 @@ _GPU_CLOCK = re.compile(r"(?:.*\.)?(?:gpu|ga10b|gv11b|gp10b)|gpu-gpc-\d+")
 """JetPack 6, 5, Xavier and TX2; Thor has one for each part of its GPU."""
 _MEMORY_CLOCK = re.compile(r"bwmgr|.*emc.*")
 PACKAGES = (
-    *packages.NAMES, "onnxruntime-openvino", "safetensors", "msgspec", "onnx", "nvidia-ml-py",
+    *PACKAGE_NAMES, "onnxruntime-openvino", "safetensors", "msgspec", "onnx", "nvidia-ml-py",
     "psutil", "torch",
 )  # fmt: skip
 SETTINGS = (
@@ -334,7 +339,7 @@ def find_software(machine: Machine, onnxruntime: Mapping[str, Any]) -> Software:
 def _onnxruntime(machine: Machine, answer: Mapping[str, Any]) -> OnnxRuntime:
     providers = answer.get("providers")
     names = tuple(map(str, providers)) if isinstance(providers, list) else ()
-    return packages.find_onnxruntime(machine, names, str(answer.get("error", "")))
+    return find_onnxruntime(machine, names, str(answer.get("error", "")))
 
 
 def find_revision(machine: Host, file: Path = _HERE) -> Revision | None:

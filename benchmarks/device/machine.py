@@ -27,7 +27,7 @@ from ifmmin.runtime.doctor.facts import (
     System,
     Temperature,
 )
-from ifmmin.runtime.doctor.host import Host
+from ifmmin.runtime.doctor.probes import Host
 
 _GOODBYE = 2.0
 """Seconds that a followed tool gets to end."""

@@ -29,7 +29,7 @@ from ifmmin.benchmarks.device.gpu import Nvml
 from ifmmin.benchmarks.device.info import device_frequencies, find_throttling, temperatures
 from ifmmin.benchmarks.device.machine import Machine, Probe, ProbeUnavailable, Readings
 from ifmmin.benchmarks.device.sensors import Ina, Rapl, Tegrastats
-from ifmmin.runtime.doctor.versions import integer
+from ifmmin.runtime.doctor.collect import integer
 
 PERIOD = 0.25
 """Seconds between looks: seldom enough not to disturb, often enough for intervals of seconds."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ifmmin.benchmarks.device.gpu import Nvml
 from ifmmin.benchmarks.device.machine import Machine, PowerSource, ProbeUnavailable, Readings
-from ifmmin.runtime.doctor.versions import integer
+from ifmmin.runtime.doctor.collect import integer
 
 # Not `intel-rapl-mmio:*`: the same packages by another door. AMD's zones have Intel's name too.
 _ZONES = "/sys/class/powercap/intel-rapl:*/energy_uj"

@@ -22,7 +22,7 @@ from ifmmin.runtime.atomic import atomic_directory
 from ifmmin.runtime.check import one_line
 from ifmmin.runtime.choice_cache import cache_directory
 from ifmmin.runtime.device import device_name, usable_cores
-from ifmmin.runtime.doctor.system import find_memory
+from ifmmin.runtime.doctor.collect import find_memory
 from ifmmin.runtime.errors import IfmminError, InputError, OutputError
 
 _COMPILERS = ("cc", "gcc", "clang")

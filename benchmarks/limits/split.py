@@ -15,7 +15,7 @@ from ifmmin.benchmarks.limits.graph import read_graph
 from ifmmin.benchmarks.limits.parts import node_parts
 from ifmmin.benchmarks.limits.profile import kernel_times
 from ifmmin.benchmarks.timing import time_together
-from ifmmin.runtime.backends.onnx_session import (
+from ifmmin.runtime.backends.onnxruntime import (
     CPU,
     load_onnxruntime,
     make_session,

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifmmin.benchmarks.limits.graph import load_onnx
-from ifmmin.runtime.backends.onnx_session import CPU, load_onnxruntime, make_session
+from ifmmin.runtime.backends.onnxruntime import CPU, load_onnxruntime, make_session
 from ifmmin.runtime.errors import InputError
 
 if TYPE_CHECKING:

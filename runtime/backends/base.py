@@ -1,15 +1,18 @@
-"""The interface between the predictor and an engine."""
+"""Backends: the interface of an engine, what it may be told, and the registry of names."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from ifmmin.runtime.bundle import Bundle
+from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.manifest import GraphEntry
 
 
@@ -46,3 +49,76 @@ class Backend(ABC):
 
         Raises BackendUnavailable where this graph cannot run on this engine here.
         """
+
+
+@dataclass(frozen=True)
+class BackendOptions:
+    """What a backend may be told."""
+
+    threads: int = 1
+    """Threads inside one call, for backends on the CPU."""
+    spinning: bool = False
+    """Whether threads wait for the next call busily: sooner there, at the cost of a core."""
+    device: int = 0
+    """Which GPU."""
+    cache: Path | None = None
+    """Directory of engines and choices; None: the user's cache."""
+    progress: Callable[[str], None] | None = None
+    """Hears what a long build is doing."""
+
+
+_DEFAULT = BackendOptions()
+
+
+def _onnxruntime_cpu(options: BackendOptions = _DEFAULT) -> Backend:
+    return _new("onnxruntime", "OnnxRuntimeCpu", options.threads, spinning=options.spinning)
+
+
+def _onnxruntime_cuda(options: BackendOptions = _DEFAULT) -> Backend:
+    return _new("onnxruntime_gpu", "OnnxRuntimeCuda", device_id=options.device)
+
+
+def _onnxruntime_tensorrt(options: BackendOptions = _DEFAULT) -> Backend:
+    more = {"device_id": options.device, "cache": options.cache}
+    return _new("onnxruntime_gpu", "OnnxRuntimeTensorrt", **more)
+
+
+def _tensorrt(options: BackendOptions = _DEFAULT) -> Backend:
+    more = {"device": options.device, "cache": options.cache, "progress": options.progress}
+    return _new("tensorrt", "Tensorrt", **more)
+
+
+def _tensorrt_rtx(options: BackendOptions = _DEFAULT) -> Backend:
+    more = {"device": options.device, "cache": options.cache, "progress": options.progress}
+    return _new("tensorrt", "TensorrtRtx", **more)
+
+
+def _openvino(options: BackendOptions = _DEFAULT) -> Backend:
+    return _new("openvino", "OpenVino", options.threads)
+
+
+BACKENDS: dict[str, Callable[..., Backend]] = {
+    "onnxruntime-cpu": _onnxruntime_cpu,
+    "onnxruntime-cuda": _onnxruntime_cuda,
+    "onnxruntime-tensorrt": _onnxruntime_tensorrt,
+    "tensorrt": _tensorrt,
+    "tensorrt-rtx": _tensorrt_rtx,
+    "openvino": _openvino,
+}
+"""What makes each backend, given its options. Their modules are imported when asked for."""
+
+
+def make_backend(name: str, options: BackendOptions | None = None) -> Backend:
+    """The backend called `name`.
+
+    Raises InputError for an unknown name and BackendUnavailable for one that cannot run here.
+    """
+    if name not in BACKENDS:
+        raise InputError(f"unknown backend {name!r}; use auto or one of {', '.join(BACKENDS)}")
+    return BACKENDS[name](options or BackendOptions())
+
+
+def _new(module: str, kind: str, *arguments: Any, **options: Any) -> Backend:
+    found = getattr(import_module(f"ifmmin.runtime.backends.{module}"), kind)
+    backend: Backend = found(*arguments, **options)
+    return backend

@@ -3,19 +3,171 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ifmmin.runtime.backends.base import Backend, Loaded
-from ifmmin.runtime.backends.cuda_memory import Cuda
-from ifmmin.runtime.backends.engine_cache import DeviceKey, EngineCache
-from ifmmin.runtime.backends.engine_loader import load_engine, make_runtime, typical_inputs
-from ifmmin.runtime.backends.engine_progress import Progress
-from ifmmin.runtime.backends.engine_runner import EngineRunner
-from ifmmin.runtime.backends.engine_sources import EngineSources
-from ifmmin.runtime.backends.tensorrt_module import load_tensorrt
+from ifmmin.runtime.backends.cuda import Cuda
+from ifmmin.runtime.backends.engine_cache import DeviceKey, EngineCache, EngineKey
+from ifmmin.runtime.backends.profile import BATCH, STREAMS, profile_of
+from ifmmin.runtime.backends.tensorrt_api import Messages, collect, load_tensorrt, logger_of
+from ifmmin.runtime.backends.tensorrt_buffers import EngineTensor
+from ifmmin.runtime.backends.tensorrt_build import BuiltEngine, Progress, build_engine
+from ifmmin.runtime.backends.tensorrt_engine import EngineRunner
 from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.errors import EngineError
-from ifmmin.runtime.manifest import GraphEntry
+from ifmmin.runtime.errors import BackendUnavailable, BundleError, EngineError, OutputError
+from ifmmin.runtime.manifest import EngineEntry, GraphEntry, ProfileSpec
+
+
+def make_runtime(trt: Any, flavour: str) -> Any:
+    """What loads engines; BackendUnavailable where TensorRT does not start."""
+    with collect() as messages:
+        try:
+            return trt.Runtime(logger_of(trt))
+        except (TypeError, RuntimeError) as error:  # TensorRT's null pointer becomes a TypeError
+            raise BackendUnavailable(
+                f"{flavour} {trt.__version__} does not start here ({messages.reason}); it needs "
+                "an NVIDIA GPU and a driver that fits"
+            ) from error
+
+
+def load_engine(runtime: Any, content: bytes) -> tuple[Any, tuple[str, ...]]:
+    """The engine, and what TensorRT warned of; EngineError unless it loads without an error.
+
+    The code that an engine may carry for other versions is not let run: `engine_host_code_allowed`
+    stays off, and engines for one version and GPU do not need it.
+    """
+    with collect() as messages:
+        engine = _deserialise(runtime, content, messages)
+        if engine is None or messages.errors:
+            raise EngineError(f"TensorRT does not load the engine: {messages.reason}")
+        return engine, tuple(dict.fromkeys(messages.warnings))
+
+
+def _deserialise(runtime: Any, content: bytes, messages: Messages) -> Any:
+    try:
+        return runtime.deserialize_cuda_engine(content)
+    except (TypeError, RuntimeError) as error:
+        messages.errors.append(" ".join(str(error).split()))
+        return None
+
+
+def typical_inputs(inputs: list[EngineTensor]) -> Mapping[str, NDArray[Any]]:
+    """Made-up inputs of the sizes that an engine is fast for: noise, and full lengths."""
+    rng = np.random.default_rng(0)
+    frames = {tensor.name: tensor.optimum for tensor in inputs}
+    made: dict[str, NDArray[Any]] = {}
+    for tensor in inputs:
+        if np.issubdtype(tensor.dtype, np.floating):
+            made[tensor.name] = rng.standard_normal(tensor.optimum).astype(tensor.dtype)
+        else:  # `<modality>_lengths` (B,) beside the frames (B, T, D)
+            full = frames.get(tensor.name.removesuffix("_lengths"), ())
+            made[tensor.name] = np.full(
+                tensor.optimum, full[1] if len(full) > 1 else 1, tensor.dtype
+            )
+    return made
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An engine that may load."""
+
+    content: bytes
+    origin: str
+    keep: Callable[[], str] | None = None
+    """Of an engine that was built just now: to be called once it has loaded; says where it was
+    kept."""
+
+
+@dataclass(frozen=True)
+class EngineSources:
+    """Looks for engines for one device, best first."""
+
+    device: DeviceKey
+    cache: EngineCache
+    tf32: bool
+    progress: Progress | None
+
+    def candidates(
+        self, bundle: Bundle, entry: GraphEntry, notes: list[str]
+    ) -> Iterator[Candidate]:
+        """Engines of a graph. The last one is built, when it is asked for.
+
+        notes: gets what is worth telling. Raises EngineError where TensorRT cannot build it.
+        """
+        graph = bundle.graph(entry)
+        yield from self._shipped(bundle, entry, notes)
+        batch = BATCH if entry.shape in ("latency", "throughput") else STREAMS
+        key = EngineKey(
+            device=self.device,
+            graph_sha256=entry.sha256,
+            precision=entry.precision,
+            profile=profile_of(entry, bundle.manifest.modalities, batch=batch),
+            tf32=self.tf32,
+        )
+        kept = self.cache.load(key)
+        if kept.content is not None:
+            yield Candidate(kept.content, str(self.cache.path(key)))
+        elif kept.refusal:
+            notes.append(f"{kept.refusal}; building it anew")
+        built = self._build(graph, entry, key.profile, notes)
+        yield Candidate(built.content, "built here", lambda: self._keep(key, built))
+
+    def _shipped(self, bundle: Bundle, entry: GraphEntry, notes: list[str]) -> Iterator[Candidate]:
+        for engine in bundle.manifest.engines:
+            if self._suits(engine, entry):
+                try:
+                    content = bundle.graph(engine)
+                except BundleError as error:
+                    notes.append(f"{engine.file} of the bundle is not used: {error}")
+                    continue
+                yield Candidate(content, f"{engine.file} of the bundle")
+
+    def _suits(self, engine: EngineEntry, entry: GraphEntry) -> bool:
+        return (
+            (engine.engine, engine.version) == (self.device.flavour, self.device.version)
+            and (engine.graph, engine.graph_sha256) == (entry.file, entry.sha256)
+            and (not engine.targets or self.device.sm in engine.targets)
+        )
+
+    def _build(
+        self, graph: bytes, entry: GraphEntry, profile: dict[str, ProfileSpec], notes: list[str]
+    ) -> BuiltEngine:
+        def show(phase: str) -> None:
+            if self.progress is not None:
+                self.progress(f"{entry.file}: {phase}")
+
+        timing = None
+        if self.device.flavour == "tensorrt":
+            kept = self.cache.load(self.device)
+            timing = kept.content
+            if kept.refusal:
+                notes.append(f"{kept.refusal}; timing anew")
+        built = build_engine(
+            graph,
+            profile,
+            flavour=self.device.flavour,
+            timing_cache=timing,
+            tf32=self.tf32,
+            progress=show,
+        )
+        notes.extend(built.warnings)
+        return built
+
+    def _keep(self, key: EngineKey, built: BuiltEngine) -> str:
+        seconds = f"in {built.parse_seconds + built.build_seconds:.1f} s"
+        try:
+            path = self.cache.keep(key, built.content)
+            if built.timing_cache is not None:
+                self.cache.keep(self.device, built.timing_cache)
+        except OutputError as error:  # it runs all the same, and is built again at the next start
+            return f"{seconds}, not kept: {error}"
+        return f"{seconds}, kept as {path}"
 
 
 class Tensorrt(Backend):
@@ -23,7 +175,7 @@ class Tensorrt(Backend):
 
     device: number of the GPU. cache: directory for engines, default see `engine_cache`. progress:
     called with a line at each phase of a build, which may take minutes. cuda_graphs: record work
-    for shapes that come again, see `engine_graphs`. tf32: let float32 products drop 13 bits.
+    for shapes that come again, see `tensorrt_engine`. tf32: let float32 products drop 13 bits.
     Raises BackendUnavailable.
     """
 

@@ -9,9 +9,8 @@ from pathlib import Path
 from ifmmin.runtime.command import add_schema, command, parser
 from ifmmin.runtime.console import write
 from ifmmin.runtime.doctor.collect import collect
-from ifmmin.runtime.doctor.host import Host
-from ifmmin.runtime.doctor.report import Report, make_report, run_selftests, to_json
-from ifmmin.runtime.doctor.show import show
+from ifmmin.runtime.doctor.probes import Host
+from ifmmin.runtime.doctor.report import Report, make_report, run_selftests, show, to_json
 
 EXIT_BROKEN = 1
 

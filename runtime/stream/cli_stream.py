@@ -3,22 +3,232 @@
 from __future__ import annotations
 
 import argparse
+import time
+from collections.abc import Callable
+from ifmmin.runtime.errors import InputError
+from ifmmin.runtime.stream.events import Event
+from ifmmin.runtime.stream.options import Smoothing, StreamOptions
+from ifmmin.runtime.stream.events import SPEEDS, pace
+from ifmmin.runtime.stream_arguments import numbers_by_modality
+import os
+import select
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import BinaryIO
+from ifmmin.runtime.errors import InputError
+from ifmmin.runtime.json_lines import numbered, readable
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from ifmmin.runtime.atomic import atomic_file, require_writable
+from ifmmin.runtime.errors import InputError, OutputError
+from ifmmin.runtime.json_lines import readable
+from ifmmin.runtime.stream.stream import Stream
+import argparse
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-
 from ifmmin.runtime.answering import Rules, Tally
 from ifmmin.runtime.console import say, write
 from ifmmin.runtime.errors import IfmminError, InputError
 from ifmmin.runtime.predictor import Predictor
 from ifmmin.runtime.saving import LAYOUT_OF, saved_lines
-from ifmmin.runtime.stream.arrival import STDIN, arriving, opened
-from ifmmin.runtime.stream.cli_options import chosen_pace, stream_options
 from ifmmin.runtime.stream.events import Event, Tick, read_event
-from ifmmin.runtime.stream.interrupts import Interrupts
-from ifmmin.runtime.stream.keeping import kept, require_place
-from ifmmin.runtime.stream.update_lines import UpdateLines
-from ifmmin.runtime.stream.updates import Listener, Screen
+from ifmmin.runtime.stream.events import UpdateLines
+from ifmmin.runtime.stream.events import Listener, Screen
+
+
+def chosen_pace(options: argparse.Namespace) -> Callable[[Event], None]:
+    """What to call before each event, by `--replay`."""
+    speed = options.replay or "fast"
+    if speed not in SPEEDS:
+        raise InputError(f"--replay: got {speed!r}, wanted {' or '.join(SPEEDS)}")
+    return pace(speed)
+
+
+def stream_options(options: argparse.Namespace) -> StreamOptions:
+    """What the stream is told; InputError for values that are out of range."""
+    started = time.monotonic()
+    return StreamOptions(
+        window=options.window,
+        hop=options.hop,
+        stale_after=numbers_by_modality("--stale-after", options.stale_after or []),
+        late=options.late or "refuse",
+        clock=(lambda: time.monotonic() - started) if options.clock else None,
+        smoothing=_smoothing(options),
+    )
+
+
+def _smoothing(options: argparse.Namespace) -> Smoothing | None:
+    given = {
+        "half_life": options.smooth,
+        "margin": options.margin,
+        "patience": options.patience,
+    }
+    told = {name: value for name, value in given.items() if value is not None}
+    return Smoothing(**told) if told else None
+
+
+STDIN = "-"
+_CHUNK_BYTES = 1 << 16
+
+
+@contextmanager
+def opened(source: str) -> Iterator[BinaryIO]:
+    """The bytes of a path, or of standard input for `-`; InputError where there are none."""
+    if source == STDIN:
+        yield sys.stdin.buffer
+        return
+    if not Path(source).exists():
+        raise InputError(f"no session at {source}; give a file of events, or - for standard input")
+    with ExitStack() as stack:
+        with readable(source):
+            file = stack.enter_context(Path(source).open("rb"))
+        yield file
+
+
+def arriving(
+    file: BinaryIO, source: str, every: float | None = None
+) -> Iterator[tuple[int, bytes] | None]:
+    """Numbered lines, each handed on as soon as it is there; blank ones are counted only.
+
+    every: seconds of silence after each of which None comes; None: silence is waited out. Raises
+    InputError where the source breaks off.
+    """
+    with readable(source):
+        if every is None:
+            yield from numbered(file)
+        else:
+            yield from _with_silences(file.fileno(), every)
+
+
+def _with_silences(descriptor: int, every: float) -> Iterator[tuple[int, bytes] | None]:
+    number = 0
+    for line in _lines(descriptor, every):
+        if line is None:
+            yield None
+            continue
+        number += 1
+        if line.strip():
+            yield number, line
+
+
+def _lines(descriptor: int, every: float) -> Iterator[bytes | None]:
+    """Lines by way of the descriptor: a buffered file cannot say whether something is there."""
+    begun = bytearray()
+    while True:
+        if not select.select([descriptor], [], [], every)[0]:
+            yield None
+            continue
+        chunk = os.read(descriptor, _CHUNK_BYTES)
+        begun += chunk
+        if chunk and b"\n" not in chunk:
+            continue
+        *whole, rest = bytes(begun).split(b"\n")
+        yield from whole
+        begun = bytearray(rest)
+        if not chunk:
+            yield from _last(begun)
+            return
+
+
+def _last(rest: bytearray) -> Iterable[bytes]:
+    """What stands behind the last line's end, if anything does."""
+    return [bytes(rest)] if rest else []
+
+
+class Interrupts:
+    """Delivers SIGINT as KeyboardInterrupt and SIGTERM as SystemExit while the block lasts.
+
+    Within `held` they wait for its end: an event is heard and answered, or it is not. Signals that
+    are ignored, as those of a background job, stay so. Outside of the main thread, where Python
+    delivers none, this does nothing.
+    """
+
+    def __init__(self) -> None:
+        self._before: dict[int, Any] = {}
+        self._holding = False
+        self._waiting: int | None = None
+
+    def __enter__(self) -> Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._arrive)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let signals wait for the end of the block."""
+        self._holding = True
+        try:
+            yield
+        finally:
+            self._holding = False
+            number, self._waiting = self._waiting, None
+            if number is not None:
+                _deliver(number)
+
+    def _arrive(self, number: int, frame: FrameType | None) -> None:
+        if self._holding:
+            self._waiting = number
+        else:
+            _deliver(number)
+
+
+def _deliver(number: int) -> None:
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(128 + number)
+
+
+def require_place(path: Path) -> None:
+    """OutputError where a snapshot could not be written; before a session, not after it."""
+    require_writable(path)
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: it is a directory; choose a file name")
+
+
+@contextmanager
+def kept(stream: Stream, path: Path) -> Iterator[None]:
+    """Go on from the snapshot at `path` where there is one, and write one there at the end.
+
+    The end is also Ctrl-C, the request to end, or that nobody reads the answers any more: a stream
+    is whole between events. After any other error what stood at `path` is untouched. Raises
+    InputError where it is no snapshot of such a stream.
+    """
+    if path.exists():
+        with readable(path):
+            content = path.read_bytes()
+        try:
+            stream.resume(content)
+        except InputError as error:
+            raise InputError(f"{path}: {error}; or name another file to begin anew") from error
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, BrokenPipeError):
+        _write(stream, path)
+        raise
+    _write(stream, path)
+
+
+def _write(stream: Stream, path: Path) -> None:
+    content = stream.snapshot()
+    with atomic_file(path) as part:
+        part.write_bytes(content)
+
 
 EXIT_SOME_FAILED = 1
 

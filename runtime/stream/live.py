@@ -1,19 +1,172 @@
-"""A session on the terminal, drawn in place as its answers change."""
+"""Dashboard of a session on the terminal: a bar per emotion, a light per modality."""
 
 from __future__ import annotations
 
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from rich.console import Console, ConsoleOptions, OverflowMethod, RenderableType
+from rich.constrain import Constrain
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+from ifmmin.runtime.modality import MODALITIES
+from ifmmin.runtime.stream.events import Update
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-
 from rich.console import Console
 from rich.live import Live
-
 from ifmmin.runtime.errors import InputError
-from ifmmin.runtime.stream.dashboard import Dashboard
 from ifmmin.runtime.stream.events import Event
-from ifmmin.runtime.stream.rate import Rate
-from ifmmin.runtime.stream.updates import Update
+from ifmmin.runtime.stream.events import Update
+
+
+_SECONDS = 2.0
+
+
+class Rate:
+    """Counts what happened in the last two seconds. May be used from many threads."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._times: deque[float] = deque()
+        self._lock = threading.Lock()
+
+    def count(self) -> None:
+        """It happened."""
+        with self._lock:
+            self._times.append(self._clock())
+
+    def per_second(self) -> float:
+        """Times a second."""
+        with self._lock:
+            since = self._clock() - _SECONDS
+            while self._times and self._times[0] <= since:
+                self._times.popleft()
+            return len(self._times) / _SECONDS
+
+
+_MOST_COLUMNS = 76
+_LONGEST_NAME = 14
+
+
+@dataclass(frozen=True)
+class Light:
+    """What is known of a modality at a glance; the word says it without colour, too."""
+
+    word: str
+    style: str
+    sign: str
+    plain_sign: str
+    """For terminals that know ASCII alone."""
+
+
+HEARD = Light("heard", "green", "●", "*")
+STALE = Light("stale", "yellow", "◐", "~")
+DROPPED = Light("dropped", "blue", "◌", "-")
+MISSING = Light("missing", "red", "○", "o")
+
+
+def light_of(reason: str | None) -> Light:
+    """The light for a reason of absence; None: it counts."""
+    if reason is None:
+        return HEARD
+    if reason == "dropped":
+        return DROPPED
+    if reason.startswith("silent for ") or reason == "nothing in the window":
+        return STALE
+    return MISSING
+
+
+@dataclass(frozen=True)
+class Dashboard:
+    """One moment of a session, for rich to draw in any width from 40 columns on."""
+
+    update: Update | None
+    """The last answer; None before the first."""
+    shares: Mapping[str, float]
+    """Per class its probability, those last known; empty before the first."""
+    per_second: float
+    """Updates, lately."""
+    failed: int
+    """Events without an answer so far."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Constrain]:
+        for part in self._parts(options.ascii_only):
+            yield Constrain(part, _MOST_COLUMNS)
+
+    def _parts(self, ascii_only: bool) -> Iterator[RenderableType]:
+        if self.update is None:
+            yield Text("waiting for events", style="dim")
+        else:
+            yield self._bars(self.update, ascii_only)
+            yield _lights(self.update, ascii_only)
+            yield self._footer(self.update)
+        if self.failed:
+            yield Text(f"events without an answer: {self.failed}", style="red")
+
+    def _bars(self, update: Update, ascii_only: bool) -> Table:
+        counts = update.prediction is not None
+        grid = Table.grid(padding=(0, 1), expand=True)
+        grid.add_column(width=1)
+        overflow: OverflowMethod = "crop" if ascii_only else "ellipsis"
+        grid.add_column(no_wrap=True, overflow=overflow, max_width=_LONGEST_NAME)
+        grid.add_column(ratio=1)
+        grid.add_column(width=5, justify="right")
+        for label, share in self.shares.items():
+            wins = counts and label == update.label
+            style = "bold" if wins else "" if counts else "dim"
+            bar = ProgressBar(1.0, share, complete_style="cyan" if counts else "bright_black")
+            grid.add_row(
+                Text((">" if ascii_only else "▸") if wins else "", style=style),
+                Text(_writable(label, ascii_only), style=style),
+                bar,
+                Text(f"{share:.3f}", style=style),
+            )
+        return grid
+
+    def _footer(self, update: Update) -> Text:
+        pattern = update.prediction.pattern if update.prediction else None
+        facts = [f"pattern {pattern or '-'}"]
+        if update.at is not None:
+            facts.append(f"at {update.at:.2f} s")
+        facts += [f"{self.per_second:.1f} updates/s", f"{update.seconds * 1e3:.2f} ms each"]
+        return Text("  ".join(facts), style="dim")
+
+
+def _lights(update: Update, ascii_only: bool) -> Table:
+    grid = Table.grid(padding=(0, 1), expand=True)
+    grid.add_column(width=1)
+    grid.add_column(width=1)
+    grid.add_column(ratio=1)
+    grid.add_column(justify="right", no_wrap=True)
+    for modality in MODALITIES:
+        reason = update.absent.get(modality)
+        light = light_of(reason)
+        grid.add_row(
+            modality.value,
+            Text(light.plain_sign if ascii_only else light.sign, style=light.style),
+            _told(light, reason),
+            f"{update.frames.get(modality, 0)} frames",
+        )
+    return grid
+
+
+def _told(light: Light, reason: str | None) -> Text:
+    """The light's word, and the reason where it says more."""
+    if reason is None or reason == light.word:
+        return Text(light.word)
+    return Text(f"{light.word}: {reason}")
+
+
+def _writable(name: str, ascii_only: bool) -> str:
+    """A class's name as the terminal can show it."""
+    return name.encode("ascii", "replace").decode() if ascii_only else name
+
 
 PER_SECOND = 12
 """Drawings. Answers may come much faster; each drawing shows the last one."""

@@ -1,14 +1,66 @@
-"""What a stream is told once: how far back it looks, when silence means missing, how calm it is."""
+"""Options of a stream: how far back it looks, when silence means missing, how calm it is."""
 
 from __future__ import annotations
 
+import math
+import operator
+import reprlib
+from numbers import Real
+from ifmmin.runtime.errors import InputError
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.modality import Modality
-from ifmmin.runtime.stream.numeric import as_count, as_number, refusal
+from typing import Any
+import numpy as np
+from numpy.typing import NDArray
+import math
+from typing import Any
+
+
+_LONGEST_INTEGER = 64
+"""Bits of integers that a message spells out; Python refuses to write down very long ones."""
+
+
+def as_number(name: str, value: object, wanted: str) -> float:
+    """A finite real number as a float; InputError for anything else, True and False included."""
+    if isinstance(value, Real) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if math.isfinite(number):
+            return number
+    raise refusal(name, value, wanted)
+
+
+def as_count(name: str, value: object, least: int, wanted: str) -> int:
+    """An integer of at least `least`; InputError for anything else, True and False included."""
+    try:
+        count = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise refusal(name, value, wanted) from None
+    if isinstance(value, bool) or count < least:
+        raise refusal(name, value, wanted)
+    return count
+
+
+def refusal(name: str, value: object, wanted: str) -> InputError:
+    """The error for a value that is not what is wanted."""
+    return InputError(f"{name}: got {shown(value)}, wanted {wanted}")
+
+
+def shown(value: object) -> str:
+    """A value in a few words on one line."""
+    if isinstance(value, int) and value.bit_length() > _LONGEST_INTEGER:
+        return f"an integer of {value.bit_length()} bits"
+    if isinstance(value, Real):
+        return str(value)
+    if value is None or isinstance(value, (str, bytes)):
+        return reprlib.repr(value)
+    return f"an object of type {type(value).__name__}"
+
 
 LATE = ("refuse", "skip", "append")
 _HOPS = 4
@@ -128,3 +180,96 @@ def _settle(options: Smoothing | StreamOptions, **values: Any) -> None:
     """Keep values as plain Python's, whatever numbers were given: they go into snapshots."""
     for name, value in values.items():
         object.__setattr__(options, name, value)
+
+
+class Smoother:
+    """Exponential smoothing of probabilities, and a label with hysteresis.
+
+    Brown's simple exponential smoothing with a weight that follows from the time between answers,
+    as for unevenly spaced series; a Schmitt trigger for the label.
+    """
+
+    def __init__(self, options: Smoothing) -> None:
+        self._options = options
+        self._probabilities: NDArray[np.float64] | None = None
+        self._label = 0
+        self._rival = 0
+        self._leads = 0
+        self._last: float | None = None
+
+    def __call__(
+        self, probabilities: NDArray[np.float32], now: float | None
+    ) -> tuple[int, NDArray[np.float32]]:
+        """The class to name and the smoothed probabilities (C,) of a new answer at a time."""
+        new = probabilities.astype(np.float64)
+        if self._probabilities is None:
+            self._probabilities, self._label, self._last = new, int(new.argmax()), now
+            return self._label, probabilities
+        kept = self._kept(now)
+        self._probabilities = kept * self._probabilities + (1.0 - kept) * new
+        self._last = now
+        self._choose(self._probabilities)
+        return self._label, self._probabilities.astype(np.float32)
+
+    def state(self) -> dict[str, Any]:
+        """All that has to be kept to go on, as JSON."""
+        kept = self._probabilities
+        return {
+            "probabilities": None if kept is None else kept.tolist(),
+            "label": self._label,
+            "rival": self._rival,
+            "leads": self._leads,
+            "last": self._last,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        kept = state["probabilities"]
+        self._probabilities = None if kept is None else np.array(kept, dtype=np.float64)
+        self._label, self._rival = int(state["label"]), int(state["rival"])
+        self._leads, self._last = int(state["leads"]), state["last"]
+
+    def _kept(self, now: float | None) -> float:
+        """Share of the past in the new value."""
+        if self._options.half_life == 0.0:
+            return 0.0
+        passed = 1.0 if now is None or self._last is None else now - self._last
+        return float(0.5 ** (passed / self._options.half_life))
+
+    def _choose(self, smoothed: NDArray[np.float64]) -> None:
+        rival = int(smoothed.argmax())
+        if rival == self._label:
+            self._leads = 0
+            return
+        if smoothed[rival] - smoothed[self._label] <= self._options.margin:
+            self._leads = 0
+            return
+        self._leads = self._leads + 1 if rival == self._rival else 1
+        self._rival = rival
+        if self._leads >= self._options.patience:
+            self._label, self._leads = rival, 0
+
+
+_WANTED = "a finite number of seconds"
+_MOST_HOPS = 2.0**52
+"""Up to there float64 tells one hop from the next."""
+
+
+def moment(options: StreamOptions, at: Any) -> float | None:
+    """Seconds; None where no time is given and there is no clock.
+
+    Raises InputError for what is no finite number, and where hops are too short to be counted up to
+    there.
+    """
+    name = "time"
+    if at is None:
+        if options.clock is None:
+            return None
+        at, name = options.clock(), "clock"
+    if type(at) is not float or not math.isfinite(at):
+        at = as_number(name, at, _WANTED)
+    hop = options.seconds_per_hop
+    if hop is not None and abs(at) > _MOST_HOPS * hop:
+        limit = f"at most {_MOST_HOPS * hop:.3g} seconds where hops are of {hop:g}"
+        raise refusal(name, at, limit)
+    return float(at)

@@ -7,7 +7,7 @@ from pathlib import Path
 import recorded_devices as devices
 
 from ifmmin.benchmarks.device import describe, record_device
-from ifmmin.runtime.doctor.ask import Answers
+from ifmmin.runtime.doctor.probes import Answers
 
 
 def told() -> Answers:

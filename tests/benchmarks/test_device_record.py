@@ -16,7 +16,7 @@ from recorded_telemetry import core_of_x86, cores_of_arm
 from ifmmin.benchmarks.device import DeviceRecord, describe, record_device
 from ifmmin.benchmarks.device.gpu import Nvml
 from ifmmin.benchmarks.device.machine import Cache, Cooling, Frequency, Machine
-from ifmmin.runtime.doctor.ask import Answers
+from ifmmin.runtime.doctor.probes import Answers
 
 ROOT = Path(__file__).resolve().parents[2]
 TOLD: Answers = {

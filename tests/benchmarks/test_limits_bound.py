@@ -15,7 +15,7 @@ from ifmmin.benchmarks.limits import Count, Rates, Reading, count_graph, lower_b
 from ifmmin.benchmarks.limits.probe import find_compiler
 from ifmmin.benchmarks.limits.rates import DISTURBED, ceiling
 from ifmmin.benchmarks.timing import time_together
-from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
+from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 
 PEAK, NEAR, FAR = 1000.0, 64.0, 4.0
 """Multiply-adds, and bytes read from the near and the far level, per second."""

@@ -17,7 +17,7 @@ from ifmmin.benchmarks.peers.base import Contender, Peer, Source
 from ifmmin.benchmarks.peers.choose import PEERS, find_peer
 from ifmmin.benchmarks.peers.eager import Eager
 from ifmmin.benchmarks.peers.parity import LENGTHS, make_cases, open_proven, prove
-from ifmmin.runtime.backends import gpu_provider
+from ifmmin.runtime.backends import onnxruntime_gpu
 from ifmmin.runtime.errors import ParityError
 from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
 from ifmmin.train.network import EmotionNetwork
@@ -158,7 +158,7 @@ def test_a_gpu_session_that_answers_zeros_is_not_timed(
 ) -> None:
     fake = FakeOnnxRuntime(tmp_path, {CUDA: ["LSTM", "Gemm"]}).install()
     monkeypatch.setitem(sys.modules, "onnxruntime", fake)
-    monkeypatch.setattr(gpu_provider, "load_driver", fake_driver)
+    monkeypatch.setattr(onnxruntime_gpu, "load_driver", fake_driver)
     peer = find_peer("onnxruntime-cuda")
     assert peer.available(source) is None
     contender = peer.open(source)

@@ -14,7 +14,7 @@ from ifmmin.export.precision import PRECISIONS
 from ifmmin.export.shapes import Plan, plan_step
 from ifmmin.export.writer import modality_specs
 from ifmmin.runtime.backends import Loaded, Runner
-from ifmmin.runtime.backends.engine_profile import profile_of
+from ifmmin.runtime.backends.profile import profile_of
 from ifmmin.runtime.cutting import within
 from ifmmin.runtime.manifest import GraphEntry, ProfileSpec
 from ifmmin.runtime.modality import MODALITIES, Modality

@@ -22,7 +22,7 @@ from ifmmin.export.rounding import DAMPING, Grid, round_to_grid, second_moments
 from ifmmin.export.select import Choice, choose_groups
 from ifmmin.export.shapes import plan_latency
 from ifmmin.export.workshop import Workshop
-from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
+from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from ifmmin.runtime.modality import Modality, Pattern
 
 SYMMETRIC = Grid(np.ones(1), np.zeros(1, dtype=int), -127, 127)

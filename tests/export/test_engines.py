@@ -25,7 +25,7 @@ from ifmmin.export.shapes import Plan, plan_latency, plan_throughput
 from ifmmin.export.static import StaticQuantiser
 from ifmmin.export.workshop import file_name
 from ifmmin.export.writer import modality_specs
-from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
+from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from ifmmin.runtime.batch import pad_batch
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.manifest import GraphEntry
@@ -35,8 +35,8 @@ pytest.importorskip(
     "tensorrt_rtx", reason="TensorRT-RTX is not installed; pip install 'ifmmin[rtx]'"
 )
 
-from ifmmin.runtime.backends.engine_builder import build_engine
-from ifmmin.runtime.backends.engine_profile import profile_of
+from ifmmin.runtime.backends.profile import profile_of
+from ifmmin.runtime.backends.tensorrt_build import build_engine
 
 PLANS = {"latency": plan_latency, "throughput": plan_throughput}
 

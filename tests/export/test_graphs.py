@@ -20,7 +20,7 @@ from ifmmin.export.graph import check_axes, to_bytes, to_model, trace
 from ifmmin.export.precision import FP32
 from ifmmin.export.probes import compare_probes
 from ifmmin.export.shapes import plan_latency, plan_throughput
-from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
+from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from ifmmin.runtime.errors import ParityError
 from ifmmin.runtime.modality import ALL_PATTERNS, Pattern
 

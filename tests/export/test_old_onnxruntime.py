@@ -22,7 +22,7 @@ import sys
 import onnxruntime
 from pathlib import Path
 from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
+from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from ifmmin.runtime.predictor import Predictor
 
 assert onnxruntime.__version__.startswith("1.20."), onnxruntime.__version__

@@ -24,7 +24,7 @@ from ifmmin.export.probes import compare_probes
 from ifmmin.export.quantise import DynamicQuantiser, quantiser_files
 from ifmmin.export.shapes import plan_latency, plan_step, plan_throughput
 from ifmmin.export.static import StaticQuantiser
-from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
+from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from ifmmin.runtime.batch import pad_batch
 from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
 from ifmmin.train.config import FeatureConfig, ModelConfig

@@ -15,8 +15,8 @@ from small_bundles import copied, edit, small_bundle
 
 from ifmmin.runtime import BackendUnavailable, Pattern, Predictor
 from ifmmin.runtime.backends import Backend, BackendOptions, Loaded
-from ifmmin.runtime.backends import choose as backends
-from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
+from ifmmin.runtime.backends import base as backends
+from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.manifest import GraphEntry
 

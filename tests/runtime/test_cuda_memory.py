@@ -18,8 +18,8 @@ import pytest
 from fake_cuda import FakeCuda, Misuse
 from fake_gpu import Machine, machine
 
-from ifmmin.runtime.backends import cuda_runtime
-from ifmmin.runtime.backends.cuda_memory import Cuda
+from ifmmin.runtime.backends import cuda
+from ifmmin.runtime.backends.cuda import Cuda
 from ifmmin.runtime.errors import BackendUnavailable, EngineError
 
 gpu = pytest.fixture(machine)
@@ -44,9 +44,9 @@ def absent(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def test_no_cuda_python(absent: pytest.MonkeyPatch) -> None:
-    absent.setattr(cuda_runtime, "_driver_is_there", lambda: True)
+    absent.setattr(cuda, "_driver_is_there", lambda: True)
     assert "pip install 'cuda-python>=12.6,<13'" in refusal()
-    absent.setattr(cuda_runtime, "_driver_is_there", lambda: False)
+    absent.setattr(cuda, "_driver_is_there", lambda: False)
     message = refusal()
     assert "no NVIDIA driver is running here" in message
     assert "pip" not in message, "of no use without a driver"
@@ -56,7 +56,7 @@ def test_a_cuda_python_that_does_not_load(monkeypatch: pytest.MonkeyPatch, tmp_p
     (tmp_path / "cuda").mkdir()
     (tmp_path / "cuda" / "__init__.py").touch()  # that of 12.6 has one, and would be found first
     (tmp_path / "cuda" / "cudart.py").write_text("raise ImportError('libcudart:\\n no such file')")
-    monkeypatch.setattr(cuda_runtime, "_driver_is_there", lambda: True)
+    monkeypatch.setattr(cuda, "_driver_is_there", lambda: True)
     for name in _cuda_modules():
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -256,7 +256,7 @@ def test_the_calls_of_the_cuda_python_that_is_installed() -> None:
 
 def test_no_driver_here_ends_in_one_line_and_not_in_a_crash() -> None:
     script = (
-        "from ifmmin.runtime.backends.cuda_memory import Cuda\n"
+        "from ifmmin.runtime.backends.cuda import Cuda\n"
         "from ifmmin.runtime.command import command\n"
         "import sys; sys.exit(command(lambda a: print(Cuda().name) or 0)())"
     )

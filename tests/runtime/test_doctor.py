@@ -17,19 +17,18 @@ from rich.console import Console
 from small_bundles import copied, edit, nudge, small_bundle
 
 from ifmmin.runtime.backends import Backend, Loaded
-from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
-from ifmmin.runtime.backends.onnx_session import UNKNOWN
+from ifmmin.runtime.backends.onnxruntime import UNKNOWN, OnnxRuntimeCpu
 from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.doctor import cli, selftest
+from ifmmin.runtime.doctor import answer, cli
 from ifmmin.runtime.doctor.facts import BackendState, Clock, Facts, Folder, Temperature
 from ifmmin.runtime.doctor.report import (
     Report,
     SelfTest,
     make_report,
     run_selftests,
+    show,
     to_json,
 )
-from ifmmin.runtime.doctor.show import show
 from ifmmin.runtime.errors import BackendUnavailable, BundleError
 from ifmmin.runtime.manifest import GraphEntry
 
@@ -125,14 +124,14 @@ class _Other(Backend):
 
 def _other(monkeypatch: pytest.MonkeyPatch, refuse: Exception | None = None) -> None:
     make: Callable[[str], Backend] = lambda name: _Other(refuse)  # noqa: E731
-    monkeypatch.setattr(selftest, "make_backend", make)
+    monkeypatch.setattr(answer, "make_backend", make)
 
 
 def test_other_backends_run_the_latency_graphs(
     monkeypatch: pytest.MonkeyPatch, bundle: Path
 ) -> None:
     _other(monkeypatch)
-    found = selftest.test_bundle("tensorrt", str(bundle))
+    found = answer.test_bundle("tensorrt", str(bundle))
     assert (found["passed"], found["graphs"]) == (True, 3)
     # What versions say that record nothing.
     assert [note for note in found["notes"] if UNKNOWN not in note] == []
@@ -140,11 +139,11 @@ def test_other_backends_run_the_latency_graphs(
 
 def test_a_graph_that_an_engine_refuses(monkeypatch: pytest.MonkeyPatch, bundle: Path) -> None:
     _other(monkeypatch, BackendUnavailable("no kernel for it"))
-    found = selftest.test_bundle("tensorrt", str(bundle))
+    found = answer.test_bundle("tensorrt", str(bundle))
     assert (found["passed"], found["graphs"]) == (True, 2)
     assert "no kernel for it" in found["notes"][0]
     _other(monkeypatch, RuntimeError("it fell over"))
-    found = selftest.test_bundle("tensorrt", str(bundle))
+    found = answer.test_bundle("tensorrt", str(bundle))
     assert not found["passed"]
     assert "it fell over" in found["failures"][0]
 
@@ -154,7 +153,7 @@ def test_a_bundle_without_graphs_for_an_engine(
 ) -> None:
     edit(bundle, lambda manifest: manifest["backends"]["tensorrt"].update(precisions=["fp16"]))
     _other(monkeypatch)
-    found = selftest.test_bundle("tensorrt", str(bundle))
+    found = answer.test_bundle("tensorrt", str(bundle))
     assert (found["passed"], found["graphs"]) == (True, 0)
     assert "export one in fp16" in found["notes"][0]
     tests = (SelfTest(backend="tensorrt", passed=True),)

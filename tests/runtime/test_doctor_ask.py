@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from ifmmin.runtime.doctor import cuda_driver
-from ifmmin.runtime.doctor.ask import ask
-from ifmmin.runtime.doctor.cuda_driver import ask_cuda
+from ifmmin.runtime.doctor import answer
+from ifmmin.runtime.doctor.answer import ask_cuda
+from ifmmin.runtime.doctor.probes import ask
 
 _SCRIPT = """
 import json, os, signal, sys, time
@@ -99,7 +99,7 @@ class _Driver:
 def _load(monkeypatch: pytest.MonkeyPatch, start: int) -> dict[str, Any]:
     fake = SimpleNamespace(**{name: getattr(ctypes, name) for name in dir(ctypes)})
     fake.CDLL = lambda name: _Driver(start)
-    monkeypatch.setattr(cuda_driver, "ctypes", fake)
+    monkeypatch.setattr(answer, "ctypes", fake)
     return ask_cuda()
 
 

@@ -10,17 +10,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_host import MadeHost, orin
 
-from ifmmin.runtime.doctor.collect import collect
-from ifmmin.runtime.doctor.cpu import eight_bits, find_cpu, parse_cpuinfo
+from ifmmin.runtime.doctor.collect import (
+    collect,
+    eight_bits,
+    find_cpu,
+    integer,
+    linked_tensorrt,
+    parse_build,
+    parse_clocks,
+    parse_cpuinfo,
+    parse_driver,
+    parse_ldconfig,
+    parse_meminfo,
+    parse_power_mode,
+    parse_release,
+    parse_smi,
+    sees_system,
+    version,
+)
 from ifmmin.runtime.doctor.facts import Cpu, Facts, Gpu
-from ifmmin.runtime.doctor.host import UNREADABLE, Host
-from ifmmin.runtime.doctor.jetson import parse_clocks, parse_power_mode, parse_release
-from ifmmin.runtime.doctor.libraries import parse_ldconfig
-from ifmmin.runtime.doctor.nvidia import parse_driver, parse_smi
-from ifmmin.runtime.doctor.packages import linked_tensorrt, parse_build
+from ifmmin.runtime.doctor.probes import UNREADABLE, Host
 from ifmmin.runtime.doctor.report import make_report, to_json
-from ifmmin.runtime.doctor.system import parse_meminfo, sees_system
-from ifmmin.runtime.doctor.versions import integer, version
 
 
 @pytest.mark.parametrize(

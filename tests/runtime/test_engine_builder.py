@@ -14,9 +14,9 @@ from small_engines import GRAPHS, TARGETS, Profile, build, refusal
 from small_graphs import dynamic_quantised_graph, quantised_graph
 from small_recurrent import lstm_graph
 
-from ifmmin.runtime.backends import engine_builder, engine_network
-from ifmmin.runtime.backends.engine_progress import monitor_of
-from ifmmin.runtime.backends.tensorrt_log import Messages
+from ifmmin.runtime.backends import tensorrt_build
+from ifmmin.runtime.backends.tensorrt_api import Messages
+from ifmmin.runtime.backends.tensorrt_build import monitor_of
 from ifmmin.runtime.errors import EngineError, InputError
 from ifmmin.runtime.manifest import ProfileSpec
 
@@ -164,8 +164,7 @@ def test_a_build_whose_messages_go_elsewhere(monkeypatch: pytest.MonkeyPatch) ->
             pass
 
     silent = Silent()
-    for module in (engine_builder, engine_network):
-        monkeypatch.setattr(module, "logger_of", lambda _trt: silent)
+    monkeypatch.setattr(tensorrt_build, "logger_of", lambda _trt: silent)
     assert "build engines in a process of their own" in refusal(EngineError, *GRAPHS["lstm"])
 
 

@@ -13,9 +13,9 @@ from fake_gpu import Machine, machine
 from numpy.typing import NDArray
 from small_engines import GRAPHS
 
-from ifmmin.runtime.backends import engine_runner
-from ifmmin.runtime.backends.cuda_memory import Cuda
-from ifmmin.runtime.backends.engine_runner import EngineRunner
+from ifmmin.runtime.backends import tensorrt_engine
+from ifmmin.runtime.backends.cuda import Cuda
+from ifmmin.runtime.backends.tensorrt_engine import EngineRunner
 from ifmmin.runtime.errors import EngineError
 
 gpu = pytest.fixture(machine)
@@ -27,7 +27,7 @@ LARGEST = MUCH + (1 << 16)
 @pytest.fixture(autouse=True)
 def _much(monkeypatch: pytest.MonkeyPatch) -> None:
     """Made-up memory takes its time as well."""
-    monkeypatch.setattr(engine_runner, "GRAPH_BYTES", MUCH)
+    monkeypatch.setattr(tensorrt_engine, "GRAPH_BYTES", MUCH)
 
 
 def large(gpu: Machine) -> EngineRunner:

@@ -12,9 +12,8 @@ from recording_module import RTX_ONLY, RecordingModule
 from small_engines import GRAPHS, TARGETS, build, refusal
 from small_graphs import dynamic_quantised_graph
 
-from ifmmin.runtime.backends.engine_builder import build_engine
-from ifmmin.runtime.backends.engine_config import BuildOptions, make_config
-from ifmmin.runtime.backends.tensorrt_log import Messages
+from ifmmin.runtime.backends.tensorrt_api import Messages
+from ifmmin.runtime.backends.tensorrt_build import BuildOptions, build_engine, make_config
 from ifmmin.runtime.errors import BackendUnavailable, EngineError, InputError
 
 trt = pytest.importorskip(

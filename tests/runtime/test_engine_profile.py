@@ -10,7 +10,7 @@ from small_graphs import TEXT_STATES, quantised_graph, text_graph, text_step_gra
 from small_pieces import MODALITIES, entry_of
 from small_recurrent import lstm_graph, masked_scan_graph, step_graph
 
-from ifmmin.runtime.backends.engine_profile import Shape, check_profile, profile_of
+from ifmmin.runtime.backends.profile import Shape, check_profile, profile_of
 from ifmmin.runtime.errors import BundleError, InputError
 from ifmmin.runtime.manifest import ModalitySpec, ProfileSpec
 from ifmmin.runtime.modality import Modality

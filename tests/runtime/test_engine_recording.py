@@ -11,7 +11,7 @@ from fake_gpu import Machine, machine
 from small_engines import GRAPHS
 from small_pieces import Draw, info, model_bytes, node
 
-from ifmmin.runtime.backends.engine_runner import GRAPH_BYTES
+from ifmmin.runtime.backends.tensorrt_engine import GRAPH_BYTES
 
 gpu = pytest.fixture(machine)
 LIES = {
@@ -116,7 +116,7 @@ def test_a_lie_that_is_not_looked_for_is_believed(
     gpu: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The controls: without each part of the comparison an answer of before would be given out."""
-    monkeypatch.setattr("ifmmin.runtime.backends.engine_runner._require_same", lambda *_: None)
+    monkeypatch.setattr("ifmmin.runtime.backends.tensorrt_engine._require_same", lambda *_: None)
     for lie in ("empty", "frozen"):
         run = gpu.runner(*GRAPHS["lstm"])
         gpu.trt.capture = lie

@@ -13,11 +13,11 @@ from fake_gpu import Machine, machine
 from numpy.typing import NDArray
 from small_engines import GRAPHS
 
-from ifmmin.runtime.backends import engine_buffers, engine_graphs
-from ifmmin.runtime.backends.cuda_memory import Cuda
-from ifmmin.runtime.backends.engine_loader import typical_inputs
-from ifmmin.runtime.backends.engine_runner import EngineRunner
-from ifmmin.runtime.backends.engine_tensors import EngineTensor
+from ifmmin.runtime.backends import tensorrt_buffers, tensorrt_engine
+from ifmmin.runtime.backends.cuda import Cuda
+from ifmmin.runtime.backends.tensorrt import typical_inputs
+from ifmmin.runtime.backends.tensorrt_buffers import EngineTensor
+from ifmmin.runtime.backends.tensorrt_engine import EngineRunner
 from ifmmin.runtime.errors import EngineError, InputError
 
 gpu = pytest.fixture(machine)
@@ -118,7 +118,7 @@ def test_nothing_is_allocated_per_call(gpu: Machine) -> None:
 
 
 def test_large_buffers_grow_by_doubling(gpu: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_buffers, "_AT_ONCE", 20)
+    monkeypatch.setattr(tensorrt_buffers, "_AT_ONCE", 20)
     run = gpu.runner(*GRAPHS["lstm"])
     gpu.cuda.calls.clear()
     for length in range(1, 201):
@@ -128,7 +128,7 @@ def test_large_buffers_grow_by_doubling(gpu: Machine, monkeypatch: pytest.Monkey
 
 
 def test_no_memory_to_grow(gpu: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_buffers, "_AT_ONCE", 20)
+    monkeypatch.setattr(tensorrt_buffers, "_AT_ONCE", 20)
     run = gpu.runner(*GRAPHS["lstm"])
     for _ in range(4):
         require_right(run, frames(2))
@@ -204,7 +204,7 @@ def _changed(execution: Any, cuda: FakeCuda, stream: Any) -> None:
     execution.prepare(((9, 5),))
     execution.queue(stream)
     cuda.cudaStreamSynchronize(stream.handle)
-    graph = engine_graphs.record(execution._buffers._cuda, stream, execution, 0)
+    graph = tensorrt_engine.record(execution._buffers._cuda, stream, execution, 0)
     execution.prepare(((8, 5),))
     execution._buffers._cuda.launch(graph.graph, stream)
     cuda.cudaStreamSynchronize(stream.handle)

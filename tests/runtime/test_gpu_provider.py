@@ -15,19 +15,19 @@ import pytest
 from fake_onnxruntime import CPU, CUDA, TENSORRT, FakeOnnxRuntime, fake_driver
 from small_elf import real_library, write_library
 
-from ifmmin.runtime.backends import gpu_driver, gpu_provider
-from ifmmin.runtime.backends.gpu_driver import require_gpu
-from ifmmin.runtime.backends.gpu_provider import require_provider
+from ifmmin.runtime.backends import onnxruntime_gpu
+from ifmmin.runtime.backends.cuda import load_driver, require_gpu
+from ifmmin.runtime.backends.onnxruntime_gpu import require_provider
 from ifmmin.runtime.errors import BackendUnavailable
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks at libraries of Linux")
 ASK = """
 import sys, time
 from ifmmin.runtime.errors import BackendUnavailable
-from ifmmin.runtime.backends import onnx_runtime_gpu
+from ifmmin.runtime.backends import onnxruntime_gpu
 started = time.perf_counter()
 try:
-    getattr(onnx_runtime_gpu, sys.argv[1])()
+    getattr(onnxruntime_gpu, sys.argv[1])()
 except BackendUnavailable as error:
     assert time.perf_counter() - started < 2, "took too long"
     sys.exit("refused: " + str(error))
@@ -41,7 +41,7 @@ def module(tmp_path: Path) -> FakeOnnxRuntime:
 
 @pytest.fixture(autouse=True)
 def driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_provider, "load_driver", fake_driver)
+    monkeypatch.setattr(onnxruntime_gpu, "load_driver", fake_driver)
 
 
 def refusal(module: Any, provider: str = CUDA, device: int = 0) -> str:
@@ -144,9 +144,9 @@ def test_the_provider_itself_is_missing(module: FakeOnnxRuntime) -> None:
 def test_no_driver(
     module: FakeOnnxRuntime, needs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if needs and gpu_driver.load_driver() is not None:
+    if needs and load_driver() is not None:
         pytest.skip("this machine has a driver")
-    monkeypatch.setattr(gpu_provider, "load_driver", lambda: None)
+    monkeypatch.setattr(onnxruntime_gpu, "load_driver", lambda: None)
     module.needs["cuda"] = needs
     message = refusal(module.install())
     assert (needs[0] if needs else "the NVIDIA driver") + " not found; install NVIDIA's" in message
@@ -177,10 +177,10 @@ def test_a_driver_that_serves(cuda: str) -> None:
 def test_an_old_driver_is_told_the_wheel_that_fits(
     module: FakeOnnxRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpu_provider, "load_driver", lambda: fake_driver(12040))
+    monkeypatch.setattr(onnxruntime_gpu, "load_driver", lambda: fake_driver(12040))
     assert refusal(module.install()).endswith("or run pip install 'onnxruntime-gpu<1.27'")
 
 
 def test_versions_that_do_not_say_what_they_were_built_for() -> None:
-    assert gpu_provider._cuda(SimpleNamespace()) == ""
-    assert gpu_provider._cuda(SimpleNamespace(cuda_version=None)) == ""
+    assert onnxruntime_gpu._cuda(SimpleNamespace()) == ""
+    assert onnxruntime_gpu._cuda(SimpleNamespace(cuda_version=None)) == ""

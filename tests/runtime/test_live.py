@@ -17,11 +17,11 @@ from stream_process import frames
 from ifmmin.runtime import Pattern, Predictor, StreamOptions
 from ifmmin.runtime.modality import Modality
 from ifmmin.runtime.prediction import Prediction
-from ifmmin.runtime.stream.dashboard import DROPPED, HEARD, MISSING, STALE, Dashboard, light_of
+from ifmmin.runtime.stream.live import DROPPED, HEARD, MISSING, STALE, Dashboard, light_of
 from ifmmin.runtime.stream.events import Tick
 from ifmmin.runtime.stream.live import PER_SECOND, LiveScreen, live_screen
-from ifmmin.runtime.stream.rate import Rate
-from ifmmin.runtime.stream.updates import Update
+from ifmmin.runtime.stream.live import Rate
+from ifmmin.runtime.stream.events import Update
 
 SHARES = {"angry": 0.0625, "happy": 0.5, "neutral": 0.25, "sad and very long": 0.1875}
 ABSENT = {Modality.V: "silent for 3.12 s, more than 2.5", Modality.T: "not given"}

@@ -12,8 +12,7 @@ import pytest
 from golden_graphs import require_golden, runs_as_its_own
 from small_bundles import copied, put, small_bundle
 
-from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
-from ifmmin.runtime.backends.onnx_session import CPU, UNKNOWN
+from ifmmin.runtime.backends.onnxruntime import CPU, UNKNOWN, OnnxRuntimeCpu
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.errors import BackendUnavailable
 

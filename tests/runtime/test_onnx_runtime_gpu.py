@@ -11,10 +11,10 @@ from fake_onnxruntime import CPU, CUDA, TENSORRT, FakeOnnxRuntime, fake_driver
 from golden_graphs import require_golden, runs_as_its_own
 from small_bundles import small_bundle
 
-from ifmmin.runtime.backends import gpu_provider
+from ifmmin.runtime.backends import onnxruntime_gpu
 from ifmmin.runtime.backends.base import Backend, Loaded
-from ifmmin.runtime.backends.onnx_runtime_gpu import OnnxRuntimeCuda, OnnxRuntimeTensorrt
-from ifmmin.runtime.backends.onnx_session import UNKNOWN
+from ifmmin.runtime.backends.onnxruntime import UNKNOWN
+from ifmmin.runtime.backends.onnxruntime_gpu import OnnxRuntimeCuda, OnnxRuntimeTensorrt
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.errors import BackendUnavailable
 
@@ -38,7 +38,7 @@ def module(
     """In the place of the real one, with which the bundles were made."""
     fake = FakeOnnxRuntime(tmp_path / "onnxruntime").install()
     monkeypatch.setitem(sys.modules, "onnxruntime", fake)
-    monkeypatch.setattr(gpu_provider, "load_driver", fake_driver)
+    monkeypatch.setattr(onnxruntime_gpu, "load_driver", fake_driver)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
     return fake

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from small_elf import real_library, write_library
 
-from ifmmin.runtime.backends.shared_libraries import missing_libraries
+from ifmmin.runtime.backends.cuda import missing_libraries
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at libraries of Linux")
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from small_bundles import small_bundle
 
-from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
+from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from ifmmin.runtime.batch import pad_batch
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.modality import Modality

@@ -12,7 +12,7 @@ from small_bundles import ALL, LOSSES, copied, edit, small_bundle
 
 from ifmmin.runtime import InputError, Pattern, Predictor, StreamOptions
 from ifmmin.runtime.modality import MODALITIES, Modality
-from ifmmin.runtime.stream.answers import Head
+from ifmmin.runtime.stream.state import Head
 from ifmmin.runtime.validate import Policy
 
 DIMS = {"a": 5, "v": 7, "t": 11}

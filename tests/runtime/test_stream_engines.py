@@ -12,8 +12,8 @@ from small_bundles import ALL, small_bundle
 
 from ifmmin.runtime import BackendUnavailable, InputError, Predictor, StreamOptions
 from ifmmin.runtime.backends import BackendOptions, Loaded
-from ifmmin.runtime.backends.engine_profile import PROFILED, STREAMS, profile_of
-from ifmmin.runtime.backends.onnx_runtime_gpu import OnnxRuntimeTensorrt
+from ifmmin.runtime.backends.onnxruntime_gpu import OnnxRuntimeTensorrt
+from ifmmin.runtime.backends.profile import PROFILED, STREAMS, profile_of
 from ifmmin.runtime.backends.tensorrt import Tensorrt, TensorrtRtx
 
 DIMS = {"a": 5, "v": 7, "t": 11}

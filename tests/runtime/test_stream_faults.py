@@ -12,8 +12,8 @@ from small_bundles import ALL, small_bundle
 from stream_process import event, frames
 
 from ifmmin.runtime import BundleError, InputError, Predictor, Smoothing, StreamOptions
-from ifmmin.runtime.stream.faults import of_streams
-from ifmmin.runtime.stream.group import StreamGroup
+from ifmmin.runtime.stream.engine import of_streams
+from ifmmin.runtime.stream.stream import StreamGroup
 
 CPU = "onnxruntime-cpu"
 HUGE = np.full((9, 11), 3e38, np.float32)

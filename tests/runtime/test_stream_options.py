@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from ifmmin.runtime import InputError, Smoothing, StreamOptions
 from ifmmin.runtime.modality import Modality
-from ifmmin.runtime.stream.smoothing import Smoother
-from ifmmin.runtime.stream.timeline import Timeline
+from ifmmin.runtime.stream.options import Smoother
+from ifmmin.runtime.stream.window import Timeline
 
 
 @pytest.mark.parametrize(

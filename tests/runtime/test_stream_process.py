@@ -14,7 +14,7 @@ from run_command import run
 from small_bundles import ALL, small_bundle
 from stream_process import conversation, event, frames
 
-from ifmmin.runtime.stream.interrupts import Interrupts
+from ifmmin.runtime.stream.cli_stream import Interrupts
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from small_bundles import ALL, small_bundle
 
 from ifmmin.runtime import InputError, Modality, Pattern, Predictor, StreamOptions
-from ifmmin.runtime.stream.timeline import Timeline
+from ifmmin.runtime.stream.window import Timeline
 from ifmmin.runtime.validate import Policy
 
 DIMS = {"a": 5, "v": 7, "t": 11}

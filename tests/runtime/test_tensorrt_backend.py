@@ -17,9 +17,9 @@ from recording_module import COMMON, RecordingModule
 from small_bundles import copied, edit, flip, small_bundle
 
 from ifmmin.runtime.backends.base import Loaded
-from ifmmin.runtime.backends.engine_builder import build_engine
-from ifmmin.runtime.backends.engine_profile import profile_of
+from ifmmin.runtime.backends.profile import profile_of
 from ifmmin.runtime.backends.tensorrt import Tensorrt, TensorrtRtx
+from ifmmin.runtime.backends.tensorrt_build import build_engine
 from ifmmin.runtime.batch import pad_batch
 from ifmmin.runtime.bundle import Bundle, GoldenCase
 from ifmmin.runtime.errors import BackendUnavailable, EngineError

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ifmmin.runtime.backends.tensorrt_log import collect, logger_of, one_line
+from ifmmin.runtime.backends.tensorrt_api import collect, logger_of, one_line
 
 NOISE = "[checkMacros.cpp] Cuda Runtime (cudaError 35: CUDA driver version is insufficient)"
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ifmmin.runtime.backends.tensorrt_module import MODULES, load_tensorrt
+from ifmmin.runtime.backends.tensorrt_api import MODULES, load_tensorrt
 from ifmmin.runtime.errors import BackendUnavailable, InputError
 
 CURES = {"tensorrt": "--system-site-packages; elsewhere", "tensorrt-rtx": "'ifmmin[rtx]'"}

@@ -10,7 +10,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from small_engines import GRAPHS
 
-from ifmmin.runtime.backends.engine_runner import EngineRunner
+from ifmmin.runtime.backends.tensorrt_engine import EngineRunner
 
 
 def frames(length: int, seed: int = 0) -> dict[str, NDArray[Any]]:

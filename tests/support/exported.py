@@ -12,7 +12,7 @@ from ifmmin.export.precision import Precision
 from ifmmin.export.probes import Probes
 from ifmmin.export.shapes import Plan, plan_head, plan_step, plan_summary
 from ifmmin.runtime.backends import Runner
-from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
+from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.train.network import EmotionNetwork
 

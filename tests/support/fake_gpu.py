@@ -11,10 +11,10 @@ import pytest
 from fake_cuda import FakeCuda
 from fake_tensorrt import FakeEngine, FakeTensorrt
 
-from ifmmin.runtime.backends.cuda_memory import Cuda
-from ifmmin.runtime.backends.engine_builder import build_engine
-from ifmmin.runtime.backends.engine_loader import load_engine, make_runtime
-from ifmmin.runtime.backends.engine_runner import EngineRunner
+from ifmmin.runtime.backends.cuda import Cuda
+from ifmmin.runtime.backends.tensorrt import load_engine, make_runtime
+from ifmmin.runtime.backends.tensorrt_build import build_engine
+from ifmmin.runtime.backends.tensorrt_engine import EngineRunner
 
 
 class Machine:

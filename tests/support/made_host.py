@@ -17,7 +17,7 @@ from recorded_outputs import (
     SMI_JETSON,
 )
 
-from ifmmin.runtime.doctor.host import Host
+from ifmmin.runtime.doctor.probes import Host
 
 SITE = "/site-packages"
 FREQUENCY = "/sys/devices/system/cpu/cpu0/cpufreq"

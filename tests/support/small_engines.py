@@ -9,8 +9,8 @@ from small_graphs import TEXT_STATES, quantised_graph, text_graph, text_step_gra
 from small_pieces import MODALITIES, entry_of
 from small_recurrent import lstm_graph, masked_scan_graph, scan_graph, step_graph
 
-from ifmmin.runtime.backends.engine_builder import BuiltEngine, build_engine
-from ifmmin.runtime.backends.engine_profile import profile_of
+from ifmmin.runtime.backends.profile import profile_of
+from ifmmin.runtime.backends.tensorrt_build import BuiltEngine, build_engine
 from ifmmin.runtime.errors import IfmminError
 from ifmmin.runtime.manifest import ProfileSpec
 
