@@ -53,7 +53,7 @@ def _measure(given: Sequence[str]) -> int:
 def _compare(given: Sequence[str]) -> int:
     from ifmmin.benchmarks.cli_plan import COMPARE
     from ifmmin.benchmarks.compare import THRESHOLD, compare
-    from ifmmin.benchmarks.record_file import read_report
+    from ifmmin.benchmarks.record import read_report
 
     cli = parser(
         f"ifmmin-bench {COMPARE}",
@@ -79,7 +79,7 @@ def _compare(given: Sequence[str]) -> int:
 
 def _render(given: Sequence[str]) -> int:
     from ifmmin.benchmarks.cli_plan import REPORT
-    from ifmmin.benchmarks.record_file import read_report
+    from ifmmin.benchmarks.record import read_report
 
     cli = parser(f"ifmmin-bench {REPORT}", "Write Markdown and HTML of a record again.")
     cli.add_argument("record", type=Path, help="report.json of an earlier run")
@@ -90,7 +90,7 @@ def _render(given: Sequence[str]) -> int:
 
 
 def _write(report: Report, out: Path) -> None:
-    from ifmmin.benchmarks.record_file import write_report
+    from ifmmin.benchmarks.record import write_report
     from ifmmin.benchmarks.report import print_report, render_html, render_markdown
 
     record, markdown, page = (out / name for name in _FILES)

@@ -9,8 +9,7 @@ from typing import Any
 
 from ifmmin.benchmarks.record import Report
 from ifmmin.benchmarks.run import SCENARIOS
-from ifmmin.benchmarks.scenarios.pace import FEWEST_ROUNDS
-from ifmmin.benchmarks.scenarios.plan import MONOLITH, Plan
+from ifmmin.benchmarks.scenarios.plan import FEWEST_ROUNDS, MONOLITH, Plan
 from ifmmin.runtime.backends import BACKENDS
 from ifmmin.runtime.command import add_schema, parser
 from ifmmin.runtime.errors import InputError
@@ -105,7 +104,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
 
 
 def _peers(options: argparse.Namespace) -> tuple[str, ...]:
-    from ifmmin.benchmarks.peers.choose import PEERS, find_peer
+    from ifmmin.benchmarks.peers.base import PEERS, find_peer
 
     if options.all_peers:
         return tuple(peer.name for peer in PEERS)

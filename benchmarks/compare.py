@@ -17,7 +17,7 @@ import numpy as np
 
 from ifmmin.benchmarks.device.describe import describe
 from ifmmin.benchmarks.record import OURS, YARDSTICK, Report, Row
-from ifmmin.benchmarks.report.scale import TIMES, Scale, number, percent, span
+from ifmmin.benchmarks.report.summary import TIMES, Scale, number, percent, span
 from ifmmin.benchmarks.statistics import FEWEST, Array, Ratio, ratio_of_medians
 from ifmmin.runtime.console import print_table, write
 from ifmmin.runtime.errors import InputError

@@ -14,17 +14,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from ifmmin.benchmarks.control import spread
-from ifmmin.benchmarks.record import OURS, TWIN, Report
-from ifmmin.benchmarks.record_file import read_report
-from ifmmin.benchmarks.report.columns import gain_text
+from ifmmin.benchmarks.record import OURS, TWIN, Report, read_report, spread
 from ifmmin.benchmarks.report.facts import caveats, device_facts, headline
-from ifmmin.benchmarks.report.measured import Measured, measure
-from ifmmin.benchmarks.report.memory_table import stage_and_measure
-from ifmmin.benchmarks.report.scale import TIMES, Scale, number, percent
-from ifmmin.benchmarks.scenarios.child_memory import IMPORTS
+from ifmmin.benchmarks.report.sections import gain_text, stage_and_measure
+from ifmmin.benchmarks.report.summary import TIMES, Measured, Scale, measure, number, percent
+from ifmmin.benchmarks.scenarios.child_memory import IMPORTS, RSS
 from ifmmin.benchmarks.scenarios.plan import MONOLITH, ORDINARY
-from ifmmin.benchmarks.scenarios.resident import RSS
 from ifmmin.runtime.atomic import atomic_file
 from ifmmin.runtime.command import command, parser
 from ifmmin.runtime.console import markdown_table, say

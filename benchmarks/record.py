@@ -1,31 +1,34 @@
-"""What one benchmark run wrote down: raw samples, and everything that says how they came about.
+"""The record of a benchmark run: raw samples and how they came about, its A/A control, its file.
 
-`record_file` keeps it as JSON, whose schema `ifmmin-bench --schema` prints. Raw samples are kept,
-so that a reader can compute another figure than those that the report shows.
+It is kept as JSON, whose schema `ifmmin-bench --schema` prints. Raw samples are kept, so that a
+reader can compute another figure than those that the report shows. The A/A control says how much
+two sessions of one graph differ, which nothing but chance explains.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+import numpy as np
 
 from ifmmin.benchmarks.device.machine import DeviceRecord
 from ifmmin.benchmarks.device.monitor import Watched
-from ifmmin.benchmarks.limits.rates import Rates
+from ifmmin.benchmarks.limits.probe import Rates
+from ifmmin.runtime.atomic import atomic_file
+from ifmmin.runtime.errors import InputError
 
 SCHEMA = 2
 """Fields may be added within a version; removing one, or a change of meaning, makes a new one."""
-
 OURS = "ifmmin"
 TWIN = "twin"
 """The same graph in a session of its own: what differs from ours is noise, the A/A control."""
-
 YARDSTICK = "yardstick"
 """A fixed graph of our graphs' kind and size: it tells what the machine did between two runs."""
-
 Scenario = Literal[
     "latency", "length", "throughput", "stream", "streams", "cold-start", "idle",
     "memory", "single-stream", "multi-stream", "offline", "server",
@@ -175,3 +178,89 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     def of(self, *scenarios: str) -> tuple[Row, ...]:
         """Rows of these scenarios that were measured."""
         return tuple(row for row in self.rows if row.scenario in scenarios and row.samples)
+
+
+def controls(rows: Iterable[Row]) -> list[tuple[Row, Row]]:
+    """Our rows beside their twins, as (ours, twin)."""
+    measured = [row for row in rows if row.samples]
+    twins = {_pair_key(row): row for row in measured if row.contender == TWIN}
+    ours = (row for row in measured if row.contender == OURS)
+    return [(row, twins[_pair_key(row)]) for row in ours if _pair_key(row) in twins]
+
+
+def measured_noise(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """`Report.noise` of these rows: of several controls of a pattern the one farthest from 1."""
+    noise: dict[str, dict[str, float]] = {}
+    for ours, twin in controls(rows):
+        middle = float(np.median(ours.samples))
+        ratio = float(np.median(twin.samples)) / middle if middle > 0 else 0.0
+        if ratio > 0:
+            patterns = noise.setdefault(ours.scenario, {})
+            patterns[ours.pattern] = max(patterns.get(ours.pattern, 1.0), ratio, key=_distance)
+    return noise
+
+
+def spread(noise: Mapping[str, Mapping[str, float]], scenario: str) -> float | None:
+    """The farthest that a control of a scenario lay from 1, such as 0.04; None without a control.
+
+    A single pattern's control may lie near 1 by luck, so all of the scenario's count.
+    """
+    distances = [_distance(ratio) for ratio in noise.get(scenario, {}).values()]
+    return math.expm1(max(distances)) if distances else None
+
+
+def _distance(ratio: float) -> float:
+    """From 1, alike for a ratio and its reciprocal."""
+    return abs(math.log(ratio))
+
+
+def _pair_key(row: Row) -> tuple[object, ...]:
+    """What a twin shares with our row of the same graph."""
+    return (*row.group, row.backend, row.precision)
+
+
+def write_report(report: Report, path: Path) -> None:
+    """Write the record whole or not at all. Raises OutputError where that cannot be."""
+    content = msgspec.json.encode(report, enc_hook=_plain)
+    with atomic_file(path) as part:
+        part.write_bytes(content + b"\n")
+
+
+def read_report(path: Path) -> Report:
+    """Read a record. Raises InputError for a file that is absent, damaged, newer or no record."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"cannot read {path}: {reason}; give a report of ifmmin-bench") from error
+    try:
+        head = msgspec.json.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path} is not whole JSON ({error}); give a report that ifmmin-bench wrote"
+        ) from error
+    _require_ours(head, path)
+    try:
+        return msgspec.convert(head, Report)
+    except msgspec.ValidationError as error:
+        raise InputError(
+            f"{path} is a damaged report: {error}; run the benchmark again or restore the file"
+        ) from error
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy as one of Python: a long run is not lost for its kind."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"a record cannot hold a {type(value).__name__}")
+
+
+def _require_ours(head: Any, path: Path) -> None:
+    """InputError for JSON of another kind and for another version of the record."""
+    if not isinstance(head, dict) or not {"schema", "rows", "settings"} <= head.keys():
+        raise InputError(f"{path} is no report of ifmmin-bench; give the JSON file that it wrote")
+    if head["schema"] != SCHEMA:
+        raise InputError(
+            f"{path} is a report of schema {head['schema']!r}, this version reads {SCHEMA}; "
+            "read it with the version of ifmmin that wrote it"
+        )

@@ -9,13 +9,11 @@ from datetime import datetime, timezone
 from importlib import import_module
 from typing import Any
 
-from ifmmin.benchmarks.control import measured_noise
 from ifmmin.benchmarks.device import Watch, record_device
-from ifmmin.benchmarks.record import BundleRecord, Report, Row
+from ifmmin.benchmarks.record import BundleRecord, Report, Row, measured_noise
 from ifmmin.benchmarks.scenarios.bench import Bench, Say
 from ifmmin.benchmarks.scenarios.ours import SESSIONS
-from ifmmin.benchmarks.scenarios.pace import Pace
-from ifmmin.benchmarks.scenarios.plan import Plan
+from ifmmin.benchmarks.scenarios.plan import Pace, Plan
 from ifmmin.runtime.errors import IfmminError, InputError
 from ifmmin.runtime.manifest import MANIFEST_NAME
 

@@ -14,7 +14,7 @@ SC 2015, rules 5 to 8).
 
 No interval knows what was drawn only once: where a session's memory came to lie, which core it got.
 Two sessions of one graph differ by that, and more rounds do not help (Kalibera and Jones, Rigorous
-Benchmarking in Reasonable Time, ISMM 2013). The A/A control measures it; see `control`.
+Benchmarking in Reasonable Time, ISMM 2013). The A/A control measures it; see `record`.
 """
 
 from __future__ import annotations

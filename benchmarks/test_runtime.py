@@ -11,9 +11,9 @@ import pytest
 
 from ifmmin.benchmarks.record import OURS
 from ifmmin.benchmarks.scenarios.bench import Bench
-from ifmmin.benchmarks.scenarios.child_ways import SessionWay
+from ifmmin.benchmarks.scenarios.child_start import SessionWay
+from ifmmin.benchmarks.scenarios.cold_start import Starter
 from ifmmin.benchmarks.scenarios.fresh import BARE, Fresh, bare, ours
-from ifmmin.benchmarks.scenarios.starter import Starter
 from ifmmin.runtime.modality import Pattern
 
 CONTENDERS = [BARE, OURS]

@@ -11,15 +11,18 @@ from ifmmin.benchmarks.record import OURS
 from ifmmin.benchmarks.scenarios.bench import Bench
 from ifmmin.benchmarks.scenarios.entrant import Way
 from ifmmin.benchmarks.scenarios.plan import ORDINARY
-from ifmmin.benchmarks.scenarios.stream_updates import (
+from ifmmin.benchmarks.scenarios.streaming import (
+    ALONE,
     CHANGED,
     GROUP,
+    PASTS,
+    RERUN,
+    SINGLE,
     Updates,
     one_by_one,
     pushed_alone,
     together,
 )
-from ifmmin.benchmarks.scenarios.streaming import ALONE, PASTS, RERUN, SINGLE
 from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.runtime.predictor import Predictor
 

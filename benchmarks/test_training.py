@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ifmmin.benchmarks.training import BATCH, STEPS, draw_utterances, eager_steps, our_steps
+from ifmmin.benchmarks.peers.training import BATCH, STEPS, draw_utterances, eager_steps, our_steps
 from ifmmin.train.corpus import Utterance
 
 

@@ -10,10 +10,8 @@ Counting and splitting read graphs with the package onnx; measuring needs a C co
 
 from ifmmin.benchmarks.limits.bound import Bound, lower_bound
 from ifmmin.benchmarks.limits.counting import Count, Work, count_graph
-from ifmmin.benchmarks.limits.graph import axis_sizes, input_owners, load_onnx
-from ifmmin.benchmarks.limits.parts import HEAD
-from ifmmin.benchmarks.limits.probe import ProbeFailed, measure_rates
-from ifmmin.benchmarks.limits.rates import Rates, Reading
+from ifmmin.benchmarks.limits.graph import HEAD, axis_sizes, input_owners, load_onnx
+from ifmmin.benchmarks.limits.probe import ProbeFailed, Rates, Reading, measure_rates
 from ifmmin.benchmarks.limits.split import OVERHEAD, split_time
 
 __all__ = [

@@ -30,7 +30,7 @@ from __future__ import annotations
 import msgspec
 
 from ifmmin.benchmarks.limits.counting import INT8, Count, Work
-from ifmmin.benchmarks.limits.rates import DISTURBED, Rates
+from ifmmin.benchmarks.limits.probe import DISTURBED, Rates
 
 FLOAT32 = "float32"
 

@@ -4,10 +4,9 @@ MLPerf's own LoadGen makes the load where it is installed, else ours does, by th
 result says which.
 """
 
+from ifmmin.benchmarks.loadgen.base import AnswerCheck, CallSystem, PredictorSystem, Result, System
 from ifmmin.benchmarks.loadgen.measure import measure_scenario
-from ifmmin.benchmarks.loadgen.result import AnswerCheck, Result
 from ifmmin.benchmarks.loadgen.settings import FULL, SCENARIOS, SHORT, Length, Scenario, Settings
-from ifmmin.benchmarks.loadgen.system import CallSystem, PredictorSystem, System
 
 __all__ = [
     "FULL",

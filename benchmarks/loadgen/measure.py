@@ -1,19 +1,20 @@
-"""One scenario from beginning to end: the answers first, then the time."""
+"""One scenario from beginning to end: the answers are checked first, then the load is timed."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from ifmmin.benchmarks.loadgen.answers import check_answers
-from ifmmin.benchmarks.loadgen.choose import Generator, make_generator
-from ifmmin.benchmarks.loadgen.peak import Peak, find_peak
-from ifmmin.benchmarks.loadgen.result import Result, Run
+from ifmmin.benchmarks.loadgen.base import AnswerCheck, Result, Run, System, seconds_of_issue
+from ifmmin.benchmarks.loadgen.mlperf import LoadGen
+from ifmmin.benchmarks.loadgen.own import Own
 from ifmmin.benchmarks.loadgen.settings import (
     PROBE_QUERIES,
     RULES_QUERIES,
@@ -23,14 +24,140 @@ from ifmmin.benchmarks.loadgen.settings import (
     Scenario,
     Settings,
 )
-from ifmmin.benchmarks.loadgen.system import System, seconds_of_issue
-from ifmmin.runtime.errors import InputError
+from ifmmin.runtime.errors import BackendUnavailable, InputError, ParityError
 
+_UTMOST = 1.1
+"""Times what the system does when it is asked without a pause: it cannot follow any more."""
+_BACK = (1.0, 0.9, 0.75, 0.5)
+"""Shares of the rate that held in trials, at which whole runs are made until one holds."""
+GENERATORS = ("auto", "loadgen", "own")
 _OFFLINE_BATCH = 64
 _OPTIMISM = 0.8
 """Queries are made ready for a system that is a quarter faster than it was found."""
-
 Say = Callable[[str], None]
+
+
+def check_answers(
+    system: System,
+    scenario: Scenario,
+    answers: Mapping[int, Sequence[NDArray[np.float32]]],
+    truth: NDArray[np.floating] | None,
+    tolerance: float,
+) -> AnswerCheck:
+    """Hold the answers of an accuracy run against the truth.
+
+    answers: per sample the logits (C,), for every time it was asked. truth: (N, C), or None.
+    Raises ParityError with figures for samples without an answer, for one sample that was answered
+    in two ways, and for answers that differ from the truth by more than `tolerance`.
+    """
+    where = f"scenario {scenario}: {system.name}"
+    missing = [index for index in range(system.count) if not answers.get(index)]
+    if missing:
+        raise ParityError(
+            f"{where} left {len(missing)} of {system.count} samples without an answer, sample "
+            f"{missing[0]} first; nothing was timed"
+        )
+    for index, several in sorted(answers.items()):
+        spread = max((float(np.abs(one - several[0]).max()) for one in several[1:]), default=0.0)
+        if not spread <= tolerance:
+            raise ParityError(
+                f"{where} answered sample {index} in two ways that differ by {spread:.1e}, allowed "
+                f"{tolerance:.0e}; nothing was timed"
+            )
+    if truth is None:
+        return AnswerCheck(samples=system.count)
+    return _compare(where, np.stack([answers[i][0] for i in range(system.count)]), truth, tolerance)
+
+
+def _compare(
+    where: str, found: NDArray[np.float32], truth: NDArray[np.floating], tolerance: float
+) -> AnswerCheck:
+    if truth.shape != found.shape:
+        raise InputError(f"the truth has shape {truth.shape}, the answers {found.shape}")
+    off = np.abs(found - truth).max(axis=1)
+    agreement = float((found.argmax(axis=1) == truth.argmax(axis=1)).mean())
+    if not bool((off <= tolerance).all()):
+        worst = int(np.where(np.isfinite(off), off, np.inf).argmax())
+        raise ParityError(
+            f"{where} answers sample {worst} with logits that differ from the truth by "
+            f"{off[worst]:.1e}, allowed {tolerance:.0e}; {agreement:.0%} of {len(found)} answers "
+            "agree; nothing was timed"
+        )
+    return AnswerCheck(samples=len(found), max_difference=float(off.max()), agreement=agreement)
+
+
+class Peak(msgspec.Struct, frozen=True, kw_only=True):
+    """What the search found."""
+
+    rate: float
+    """Queries a second that held, over a whole run; 0 where none did."""
+    failed_rate: float
+    """The smallest rate that did not hold."""
+    run: Run
+    """The whole run at `rate`, or the last that failed."""
+    tried: tuple[tuple[float, bool], ...]
+    """Every rate and whether it held, in order."""
+
+
+def find_peak(
+    probe: Callable[[float], Run], confirm: Callable[[float], Run], service: float, steps: int
+) -> Peak:
+    """Halve the interval of possible rates `steps` times, at least once, then confirm what held.
+
+    probe, confirm: a short and a whole run at a rate. service: seconds of one answer. Where a whole
+    run fails the rate steps back, to the half at most, so that the time is bounded.
+    """
+    low, high = 0.0, _UTMOST / service
+    tried: list[tuple[float, bool]] = []
+    runs: list[Run] = []
+    for _ in range(steps):
+        rate = (low + high) / 2
+        runs.append(probe(rate))
+        held = runs[-1].in_time
+        tried.append((rate, held))
+        low, high = (rate, high) if held else (low, rate)
+    if not low:
+        return Peak(rate=0.0, failed_rate=high, run=runs[-1], tried=tuple(tried))
+    for rate in (low * share for share in _BACK):
+        runs.append(confirm(rate))
+        held = runs[-1].in_time and runs[-1].certain
+        tried.append((rate, held))
+        if held:
+            return Peak(rate=rate, failed_rate=high, run=runs[-1], tried=tuple(tried))
+        high = rate
+    return Peak(rate=0.0, failed_rate=high, run=runs[-1], tried=tuple(tried))
+
+
+class Generator(Protocol):
+    """Makes load and measures what becomes of it."""
+
+    name: str
+
+    def perform(self, system: System, plan: Plan) -> Run:
+        """A performance run. Raises what the system raises."""
+        ...
+
+    def answers(self, system: System, plan: Plan) -> dict[int, list[NDArray[np.float32]]]:
+        """The accuracy run: per sample the logits (C,), for every time it was asked."""
+        ...
+
+
+def make_generator(name: str = "auto", logs: Path | None = None) -> Generator:
+    """The generator called `name`; `auto` takes ours where LoadGen cannot be had.
+
+    Raises BackendUnavailable where LoadGen was asked for and cannot be had, InputError for another
+    name.
+    """
+    if name not in GENERATORS:
+        raise InputError(f"generator: got {name!r}, wanted one of {', '.join(GENERATORS)}")
+    if name == "own":
+        return Own()
+    try:
+        return LoadGen(logs)
+    except BackendUnavailable:
+        if name == "loadgen":
+            raise
+        return Own()
 
 
 def measure_scenario(
@@ -50,7 +177,7 @@ def measure_scenario(
     if scenario not in SCENARIOS:
         raise InputError(f"scenario: got {scenario!r}, wanted one of {', '.join(SCENARIOS)}")
     settings = settings or Settings()
-    say = say or _silent
+    say = say or (lambda note: None)
     started = time.perf_counter()
     generator = make_generator(settings.generator, settings.logs)
     plan = _plan(system, scenario, settings)
@@ -114,12 +241,9 @@ def _perform(
         plan.expected_seconds,
         1 if hopeless else settings.length.probes,
     )
-    return _of_peak(peak), {"tried": [list(pair) for pair in peak.tried]}
-
-
-def _of_peak(peak: Peak) -> Run:
     rates = {"rate": peak.rate, "failed rate": peak.failed_rate}
-    return replace(peak.run, metrics=rates | peak.run.metrics)
+    run = replace(peak.run, metrics=rates | peak.run.metrics)
+    return run, {"tried": [list(pair) for pair in peak.tried]}
 
 
 def _against_the_rules(
@@ -137,7 +261,3 @@ def _against_the_rules(
     if not generator.name.startswith("loadgen"):
         found.append("made by our own generator, not by MLPerf's: pip install 'ifmmin[loadgen]'")
     return tuple(found)
-
-
-def _silent(note: str) -> None:
-    """Show nothing."""

@@ -34,6 +34,8 @@ Lengths = Mapping[Modality, int]
 
 FLOAT32_TOLERANCE = 1e-3
 """Largest difference of a logit to the network that a float32 peer may show."""
+_TF32_TOLERANCE = 0.05
+"""TensorRT inside of ONNX Runtime may drop 13 bits of every factor, and has no option against."""
 
 
 class Contender(ABC):
@@ -104,7 +106,7 @@ class Source:
         for package in ("torch", "onnx"):
             if find_spec(package) is None:
                 return f"{package} is not installed; run pip install 'ifmmin[export]'"
-        from ifmmin.benchmarks.peers.whole import unsupported
+        from ifmmin.benchmarks.peers.torch import unsupported
 
         return unsupported(self.network)
 
@@ -128,7 +130,7 @@ class Peer:
     what: str
     """One line for the report."""
     home: str
-    """Module and class of its contender, `eager:Eager`."""
+    """Module and class of its contender, `torch:Eager`."""
     backend: str
     """What executes it, by the runtime's names where the runtime knows it too."""
     tolerance: float = FLOAT32_TOLERANCE
@@ -155,6 +157,44 @@ class Peer:
         module, name = self.home.split(":")
         kind: type[Contender] = getattr(import_module(f"ifmmin.benchmarks.peers.{module}"), name)
         return kind
+
+
+PEERS: tuple[Peer, ...] = (
+    Peer("eager", "PyTorch, eager mode", "torch:Eager", "torch"),
+    Peer("compile", "torch.compile, lengths dynamic", "torch:Compiled", "torch"),
+    Peer(
+        "torchscript",
+        "TorchScript, frozen and optimised for inference",
+        "torch:TorchScript",
+        "torch",
+    ),
+    Peer("monolith", "one ONNX graph in ONNX Runtime, CPU", "monolith:Monolith", "onnxruntime-cpu"),
+    Peer("openvino", "the monolith in OpenVINO, float32", "monolith:MonolithOpenVino", "openvino"),
+    Peer(
+        "onnxruntime-cuda",
+        "the monolith in ONNX Runtime, CUDA",
+        "monolith:MonolithCuda",
+        "onnxruntime-cuda",
+    ),
+    Peer(
+        "onnxruntime-tensorrt",
+        "the monolith in ONNX Runtime, TensorRT",
+        "monolith:MonolithTensorrtProvider",
+        "onnxruntime-tensorrt",
+        tolerance=_TF32_TOLERANCE,
+    ),
+    Peer("tensorrt", "the monolith in native TensorRT", "monolith:MonolithTensorrt", "tensorrt"),
+)
+"""What one would use instead, from the plainest on."""
+
+
+def find_peer(name: str) -> Peer:
+    """The peer called `name`; InputError lists them."""
+    for peer in PEERS:
+        if peer.name == name:
+            return peer
+    known = ", ".join(peer.name for peer in PEERS)
+    raise InputError(f"unknown peer {name!r}; use one of {known}")
 
 
 def _sha256(checkpoint: Path) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifmmin.benchmarks.peers.base import Contender, Features, Lengths
-from ifmmin.benchmarks.peers.whole import Standardised, example_inputs, standardise, whole
+from ifmmin.benchmarks.peers.torch import Standardised, example_inputs, standardise, whole
 from ifmmin.export.graph import OPSET, trace
 from ifmmin.export.writer import modality_specs
 from ifmmin.runtime.backends import BackendOptions, make_backend

@@ -1,7 +1,5 @@
 """A record for people: tables on a terminal, Markdown, and one HTML file with plots."""
 
-from ifmmin.benchmarks.report.html import render_html
-from ifmmin.benchmarks.report.markdown import render_markdown
-from ifmmin.benchmarks.report.text import print_report
+from ifmmin.benchmarks.report.render import print_report, render_html, render_markdown
 
 __all__ = ["print_report", "render_html", "render_markdown"]

@@ -31,11 +31,9 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from matplotlib.transforms import IdentityTransform
 
 from ifmmin.benchmarks.record import OURS, TWIN, YARDSTICK, Report
-from ifmmin.benchmarks.report.kinds import KINDS
-from ifmmin.benchmarks.report.measured import Measured, cost, fastest, measure
-from ifmmin.benchmarks.report.memory_table import stage_and_measure
-from ifmmin.benchmarks.report.scale import Scale
-from ifmmin.benchmarks.scenarios.resident import RSS
+from ifmmin.benchmarks.report.sections import KINDS, stage_and_measure
+from ifmmin.benchmarks.report.summary import Measured, Scale, cost, fastest, measure
+from ifmmin.benchmarks.scenarios.child_memory import RSS
 from ifmmin.runtime.modality import Modality
 
 WIDTH = 328

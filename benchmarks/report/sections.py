@@ -1,20 +1,385 @@
-"""The parts of a report in words and tables, one a scenario; a scenario without rows has none."""
+"""The sections of a report: which tables each scenario has, and the columns they are made of.
+
+Tables hold only what differs: a column with one and the same word goes into the caption. Memory is
+in few rows: one for each contender and stage, with a column for each measure.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Literal, TypeVar
 
-from ifmmin.benchmarks.control import spread
-from ifmmin.benchmarks.record import Report, Row
-from ifmmin.benchmarks.report.columns import ACCURACY, figures_of, names_of, results_of
-from ifmmin.benchmarks.report.kinds import KINDS, Kind
-from ifmmin.benchmarks.report.measured import Measured, compared_with, measure
-from ifmmin.benchmarks.report.memory_table import memory_tables
-from ifmmin.benchmarks.report.scale import percent
-from ifmmin.benchmarks.report.table import Column, Section, Table, build_table
+from ifmmin.benchmarks.record import Accuracy, Report, Row, spread
+from ifmmin.benchmarks.report.summary import (
+    TIMES,
+    Measured,
+    Scale,
+    compared_with,
+    measure,
+    number,
+    percent,
+    span,
+)
+from ifmmin.benchmarks.scenarios.child_memory import PEAK, PSS, RSS, USS
+from ifmmin.benchmarks.scenarios.memory import PART as FILES
 from ifmmin.runtime.modality import MODALITIES
 
+Item = TypeVar("Item")
+NO_DIFFERENCE = "no difference"
+MEASURES = (RSS, PSS, USS, PEAK)
+_COMPARED = RSS
+"""The measure that gains are told by: what every tool shows."""
 _LETTERS = frozenset(map(str, MODALITIES))
+
+
+@dataclass(frozen=True)
+class Column(Generic[Item]):
+    """One column of a table of items."""
+
+    header: str
+    cell: Callable[[Item], str]
+    names: bool = False
+    """It says what the row is: left aligned, and in the caption when all rows share it."""
+    blank: str = ""
+    """What an empty cell says where others in the column are not empty."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text in rows, the same for every way of showing it."""
+
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    names: int
+    """How many columns at the left say what the row is."""
+    title: str = ""
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of a report."""
+
+    name: str
+    """Of the scenario; also the anchor in HTML."""
+    title: str
+    about: str
+    """What was done, and how the numbers are to be read."""
+    tables: tuple[Table, ...]
+    notes: tuple[str, ...] = field(default=())
+
+
+def build_table(
+    items: Sequence[Item], columns: Sequence[Column[Item]], title: str = "", caption: str = ""
+) -> Table:
+    """Lay out items. Columns without a word are left out, shared names go before the caption."""
+    cells = {column.header: [column.cell(item) for item in items] for column in columns}
+    shown, shared = [], []
+    for column in columns:
+        words = cells[column.header]
+        if not any(words):
+            continue
+        cells[column.header] = words = [word or column.blank for word in words]
+        if column.names and len(items) > 1 and len(set(words)) == 1:
+            shared.append(f"{column.header} {words[0]}")
+        else:
+            shown.append(column)
+    everywhere = f"All rows: {', '.join(shared)}." if shared else ""
+    return Table(
+        headers=tuple(column.header for column in shown),
+        rows=tuple(zip(*(cells[column.header] for column in shown), strict=True)),
+        names=sum(column.names for column in shown),
+        title=title,
+        caption=" ".join(part for part in (everywhere, caption) if part),
+    )
+
+
+def names_of(*headers: str) -> list[Column[Measured]]:
+    """Columns that say what a row is, by their headers."""
+    return [_NAMES[header] for header in headers]
+
+
+def figures_of(items: Sequence[Measured], tails: Sequence[int] = (99,)) -> list[Column[Measured]]:
+    """Median with its interval, tails, distance from the bound, and gain. Items share a unit.
+
+    tails: percentiles to show of times. A percentile of fewer samples than it takes to have one
+    beyond it is no more than the largest sample, and is left out.
+    """
+    unit = items[0].row.unit
+    scale = Scale.of(unit, [item.summary.p50 for item in items])
+    what = {"s": "p50 ", "1/s": "", "bytes": "size ", "J": "energy "}[unit]
+    columns: list[Column[Measured]] = [
+        Column(f"{what}{scale.unit}", lambda item: scale.number(item.summary.p50)),
+        Column("95 % interval", lambda item: _interval(item, scale)),
+    ]
+    if unit == "s":
+        columns += [_tail(percent, scale) for percent in tails]
+    columns.append(Column("of bound", _of_bound))
+    name = compared_with(items)
+    if name:
+        columns.append(Column(f"gain on {name}", gain_text))
+    return columns
+
+
+def results_of(items: Sequence[Measured], tails: Sequence[int]) -> list[Column[Measured]]:
+    """The same for items of several units: every cell has its own."""
+
+    def cell(percent: int | None) -> Callable[[Measured], str]:
+        def text(item: Measured) -> str:
+            if (item.row.unit == "1/s") is not (percent is None):
+                return ""
+            value = item.summary.percentile(percent or 50)
+            return Scale.of(item.row.unit, [value]).text(value)
+
+        return text
+
+    columns = [Column(f"p{percent}", cell(percent)) for percent in (50, *tails)]
+    columns.append(Column("rate", cell(None)))
+    name = compared_with(items)
+    return [*columns, Column(f"gain on {name}", gain_text)] if name else columns
+
+
+ACCURACY: list[Column[Measured]] = [
+    Column("WA", lambda item: _share(item.row.accuracy, "wa")),
+    Column("UA", lambda item: _share(item.row.accuracy, "ua")),
+    Column("ECE", lambda item: _share(item.row.accuracy, "ece")),
+]
+"""How right the answers are."""
+
+
+def frames(row: Row) -> str:
+    """Lengths such as `45 a + 22 t`."""
+    return " + ".join(f"{count:,} {letter}" for letter, count in row.lengths.items())
+
+
+_NAMES: dict[str, Column[Measured]] = {
+    column.header: column
+    for column in (
+        Column[Measured]("pattern", lambda item: item.row.pattern, names=True),
+        Column[Measured]("contender", lambda item: item.row.contender, names=True),
+        Column[Measured]("part", lambda item: item.row.part, names=True),
+        Column[Measured]("stage", lambda item: item.row.part, names=True, blank="whole"),
+        Column[Measured]("backend", lambda item: item.row.backend, names=True),
+        Column[Measured]("precision", lambda item: item.row.precision, names=True),
+        Column[Measured]("threads", lambda item: str(item.row.threads), names=True),
+        Column[Measured]("frames", lambda item: frames(item.row), names=True),
+        Column[Measured]("batch", lambda item: str(item.row.batch), names=True),
+        Column[Measured]("streams", lambda item: str(item.row.streams), names=True),
+        Column[Measured]("samples", lambda item: f"{item.summary.count:,}", names=True),
+        Column[Measured]("scenario", lambda item: item.row.scenario, names=True),
+    )
+}
+
+
+def _interval(item: Measured, scale: Scale) -> str:
+    interval = item.summary.interval
+    return span(scale.number(interval.low), scale.number(interval.high)) if interval else ""
+
+
+def _tail(percent: int, scale: Scale) -> Column[Measured]:
+    fewest = 100 / (100 - percent)
+
+    def cell(item: Measured) -> str:
+        enough = item.summary.count >= fewest
+        return scale.number(item.summary.percentile(percent)) if enough else ""
+
+    return Column(f"p{percent} {scale.unit}", cell)
+
+
+def _of_bound(item: Measured) -> str:
+    return "" if item.of_bound is None else f"{number(item.of_bound)}{TIMES}"
+
+
+def gain_text(item: Measured) -> str:
+    """The gain with its interval, or that there is none beyond the noise; empty of a baseline."""
+    if item.gain is None:
+        return ""
+    if item.within_noise:
+        return NO_DIFFERENCE
+    if item.few:
+        return f"about {number(item.gain.value)}{TIMES}"
+    interval = span(number(item.gain.low), number(item.gain.high))
+    return f"{number(item.gain.value)}{TIMES} ({interval})"
+
+
+def _share(accuracy: Accuracy | None, name: str) -> str:
+    return f"{getattr(accuracy, name):.3f}" if accuracy else ""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How one scenario is shown."""
+
+    name: str
+    """Of the section."""
+    scenarios: tuple[str, ...]
+    title: str
+    about: str
+    names: tuple[str, ...]
+    """Columns that say what a row is."""
+    tails: tuple[int, ...] = (99,)
+    """Percentiles to show beside the median."""
+    accuracy: bool = False
+    layout: Literal["rows", "mixed", "memory"] = "rows"
+    """Mixed: units stand in the cells, since the rows have several. Memory: a column a measure."""
+
+
+KINDS = (
+    Kind(
+        "latency",
+        ("latency",),
+        "Latency of one utterance",
+        "One call at a time on an utterance of ordinary length. Contenders of a pattern take turns "
+        "in an order that is shuffled anew every round, each in a session of its own; every timed "
+        "call follows some of its own that are not timed, as where one network answers on and on.",
+        ("pattern", "contender", "backend", "precision", "threads", "frames", "samples"),
+        accuracy=True,
+    ),
+    Kind(
+        "length",
+        ("length",),
+        "Latency against length",
+        "The same call on longer and longer utterances.",
+        ("pattern", "frames", "contender", "backend", "precision", "threads", "samples"),
+    ),
+    Kind(
+        "throughput",
+        ("throughput",),
+        "Throughput by batch",
+        "Utterances a second when several are answered by one call.",
+        ("pattern", "batch", "contender", "backend", "precision", "threads", "frames", "samples"),
+    ),
+    Kind(
+        "stream",
+        ("stream",),
+        "An update of a stream",
+        "New frames come in and an answer is wanted; the table has the frames that came before.",
+        ("pattern", "frames", "part", "contender", "backend", "precision", "threads", "samples"),
+    ),
+    Kind(
+        "streams",
+        ("streams",),
+        "Many streams at once",
+        "Updates while one process serves several streams.",
+        ("pattern", "streams", "part", "contender", "backend", "precision", "threads", "samples"),
+    ),
+    Kind(
+        "cold-start",
+        ("cold-start",),
+        "Cold start",
+        "A fresh process up to its first answer. Medians of parts need not add up to the median of "
+        "the whole.",
+        ("pattern", "stage", "contender", "backend", "precision", "threads", "samples"),
+        tails=(),
+    ),
+    Kind(
+        "idle",
+        ("idle",),
+        "After a pause",
+        "The first call after nothing was asked for a while: caches and clocks have cooled.",
+        ("pattern", "part", "contender", "backend", "precision", "threads", "samples"),
+        tails=(),
+    ),
+    Kind(
+        "memory",
+        ("memory",),
+        "Memory",
+        "Resident memory of a process that has answered.",
+        ("pattern", "part", "contender", "backend", "precision", "threads", "samples"),
+        tails=(),
+        layout="memory",
+    ),
+    Kind(
+        "load",
+        ("single-stream", "multi-stream", "offline", "server"),
+        "MLPerf's scenarios",
+        "Single-stream: one query after the other, judged by its 90th percentile. Multi-stream: "
+        "queries of 8 utterances, by the 99th. Offline: everything at once, in utterances a "
+        "second. Server: the largest rate of random arrivals at which the limit on latency holds.",
+        ("scenario", "pattern", "contender", "backend", "precision", "threads", "batch", "samples"),
+        tails=(90, 99),
+        layout="mixed",
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Held:
+    """One process at one stage."""
+
+    row: Row
+    stage: str
+    measures: dict[str, Measured]
+
+
+def stage_and_measure(part: str) -> tuple[str, str]:
+    """Of a part such as `one pattern, RSS`."""
+    stage, _, measure = part.rpartition(", ")
+    return stage, measure
+
+
+def memory_tables(items: Sequence[Measured]) -> list[Table]:
+    """What processes held, then the bytes of the files that they loaded."""
+    held = _held([item for item in items if item.row.part != FILES])
+    files = [item for item in items if item.row.part == FILES]
+    tables = [_held_table(held)] if held else []
+    return tables + ([_files_table(files)] if files else [])
+
+
+def _held(items: Sequence[Measured]) -> list[Held]:
+    found: dict[tuple[object, ...], Held] = {}
+    for item in items:
+        row, (stage, measure) = item.row, stage_and_measure(item.row.part)
+        key = (row.pattern, stage, row.streams, row.contender, row.backend, row.precision)
+        found.setdefault(key, Held(row, stage, {})).measures[measure] = item
+    return list(found.values())
+
+
+def _held_table(held: Sequence[Held]) -> Table:
+    scale = Scale.of("bytes", [m.summary.p50 for one in held for m in one.measures.values()])
+
+    def size(measure: str) -> Callable[[Held], str]:
+        def cell(one: Held) -> str:
+            item = one.measures.get(measure)
+            return "" if item is None else scale.number(item.summary.p50)
+
+        return cell
+
+    columns = [
+        Column[Held]("pattern", lambda one: one.row.pattern, names=True, blank="any"),
+        Column[Held]("stage", lambda one: one.stage, names=True),
+        Column[Held]("streams", lambda one: str(one.row.streams), names=True),
+        Column[Held]("contender", lambda one: one.row.contender, names=True),
+        Column[Held]("backend", lambda one: one.row.backend, names=True),
+        Column[Held]("precision", lambda one: one.row.precision, names=True),
+        *(Column(f"{measure} {scale.unit}", size(measure)) for measure in MEASURES),
+    ]
+    compared = [one.measures[_COMPARED] for one in held if _COMPARED in one.measures]
+    if name := compared_with(compared):
+        columns.append(Column(f"{_COMPARED} gain on {name}", lambda one: _gain(one.measures)))
+    rounds = {item.summary.count for one in held for item in one.measures.values()}
+    caption = f"Medians of {max(rounds)} processes." if len(rounds) == 1 else "Medians."
+    return build_table(held, columns, "What a process holds", caption)
+
+
+def _gain(measures: dict[str, Measured]) -> str:
+    item = measures.get(_COMPARED)
+    return "" if item is None else _times(item)
+
+
+def _files_table(files: Sequence[Measured]) -> Table:
+    scale = Scale.of("bytes", [item.summary.p50 for item in files])
+    pattern = Column[Measured]("pattern", lambda i: i.row.pattern, names=True, blank="all")
+    columns = [pattern, *names_of("contender", "backend", "precision")]
+    columns.append(Column(f"size {scale.unit}", lambda item: scale.number(item.summary.p50)))
+    if name := compared_with(files):
+        columns.append(Column(f"gain on {name}", _times))
+    return build_table(files, columns, "Bytes of the files that are loaded")
+
+
+def _times(item: Measured) -> str:
+    return "" if item.gain is None else f"{number(item.gain.value)}{TIMES}"
 
 
 def build_sections(report: Report) -> list[Section]:

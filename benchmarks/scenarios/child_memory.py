@@ -1,13 +1,19 @@
-"""What a fresh process holds after each stage of its work; run by `memory`."""
+"""What a fresh process holds after each stage of its work; run by `memory`.
+
+Memory is read from Linux's own files, by no library: what it takes itself would be counted as what
+is measured.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-from ifmmin.benchmarks.scenarios.child_ways import (
+from ifmmin.benchmarks.scenarios.child_start import (
     WAYS,
     ChildWay,
     Inputs,
@@ -16,15 +22,37 @@ from ifmmin.benchmarks.scenarios.child_ways import (
     read_inputs,
     read_words,
 )
-from ifmmin.benchmarks.scenarios.resident import resident_bytes
 
+PEAK, RSS, PSS, USS = "peak", "RSS", "PSS", "USS"
 IMPORTS, ONE, ALL = "imports", "one pattern", "all patterns"
 PRELOADED, STREAMS = "all patterns preloaded", "streams"
 ANSWERS = 20
 """Of every pattern before memory is read, so that what the first calls allocate is there."""
-
 Stage = tuple[str, list[float]]
 """Its name and the logits of its last answer."""
+
+
+def resident_bytes() -> dict[str, int]:
+    """Bytes by measure.
+
+    RSS: pages in memory; PSS: shared ones divided among the processes that map them; USS: only
+    those of this process, which its end would give back.
+    """
+    pages, status = (_table(Path("/proc/self") / name) for name in ("smaps_rollup", "status"))
+    return {
+        # Not `ru_maxrss`: Linux counts in it what the process held before it became this program,
+        # and that is its parent's memory, however large. Its counters lag a little.
+        PEAK: max(status["VmHWM"], pages["Rss"]),
+        RSS: pages["Rss"],
+        PSS: pages["Pss"],
+        USS: sum(pages.get(f"Private_{kind}", 0) for kind in ("Clean", "Dirty", "Hugetlb")),
+    }
+
+
+def _table(path: Path) -> dict[str, int]:
+    """Bytes by name of lines like `VmHWM:  8564 kB`."""
+    found = re.findall(r"^(\w+):\s*([0-9]+) kB$", path.read_text(), flags=re.MULTILINE)
+    return {name: int(kib) << 10 for name, kib in found}
 
 
 def main(began: float) -> None:

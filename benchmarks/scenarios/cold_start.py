@@ -7,27 +7,108 @@ process is asked for, and is read again inside of it, when its answer is there.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import msgspec
 import numpy as np
 
 from ifmmin.benchmarks.record import OURS, Row
 from ifmmin.benchmarks.scenarios.bench import Bench
 from ifmmin.benchmarks.scenarios.choice import alone_and_fullest
-from ifmmin.benchmarks.scenarios.engine_build import build_row, builds
-from ifmmin.benchmarks.scenarios.fresh import Fresh, bare, ours, peers, reference, refused_row
+from ifmmin.benchmarks.scenarios.fresh import (
+    PATIENCE,
+    Fresh,
+    bare,
+    ours,
+    peers,
+    reference,
+    refused_row,
+    run_child,
+)
 from ifmmin.benchmarks.scenarios.plan import ORDINARY
-from ifmmin.benchmarks.scenarios.starter import Starter
 from ifmmin.benchmarks.statistics import FEWEST
+from ifmmin.runtime.errors import IfmminError
 from ifmmin.runtime.modality import Pattern
 
+_CHILD = "ifmmin.benchmarks.scenarios.child_start"
+BUILDERS = ("tensorrt", "tensorrt-rtx", "onnxruntime-tensorrt")
+"""Backends that build an engine once on a device and keep it. Not run on a GPU."""
+BUILD_PART = "build"
+BUILD_NOTE = (
+    "the very first start only, measured once: loading with an empty cache of engines, less "
+    "loading with one that was built before"
+)
+_PATIENCE = 3600.0
 ROUNDS = 10
 NOTE = (
     "page cache warm: all files had been read before, and engines built; a first start after boot "
     "also reads the disk. The part process is the interpreter, up to its first line"
 )
+
+
+class _Output(msgspec.Struct):
+    moments: dict[str, float]
+    """When each part was done, in order."""
+    logits: list[float]
+
+
+@dataclass
+class Starter:
+    """Starts processes until one fails."""
+
+    fresh: Fresh
+    words: Mapping[str, str]
+    starts: list[dict[str, float]] = field(default_factory=list)
+    """Seconds by part of each start; the part without a name is the whole."""
+    failure: str = ""
+    """Why it is left out."""
+
+    def start(self) -> None:
+        """Once more."""
+        try:
+            self.starts.append(self.fresh_start(self.words))
+        except IfmminError as error:
+            self.failure = str(error)
+
+    def fresh_start(self, words: Mapping[str, str], patience: float = PATIENCE) -> dict[str, float]:
+        """Seconds by part. Raises ChildFailed, or ParityError for a wrong answer."""
+        told = run_child(_CHILD, words, _Output, patience)
+        self.fresh.require_right(told.output.logits)
+        before, parts = told.started, {}
+        for part, moment in told.output.moments.items():
+            parts[part] = max(0.0, moment - before)
+            before = moment
+        return {**parts, "": before - told.started}
+
+
+def builds(starter: Starter) -> bool:
+    """Whether this contender builds an engine that later starts find."""
+    entrant = starter.fresh.entrant
+    return not starter.failure and entrant.name == OURS and entrant.way.backend in BUILDERS
+
+
+def build_row(bench: Bench, starter: Starter, pattern: Pattern, cache: Path) -> Row:
+    """One start with an empty cache, whose loading is told against the usual one."""
+    entrant = starter.fresh.entrant
+    bench.say(f"build the {entrant.way.backend} engine of {pattern} anew")
+    words: Mapping[str, str] = {**starter.words, "cache": str(cache)}
+    try:
+        load = starter.fresh_start(words, _PATIENCE)["load"]
+    except IfmminError as error:
+        return bench.row("cold-start", entrant, pattern, part=BUILD_PART, note=str(error))
+    usual = float(np.median([start["load"] for start in starter.starts]))
+    return bench.row(
+        "cold-start",
+        entrant,
+        pattern,
+        part=BUILD_PART,
+        lengths={m.value: ORDINARY[m] for m in pattern},
+        samples=(max(0.0, load - usual),),
+        note=BUILD_NOTE,
+    )
 
 
 def cold_start(bench: Bench) -> list[Row]:

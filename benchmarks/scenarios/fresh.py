@@ -1,22 +1,33 @@
-"""Contenders that can be started in a process of their own, with what they have to answer there."""
+"""Fresh processes: what is started in one, what it has to answer there, and what it tells."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Generic, TypeVar
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from ifmmin.benchmarks.record import YARDSTICK, Row
 from ifmmin.benchmarks.scenarios.bench import Bench
 from ifmmin.benchmarks.scenarios.entrant import Entrant
+from ifmmin.benchmarks.scenarios.ours import yardstick_bytes
 from ifmmin.benchmarks.scenarios.plan import MONOLITH, ORDINARY
-from ifmmin.benchmarks.yardstick import yardstick_bytes
-from ifmmin.runtime.errors import ParityError
+from ifmmin.runtime.check import one_line
+from ifmmin.runtime.errors import IfmminError, ParityError
 from ifmmin.runtime.modality import MODALITIES, Pattern
 
+PATIENCE = 120.0
+"""Seconds that a process gets; importing PyTorch from a slow card takes tens."""
+_PROGRAM = "import time; began = time.monotonic(); from {module} import main; main(began)"
+_LONGEST_REASON = 300
+T = TypeVar("T")
 BARE = "bare session"
 """Contender: our graph in a session of ONNX Runtime, without the runtime around it."""
 EAGER = "eager"
@@ -26,6 +37,59 @@ _TOLERANCE = 1e-3
 """Of a logit, to what the same contender answered in this process."""
 
 
+class ChildFailed(IfmminError):  # noqa: N818 - what it should have measured is left out
+    """A process that was to be measured did not do its work; the message says why."""
+
+
+@dataclass(frozen=True)
+class Told(Generic[T]):
+    """What came of a process."""
+
+    started: float
+    """When it was asked for, by the clock `time.monotonic`, which all processes share."""
+    output: T
+
+
+def run_child(
+    module: str, words: Mapping[str, str], kind: type[T], patience: float = PATIENCE
+) -> Told[T]:
+    """Run `main(began)` of a module in a process that has imported nothing yet.
+
+    began: the clock at Python's first line. words: what it finds in `sys.argv`, as `key=value`.
+    kind: what the last line of its output is, as JSON. The process has ended when this returns.
+    Raises ChildFailed with the last line of its complaint.
+    """
+    program = _PROGRAM.format(module=module)
+    command = [sys.executable, "-c", program, *(f"{k}={v}" for k, v in words.items())]
+    started = time.monotonic()
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=patience
+        )
+    except OSError as error:
+        raise ChildFailed(f"no process can be started ({error.strerror})") from error
+    except subprocess.TimeoutExpired as error:
+        raise ChildFailed(f"it was not done in {patience:g} seconds") from error
+    if done.returncode:
+        raise ChildFailed(_complaint(done))
+    try:
+        return Told(started, msgspec.json.decode(done.stdout.splitlines()[-1], type=kind))
+    except (IndexError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ChildFailed(
+            f"it printed something else than was asked ({one_line(error)})"
+        ) from error
+
+
+def _complaint(done: subprocess.CompletedProcess[bytes]) -> str:
+    """The last line that it wrote, without the module of a class of ours."""
+    lines = done.stderr.decode(errors="replace").strip().splitlines()
+    if lines:
+        return lines[-1].removeprefix("ifmmin.runtime.errors.")[:_LONGEST_REASON]
+    if done.returncode < 0:
+        return f"signal {-done.returncode} ended it"
+    return f"it ended with status {done.returncode}"
+
+
 @dataclass(frozen=True)
 class Fresh:
     """A contender, as a fresh process is told of it."""
@@ -33,7 +97,7 @@ class Fresh:
     entrant: Entrant
     """What its rows say of it."""
     words: Mapping[str, str]
-    """See `child_ways`."""
+    """See `child_start`."""
     inputs: Mapping[str, NDArray[np.float32]]
     """What it is asked, by letter (T, D)."""
     logits: NDArray[np.float32]
@@ -137,7 +201,7 @@ def peer(
     if entrant is None:
         return None
     from ifmmin.benchmarks.peers.monolith import export_monolith
-    from ifmmin.benchmarks.peers.whole import standardise
+    from ifmmin.benchmarks.peers.torch import standardise
 
     network = bench.source.network
     if "file" in words and not Path(words["file"]).exists():

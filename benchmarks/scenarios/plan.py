@@ -1,11 +1,21 @@
-"""What a run of the benchmark is to measure, and how often."""
+"""What a run of the benchmark is to measure, how often, and how long it may take.
+
+Its time is shared out over groups of calls. A group is what takes turns in the same rounds. Each
+gets an equal part of its scenario's share of what is left of the budget, so that a phase that took
+longer than usual is paid for by all that follow. Rounds are cut, never below a floor; contenders
+and conditions never are.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ifmmin.benchmarks.record import Phase
 from ifmmin.benchmarks.timing import WARM_UP
 from ifmmin.runtime.modality import Modality, Pattern
 
@@ -15,6 +25,19 @@ ACOUSTIC_LENGTHS = (10, 50, 100, 400)
 BATCHES = (1, 8, 32, 128)
 MONOLITH = "monolith"
 """The peer that others are told against: the network, exported once, in ONNX Runtime."""
+FEWEST_ROUNDS = 20
+"""That a budget leaves to a group."""
+SHARES = {
+    "latency": 120.0,
+    "length": 80.0,
+    "throughput": 50.0,
+    "stream": 50.0,
+    "streams": 25.0,
+    "cold-start": 40.0,
+}
+"""Weights of the scenarios whose groups can be cut."""
+FIXED = {"idle": 50.0, "memory": 30.0, "load": 50.0}
+"""Seconds kept for the scenarios whose own pauses and rules say how long they take."""
 
 
 @dataclass(frozen=True)
@@ -51,3 +74,96 @@ class Plan:
     """MLPerf's durations for scenarios of the load generator."""
     settings: Mapping[str, object] = field(default_factory=dict)
     """More to write down."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Of a group."""
+
+    seconds: float
+    """No round begins after so many, but the first `fewest`."""
+    fewest: int
+
+
+@dataclass
+class _Count:
+    """What a phase took so far."""
+
+    seconds: float = 0.0
+    rounds: list[int] = field(default_factory=list)
+    """Of each group."""
+    cut: int = 0
+
+    def phase(self, name: str) -> Phase:
+        """For the record."""
+        ends = (min(self.rounds), max(self.rounds)) if self.rounds else None
+        return Phase(
+            name=name, seconds=self.seconds, groups=len(self.rounds), rounds=ends, cut=self.cut
+        )
+
+
+class Pace:
+    """Shares out seconds from the moment it is made.
+
+    budget: seconds of all scenarios together; None: no end. longest: seconds of any one group.
+    scenarios: what will run, in this order.
+    """
+
+    def __init__(self, budget: float | None, longest: float, scenarios: Sequence[str]) -> None:
+        self._ends = math.inf if budget is None else time.monotonic() + budget
+        self._longest = longest
+        self._coming = list(scenarios)
+        self._counts: dict[str, _Count] = {}
+        self._running: list[str] = []
+        self._groups_left = 1
+        self._groups = 1
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Those that ended, in the order in which they first began."""
+        return tuple(count.phase(name) for name, count in self._counts.items())
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Measure a part of the run; one within another is told apart from it."""
+        if name in self._coming:
+            del self._coming[: self._coming.index(name) + 1]
+            self.expect(1)
+        count = self._counts.setdefault(name, _Count())
+        self._running.append(name)
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            took = time.monotonic() - started
+            self._running.pop()
+            count.seconds += took
+            if self._running:
+                self._counts[self._running[-1]].seconds -= took
+
+    def expect(self, groups: int) -> None:
+        """Say how many groups the scenario that runs will measure."""
+        self._groups = self._groups_left = max(1, groups)
+
+    def limit(self, fewest: int = FEWEST_ROUNDS) -> Limit:
+        """Of the next group. fewest: rounds that a budget leaves to it."""
+        if math.isinf(self._ends):
+            return Limit(self._longest, 1)
+        later = sum(SHARES.get(name, 0.0) for name in self._coming)
+        kept = sum(FIXED.get(name, 0.0) for name in self._coming)
+        own = SHARES.get(self._scenario, 1.0) * self._groups_left / self._groups
+        left = max(0.0, self._ends - time.monotonic() - kept)
+        seconds = left * own / (own + later) / self._groups_left
+        return Limit(min(self._longest, seconds), fewest)
+
+    def measured(self, rounds: int, wanted: int) -> None:
+        """Note that a group was measured."""
+        self._groups_left = max(1, self._groups_left - 1)
+        count = self._counts.get(self._scenario)
+        if count is not None:
+            count.rounds.append(rounds)
+            count.cut += rounds < wanted
+
+    @property
+    def _scenario(self) -> str:
+        return self._running[0] if self._running else ""

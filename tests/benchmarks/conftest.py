@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from child_processes import children_left
 
-from ifmmin.benchmarks.scenarios.bounds import Bounds
+from ifmmin.benchmarks.scenarios.bench import Bounds
 
 
 @pytest.fixture

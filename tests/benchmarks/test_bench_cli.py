@@ -13,10 +13,9 @@ import pytest
 from small_bundles import small_bundle
 
 from ifmmin.benchmarks.cli import main
-from ifmmin.benchmarks.record import OURS, TWIN, YARDSTICK
-from ifmmin.benchmarks.record_file import read_report
+from ifmmin.benchmarks.record import OURS, TWIN, YARDSTICK, read_report
 from ifmmin.benchmarks.run import SCENARIOS
-from ifmmin.benchmarks.scenarios.pace import FEWEST_ROUNDS
+from ifmmin.benchmarks.scenarios.plan import FEWEST_ROUNDS
 
 
 @pytest.fixture(scope="module")

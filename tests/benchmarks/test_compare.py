@@ -15,9 +15,8 @@ from sample_report import sample_device, sample_report
 from ifmmin.benchmarks import compare as module
 from ifmmin.benchmarks.cli import main
 from ifmmin.benchmarks.compare import Comparison, compare
-from ifmmin.benchmarks.record import OURS, YARDSTICK, Report, Row
-from ifmmin.benchmarks.record_file import write_report
-from ifmmin.benchmarks.report.scale import percent
+from ifmmin.benchmarks.record import OURS, YARDSTICK, Report, Row, write_report
+from ifmmin.benchmarks.report.summary import percent
 from ifmmin.benchmarks.statistics import FEWEST
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.modality import ALL_PATTERNS

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ifmmin.benchmarks import side_by_side
-from ifmmin.benchmarks.demo import main
+from ifmmin.benchmarks.demo import main, require_agreement
 from ifmmin.benchmarks.timing import time_together
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.errors import ParityError
@@ -47,4 +46,4 @@ def test_calls_take_turns_in_shuffled_order() -> None:
 
 def test_a_wrong_peer_is_not_timed() -> None:
     with pytest.raises(ParityError, match="nothing was timed"):
-        side_by_side._require_agreement(ALL_PATTERNS[0], np.zeros(4), np.full(4, 0.1))
+        require_agreement(ALL_PATTERNS[0], np.zeros(4), np.full(4, 0.1))

@@ -12,8 +12,7 @@ from onnx import TensorProto, helper
 
 from ifmmin.benchmarks.device.machine import Cache
 from ifmmin.benchmarks.limits import Count, Rates, Reading, count_graph, lower_bound, measure_rates
-from ifmmin.benchmarks.limits.probe import find_compiler
-from ifmmin.benchmarks.limits.rates import DISTURBED, ceiling
+from ifmmin.benchmarks.limits.probe import DISTURBED, ceiling, find_compiler
 from ifmmin.benchmarks.timing import time_together
 from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from ifmmin.benchmarks.limits import Count, axis_sizes, count_graph
-from ifmmin.runtime.backends.onnx_runtime import OnnxRuntimeCpu
+from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from ifmmin.runtime.errors import InputError
 
 A = {"x": "a"}

@@ -19,7 +19,7 @@ from ifmmin.benchmarks.limits.probe import (
     run_probe,
     working_sets,
 )
-from ifmmin.benchmarks.scenarios.bounds import Bounds
+from ifmmin.benchmarks.scenarios.bench import Bounds
 from ifmmin.runtime.device import usable_cores
 from ifmmin.runtime.errors import InputError
 

@@ -15,9 +15,8 @@ from onnx import helper
 from small_bundles import small_bundle
 
 from ifmmin.benchmarks.limits import HEAD, OVERHEAD, axis_sizes, input_owners, split_time
-from ifmmin.benchmarks.limits.parts import node_parts
-from ifmmin.benchmarks.limits.profile import kernel_times
-from ifmmin.benchmarks.limits.split import shares
+from ifmmin.benchmarks.limits.graph import node_parts
+from ifmmin.benchmarks.limits.split import kernel_times, shares
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.manifest import GraphEntry

@@ -26,10 +26,9 @@ from ifmmin.benchmarks.loadgen import (
     measure_scenario,
 )
 from ifmmin.benchmarks.loadgen import mlperf as mlperf_module
-from ifmmin.benchmarks.loadgen.choose import Generator, make_generator
-from ifmmin.benchmarks.loadgen.measure import _against_the_rules
+from ifmmin.benchmarks.loadgen.base import latency_metrics
+from ifmmin.benchmarks.loadgen.measure import Generator, _against_the_rules, make_generator
 from ifmmin.benchmarks.loadgen.own import Own, _schedule
-from ifmmin.benchmarks.loadgen.result import latency_metrics
 from ifmmin.benchmarks.loadgen.settings import Plan
 from ifmmin.runtime.errors import BackendUnavailable, InputError
 from ifmmin.runtime.modality import Pattern
@@ -265,7 +264,7 @@ def test_loadgen_needs_no_torch() -> None:
     script = (
         "import sys\n"
         "for name in ('torch', 'onnx', 'mlperf_loadgen'): sys.modules[name] = None\n"
-        "from ifmmin.benchmarks.loadgen.choose import make_generator\n"
+        "from ifmmin.benchmarks.loadgen.measure import make_generator\n"
         "import ifmmin.benchmarks.loadgen\n"
         "assert make_generator().name == 'own'\n"
         "try: make_generator('loadgen')\n"

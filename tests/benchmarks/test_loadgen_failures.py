@@ -18,11 +18,9 @@ import pytest
 from fake_system import COUNT, TRUTH, FakeSystem
 
 from ifmmin.benchmarks.loadgen import SCENARIOS, Length, Scenario, Settings, measure_scenario
-from ifmmin.benchmarks.loadgen.answers import check_answers
-from ifmmin.benchmarks.loadgen.choose import Generator, make_generator
-from ifmmin.benchmarks.loadgen.mlperf_callbacks import CHUNK, Answering
-from ifmmin.benchmarks.loadgen.mlperf_log import read_run
-from ifmmin.benchmarks.loadgen.serving import Worker
+from ifmmin.benchmarks.loadgen.measure import Generator, check_answers, make_generator
+from ifmmin.benchmarks.loadgen.mlperf import Answering, read_run
+from ifmmin.benchmarks.loadgen.own import CHUNK, Worker
 from ifmmin.benchmarks.loadgen.settings import Plan
 from ifmmin.runtime.errors import (
     BackendUnavailable,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ifmmin.benchmarks.loadgen.peak import Peak, find_peak
-from ifmmin.benchmarks.loadgen.result import Run
+from ifmmin.benchmarks.loadgen.base import Run
+from ifmmin.benchmarks.loadgen.measure import Peak, find_peak
 
 
 def holds_below(limit: float, *, certain: bool = True) -> tuple[list[float], object]:

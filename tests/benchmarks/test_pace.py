@@ -6,8 +6,8 @@ import pytest
 from made_clock import MadeClock
 
 from ifmmin.benchmarks.run import SCENARIOS
-from ifmmin.benchmarks.scenarios import pace as module
-from ifmmin.benchmarks.scenarios.pace import FEWEST_ROUNDS, FIXED, SHARES, Pace
+from ifmmin.benchmarks.scenarios import plan as module
+from ifmmin.benchmarks.scenarios.plan import FEWEST_ROUNDS, FIXED, SHARES, Pace
 
 
 @pytest.fixture

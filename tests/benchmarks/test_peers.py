@@ -13,10 +13,9 @@ import torch
 from fake_gpu import Machine, machine
 from fake_onnxruntime import CUDA, FakeOnnxRuntime, fake_driver
 
-from ifmmin.benchmarks.peers.base import Contender, Peer, Source
-from ifmmin.benchmarks.peers.choose import PEERS, find_peer
-from ifmmin.benchmarks.peers.eager import Eager
+from ifmmin.benchmarks.peers.base import PEERS, Contender, Peer, Source, find_peer
 from ifmmin.benchmarks.peers.parity import LENGTHS, make_cases, open_proven, prove
+from ifmmin.benchmarks.peers.torch import Eager
 from ifmmin.runtime.backends import onnxruntime_gpu
 from ifmmin.runtime.errors import ParityError
 from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern

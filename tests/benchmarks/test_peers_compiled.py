@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from ifmmin.benchmarks.peers.base import Source
-from ifmmin.benchmarks.peers.choose import find_peer
-from ifmmin.benchmarks.peers.compiled import Compiled
+from ifmmin.benchmarks.peers.base import Source, find_peer
 from ifmmin.benchmarks.peers.parity import LENGTHS, make_cases, open_proven, prove
+from ifmmin.benchmarks.peers.torch import Compiled
 from ifmmin.runtime.errors import BackendUnavailable, ParityError
 from ifmmin.runtime.modality import ALL_PATTERNS, Modality
 from ifmmin.train.network import EmotionNetwork

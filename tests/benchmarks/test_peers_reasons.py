@@ -13,8 +13,7 @@ import pytest
 from small_bundles import small_bundle
 
 from ifmmin.benchmarks.peers import base
-from ifmmin.benchmarks.peers.base import Source
-from ifmmin.benchmarks.peers.choose import PEERS, find_peer
+from ifmmin.benchmarks.peers.base import PEERS, Source, find_peer
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.errors import BackendUnavailable, CheckpointError, InputError
 from ifmmin.train.network import EmotionNetwork
@@ -47,7 +46,7 @@ def test_the_list_needs_no_torch() -> None:
         "for name in ('torch', 'onnx', 'onnxruntime', 'openvino'): sys.modules[name] = None\n"
         "from pathlib import Path\n"
         "from ifmmin.benchmarks.peers.base import Source\n"
-        "from ifmmin.benchmarks.peers.choose import PEERS\n"
+        "from ifmmin.benchmarks.peers.base import PEERS\n"
         "reasons = {peer.available(Source(Path('m.safetensors'))) for peer in PEERS}\n"
         "assert len(reasons) == 1, reasons\n"
         "assert 'torch is not installed; run pip install' in reasons.pop()\n"

@@ -10,9 +10,8 @@ from sample_report import sample_report
 from sample_rows import UA, Machine
 
 from ifmmin.benchmarks.publish import BEGIN, END, PAGE, README, RECORD, main, marked_table
-from ifmmin.benchmarks.record import Report
-from ifmmin.benchmarks.record_file import write_report
-from ifmmin.benchmarks.report.scale import TIMES, TO
+from ifmmin.benchmarks.record import Report, write_report
+from ifmmin.benchmarks.report.summary import TIMES, TO
 
 PROSE = f"# Name\n\nBefore.\n\n{BEGIN}\nold\n{END}\n\nAfter: {BEGIN.upper()}\n"
 

@@ -12,8 +12,7 @@ import pytest
 from sample_report import sample_report
 from sample_rows import Machine
 
-from ifmmin.benchmarks.record import OURS, Report, Row
-from ifmmin.benchmarks.record_file import read_report, write_report
+from ifmmin.benchmarks.record import OURS, Report, Row, read_report, write_report
 from ifmmin.runtime.errors import InputError, OutputError
 
 

@@ -11,16 +11,11 @@ import pytest
 from sample_report import sample_device, sample_report
 from sample_rows import SCENARIOS, Machine
 
-from ifmmin.benchmarks.control import measured_noise
-from ifmmin.benchmarks.record import OURS, TWIN, Accuracy, Report, Row
+from ifmmin.benchmarks.record import OURS, TWIN, Accuracy, Report, Row, measured_noise
 from ifmmin.benchmarks.report import print_report, render_html, render_markdown
-from ifmmin.benchmarks.report.columns import NO_DIFFERENCE
-from ifmmin.benchmarks.report.facts import caveats, headline
-from ifmmin.benchmarks.report.kinds import KINDS
-from ifmmin.benchmarks.report.measured import measure
-from ifmmin.benchmarks.report.scale import TIMES
-from ifmmin.benchmarks.report.sections import build_sections
-from ifmmin.benchmarks.report.surroundings import surroundings
+from ifmmin.benchmarks.report.facts import caveats, headline, surroundings
+from ifmmin.benchmarks.report.sections import KINDS, NO_DIFFERENCE, build_sections
+from ifmmin.benchmarks.report.summary import TIMES, measure
 
 ODD = '<script>alert("1|2")</script> & `x`'
 

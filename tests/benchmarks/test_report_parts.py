@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ifmmin.benchmarks.report.scale import Scale, number, percent
-from ifmmin.benchmarks.report.table import Column, build_table
+from ifmmin.benchmarks.report.sections import Column, build_table
+from ifmmin.benchmarks.report.summary import Scale, number, percent
 
 
 @pytest.mark.parametrize(

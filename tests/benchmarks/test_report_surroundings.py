@@ -13,9 +13,9 @@ from ifmmin.benchmarks.device.energy import Energy
 from ifmmin.benchmarks.device.monitor import Span
 from ifmmin.benchmarks.record import Report
 from ifmmin.benchmarks.report import print_report, render_html, render_markdown
-from ifmmin.benchmarks.report.scale import TO
-from ifmmin.benchmarks.report.surroundings import surroundings
-from ifmmin.benchmarks.report.table import Table
+from ifmmin.benchmarks.report.facts import surroundings
+from ifmmin.benchmarks.report.sections import Table
+from ifmmin.benchmarks.report.summary import TO
 
 WATCHED = "Device while scenarios ran"
 

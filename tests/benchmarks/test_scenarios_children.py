@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from child_processes import children_left
 
-from ifmmin.benchmarks.scenarios.children import ChildFailed, Told, run_child
+from ifmmin.benchmarks.scenarios.child_memory import PEAK, PSS, RSS, USS
 from ifmmin.benchmarks.scenarios.choice import alone_and_fullest
-from ifmmin.benchmarks.scenarios.resident import PEAK, PSS, RSS, USS
+from ifmmin.benchmarks.scenarios.fresh import ChildFailed, Told, run_child
 from ifmmin.runtime import Pattern
 
 MIB = 1 << 20
@@ -70,7 +70,7 @@ def test_fifty_more_megabytes_show_in_every_measure(tmp_path: Path, child: str) 
     write(
         tmp_path,
         """
-        from ifmmin.benchmarks.scenarios.resident import resident_bytes
+        from ifmmin.benchmarks.scenarios.child_memory import resident_bytes
         found = [resident_bytes()]
         block = b"x" * (50 << 20)
         found.append(resident_bytes())
@@ -95,7 +95,7 @@ def test_the_peak_of_a_child_is_its_own(tmp_path: Path, child: str) -> None:
         tmp_path,
         """
         import resource
-        from ifmmin.benchmarks.scenarios.resident import resident_bytes
+        from ifmmin.benchmarks.scenarios.child_memory import resident_bytes
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         print(json.dumps([resident_bytes()["peak"], most]))
         """,

@@ -9,9 +9,7 @@ from typing import Any
 import pytest
 from small_bundles import copied, nudge, small_bundle
 
-from ifmmin.benchmarks.control import measured_noise
-from ifmmin.benchmarks.record import OURS, TWIN, YARDSTICK, Row
-from ifmmin.benchmarks.scenarios import engine_build
+from ifmmin.benchmarks.record import OURS, TWIN, YARDSTICK, Row, measured_noise
 from ifmmin.benchmarks.scenarios.bench import Bench
 from ifmmin.benchmarks.scenarios.cold_start import cold_start
 from ifmmin.benchmarks.scenarios.fresh import BARE, EAGER
@@ -99,7 +97,7 @@ def test_who_answers_otherwise_or_not_at_all_is_not_timed(
 
 
 def test_building_an_engine_is_told_apart(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_build, "BUILDERS", ("onnxruntime-cpu",))
+    monkeypatch.setattr("ifmmin.benchmarks.scenarios.cold_start.BUILDERS", ("onnxruntime-cpu",))
     rows = cold_start(_bench(bundle, rounds=1, patterns=(A,)))
     (row,) = [row for row in rows if row.part == "build"]
     assert row.contender == OURS

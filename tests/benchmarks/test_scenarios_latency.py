@@ -13,8 +13,7 @@ from made_clock import MadeClock
 from small_bundles import nudge, small_bundle
 
 from ifmmin.benchmarks import timing
-from ifmmin.benchmarks.control import measured_noise
-from ifmmin.benchmarks.record import OURS, TWIN, YARDSTICK, Row
+from ifmmin.benchmarks.record import OURS, TWIN, YARDSTICK, Row, measured_noise
 from ifmmin.benchmarks.scenarios.bench import Bench
 from ifmmin.benchmarks.scenarios.entrant import Entrant, Way
 from ifmmin.benchmarks.scenarios.latency import latency, length

@@ -9,12 +9,9 @@ import pytest
 from small_bundles import copied, nudge, small_bundle
 
 from ifmmin.benchmarks.record import OURS, TWIN, Row
-from ifmmin.benchmarks.scenarios import memory_jobs
 from ifmmin.benchmarks.scenarios.bench import Bench
-from ifmmin.benchmarks.scenarios.bundle_size import bundle_sizes
 from ifmmin.benchmarks.scenarios.fresh import EAGER
-from ifmmin.benchmarks.scenarios.memory import memory
-from ifmmin.benchmarks.scenarios.memory_jobs import Job, find_contenders, make_jobs
+from ifmmin.benchmarks.scenarios.memory import Job, bundle_sizes, find_contenders, make_jobs, memory
 from ifmmin.benchmarks.scenarios.plan import MONOLITH, Plan
 from ifmmin.runtime import Pattern
 
@@ -113,7 +110,7 @@ def test_fifty_more_megabytes_show(
         "block = b'x' * (50 << 20)\nfrom ifmmin.benchmarks.scenarios.child_memory import main\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(memory_jobs, "_CHILD", "heavier_child")
+    monkeypatch.setattr("ifmmin.benchmarks.scenarios.memory._CHILD", "heavier_child")
     heavy = _first_job(bundle, tmp_path)
     heavy.run()
     assert set(heavy.samples) == set(plain.samples)

@@ -11,12 +11,12 @@ from sample_report import sample_report
 from small_bundles import small_bundle
 
 from ifmmin.benchmarks.record import OURS, YARDSTICK
-from ifmmin.benchmarks.report.measured import measure
+from ifmmin.benchmarks.report.summary import measure
 from ifmmin.benchmarks.scenarios import streaming
 from ifmmin.benchmarks.scenarios.bench import Bench
 from ifmmin.benchmarks.scenarios.entrant import Way
 from ifmmin.benchmarks.scenarios.plan import Plan
-from ifmmin.benchmarks.scenarios.stream_updates import CHANGED, EVERYTHING, Updates
+from ifmmin.benchmarks.scenarios.streaming import CHANGED, EVERYTHING, Updates
 from ifmmin.runtime import Pattern
 from ifmmin.runtime.modality import Modality
 

@@ -7,8 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from ifmmin.benchmarks.control import controls, measured_noise, spread
-from ifmmin.benchmarks.record import OURS, TWIN, Row
+from ifmmin.benchmarks.record import OURS, TWIN, Row, controls, measured_noise, spread
 from ifmmin.benchmarks.statistics import (
     Interval,
     Ratio,

@@ -11,8 +11,8 @@ from sample_report import sample_report
 from sample_rows import Machine
 
 from ifmmin.benchmarks.record import OURS, TWIN, YARDSTICK
-from ifmmin.benchmarks.report.measured import measure
-from ifmmin.benchmarks.yardstick import open_yardstick, yardstick_bytes
+from ifmmin.benchmarks.report.summary import measure
+from ifmmin.benchmarks.scenarios.ours import open_yardstick, yardstick_bytes
 from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
 
 pytest.importorskip("onnx", reason="the yardstick is built with the package onnx")

@@ -7,12 +7,11 @@ from typing import Any
 
 from sample_rows import SCENARIOS, SPECIALISED, Machine
 
-from ifmmin.benchmarks.control import measured_noise
 from ifmmin.benchmarks.device.energy import Energy
 from ifmmin.benchmarks.device.machine import Cache, DeviceRecord, Processor, Software
 from ifmmin.benchmarks.device.monitor import Span, Watched
-from ifmmin.benchmarks.limits.rates import Rates, Reading
-from ifmmin.benchmarks.record import BundleRecord, Phase, Report
+from ifmmin.benchmarks.limits.probe import Rates, Reading
+from ifmmin.benchmarks.record import BundleRecord, Phase, Report, measured_noise
 from ifmmin.runtime.doctor.facts import Memory, Python, System, Temperature
 
 

@@ -1,4 +1,7 @@
-"""The report as one HTML file: no script, nothing from the network, light, dark and on paper."""
+"""The report on a terminal, as Markdown, and as one HTML file.
+
+The HTML has no script and takes nothing from the network; it is for light, dark and paper.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,18 @@ from html import escape
 from importlib.resources import files
 
 from ifmmin.benchmarks.record import Report
-from ifmmin.benchmarks.report.facts import Facts, caveats, device_facts, headline
-from ifmmin.benchmarks.report.sections import build_sections
-from ifmmin.benchmarks.report.surroundings import Block, surroundings
-from ifmmin.benchmarks.report.table import Section, Table
+from ifmmin.benchmarks.report.facts import (
+    Block,
+    Facts,
+    caveats,
+    device_facts,
+    headline,
+    surroundings,
+)
+from ifmmin.benchmarks.report.sections import Section, Table, build_sections
+from ifmmin.runtime.console import markdown_table, print_table, write
 
+_ESCAPED = str.maketrans({"|": r"\|", "<": "&lt;", ">": "&gt;", "&": "&amp;", "\n": " "})
 _PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -38,6 +48,76 @@ _PAGE = """<!doctype html>
 _RUN = ("run", "The run")
 NO_PLOTS = "This page has no plots, for want of matplotlib: pip install 'ifmmin[bench]'."
 """What the page says where plots cannot be drawn."""
+
+
+def print_report(report: Report) -> None:
+    """Print everything but the plots on standard output."""
+    write(f"{report.title}\n")
+    if line := headline(report):
+        write(f"{line}\n")
+    for section in build_sections(report):
+        write(f"\n{section.title}. {section.about}\n")
+        for table in section.tables:
+            _print(table, table.title)
+        for note in section.notes:
+            write(note)
+    for block in surroundings(report):
+        write("")
+        if isinstance(block.content, Table):
+            _print(block.content, block.title)
+        else:
+            print_table([block.title, ""], block.content)
+    write("")
+    for caveat in caveats(report):
+        write(f"- {caveat}")
+
+
+def _print(table: Table, title: str) -> None:
+    print_table(table.headers, table.rows, title or None)
+    if table.caption:
+        write(table.caption)
+
+
+def render_markdown(report: Report) -> str:
+    """Headings, tables and notes; ends with a newline."""
+    blocks = [f"# {_markdown_text(report.title)}", _markdown_text(headline(report))]
+    for section in build_sections(report):
+        blocks += _markdown_section(section)
+    for block in surroundings(report):
+        blocks += _markdown_block(block)
+    blocks += ["## Beware", "\n".join(f"- {_markdown_text(caveat)}" for caveat in caveats(report))]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _markdown_section(section: Section) -> list[str]:
+    blocks = [f"## {section.title}", _markdown_text(section.about)]
+    for table in section.tables:
+        blocks += [f"### {table.title}"] if table.title else []
+        blocks += [_markdown_table(table.headers, table.rows), _markdown_text(table.caption)]
+    return [*blocks, *map(_markdown_text, section.notes)]
+
+
+def _markdown_block(block: Block) -> list[str]:
+    content = block.content
+    if isinstance(content, list):
+        return [f"## {block.title}", _markdown_table(("what", "value"), content)]
+    return [
+        f"## {block.title}",
+        _markdown_table(content.headers, content.rows),
+        _markdown_text(content.caption),
+    ]
+
+
+def _markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return markdown_table(
+        [_markdown_text(header) for header in headers],
+        [[_markdown_text(cell) for cell in row] for row in rows],
+    )
+
+
+def _markdown_text(text: str) -> str:
+    """Text that Markdown takes for no table, no tag and no new line."""
+    return text.translate(_ESCAPED)
 
 
 def render_html(report: Report) -> str:
