@@ -30,10 +30,8 @@ from ifmmin.runtime.shelf import AUTO, ReadyGraph, Shelf, Wish
 from ifmmin.runtime.validate import Conformed, Policy, Utterance, examine, nothing_present
 
 if TYPE_CHECKING:
-    from ifmmin.runtime.stream.stream import StreamGroup
-    from ifmmin.runtime.stream.stream import Streams
     from ifmmin.runtime.stream.options import StreamOptions
-    from ifmmin.runtime.stream.stream import Stream
+    from ifmmin.runtime.stream.stream import Stream, StreamGroup, Streams
 
 _EMPTY: Mapping[str, int] = {}
 _PATTERN_OF = {pattern.present: pattern for pattern in ALL_PATTERNS}

@@ -3,47 +3,39 @@
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
-from ifmmin.runtime.errors import InputError
-from ifmmin.runtime.stream.events import Event
-from ifmmin.runtime.stream.options import Smoothing, StreamOptions
-from ifmmin.runtime.stream.events import SPEEDS, pace
-from ifmmin.runtime.stream_arguments import numbers_by_modality
 import os
 import select
-import sys
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import BinaryIO
-from ifmmin.runtime.errors import InputError
-from ifmmin.runtime.json_lines import numbered, readable
 import signal
+import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
-from typing import Any
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from ifmmin.runtime.atomic import atomic_file, require_writable
-from ifmmin.runtime.errors import InputError, OutputError
-from ifmmin.runtime.json_lines import readable
-from ifmmin.runtime.stream.stream import Stream
-import argparse
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, BinaryIO
+
 from ifmmin.runtime.answering import Rules, Tally
+from ifmmin.runtime.atomic import atomic_file, require_writable
 from ifmmin.runtime.console import say, write
-from ifmmin.runtime.errors import IfmminError, InputError
+from ifmmin.runtime.errors import IfmminError, InputError, OutputError
+from ifmmin.runtime.json_lines import numbered, readable
 from ifmmin.runtime.predictor import Predictor
 from ifmmin.runtime.saving import LAYOUT_OF, saved_lines
-from ifmmin.runtime.stream.events import Event, Tick, read_event
-from ifmmin.runtime.stream.events import UpdateLines
-from ifmmin.runtime.stream.events import Listener, Screen
+from ifmmin.runtime.stream.events import (
+    SPEEDS,
+    Event,
+    Listener,
+    RealTime,
+    Screen,
+    Tick,
+    UpdateLines,
+    read_event,
+)
+from ifmmin.runtime.stream.options import Smoothing, StreamOptions
+from ifmmin.runtime.stream.stream import Stream
+from ifmmin.runtime.stream_arguments import numbers_by_modality
 
 
 def chosen_pace(options: argparse.Namespace) -> Callable[[Event], None]:
@@ -51,7 +43,7 @@ def chosen_pace(options: argparse.Namespace) -> Callable[[Event], None]:
     speed = options.replay or "fast"
     if speed not in SPEEDS:
         raise InputError(f"--replay: got {speed!r}, wanted {' or '.join(SPEEDS)}")
-    return pace(speed)
+    return RealTime() if speed == "real" else lambda _event: None
 
 
 def stream_options(options: argparse.Namespace) -> StreamOptions:
@@ -136,13 +128,10 @@ def _lines(descriptor: int, every: float) -> Iterator[bytes | None]:
         yield from whole
         begun = bytearray(rest)
         if not chunk:
-            yield from _last(begun)
+            # What stands behind the last line's end, if anything does.
+            if rest:
+                yield rest
             return
-
-
-def _last(rest: bytearray) -> Iterable[bytes]:
-    """What stands behind the last line's end, if anything does."""
-    return [bytes(rest)] if rest else []
 
 
 class Interrupts:

@@ -6,31 +6,19 @@ where its modality pooled something new, and a head runs where a summary or the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from ifmmin.runtime.errors import BundleError, IfmminError, InputError
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
+
 from ifmmin.runtime.candidates import Candidate
-from ifmmin.runtime.errors import BundleError
+from ifmmin.runtime.errors import BundleError, IfmminError, InputError
 from ifmmin.runtime.manifest import ModalitySpec
 from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.runtime.parts import Parts
-from ifmmin.runtime.stream.state import Answered, Head, Summaries
-from ifmmin.runtime.stream.state import Channel
-from ifmmin.runtime.stream.window import Joined
-from ifmmin.runtime.stream.window import Lane, Stepper
-from ifmmin.runtime.stream.state import Evidence, Session
-from ifmmin.runtime.stream.snapshot import Identity
-from ifmmin.runtime.stream.window import Segment
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-import numpy as np
-from numpy.typing import NDArray
-from ifmmin.runtime.errors import BundleError, IfmminError, InputError
-from ifmmin.runtime.modality import Modality
 from ifmmin.runtime.prediction import (
     Prediction,
     is_answer,
@@ -38,10 +26,10 @@ from ifmmin.runtime.prediction import (
     softmax,
     softmax_of_one,
 )
-from ifmmin.runtime.stream.state import Answered, Head
-from ifmmin.runtime.stream.state import Session
+from ifmmin.runtime.stream.snapshot import Identity
+from ifmmin.runtime.stream.state import Answered, Channel, Evidence, Head, Session, Summaries
+from ifmmin.runtime.stream.window import Joined, Lane, Segment, Stepper
 from ifmmin.runtime.validate import nothing_present
-
 
 _MOST_NAMED = 8
 

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import msgspec
-from ifmmin.runtime.errors import InputError
-from ifmmin.runtime.json_lines import Frames, Quality, decode_line, frames_by_letter
-from ifmmin.runtime.stream.stream import Stream
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
-from ifmmin.runtime.errors import InputError
-from ifmmin.runtime.modality import Modality
-from ifmmin.runtime.prediction import Prediction
-from ifmmin.runtime.stream.stream import Stream
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
 import msgspec
 from msgspec import UNSET, UnsetType
+
+from ifmmin.runtime.errors import InputError
+from ifmmin.runtime.json_lines import Frames, Quality, decode_line, frames_by_letter
 from ifmmin.runtime.modality import Modality
 from ifmmin.runtime.prediction import Prediction
-import time
-from collections.abc import Callable
-from ifmmin.runtime.errors import InputError
+from ifmmin.runtime.stream.stream import Stream
 
 
 class _Event(msgspec.Struct, tag_field="event", forbid_unknown_fields=True, kw_only=True):
@@ -360,12 +352,3 @@ class RealTime:
         left = self._offset + at - self._clock()
         if left > 0:
             self._sleep(left)
-
-
-def at_once(event: Event) -> None:
-    """Hold nothing back."""
-
-
-def pace(speed: str) -> Callable[[Event], None]:
-    """What to call before each event, for one of SPEEDS."""
-    return RealTime() if speed == "real" else at_once

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+
 from rich.console import Console, ConsoleOptions, OverflowMethod, RenderableType
 from rich.constrain import Constrain
+from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
-from ifmmin.runtime.modality import MODALITIES
-from ifmmin.runtime.stream.events import Update
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from rich.console import Console
-from rich.live import Live
-from ifmmin.runtime.errors import InputError
-from ifmmin.runtime.stream.events import Event
-from ifmmin.runtime.stream.events import Update
 
+from ifmmin.runtime.errors import InputError
+from ifmmin.runtime.modality import MODALITIES
+from ifmmin.runtime.stream.events import Event, Update
 
 _SECONDS = 2.0
 

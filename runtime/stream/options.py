@@ -5,19 +5,16 @@ from __future__ import annotations
 import math
 import operator
 import reprlib
-from numbers import Real
-from ifmmin.runtime.errors import InputError
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
-from ifmmin.runtime.errors import InputError
-from ifmmin.runtime.modality import Modality
-from typing import Any
-import numpy as np
-from numpy.typing import NDArray
-import math
+from numbers import Real
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ifmmin.runtime.errors import InputError
+from ifmmin.runtime.modality import Modality
 
 _LONGEST_INTEGER = 64
 """Bits of integers that a message spells out; Python refuses to write down very long ones."""

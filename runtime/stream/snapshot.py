@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Any
-import msgspec
-import numpy as np
-from numpy.typing import NDArray
-from ifmmin.runtime.errors import InputError
-from ifmmin.runtime.stream.options import shown
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 import numpy as np
+from numpy.typing import NDArray
+
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.modality import Modality
-from ifmmin.runtime.stream.state import Arrived, Channel
+from ifmmin.runtime.stream.options import shown
+from ifmmin.runtime.stream.state import Arrived, Channel, Session
 from ifmmin.runtime.stream.window import Lane
-from ifmmin.runtime.stream.state import Session
-
 
 FORMAT = 2
 _FIRST_LINE = re.compile(rb"ifmmin stream (\d{1,9})\n")

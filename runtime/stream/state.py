@@ -3,40 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
-import numpy as np
-from numpy.typing import NDArray
-from ifmmin.runtime.backends import Runner
-from ifmmin.runtime.modality import Pattern
-from ifmmin.runtime.parts import Parts
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
-import numpy as np
-from numpy.typing import NDArray
-from ifmmin.runtime.errors import InputError
-from ifmmin.runtime.modality import Modality
-from ifmmin.runtime.stream.window import own
-from ifmmin.runtime.stream.window import Lane, Stepper
-from ifmmin.runtime.stream.options import StreamOptions
-from ifmmin.runtime.stream.window import Segment, Timeline, rounding
-from ifmmin.runtime.validate import Usable
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
+
+from ifmmin.runtime.backends import Runner
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.manifest import ModalitySpec
-from ifmmin.runtime.modality import MODALITIES, Modality
-from ifmmin.runtime.stream.window import same
-from ifmmin.runtime.stream.window import Lane, Stepper
-from ifmmin.runtime.stream.options import moment
-from ifmmin.runtime.stream.options import StreamOptions
-from ifmmin.runtime.stream.options import Smoother
-from ifmmin.runtime.stream.window import Segment, Timeline
+from ifmmin.runtime.modality import MODALITIES, Modality, Pattern
+from ifmmin.runtime.parts import Parts
+from ifmmin.runtime.stream.options import Smoother, StreamOptions, moment
+from ifmmin.runtime.stream.window import Lane, Segment, Stepper, Timeline, own, rounding, same
 from ifmmin.runtime.validate import Policy, Quality, Usable, too_poor, usable_frames
-
 
 Summaries = Sequence[NDArray[np.float32]]
 """Per modality of a pattern (1, S)."""

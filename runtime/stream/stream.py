@@ -5,52 +5,26 @@ What the streams of a group heard since is computed in a few calls for all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-from ifmmin.runtime.errors import InputError
-from ifmmin.runtime.modality import Modality
-from ifmmin.runtime.stream.options import refusal
-from collections.abc import Sequence
-from types import TracebackType
-from typing import Any
-import numpy as np
-from ifmmin.runtime.modality import Modality, Pattern
-from ifmmin.runtime.prediction import Prediction
-from ifmmin.runtime.stream.engine import Concluder
-from ifmmin.runtime.stream.engine import Engine
-from ifmmin.runtime.stream.state import Intake, Rules, Session
-from ifmmin.runtime.stream.snapshot import restore, snapshot
-from ifmmin.runtime.stream.window import Segment
-from ifmmin.runtime.validate import Quality, Utterance
-from collections.abc import Sequence
-from typing import Any
-from ifmmin.runtime.errors import InputError
-from ifmmin.runtime.frames import as_float32, is_finite
-from ifmmin.runtime.stream.state import Channel
-from ifmmin.runtime.stream.engine import of_stream
-from ifmmin.runtime.stream.state import Rules
-from ifmmin.runtime.validate import Usable, usable_frames
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
 from typing import Any
-from ifmmin.runtime.errors import InputError
-from ifmmin.runtime.modality import Modality
-from ifmmin.runtime.prediction import Prediction
-from ifmmin.runtime.stream.engine import Concluder
-from ifmmin.runtime.stream.engine import Engine
-from ifmmin.runtime.stream.engine import of_stream
-from ifmmin.runtime.stream.options import as_count, refusal
-from ifmmin.runtime.stream.state import Intake, Rules, Session
-from ifmmin.runtime.validate import Usable
+
+import numpy as np
+
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.candidates import Candidate
+from ifmmin.runtime.errors import InputError
+from ifmmin.runtime.frames import as_float32, is_finite
+from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.runtime.parts import Parts
-from ifmmin.runtime.stream.engine import Concluder, OfPrior
-from ifmmin.runtime.stream.engine import Engine
-from ifmmin.runtime.stream.options import as_count, refusal
-from ifmmin.runtime.stream.options import StreamOptions
-from ifmmin.runtime.stream.state import Rules
-from ifmmin.runtime.validate import Policy
+from ifmmin.runtime.prediction import Prediction
+from ifmmin.runtime.stream.engine import Concluder, Engine, OfPrior, of_stream
+from ifmmin.runtime.stream.options import StreamOptions, as_count, refusal
+from ifmmin.runtime.stream.snapshot import restore, snapshot
+from ifmmin.runtime.stream.state import Channel, Intake, Rules, Session
+from ifmmin.runtime.stream.window import Segment
+from ifmmin.runtime.validate import Policy, Quality, Usable, Utterance, usable_frames
 
 
 def given_once(frames: object, named: Mapping[str, Any]) -> dict[Any, Any]:

@@ -5,19 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from operator import is_
 from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
-from typing import NamedTuple
-import numpy as np
-from numpy.typing import NDArray
+
 from ifmmin.runtime.errors import InputError
-from ifmmin.runtime.modality import Modality
-from collections.abc import Sequence
-from typing import NamedTuple
-import numpy as np
-from numpy.typing import NDArray
 from ifmmin.runtime.frames import pad_frames
 from ifmmin.runtime.manifest import GraphEntry, StateSpec
+from ifmmin.runtime.modality import Modality
 from ifmmin.runtime.parts import EncoderParts
 from ifmmin.runtime.step import initial_states
 

@@ -17,11 +17,19 @@ from stream_process import frames
 from ifmmin.runtime import Pattern, Predictor, StreamOptions
 from ifmmin.runtime.modality import Modality
 from ifmmin.runtime.prediction import Prediction
-from ifmmin.runtime.stream.live import DROPPED, HEARD, MISSING, STALE, Dashboard, light_of
-from ifmmin.runtime.stream.events import Tick
-from ifmmin.runtime.stream.live import PER_SECOND, LiveScreen, live_screen
-from ifmmin.runtime.stream.live import Rate
-from ifmmin.runtime.stream.events import Update
+from ifmmin.runtime.stream.events import Tick, Update
+from ifmmin.runtime.stream.live import (
+    DROPPED,
+    HEARD,
+    MISSING,
+    PER_SECOND,
+    STALE,
+    Dashboard,
+    LiveScreen,
+    Rate,
+    light_of,
+    live_screen,
+)
 
 SHARES = {"angry": 0.0625, "happy": 0.5, "neutral": 0.25, "sad and very long": 0.1875}
 ABSENT = {Modality.V: "silent for 3.12 s, more than 2.5", Modality.T: "not given"}

@@ -18,9 +18,7 @@ from small_bundles import ALL, small_bundle
 from ifmmin.runtime import InputError, Predictor, StreamOptions
 from ifmmin.runtime.modality import Modality
 from ifmmin.runtime.stream.cli_stream import arriving, opened
-from ifmmin.runtime.stream.events import Event, read_event
-from ifmmin.runtime.stream.events import RealTime
-from ifmmin.runtime.stream.events import Listener
+from ifmmin.runtime.stream.events import Event, Listener, RealTime, read_event
 
 A, V, T = ([[0.5] * 5] * 3), ([[0.25] * 7] * 2), ([[1.0] * 11] * 6)
 ONE_OF_EACH: list[dict[str, Any]] = [
