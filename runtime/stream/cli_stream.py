@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +27,10 @@ from ifmmin.runtime.stream.events import (
     SPEEDS,
     Event,
     Listener,
+    RealTime,
     Screen,
     Tick,
     UpdateLines,
-    pace,
     read_event,
 )
 from ifmmin.runtime.stream.options import Smoothing, StreamOptions
@@ -43,7 +43,7 @@ def chosen_pace(options: argparse.Namespace) -> Callable[[Event], None]:
     speed = options.replay or "fast"
     if speed not in SPEEDS:
         raise InputError(f"--replay: got {speed!r}, wanted {' or '.join(SPEEDS)}")
-    return pace(speed)
+    return RealTime() if speed == "real" else lambda _event: None
 
 
 def stream_options(options: argparse.Namespace) -> StreamOptions:
@@ -128,13 +128,10 @@ def _lines(descriptor: int, every: float) -> Iterator[bytes | None]:
         yield from whole
         begun = bytearray(rest)
         if not chunk:
-            yield from _last(begun)
+            # What stands behind the last line's end, if anything does.
+            if rest:
+                yield rest
             return
-
-
-def _last(rest: bytearray) -> Iterable[bytes]:
-    """What stands behind the last line's end, if anything does."""
-    return [bytes(rest)] if rest else []
 
 
 class Interrupts:

@@ -352,12 +352,3 @@ class RealTime:
         left = self._offset + at - self._clock()
         if left > 0:
             self._sleep(left)
-
-
-def at_once(event: Event) -> None:
-    """Hold nothing back."""
-
-
-def pace(speed: str) -> Callable[[Event], None]:
-    """What to call before each event, for one of SPEEDS."""
-    return RealTime() if speed == "real" else at_once
