@@ -41,7 +41,8 @@ BUILD_NOTE = (
     "the very first start only, measured once: loading with an empty cache of engines, less "
     "loading with one that was built before"
 )
-_PATIENCE = 3600.0
+_BUILD_PATIENCE = 3600.0
+"""Seconds that a start gets which builds an engine."""
 ROUNDS = 10
 NOTE = (
     "page cache warm: all files had been read before, and engines built; a first start after boot "
@@ -96,7 +97,7 @@ def build_row(bench: Bench, starter: Starter, pattern: Pattern, cache: Path) -> 
     bench.say(f"build the {entrant.way.backend} engine of {pattern} anew")
     words: Mapping[str, str] = {**starter.words, "cache": str(cache)}
     try:
-        load = starter.fresh_start(words, _PATIENCE)["load"]
+        load = starter.fresh_start(words, _BUILD_PATIENCE)["load"]
     except IfmminError as error:
         return bench.row("cold-start", entrant, pattern, part=BUILD_PART, note=str(error))
     usual = float(np.median([start["load"] for start in starter.starts]))
