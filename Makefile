@@ -15,7 +15,7 @@ demo: $(VENV)/installed
 	$(BIN)/python -m ifmmin.benchmarks.demo --out demo
 
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
 # The runtime's tests under another Python, with nothing but the runtime and its tests installed:
 #   make test-runtime RUNTIME_PYTHON=python3.10 RUNTIME_PINS='numpy==1.26.* onnxruntime==1.20.1'
@@ -24,12 +24,12 @@ test-runtime: $(BUNDLES)/made
 	$(RUNTIME_BIN)/python -m pip install --quiet --editable '.[test-runtime]' $(RUNTIME_PINS)
 	$(RUNTIME_BIN)/python -m pip list
 	OMP_NUM_THREADS=1 IFMMIN_TEST_BUNDLES=$(BUNDLES) \
-	  $(RUNTIME_BIN)/python -m pytest -n 2 tests/runtime $(PYTEST_ARGS)
+	  $(RUNTIME_BIN)/python -m pytest -n 2 --dist worksteal tests/runtime $(PYTEST_ARGS)
 
 # Bundles need torch, so that $(VENV) makes them: by running the tests that ask for them.
 $(BUNDLES)/made: $(VENV)/installed $(shell find export runtime train tests/runtime tests/support -name '*.py')
 	rm -rf $(BUNDLES)
-	OMP_NUM_THREADS=1 IFMMIN_TEST_BUNDLES=$(BUNDLES) $(BIN)/python -m pytest -n 2 tests/runtime
+	OMP_NUM_THREADS=1 IFMMIN_TEST_BUNDLES=$(BUNDLES) $(BIN)/python -m pytest -n 2 --dist worksteal tests/runtime
 	touch $@
 
 lint: $(VENV)/installed

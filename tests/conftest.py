@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from importlib.util import find_spec
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -17,58 +16,23 @@ settings.load_profile("ifmmin")
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def _kinds() -> Iterable[str]:
-    """Without torch there are none, and what asks for one is skipped."""
-    if find_spec("torch") is None:
-        return ()
-    from small_networks import KINDS
-
-    return [kind for kind in KINDS if kind != "linear"]
-
-
-@pytest.fixture(params=_kinds())
-def kind(request: pytest.FixtureRequest) -> str:
-    """The name of every kind of network that is exported, one after the other."""
-    return str(request.param)
-
-
-def _make_network(kind: str = "if-mmin", seed: int = 0) -> Any:
-    pytest.importorskip("torch", reason="torch, which makes the network, is not installed")
-    from small_networks import small_network
-
-    return small_network(kind, seed)
-
-
 @pytest.fixture(scope="session")
-def make_network() -> Callable[..., Any]:
-    """`small_networks.small_network`; calling it without torch skips the test."""
-    return _make_network
+def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`small_bundles.small_bundle`, of which only the wishes are left to be given."""
+    from small_bundles import small_bundle
 
-
-@pytest.fixture
-def make_utterance() -> Callable[..., Any]:
-    """`small_networks.small_utterance`."""
-    from small_networks import small_utterance
-
-    return small_utterance
-
-
-@pytest.fixture
-def alone() -> Callable[..., Any]:
-    """`small_networks.logits_alone`; the tests give it a network in float64."""
-    from small_networks import logits_alone
-
-    return logits_alone
+    return partial(small_bundle, tmp_path_factory)
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     """A checkpoint of a tiny untrained network."""
-    network = _make_network()
+    from small_networks import small_network
+
     from ifmmin.train.checkpoint import save_checkpoint
 
     path = tmp_path / "model.safetensors"
-    save_checkpoint(path, network, {"corpus": "made"})
+    save_checkpoint(path, small_network(), {"corpus": "made"})
     return path
 
 

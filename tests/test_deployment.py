@@ -12,11 +12,9 @@ import pytest
 
 DOCKERFILES = ("desktop-gpu.Dockerfile", "jetson.Dockerfile")
 MODULES = {
-    "ifmmin-bundle": "ifmmin.export.bundle_cli",
-    "ifmmin-doctor": "ifmmin.runtime.doctor.cli",
-    "ifmmin-export": "ifmmin.export.cli",
-    "ifmmin-run": "ifmmin.runtime.cli",
-}
+    "ifmmin-bundle": "ifmmin.export.bundle_cli", "ifmmin-doctor": "ifmmin.runtime.doctor.cli",
+    "ifmmin-export": "ifmmin.export.cli", "ifmmin-run": "ifmmin.runtime.cli",
+}  # fmt: skip
 SUBCOMMANDS = ("verify", "inspect")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from run_command import run
-from small_bundles import ALL, small_bundle
+from small_bundles import ALL
 
 from ifmmin.runtime.stream.events import read_event
 from ifmmin.train.corpora.synthetic import SyntheticLayout
@@ -65,10 +65,8 @@ def test_the_session_has_the_features_of_the_demo(root: Path) -> None:
     assert times == sorted(times)
 
 
-def test_a_session_for_another_bundle(
-    make_session: Any, make_network: Any, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
-) -> None:
-    bundle = small_bundle(make_network, tmp_path_factory, ALL, shapes=("latency", "stream"))
+def test_a_session_for_another_bundle(make_session: Any, make_bundle: Any, tmp_path: Path) -> None:
+    bundle = make_bundle(ALL, shapes=("latency", "stream"))
     out = tmp_path / "session.jsonl"
     told = ["--bundle", str(bundle), "--out", str(out)]
     assert make_session.main(["--set", SMALL, *told]) == 0
@@ -80,13 +78,9 @@ def test_a_session_for_another_bundle(
 
 
 def test_sessions_that_fit_no_bundle(
-    make_session: Any,
-    make_network: Any,
-    tmp_path_factory: pytest.TempPathFactory,
-    tmp_path: Path,
-    capsys: Any,
+    make_session: Any, make_bundle: Any, tmp_path: Path, capsys: Any
 ) -> None:
-    bundle = small_bundle(make_network, tmp_path_factory, ALL, shapes=("latency", "stream"))
+    bundle = make_bundle(ALL, shapes=("latency", "stream"))
     out = tmp_path / "session.jsonl"
     for arguments, wanted in (
         (["--bundle", str(bundle)], "the corpus has 130 features"),

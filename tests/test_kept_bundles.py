@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from kept_bundles import VARIABLE, keep, kept
+from small_bundles import VARIABLE, keep, kept
 
 
 def _bundle(folder: Path, content: str) -> Path:

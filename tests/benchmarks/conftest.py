@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from child_processes import children_left
 
 from ifmmin.benchmarks.scenarios.bench import Bounds
+
+
+@pytest.fixture(scope="session")
+def bundle(make_bundle: Callable[..., Path]) -> Path:
+    """Of the patterns a, t and a_t, not to be changed."""
+    return make_bundle()
 
 
 @pytest.fixture

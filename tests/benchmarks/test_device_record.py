@@ -1,4 +1,4 @@
-"""The record of a device, on machines that are made of recorded texts and on this very one."""
+"""The device of a record, how it is described, and the revision of the project."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from pathlib import Path
 import msgspec
 import pytest
 import recorded_devices as devices
-from recorded_telemetry import core_of_x86, cores_of_arm
+from recorded_devices import core_of_x86, cores_of_arm
 
 from ifmmin.benchmarks.device import DeviceRecord, describe, record_device
 from ifmmin.benchmarks.device.gpu import Nvml
-from ifmmin.benchmarks.device.machine import Cache, Cooling, Frequency, Machine
+from ifmmin.benchmarks.device.info import find_revision
+from ifmmin.benchmarks.device.machine import Cache, Cooling, Frequency, Machine, Revision
 from ifmmin.runtime.doctor.probes import Answers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -274,3 +275,66 @@ def test_record_needs_neither_torch_nor_training() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
+
+
+def git(folder: Path, *words: str) -> None:
+    author = ("-c", "user.name=a", "-c", "user.email=a@b")
+    subprocess.run(["git", *author, "-C", str(folder), *words], check=True, capture_output=True)
+
+
+def test_revision(tmp_path: Path) -> None:
+    code, machine = tmp_path / "code.py", Machine()
+    code.write_text("1\n")
+    assert find_revision(machine, code) is None
+    git(tmp_path, "init", "-q")
+    assert find_revision(machine, code) is None, "git does not have the file yet"
+    git(tmp_path, "add", "code.py")
+    git(tmp_path, "commit", "-qm", "one")
+    clean = find_revision(machine, code)
+    assert clean == Revision(commit=clean.commit if clean else "", changed=False)
+    assert clean is not None
+    assert len(clean.commit) == 40
+    (tmp_path / "report.json").write_text("{}")
+    assert find_revision(machine, code) == clean, "a new file changes nothing"
+    code.write_text("2\n")
+    assert find_revision(machine, code) == Revision(commit=clean.commit, changed=True)
+
+
+def test_installed_copy_inside_a_checkout_has_no_revision(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q")
+    (tmp_path / "other.py").write_text("1\n")
+    git(tmp_path, "add", "other.py")
+    git(tmp_path, "commit", "-qm", "one")
+    copy = tmp_path / "venv" / "revision.py"
+    copy.parent.mkdir()
+    copy.write_text("1\n")
+    assert find_revision(Machine(), copy) is None
+
+
+def described() -> Answers:
+    return {"cuda": {"version": "12.8"}}
+
+
+def test_words_for_a_desktop(tmp_path: Path) -> None:
+    rows = dict(describe(record_device(devices.desktop(tmp_path), described, devices.rtx)))
+    assert rows["processor"].startswith("Intel(R) Core(TM) i5-14400, ")
+    assert "4 logical CPUs" in rows["processor"]
+    assert rows["caches"] == "L1d 48 KiB x 2, L1i 32 KiB x 2, L2 1280 KiB x 2, L3 24 MiB"
+    assert rows["frequency"] == (
+        "4 x schedutil, intel_pstate, 800 to 4700 MHz, the hardware can 5200, boost allowed"
+    )
+    assert "power limit 450 W" in rows["gpu"]
+    assert rows["driver"] == "570.133.20, speaks CUDA 12.8"
+    assert rows["throttling"].startswith("6 times by cores since boot, 7 times by the package")
+    assert rows["energy"].startswith("rapl (counts energy, rapl/package-0")
+    assert rows["settings"] == "OMP_NUM_THREADS=1"
+    assert all("\n" not in text for text in rows.values())
+
+
+def test_words_for_a_jetson(tmp_path: Path) -> None:
+    rows = dict(describe(record_device(devices.orin_nano(tmp_path), described, devices.no_gpus)))
+    assert "6 Cortex-A78AE" in rows["processor"]
+    assert "power mode MAXN_SUPER, clocks pinned" in rows["jetson"]
+    assert rows["temperature"] == "51 degrees Celsius in the hottest zone (tj-thermal)"
+    assert "gpu-throttle-alert 1 of 2" in rows["throttling"]
+    assert "41 times by over-current oc3" in rows["throttling"]

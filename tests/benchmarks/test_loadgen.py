@@ -1,4 +1,4 @@
-"""MLPerf's scenarios by LoadGen and by our own generator, on a system whose delay is known."""
+"""Load: what is measured, by whom, and the peak rate that holds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import msgspec
 import numpy as np
 import pytest
 from fake_system import COUNT, TRUTH, FakeSystem
-from small_bundles import small_bundle
 
 from ifmmin.benchmarks.loadgen import (
     FULL,
@@ -26,8 +25,14 @@ from ifmmin.benchmarks.loadgen import (
     measure_scenario,
 )
 from ifmmin.benchmarks.loadgen import mlperf as mlperf_module
-from ifmmin.benchmarks.loadgen.base import latency_metrics
-from ifmmin.benchmarks.loadgen.measure import Generator, _against_the_rules, make_generator
+from ifmmin.benchmarks.loadgen.base import Run, latency_metrics
+from ifmmin.benchmarks.loadgen.measure import (
+    Generator,
+    Peak,
+    _against_the_rules,
+    find_peak,
+    make_generator,
+)
 from ifmmin.benchmarks.loadgen.own import Own, _schedule
 from ifmmin.benchmarks.loadgen.settings import Plan
 from ifmmin.runtime.errors import BackendUnavailable, InputError
@@ -40,14 +45,9 @@ BRIEF = Length(name="brief", seconds=0.3, offline_samples=64, probe_seconds=0.2,
 
 def plan(scenario: Scenario, **changes: Any) -> Plan:
     basis = Plan(
-        scenario=scenario,
-        seconds=0.3,
-        queries=64,
-        seed=3,
-        expected_seconds=DELAY,
-        rate=100.0,
+        scenario=scenario, seconds=0.3, queries=64, seed=3, expected_seconds=DELAY, rate=100.0,
         latency_limit=0.5,
-    )
+    )  # fmt: skip
     return msgspec.structs.replace(basis, **changes)
 
 
@@ -216,8 +216,8 @@ def test_only_a_full_run_of_loadgen_is_valid() -> None:
         assert len(_against_the_rules(Own(), scenario, Settings(length=FULL))) == 1
 
 
-def test_a_predictor(make_network: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
-    predictor = Predictor(small_bundle(make_network, tmp_path_factory), backend="onnxruntime-cpu")
+def test_a_predictor(bundle: Path) -> None:
+    predictor = Predictor(bundle, backend="onnxruntime-cpu")
     rng = np.random.default_rng(0)
     utterances = [
         {
@@ -298,3 +298,61 @@ def test_settings_as_a_record(tmp_path: Path) -> None:
     record = Settings(logs=tmp_path).as_record()
     assert str(tmp_path) not in msgspec.json.encode(record).decode()
     assert record["length"]["seconds"] == 5.0
+
+
+def holds_below(limit: float, *, certain: bool = True) -> tuple[list[float], object]:
+    asked: list[float] = []
+
+    def run(rate: float) -> Run:
+        asked.append(rate)
+        return Run(metrics={"p99": rate}, queries=1, in_time=rate <= limit, certain=certain)
+
+    return asked, run
+
+
+def search(probe_limit: float, confirm_limit: float, steps: int = 6) -> tuple[Peak, int, int]:
+    probes, probe = holds_below(probe_limit)
+    confirms, confirm = holds_below(confirm_limit)
+    peak = find_peak(probe, confirm, 0.001, steps)  # type: ignore[arg-type]
+    return peak, len(probes), len(confirms)
+
+
+@pytest.mark.parametrize("limit", [20.0, 312.0, 700.0, 1090.0])
+def test_the_rate_is_found(limit: float) -> None:
+    """To a 64th of 1100 a second, which a system of 1 ms cannot follow."""
+    peak, probes, confirms = search(limit, limit)
+    assert limit - 1100 / 64 <= peak.rate <= limit < peak.failed_rate
+    assert (probes, confirms) == (6, 1)
+    assert peak.run.metrics["p99"] == peak.rate
+    assert peak.tried[-1] == (peak.rate, True)
+
+
+def test_a_whole_run_that_fails_steps_back() -> None:
+    peak, _, confirms = search(700.0, 600.0)
+    assert confirms == 3
+    assert 0.7 * 700 < peak.rate < 600 < peak.failed_rate < 700
+    assert peak.run.in_time
+
+
+def test_the_time_is_bounded() -> None:
+    peak, probes, confirms = search(700.0, 0.0)
+    assert (probes, confirms) == (6, 4)
+    assert peak.rate == 0
+    assert not peak.run.in_time
+    assert peak.failed_rate == peak.tried[-1][0]
+
+
+def test_nothing_holds() -> None:
+    peak, probes, confirms = search(0.0, 0.0, steps=3)
+    assert (probes, confirms) == (3, 0)
+    assert peak.rate == 0
+    assert peak.failed_rate == pytest.approx(1100 / 8)
+    assert peak.run.metrics["p99"] == peak.failed_rate
+
+
+def test_a_whole_run_must_be_certain() -> None:
+    _, probe = holds_below(700.0)
+    asked, confirm = holds_below(700.0, certain=False)
+    peak = find_peak(probe, confirm, 0.001, 4)  # type: ignore[arg-type]
+    assert peak.rate == 0
+    assert len(asked) == 4

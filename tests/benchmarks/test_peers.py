@@ -1,23 +1,30 @@
-"""Every peer that can run here answers as the network does, and one that does not is not timed."""
+"""Every peer that can run here answers as the network does; one that does not is told why not."""
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from fake_gpu import Machine, machine
 from fake_onnxruntime import CUDA, FakeOnnxRuntime, fake_driver
+from fake_tensorrt import Machine, machine
+from small_networks import small_network
+from torch._inductor import config
 
+from ifmmin.benchmarks.peers import base
 from ifmmin.benchmarks.peers.base import PEERS, Contender, Peer, Source, find_peer
 from ifmmin.benchmarks.peers.parity import LENGTHS, make_cases, open_proven, prove
-from ifmmin.benchmarks.peers.torch import Eager
+from ifmmin.benchmarks.peers.torch import Compiled, Eager
 from ifmmin.runtime.backends import onnxruntime_gpu
-from ifmmin.runtime.errors import ParityError
+from ifmmin.runtime.bundle import Bundle
+from ifmmin.runtime.errors import BackendUnavailable, CheckpointError, InputError, ParityError
 from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
 from ifmmin.train.network import EmotionNetwork
 
@@ -30,8 +37,8 @@ gpu = pytest.fixture(machine)
 
 
 @pytest.fixture
-def source(make_network: Callable[..., EmotionNetwork]) -> Source:
-    return Source(network=make_network())
+def source() -> Source:
+    return Source(network=small_network())
 
 
 def require(peer: Peer, source: Source) -> None:
@@ -63,10 +70,8 @@ def test_answers_are_those_of_the_network(peer: Peer, source: Source) -> None:
 
 @pytest.mark.parametrize("kind", REFERENCE_KINDS)
 @pytest.mark.parametrize("name", ["eager", "monolith"])
-def test_answers_of_every_kind_of_network(
-    make_network: Callable[..., EmotionNetwork], kind: str, name: str
-) -> None:
-    source = Source(network=make_network(kind))
+def test_answers_of_every_kind_of_network(kind: str, name: str) -> None:
+    source = Source(network=small_network(kind))
     proven = open_proven(find_peer(name), source, lengths=LENGTHS[:2])
     assert proven.comparison.max_difference < 1e-4
 
@@ -75,12 +80,10 @@ def test_answers_of_every_kind_of_network(
 @pytest.mark.parametrize(
     "weight", ["encoders.a.rnn.weight_ih_l0", "encoders.t.weights.1", "classifier.linears.0.weight"]
 )
-def test_a_wrong_weight_is_found(
-    make_network: Callable[..., EmotionNetwork], source: Source, peer: Peer, weight: str
-) -> None:
+def test_a_wrong_weight_is_found(source: Source, peer: Peer, weight: str) -> None:
     require(peer, source)
     cases = make_cases(source.network, ALL_PATTERNS, LENGTHS[:1])
-    contender = peer.open(Source(network=nudged(make_network(), weight)))
+    contender = peer.open(Source(network=nudged(small_network(), weight)))
     with pytest.raises(ParityError) as caught:
         prove(peer.name, contender, cases, peer.tolerance)
     message = str(caught.value)
@@ -109,11 +112,9 @@ def test_other_faults_are_found(source: Source, kind: type[Contender]) -> None:
         prove("faulty", kind(source.network), cases, 1e-3)
 
 
-def test_the_truth_is_the_reference_with_its_zeros(
-    make_network: Callable[..., EmotionNetwork],
-) -> None:
+def test_the_truth_is_the_reference_with_its_zeros() -> None:
     """The length of what is missing shows in the reference's answers, and none else does."""
-    network, a = make_network(), Pattern.parse("a")
+    network, a = small_network(), Pattern.parse("a")
     lengths = [dict(zip(Modality, frames, strict=True)) for frames in ((9, 9, 9), (9, 3, 9))]
     first, second = make_cases(network, [a], lengths)
     (again,) = make_cases(network, [a], lengths[:1])
@@ -164,3 +165,186 @@ def test_a_gpu_session_that_answers_zeros_is_not_timed(
     assert contender.placement == {CUDA: 2}
     with pytest.raises(ParityError, match="peer onnxruntime-cuda is wrong"):
         prove(peer.name, contender, make_cases(source.network, ALL_PATTERNS, LENGTHS), 1e-3)
+
+
+Make = Callable[..., EmotionNetwork]
+
+
+def reason(name: str, source: Source) -> str:
+    """Why a peer cannot run; that opening it says the same is part of it."""
+    found = find_peer(name).available(source)
+    assert found is not None
+    assert "\n" not in found
+    with pytest.raises(BackendUnavailable) as caught:
+        find_peer(name).open(source)
+    assert str(caught.value) == f"peer {name} cannot run here: {found}"
+    return found
+
+
+def test_names() -> None:
+    names = [peer.name for peer in PEERS]
+    assert len(set(names)) == len(names)
+    assert {"eager", "compile", "torchscript", "monolith", "openvino"} < set(names)
+    with pytest.raises(InputError, match="unknown peer 'magic'; use one of eager, compile"):
+        find_peer("magic")
+
+
+def test_the_list_needs_no_torch() -> None:
+    script = (
+        "import sys\n"
+        "for name in ('torch', 'onnx', 'onnxruntime', 'openvino'): sys.modules[name] = None\n"
+        "from pathlib import Path\n"
+        "from ifmmin.benchmarks.peers.base import Source\n"
+        "from ifmmin.benchmarks.peers.base import PEERS\n"
+        "reasons = {peer.available(Source(Path('m.safetensors'))) for peer in PEERS}\n"
+        "assert len(reasons) == 1, reasons\n"
+        "assert 'torch is not installed; run pip install' in reasons.pop()\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
+def test_without_a_checkpoint(peer: Any) -> None:
+    assert reason(peer.name, Source()).startswith("no checkpoint was given")
+    with pytest.raises(CheckpointError, match="no checkpoint was given"):
+        _ = Source().network
+
+
+@pytest.mark.parametrize("package", ["torch", "onnx"])
+def test_without_a_package(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    absent = {package: None}
+    monkeypatch.setattr(base, "find_spec", lambda name: absent.get(name, find_spec(name)))
+    assert f"{package} is not installed" in reason("eager", Source(network=small_network()))
+
+
+def test_networks_without_zeros() -> None:
+    found = reason("monolith", Source(network=small_network("statistics")))
+    assert "pools statistics" in found
+
+
+def test_a_file_that_is_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no checkpoint at"):
+        find_peer("eager").available(Source(tmp_path / "none"))
+
+
+def test_the_checkpoint_of_the_bundle(checkpoint: Path, bundle: Path) -> None:
+    opened = Bundle(bundle)
+    own = Source.of_bundle(opened, bundle.parent / "model.safetensors")
+    assert find_peer("eager").available(own) is None
+    with pytest.raises(CheckpointError, match=r"was made from .*; give that checkpoint"):
+        Source.of_bundle(opened, checkpoint)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        Source.of_bundle(opened, bundle.parent / "none")
+    assert "no checkpoint" in reason("eager", Source.of_bundle(opened, None))
+
+
+def test_threads() -> None:
+    with pytest.raises(InputError, match="threads: got 0, wanted 1 or more"):
+        find_peer("eager").open(Source(network=small_network()), 0)
+
+
+def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    found = reason("compile", Source(network=small_network()))
+    assert found.startswith("no C++ compiler no-such-compiler")
+
+
+COMPILE = find_peer("compile")
+LONGER = [lengths for lengths in LENGTHS if min(lengths.values()) > 1]
+SINGLE = {Modality.A: 1, Modality.V: 1, Modality.T: 5}
+"""One frame, and one window of text: PyTorch compiles for sizes of 1 apart."""
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything but the C++ compiler, which takes its time."""
+    monkeypatch.setattr(Compiled, "backend", "aot_eager")
+    torch._dynamo.reset()
+
+
+@pytest.fixture
+def network() -> EmotionNetwork:
+    return small_network()
+
+
+def require_compiler(source: Source) -> None:
+    reason = COMPILE.available(source)
+    if reason is not None:
+        pytest.skip(reason)
+
+
+def test_new_lengths_compile_nothing(traced: None, network: EmotionNetwork) -> None:
+    contender = Compiled(network)
+    graphs = contender.notes
+    assert graphs[0].startswith("compiled into ")
+    prove("compile", contender, make_cases(network, ALL_PATTERNS, LONGER), 1e-3)
+    assert contender.notes == graphs
+    prove("compile", contender, make_cases(network, ALL_PATTERNS, [SINGLE]), 1e-3)
+    assert contender.notes != graphs
+
+
+def test_no_program_for_single_frames_is_made_to_be_proven(
+    traced: None, network: EmotionNetwork
+) -> None:
+    source = Source(network=network)
+    require_compiler(source)
+    graphs = Compiled(network).notes
+    torch._dynamo.reset()
+    assert open_proven(COMPILE, source).contender.notes == graphs
+
+
+def test_what_compiles_late_is_told(traced: None, network: EmotionNetwork) -> None:
+    contender = Compiled(network)
+    (case,) = make_cases(network, ALL_PATTERNS[-1:], [SINGLE])
+    inputs = super(Compiled, contender).prepare(case.features, case.lengths)
+    contender(inputs)
+    assert "more were compiled while it was timed" in contender.notes[1]
+    before = contender.build_seconds
+    assert len(contender.notes) == 2
+    contender.prepare(case.features, case.lengths)
+    assert contender.build_seconds > before
+    assert len(contender.notes) == 1
+
+
+def test_a_wrong_weight_is_found_when_compiled(traced: None, network: EmotionNetwork) -> None:
+    cases = make_cases(small_network(), ALL_PATTERNS, LENGTHS[:1])
+    with torch.no_grad():
+        network.get_parameter("encoders.v.rnn.weight_hh_l0").mul_(1.05)
+    with pytest.raises(ParityError, match="peer compile is wrong"):
+        prove("compile", Compiled(network), cases, 1e-3)
+
+
+def test_a_compiler_that_fails(network: EmotionNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(graph: Any, inputs: Any) -> Any:
+        raise RuntimeError("Python.h: no such file\nand 300 lines more")
+
+    monkeypatch.setattr(torch._dynamo, "lookup_backend", lambda name: fail)
+    before = dict(os.environ)
+    with pytest.raises(
+        BackendUnavailable, match=r"torch.compile fails here \(.*Python.h"
+    ) as caught:
+        Compiled(network)
+    assert "\n" not in str(caught.value)
+    assert dict(os.environ) == before
+
+
+def test_with_the_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real one, on the smallest of networks, told last of all to optimise nothing.
+
+    What the processor says of its instructions is believed: each would be tried by a program.
+    """
+    source = Source(network=small_network("augmented"))
+    require_compiler(source)
+    hasty = tmp_path / "hasty"
+    hasty.write_text(f'#!/bin/sh\nexec {os.environ.get("CXX", "g++")} "$@" -O0\n')
+    hasty.chmod(0o755)
+    monkeypatch.setattr(config.cpp, "cxx", (str(hasty),))
+    monkeypatch.setattr(config.cpp, "vec_isa_ok", True)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    torch._dynamo.reset()
+    proven = open_proven(COMPILE, source, patterns=ALL_PATTERNS[2:4], lengths=LENGTHS[:3])
+    assert proven.comparison.max_difference < 1e-4
+    assert proven.contender.build_seconds > 1
+    assert len(proven.contender.notes) == 1
+    left = {path.name for path in tmp_path.iterdir() if path != hasty}
+    assert not {name for name in left if not name.startswith("torchinductor_")}, "PyTorch's headers"

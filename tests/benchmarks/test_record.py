@@ -1,4 +1,4 @@
-"""The record of a run: it comes back as it was written, and what is no record is refused."""
+"""Records of runs, and how their time is shared out."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from made_clock import MadeClock
 from sample_report import sample_report
 from sample_rows import Machine
 
 from ifmmin.benchmarks.record import OURS, Report, Row, read_report, write_report
+from ifmmin.benchmarks.run import SCENARIOS
+from ifmmin.benchmarks.scenarios.plan import FEWEST_ROUNDS, FIXED, SHARES, Pace
 from ifmmin.runtime.errors import InputError, OutputError
+from ifmmin.runtime.stream.events import pace as module
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +59,8 @@ def test_what_is_no_record_is_refused_in_one_line(report: Report, tmp_path: Path
     rows = [{"scenario": "latency", "contender": "ifmmin", "samples": [0.1]}]
     whole = _content(report)
     wrong = {
-        "cannot read": None,
-        "not whole JSON": whole[: len(whole) // 2],
-        "no report of ifmmin-bench": '{"schema": 2, "graphs": []}',
-        "is no report": "[1, 2]",
+        "cannot read": None, "not whole JSON": whole[: len(whole) // 2],
+        "no report of ifmmin-bench": '{"schema": 2, "graphs": []}', "is no report": "[1, 2]",
         "of schema 7, this version reads 2": _content(report, schema=7),
         "Invalid enum value": _content(report, rows=[rows[0] | {"scenario": "dance"}]),
         "negative": _content(report, rows=[rows[0] | {"samples": [-1.0]}]),
@@ -68,7 +70,7 @@ def test_what_is_no_record_is_refused_in_one_line(report: Report, tmp_path: Path
         "a time in UTC": _content(report, started="2026-03-01T09:30:00+02:00"),
         "RFC3339": _content(report, started="yesterday"),
         "missing required field `command`": whole.replace('"command":', '"kommand":', 1),
-    }
+    }  # fmt: skip
     for words, content in wrong.items():
         path = tmp_path / "report.json"
         path.unlink(missing_ok=True)
@@ -102,3 +104,67 @@ def test_the_key_tells_rows_apart() -> None:
     ]  # fmt: skip
     keys = {msgspec.structs.replace(row, **other).key for other in others}
     assert len(keys | {row.key}) == len(others) + 1
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> MadeClock:
+    made = MadeClock()
+    monkeypatch.setattr(module, "time", made)
+    return made
+
+
+def test_every_scenario_has_a_share_or_a_fixed_time() -> None:
+    assert {*SHARES, *FIXED} == set(SCENARIOS)
+    assert not set(SHARES) & set(FIXED)
+
+
+def test_without_a_budget_a_group_is_as_long_as_planned() -> None:
+    limit = Pace(None, 20.0, ["latency"]).limit()
+    assert (limit.seconds, limit.fewest) == (20.0, 1)
+
+
+def _spend(pace: Pace, clock: MadeClock, name: str, groups: int) -> float:
+    """Groups that use what they are given; returns what the scenario had."""
+    began = clock.now
+    with pace.phase(name):
+        pace.expect(groups)
+        for _ in range(groups):
+            clock.now += pace.limit().seconds
+            pace.measured(150, 200)
+    return clock.now - began
+
+
+def test_scenarios_that_use_their_share_end_with_the_budget(clock: MadeClock) -> None:
+    names = ["latency", "length", "throughput", "idle"]
+    pace, began = Pace(300.0, 1e9, names), clock.now
+    took = {name: _spend(pace, clock, name, 7) for name in names[:-1]}
+    assert clock.now - began == pytest.approx(300.0 - FIXED["idle"])
+    for name in names[1:-1]:
+        assert took[name] / took["latency"] == pytest.approx(SHARES[name] / SHARES["latency"])
+
+
+def test_what_takes_long_is_paid_for_by_all_that_follow(clock: MadeClock) -> None:
+    pace = Pace(200.0, 1e9, ["latency", "length"])
+    with pace.phase("latency"):
+        with pace.phase("making ready"):
+            clock.now += 50.0
+        pace.expect(2)
+        first = pace.limit().seconds
+        whole = SHARES["latency"] + SHARES["length"]
+        assert first == pytest.approx(150.0 * SHARES["latency"] / whole / 2)
+        clock.now += first
+        pace.measured(200, 200)
+        clock.now += 200.0  # more than all that was left
+        assert (pace.limit().seconds, pace.limit().fewest) == (0.0, FEWEST_ROUNDS)
+        pace.measured(30, 200)
+    latency, ready = pace.phases
+    assert latency.name == "latency"
+    assert latency.seconds == pytest.approx(first + 200.0)
+    assert (latency.groups, latency.rounds, latency.cut) == (2, (30, 200), 1)
+    assert (ready.name, ready.seconds, ready.groups) == ("making ready", 50.0, 0)
+
+
+def test_no_group_is_longer_than_planned(clock: MadeClock) -> None:
+    pace = Pace(1e6, 20.0, ["latency"])
+    with pace.phase("latency"):
+        assert pace.limit().seconds == 20.0

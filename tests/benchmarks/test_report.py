@@ -1,4 +1,4 @@
-"""The report in words and tables: every row is in it, and nothing of it is taken for markup."""
+"""The report: tables, their parts, and what surrounds them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,23 @@ from typing import Any
 
 import msgspec
 import pytest
-from sample_report import sample_device, sample_report
+from sample_report import sample_device, sample_report, sample_watched
 from sample_rows import SCENARIOS, Machine
 
+from ifmmin.benchmarks.device.energy import Energy
+from ifmmin.benchmarks.device.monitor import Span
 from ifmmin.benchmarks.record import OURS, TWIN, Accuracy, Report, Row, measured_noise
 from ifmmin.benchmarks.report import print_report, render_html, render_markdown
 from ifmmin.benchmarks.report.facts import caveats, headline, surroundings
-from ifmmin.benchmarks.report.sections import KINDS, NO_DIFFERENCE, build_sections
-from ifmmin.benchmarks.report.summary import TIMES, measure
+from ifmmin.benchmarks.report.sections import (
+    KINDS,
+    NO_DIFFERENCE,
+    Column,
+    Table,
+    build_sections,
+    build_table,
+)
+from ifmmin.benchmarks.report.summary import TIMES, TO, Scale, measure, number, percent
 
 ODD = '<script>alert("1|2")</script> & `x`'
 
@@ -267,3 +276,117 @@ def test_accuracy_stands_beside_time() -> None:
     right = Accuracy(wa=0.7, ua=0.65, ece=0.04, count=100)
     (table,) = build_sections(_rows(_row(OURS, 1.0, accuracy=right)))[0].tables
     assert table.rows[0][-3:] == ("0.700", "0.650", "0.040")
+
+
+@pytest.mark.parametrize(
+    ("unit", "values", "shown"),
+    [
+        ("s", [354e-6], "354 µs"), ("s", [5.15e-3], "5,150 µs"), ("s", [0.0961], "96.1 ms"),
+        ("s", [871.0], "871 s"), ("s", [0.0], "0 µs"), ("bytes", [71e6], "71.0 MB"),
+        ("bytes", [3.2e9], "3.20 GB"), ("J", [0.0123], "12.3 mJ"),
+        ("1/s", [1e6], "1,000,000 utterances/s"),
+        ("s", [999.6e-6], "1,000 µs"), ("s", [9.996e-6], "10.0 µs"), ("s", [0.05e-6], "0.050 µs"),
+    ],
+)  # fmt: skip
+def test_numbers_have_three_digits_that_count(unit: str, values: list[float], shown: str) -> None:
+    assert Scale.of(unit, values).text(values[0]) == shown
+
+
+def test_numbers_without_a_unit() -> None:
+    assert [number(value) for value in (0.0, 0.0816, 1.006, 12.34, 1234.5)] == [
+        "0", "0.082", "1.01", "12.3", "1,234",
+    ]  # fmt: skip
+    assert [percent(share) for share in (0.043, 0.17)] == ["4.3 %", "17 %"]
+
+
+def test_shared_names_go_into_the_caption() -> None:
+    columns = [
+        Column[tuple[str, str, str]]("who", lambda item: item[0], names=True),
+        Column[tuple[str, str, str]]("where", lambda item: item[1], names=True, blank="here"),
+        Column[tuple[str, str, str]]("what", lambda item: item[2]),
+    ]
+    table = build_table([("x", "", "1"), ("x", "there", "1")], columns, "T", "C.")
+    assert (table.headers, table.names) == (("where", "what"), 1)
+    assert table.rows == (("here", "1"), ("there", "1"))
+    assert (table.title, table.caption) == ("T", "All rows: who x. C.")
+    assert build_table([("x", "", "1")], columns).headers == ("who", "what")
+    assert build_table([("x", "", "")], columns).headers == ("who",)
+
+
+WATCHED = "Device while scenarios ran"
+
+
+@pytest.fixture(scope="module")
+def brief() -> Report:
+    return sample_report(Machine(rounds=8), scenarios=("idle",))
+
+
+def _block(brief: Report, title: str) -> Any:
+    return next(block.content for block in surroundings(brief) if block.title == title)
+
+
+def test_what_was_watched_is_told_in_sentences(brief: Report) -> None:
+    assert dict(_block(brief, WATCHED)) == {
+        "watched for": "498 s, 1,990 looks",
+        "processors": "62 % of their time at work, for this benchmark or others; 0.4 % taken by "
+        "other virtual machines",
+        "temperature": f"package 48.0{TO}62.0 degrees Celsius, median 58.5",
+        "clock": f"cpu 2,400{TO}3,100 MHz, median 3,000",
+        "power": "not available",
+        "energy": "not available: the kernel shows no counters",
+        "throttled": "nothing was seen",
+    }
+    busy = msgspec.structs.replace(
+        sample_watched(),
+        watts={"VDD_IN": Span(low=4.0, median=5.5, high=9.0)},
+        energy=Energy(joules=2490.0, covers="VDD_IN", seconds=498.0, samples=1990),
+        throttled=("core (3 times)",),
+    )
+    facts = dict(_block(msgspec.structs.replace(brief, watched=busy), WATCHED))
+    assert facts["energy"] == (
+        "2,490 J of VDD_IN, 5.00 W on average, added up from samples of power"
+    )
+    assert facts["power"] == f"VDD_IN 4.00{TO}9.00 W, median 5.50"
+    assert facts["throttled"] == "core (3 times)"
+
+
+def test_rates_are_a_table_with_units(brief: Report) -> None:
+    table: Table = _block(brief, "What the processor can do")
+    assert table.headers == ("rate", "1 thread", "2 threads")
+    assert table.rows == (
+        ("multiply-adds in float32, billion/s", "48.5", "97.0"),
+        ("multiply-adds in 8 bits, billion/s", "89.0", "178"),
+        ("read from L2, GB/s", "92.0", "184"),
+        ("read from memory, GB/s", "16.5", "16.5"),
+        ("the probe had of its processors", "97 %", "97 %"),
+    )
+    assert table.caption == "Measured by C, by cc; 8 bits: AVX2."
+
+
+def test_where_the_time_went_and_what_was_cut(brief: Report) -> None:
+    table: Table = _block(brief, "Where the time of the run went")
+    assert table.rows == (
+        ("latency", "98.2", "14", f"4{TO}8", "3"),
+        ("making ready", "71.4", "", "", ""),
+        ("idle", "52.0", "2", "50", "0"),
+    )
+    assert "(at most 8;" in table.caption
+
+
+def test_every_way_of_showing_has_all_of_it(
+    brief: Report, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_report(brief)
+    shown = (capsys.readouterr().out, render_markdown(brief), render_html(brief))
+    for block in surroundings(brief):
+        rows = block.content.rows if isinstance(block.content, Table) else block.content
+        for text in shown:
+            assert block.title in text or block.title == "Run"
+            assert all(cell in text for row in rows for cell in row)
+
+
+def test_an_older_record_without_them_is_shown(brief: Report) -> None:
+    bare = msgspec.structs.replace(brief, watched=None, rates=(), phases=())
+    assert [block.title for block in surroundings(bare)] == ["Run", "Settings", "Device"]
+    assert "Time was short: 3 of 16 groups" in render_markdown(brief)
+    assert "Time was short" not in render_markdown(bare)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_bundles import copied, nudge, small_bundle
+from small_bundles import copied, nudge
 
 from ifmmin.benchmarks.record import OURS, TWIN, YARDSTICK, Row, measured_noise
 from ifmmin.benchmarks.scenarios.bench import Bench
@@ -20,11 +20,6 @@ PARTS = ["process", "import", "load", "first answer", ""]
 A, A_T = Pattern.parse("a"), Pattern.parse("a_t")
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory, make_network: Any) -> Path:
-    return small_bundle(make_network, tmp_path_factory)
 
 
 def _bench(bundle: Path, **more: Any) -> Bench:
@@ -58,17 +53,14 @@ def test_parts_add_up_for_every_contender(bundle: Path) -> None:
     assert "of the network" in _of(rows, EAGER)[0].note
 
 
-def test_rounds_and_patterns(bundle: Path) -> None:
-    rows = cold_start(_bench(bundle, rounds=2))
+def test_rounds_and_patterns_without_a_checkpoint(bundle: Path) -> None:
+    bench = _bench(bundle, rounds=2, seconds=600.0, peers=(MONOLITH,))
+    rows = cold_start(bench)
     assert {row.contender for row in rows} == {OURS, TWIN, BARE, YARDSTICK}
+    assert "no checkpoint was given" in bench.refused[MONOLITH, 1]
     assert [row.pattern for row in _of(rows, OURS)] == ["a"] * 5 + ["a_t"] * 5
     assert all(len(row.samples) == 2 for row in rows)
     assert set(measured_noise(rows)["cold-start"]) == {"a", "a_t"}
-
-
-def test_no_round_begins_when_time_is_over(bundle: Path) -> None:
-    rows = cold_start(_bench(bundle, rounds=9, seconds=1e-9, patterns=(A,)))
-    assert {len(row.samples) for row in rows} == {1}
 
 
 def _wrong(bundle: Path, entry: Any) -> None:
@@ -96,9 +88,12 @@ def test_who_answers_otherwise_or_not_at_all_is_not_timed(
         assert reason in row.note
 
 
-def test_building_an_engine_is_told_apart(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_is_built_apart_and_no_round_begins_when_time_is_over(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("ifmmin.benchmarks.scenarios.cold_start.BUILDERS", ("onnxruntime-cpu",))
-    rows = cold_start(_bench(bundle, rounds=1, patterns=(A,)))
+    rows = cold_start(_bench(bundle, rounds=9, seconds=1e-9, patterns=(A,)))
+    assert {len(row.samples) for row in rows} == {1}
     (row,) = [row for row in rows if row.part == "build"]
     assert row.contender == OURS
     assert len(row.samples) == 1
@@ -107,9 +102,3 @@ def test_building_an_engine_is_told_apart(bundle: Path, monkeypatch: pytest.Monk
     whole = next(row for row in _of(rows, OURS) if row.part == "")
     parts = [r.samples[0] for r in _of(rows, OURS) if r.part in PARTS[:-1]]
     assert whole.samples[0] == pytest.approx(sum(parts), abs=1e-9)
-
-
-def test_a_machine_without_the_checkpoint_has_no_peers(bundle: Path) -> None:
-    bench = _bench(bundle, rounds=1, patterns=(A,), peers=(MONOLITH,))
-    assert {row.contender for row in cold_start(bench)} == {OURS, TWIN, BARE, YARDSTICK}
-    assert "no checkpoint was given" in bench.refused[MONOLITH, 1]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from made_clock import MadeClock
-from small_bundles import nudge, small_bundle
+from small_bundles import copied, nudge
 
 from ifmmin.benchmarks import timing
 from ifmmin.benchmarks.record import OURS, TWIN, YARDSTICK, Row, measured_noise
@@ -28,11 +28,6 @@ from ifmmin.runtime.modality import Modality
 PATTERNS = ("a", "t", "a_t")
 
 pytestmark = pytest.mark.usefixtures("no_probe")
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory, make_network: Any) -> Path:
-    return small_bundle(make_network, tmp_path_factory)
 
 
 @pytest.fixture
@@ -107,10 +102,8 @@ def test_lengths_and_batches_are_told(bundle: Path) -> None:
     assert {row.unit for row in batches} == {"1/s"}
 
 
-def test_without_throughput_graphs_nothing_is_timed_and_the_cure_is_noted(
-    tmp_path_factory: pytest.TempPathFactory, make_network: Any
-) -> None:
-    bench = _bench(small_bundle(make_network, tmp_path_factory, ("a", "t"), shapes=("latency",)))
+def test_without_throughput_graphs_nothing_is_timed_and_the_cure_is_noted(make_bundle: Any) -> None:
+    bench = _bench(make_bundle(("a", "t"), shapes=("latency",)))
     assert throughput(bench) == []
     (reason,) = bench.refused.values()
     assert "no throughput graphs of a, t" in reason
@@ -134,11 +127,9 @@ def test_the_monolith_is_asked_for_no_more_of_a_batch_than_tells_its_rate(bundle
 
 def test_what_cannot_run_is_left_out_and_named(bundle: Path) -> None:
     bench = _bench(
-        bundle,
-        backends=("onnxruntime-cpu", "tensorrt"),
-        precisions=("fp32", "int8"),
+        bundle, backends=("onnxruntime-cpu", "tensorrt"), precisions=("fp32", "int8"),
         peers=("monolith",),
-    )
+    )  # fmt: skip
     rows = latency(bench)
     assert {(row.contender, row.backend, row.precision) for row in rows} == {
         (OURS, "onnxruntime-cpu", "fp32"), (TWIN, "onnxruntime-cpu", "fp32"),
@@ -157,15 +148,12 @@ def test_a_checkpoint_of_another_network_is_refused(bundle: Path, tmp_path: Path
 
 
 def test_a_bundle_that_answers_wrongly_cannot_pose_as_its_checkpoint(
-    tmp_path_factory: pytest.TempPathFactory, make_network: Any
+    bundle: Path, tmp_path: Path
 ) -> None:
     """Peers are held against the network, and so are we."""
-    from small_bundles import copied
-
-    made = small_bundle(make_network, tmp_path_factory)
-    spoilt = copied(made, tmp_path_factory.mktemp("spoilt"))
+    spoilt = copied(bundle, tmp_path)
     nudge(spoilt, "a.latency.fp32.onnx", 3.0)
-    bench = _bench(spoilt, checkpoint=made.parent / "model.safetensors", peers=())
+    bench = _bench(spoilt, checkpoint=bundle.parent / "model.safetensors", peers=())
     assert {row.pattern for row in latency(bench)} == {"t", "a_t"}
     ((_, reason),) = [x for x in bench.refused.items() if x[0][0].endswith(" a")]
     assert "golden" in reason

@@ -1,29 +1,25 @@
-"""Scenarios of streams: what an update computes, who takes turns, what is left out."""
+"""Scenarios of streams, and the first call after a pause: what is computed, who takes turns."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from sample_report import sample_report
-from small_bundles import small_bundle
 
-from ifmmin.benchmarks.record import OURS, YARDSTICK
+from ifmmin.benchmarks.record import OURS, TWIN, YARDSTICK
 from ifmmin.benchmarks.report.summary import measure
 from ifmmin.benchmarks.scenarios import streaming
 from ifmmin.benchmarks.scenarios.bench import Bench
-from ifmmin.benchmarks.scenarios.entrant import Way
-from ifmmin.benchmarks.scenarios.plan import Plan
+from ifmmin.benchmarks.scenarios.entrant import Entrant, Way
+from ifmmin.benchmarks.scenarios.idle import APART, idle
+from ifmmin.benchmarks.scenarios.plan import MONOLITH, Plan
 from ifmmin.benchmarks.scenarios.streaming import CHANGED, EVERYTHING, Updates
 from ifmmin.runtime import Pattern
 from ifmmin.runtime.modality import Modality
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory, make_network: Any) -> Path:
-    return small_bundle(make_network, tmp_path_factory)
 
 
 def _bench(bundle: Path, **more: Any) -> Bench:
@@ -81,14 +77,9 @@ def test_streams_are_measured_alone_and_together(
     assert len({row.key for row in rows + many}) == len(rows + many)
 
 
-def test_precisions_take_turns_and_are_told_against_full_precision(
-    tmp_path_factory: pytest.TempPathFactory, make_network: Any
-) -> None:
+def test_precisions_take_turns_and_are_told_against_full_precision(make_bundle: Any) -> None:
     """What a head in 8 bits gains, and what is saved where only what changed is computed."""
-    bundle = small_bundle(
-        make_network, tmp_path_factory, ("a", "a_t"), shapes=("latency", "stream"),
-        precisions=("fp32", "int8"),
-    )  # fmt: skip
+    bundle = make_bundle(precisions=("fp32", "fp16", "int8"))
     bench = _bench(bundle, precisions=("fp32", "int8"), patterns=(Pattern.parse("a_t"),))
     rows = [row for row in streaming.stream(bench) if row.part == streaming.ANSWER]
     ways = {(row.contender, row.precision) for row in rows}
@@ -101,10 +92,61 @@ def test_precisions_take_turns_and_are_told_against_full_precision(
     assert sum(item.gain is not None for item in items) == 3
 
 
-def test_a_bundle_without_stream_graphs_leaves_streams_out(
-    tmp_path_factory: pytest.TempPathFactory, make_network: Any
-) -> None:
-    bundle = small_bundle(make_network, tmp_path_factory, ("a",), shapes=("latency",))
-    bench = _bench(bundle)
+def test_a_bundle_without_stream_graphs_leaves_streams_out(make_bundle: Any) -> None:
+    bench = _bench(make_bundle(("a",), shapes=("latency",)))
     assert streaming.stream(bench) == []
     assert "no graphs for streams" in " ".join(bench.refused.values())
+
+
+def test_everyone_waits_together_and_takes_turns_to_be_first(bundle: Path) -> None:
+    bench = _bench(bundle, checkpoint=bundle.parent / "model.safetensors", peers=(MONOLITH,))
+    started = time.perf_counter()
+    rows = idle(bench, pause=0.2, pauses=3)
+    took = time.perf_counter() - started
+    assert took > 3 * (0.2 + 5 * APART)
+    after = [row for row in rows if row.part == "after 0.2 s"]
+    busy = [row for row in rows if row.part == "busy"]
+    assert len(after) == len(busy) == len(rows) / 2 == 6
+    assert {(row.contender, row.pattern) for row in after} == {
+        (name, pattern) for name in (OURS, TWIN, MONOLITH) for pattern in ("a", "a_t")
+    }
+    assert all(len(row.samples) == 3 and min(row.samples) > 0 for row in after)
+    assert all(len(row.samples) == 4 for row in busy)
+    assert {row.unit for row in rows} == {"s"}
+    # Each pause another is the first: ours and the monolith before the twin.
+    first = {row.note.partition("the first after pause ")[2][:1]: row for row in after}
+    first.pop("")
+    assert sorted(first) == ["1", "2", "3"]
+    assert TWIN not in {row.contender for row in first.values()}
+    assert sum("never the first" in row.note for row in after) == 3
+
+
+def test_what_a_pause_costs_shows(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: a contender that is slow after rest, and one that is not."""
+
+    class Sleepy:
+        last = time.perf_counter()
+
+        def __call__(self, inputs: Any) -> None:
+            rested, self.last = time.perf_counter() - self.last > 0.1, time.perf_counter()
+            if rested:
+                time.sleep(0.05)
+
+    def entrants(self: Bench, pattern: Pattern, threads: int) -> list[Entrant]:
+        way = Way("made up", "fp32", 1)
+        calls: dict[str, Any] = {"sleepy": Sleepy(), "awake": lambda inputs: None}
+        return [Entrant(name, call, way) for name, call in calls.items()]
+
+    monkeypatch.setattr(Bench, "entrants", entrants)
+    rows = idle(_bench(bundle, patterns=(Pattern.parse("a"),)), pause=0.15, pauses=2)
+    middle = {(row.contender, row.part): float(np.median(row.samples)) for row in rows}
+    assert middle["sleepy", "after 0.15 s"] > 0.05
+    assert middle["sleepy", "busy"] < 0.04
+    assert middle["awake", "after 0.15 s"] < 0.04
+
+
+def test_nobody_to_wait_is_no_error(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Bench, "entrants", lambda self, pattern, threads: [])
+    started = time.perf_counter()
+    assert idle(_bench(bundle)) == []
+    assert time.perf_counter() - started < 5

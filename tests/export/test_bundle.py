@@ -1,4 +1,4 @@
-"""Bundles: written whole, joined, refused."""
+"""Bundles: written whole, joined, refused; heads stand beside what they were proven with."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import onnx
 import pytest
+from small_networks import small_network
 
 from ifmmin.export.bundle_cli import main as bundle_main
 from ifmmin.export.cli import choose_shapes, main
@@ -206,11 +207,9 @@ def test_golden_vectors_are_answered(checkpoint: Path, tmp_path: Path) -> None:
         assert abs(found.logits - case.logits).max() < 1e-4
 
 
-def test_another_checkpoint_is_not_mixed_in(
-    make_network: Any, checkpoint: Path, tmp_path: Path, capsys: Any
-) -> None:
+def test_another_checkpoint_is_not_mixed_in(checkpoint: Path, tmp_path: Path, capsys: Any) -> None:
     other, out = tmp_path / "other.safetensors", tmp_path / "bundle"
-    save_checkpoint(other, make_network(seed=9), {})
+    save_checkpoint(other, small_network(seed=9), {})
     assert _export(checkpoint, out, "a") == 0
     assert _export(other, out, "v") == 2
     assert "another checkpoint" in capsys.readouterr().err
@@ -232,9 +231,9 @@ def test_wrong_patterns(
     assert not (tmp_path / "bundle").exists()
 
 
-def test_the_linear_model_has_no_graphs(make_network: Any, tmp_path: Path, capsys: Any) -> None:
+def test_the_linear_model_has_no_graphs(tmp_path: Path, capsys: Any) -> None:
     path, out = tmp_path / "linear.safetensors", tmp_path / "bundle"
-    save_checkpoint(path, make_network("linear"), {})
+    save_checkpoint(path, small_network("linear"), {})
     assert _export(path, out, "all") == 2
     error = capsys.readouterr().err
     assert f"{path} holds the model linear" in error
@@ -273,3 +272,53 @@ def test_an_interrupted_export_leaves_what_was_there(
     assert _export(checkpoint, out, "all") == 130
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
     assert {p.name for p in tmp_path.iterdir()} == {"bundle", "model.safetensors"}
+
+
+LOOSER = ("--allow-loss", "agreement=0.5", "--allow-loss", "probabilities=0.9")
+"""So much that another part of the summary of a computes in 8 bits."""
+
+
+@pytest.fixture
+def words(checkpoint: Path, tmp_path: Path) -> list[str]:
+    """Exports int8 stream graphs; the head of a stands already."""
+    words = [str(checkpoint), "--precision", "int8", "--shape", "stream",
+             "--out", str(tmp_path / "bundle")]  # fmt: skip
+    assert main([*words, "--pattern", "a", *LOOSER[:2]]) == 0
+    return words
+
+
+def test_what_a_head_was_proven_with_stays(words: list[str], tmp_path: Path, capsys: Any) -> None:
+    before = _contents(tmp_path / "bundle")
+    assert main([*words, "--pattern", "a_t", *LOOSER]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "the int8 stream graphs of a would change under the heads of a at" in error
+    assert "--pattern a, " in error
+    assert _contents(tmp_path / "bundle") == before
+
+
+def test_heads_that_are_made_anew_may_change(words: list[str], tmp_path: Path) -> None:
+    before = _contents(tmp_path / "bundle")
+    assert main([*words, "--pattern", "a_t", "--pattern", "a", *LOOSER]) == 0
+    after = _contents(tmp_path / "bundle")
+    assert after["a.summary.int8.onnx"] != before["a.summary.int8.onnx"]
+
+
+@pytest.mark.parametrize("pattern", ["v", "a"])
+def test_what_changes_under_no_head_joins(words: list[str], tmp_path: Path, pattern: str) -> None:
+    """Another modality, or the same graphs again."""
+    losses = LOOSER if pattern == "v" else LOOSER[:2]
+    before = _contents(tmp_path / "bundle")
+    assert main([*words, "--pattern", pattern, *losses]) == 0
+    after = _contents(tmp_path / "bundle")
+    assert {n: after[n] for n in before if n.startswith("a.")} == {
+        n: content for n, content in before.items() if n.startswith("a.")
+    }
+
+
+def test_other_precisions_join(words: list[str], tmp_path: Path) -> None:
+    words[words.index("int8")] = "fp32"
+    assert main([*words, "--pattern", "a_t"]) == 0
+    heads = Bundle(tmp_path / "bundle").manifest.graphs
+    assert [(e.subject, e.precision) for e in heads if e.shape == "head"] == [
+        ("a", "int8"), ("a_t", "fp32"),
+    ]  # fmt: skip

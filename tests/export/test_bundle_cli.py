@@ -1,32 +1,37 @@
-"""`ifmmin-bundle`: proves and shows bundles, without torch, and says what is wrong."""
+"""`ifmmin-bundle` proves and shows bundles, without torch; docs/bundle.md has every field."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import onnx
 import pytest
 from onnx.external_data_helper import set_external_data
-from small_bundles import copied, edit, flip, put, relabel, small_bundle
+from small_bundles import copied, edit, flip, put, relabel
 
 from ifmmin.export.bundle_cli import main
+from ifmmin.export.compare import Comparison
 from ifmmin.export.export import Request, export_bundle
 from ifmmin.export.fresh_limits import fresh_limits
 from ifmmin.export.limits import DEFAULTS, Evaluation
+from ifmmin.runtime import manifest
 from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.manifest import PRECISIONS, GraphEntry
+from ifmmin.runtime.manifest import PRECISIONS, SCHEMA_VERSION, GraphEntry, Manifest
 from ifmmin.runtime.modality import Modality, Pattern
 
 
 @pytest.fixture
-def made(make_network: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(make_bundle: Callable[..., Path]) -> Path:
     """A sound bundle of a, t and a_t in float32, not to be changed."""
-    return small_bundle(make_network, tmp_path_factory)
+    return make_bundle()
 
 
 @pytest.fixture
@@ -103,22 +108,20 @@ def test_the_checkpoint_proves_every_graph_again(made: Path, capsys: Any) -> Non
     assert "9 of 9" in row
 
 
-def test_another_checkpoint_is_refused(
-    made: Path, make_network: Any, tmp_path_factory: pytest.TempPathFactory, capsys: Any
-) -> None:
-    other = small_bundle(make_network, tmp_path_factory, ("a",), seed=1).parent
+def test_another_checkpoint_is_refused(made: Path, make_bundle: Any, capsys: Any) -> None:
+    other = make_bundle(("a",), seed=1).parent
     text = _error(capsys, "verify", made, "--checkpoint", other / "model.safetensors")
     assert "is not the checkpoint of" in text
     assert "no checkpoint at" in _error(capsys, "verify", made, "--checkpoint", other / "none")
 
 
 def test_only_the_checkpoint_knows_a_bundle_that_agrees_with_itself(
-    make_network: Any, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, capsys: Any
+    made: Path, make_bundle: Any, tmp_path: Path, capsys: Any
 ) -> None:
     """All of another network, golden vectors too, under the name of this checkpoint."""
-    checkpoint = small_bundle(make_network, tmp_path_factory).parent / "model.safetensors"
-    own = Bundle(checkpoint.parent / "bundle").manifest.checkpoint.sha256
-    bundle = copied(small_bundle(make_network, tmp_path_factory, ("a",), seed=1), tmp_path)
+    checkpoint = made.parent / "model.safetensors"
+    own = Bundle(made).manifest.checkpoint.sha256
+    bundle = copied(make_bundle(("a",), seed=1), tmp_path)
     edit(bundle, lambda manifest: manifest["checkpoint"].__setitem__("sha256", own))
     for entry in Bundle(bundle).manifest.graphs:
         content = (bundle / entry.file).read_bytes()
@@ -196,10 +199,8 @@ def test_tables_show_what_is_in_the_bundle(bundle: Path, capsys: Any) -> None:
         assert text in out, text
 
 
-def test_json_holds_the_manifest_and_what_follows_from_it(
-    make_network: Any, tmp_path_factory: pytest.TempPathFactory, capsys: Any
-) -> None:
-    made = small_bundle(make_network, tmp_path_factory, ("a_t",), PRECISIONS)
+def test_json_holds_the_manifest_and_what_follows_from_it(make_bundle: Any, capsys: Any) -> None:
+    made = make_bundle(("a_t",), PRECISIONS)
     assert _run("inspect", made, "--format", "json") == 0
     content = json.loads(capsys.readouterr().out)
     sizes = {entry["file"]: entry["bytes"] for entry in content["graphs"]}
@@ -229,3 +230,47 @@ def test_fresh_probes_are_held_to_what_export_allowed() -> None:
     loose = fresh_limits(_entry("int8", probability_max=0.05, agreement=0.9))
     assert loose.probabilities == pytest.approx(0.2)
     assert loose.agreement == pytest.approx(0.87)
+
+
+STRUCTS = [
+    struct for struct in vars(manifest).values()
+    if isinstance(struct, type) and issubclass(struct, msgspec.Struct)
+    and not struct.__name__.startswith("_")
+]  # fmt: skip
+RECORDS = [Comparison, Evaluation]
+
+
+@pytest.fixture
+def section(root: Path) -> str:
+    """The part about the manifest."""
+    return (root / "docs" / "bundle.md").read_text().split("## manifest.json", 1)[1]
+
+
+def _documented(section: str) -> set[str]:
+    """Every word in code, so also the last part of `graphs[].parity`."""
+    return set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]+)`", section))))
+
+
+def test_all_structs_are_looked_at() -> None:
+    assert {Manifest, manifest.GraphEntry, manifest.MissingSpec} <= set(STRUCTS)
+
+
+@pytest.mark.parametrize("struct", [*STRUCTS, *RECORDS], ids=lambda struct: struct.__name__)
+def test_every_field_is_described(section: str, struct: Any) -> None:
+    fields = (
+        [field.name for field in dataclasses.fields(struct)]
+        if dataclasses.is_dataclass(struct)
+        else msgspec.structs.fields(struct)
+    )
+    names = {field if isinstance(field, str) else field.name for field in fields}
+    assert names
+    assert names - _documented(section) == set()
+
+
+def test_the_schema_is_the_one_that_is_written(section: str) -> None:
+    assert section.startswith(f", schema {SCHEMA_VERSION}\n")
+
+
+def test_a_field_that_is_not_described_would_be_found(section: str) -> None:
+    assert "nonsense" not in _documented(section)
+    assert "settled_at" not in _documented(section.replace("`settled_at`", ""))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 import yaml
-from small_bundles import small_bundle
 
 from ifmmin.export.bundle_cli import main
 from ifmmin.export.card import model_card
@@ -21,8 +21,8 @@ from ifmmin.runtime.modality import Modality
 
 
 @pytest.fixture
-def bundle(make_network: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_bundle(make_network, tmp_path_factory)
+def bundle(make_bundle: Callable[..., Path]) -> Path:
+    return make_bundle()
 
 
 @pytest.fixture
@@ -125,10 +125,8 @@ def test_what_is_not_known_is_left_out(manifest: Manifest) -> None:
 def test_accuracy_stands_beside_that_of_the_network(manifest: Manifest) -> None:
     figures = Evaluation("iemo|cap", 3, 40, 0.61, 0.62, 0.1, 0.63, 0.64, 0.11, 0.9)
     evaluated = msgspec.structs.replace(
-        manifest.graphs[0],
-        evaluation=dataclasses.asdict(figures),
-        quantised=("rnn", "entry"),
-    )
+        manifest.graphs[0], evaluation=dataclasses.asdict(figures), quantised=("rnn", "entry"),
+    )  # fmt: skip
     card = model_card(_with(manifest, graphs=(evaluated, *manifest.graphs[1:])))
     assert "test part of iemo\\|cap, fold 3 (40 utterances)" in card
     (row,) = [line for line in card.splitlines() if line.startswith(f"| `{evaluated.file}`")]
@@ -152,10 +150,8 @@ def test_every_row_of_a_table_has_its_columns(manifest: Manifest) -> None:
             assert len({line.replace("\\|", "").count("|") for line in block.splitlines()}) == 1
 
 
-def test_few_bits_loops_and_engines_are_explained(
-    make_network: Any, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    manifest = Bundle(small_bundle(make_network, tmp_path_factory, ("a_t",), PRECISIONS)).manifest
+def test_few_bits_loops_and_engines_are_explained(make_bundle: Any) -> None:
+    manifest = Bundle(make_bundle(("a_t",), PRECISIONS)).manifest
     engine = EngineEntry(
         engine="tensorrt-rtx", version="1.7", targets=("SM86", "SM89"), graph="a_t.onnx",
         graph_sha256="", file="a_t.rtx.engine", sha256="", bytes=3_000_000, profile={},

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from exported import probes_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from small_networks import probes_of, small_network
 
 from ifmmin.export.compare import Comparison
 from ifmmin.export.graph import OPSET, to_model
@@ -32,8 +32,10 @@ def _load(model: onnx.ModelProto) -> Any:
     return OnnxRuntimeCpu().load(model.SerializeToString())
 
 
-def _latency(make: Any, pattern: str, kind: str = "if-mmin") -> onnx.ModelProto:
-    return to_model(plan_latency(make(kind), Pattern.parse(pattern), PRECISIONS["int8"], "lstm"))
+def _latency(pattern: str, kind: str = "if-mmin") -> onnx.ModelProto:
+    return to_model(
+        plan_latency(small_network(kind), Pattern.parse(pattern), PRECISIONS["int8"], "lstm")
+    )
 
 
 def _comparison(loss: float) -> Comparison:
@@ -162,13 +164,13 @@ def test_moments_are_of_what_weights_multiply() -> None:
 
 
 @pytest.mark.parametrize("kind", ["if-mmin", "last", "attention"])
-def test_moments_of_a_recurrence(make_network: Any, kind: str) -> None:
+def test_moments_of_a_recurrence(kind: str) -> None:
     """Of what its recurrent weights multiply: the states before each frame but the first."""
     import torch
 
-    network, pattern = make_network(kind), Pattern.parse("a")
-    model = _latency(make_network, "a", kind)
-    probe = next(p for p in probes_of(make_network, kind).of(pattern) if len(p.features["a"]) == 8)  # type: ignore[index]
+    network, pattern = small_network(kind), Pattern.parse("a")
+    model = _latency("a", kind)
+    probe = next(p for p in probes_of(kind).of(pattern) if len(p.features["a"]) == 8)  # type: ignore[index]
     frames = next(iter(probe.features.values()))
     moments = second_moments(model, [{"a": frames}], _load)
     (lstm,) = [node for node in model.graph.node if node.op_type == "LSTM"]
@@ -181,12 +183,10 @@ def test_moments_of_a_recurrence(make_network: Any, kind: str) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["a", "t", "a_v_t"])
-def test_rounded_weights_stay_on_the_grids_of_the_quantiser(
-    make_network: Any, pattern: str
-) -> None:
+def test_rounded_weights_stay_on_the_grids_of_the_quantiser(pattern: str) -> None:
     """Same nodes and scales, other levels, each at most a few steps from the nearest one."""
-    model = _latency(make_network, pattern)
-    feeds = _feeds(_shop(make_network), Pattern.parse(pattern))
+    model = _latency(pattern)
+    feeds = _feeds(_shop(), Pattern.parse(pattern))
     plain, rounded = (_all_groups(model, given) for given in ([], feeds))
     assert list(plain.graph.node) == list(rounded.graph.node)
     moved = 0
@@ -203,8 +203,10 @@ def test_rounded_weights_stay_on_the_grids_of_the_quantiser(
     assert moved > 50
 
 
-def _shop(make: Any, kind: str = "if-mmin") -> Workshop:
-    return Workshop(network=make(kind), probes=Probes(make(kind)), metadata={}, limits={})
+def _shop(kind: str = "if-mmin") -> Workshop:
+    return Workshop(
+        network=small_network(kind), probes=Probes(small_network(kind)), metadata={}, limits={}
+    )
 
 
 def _feeds(shop: Workshop, pattern: Pattern) -> list[Feed]:
@@ -216,16 +218,16 @@ def _all_groups(model: onnx.ModelProto, feeds: list[Feed]) -> onnx.ModelProto:
     return quantise(list(quantise.groups))
 
 
-def test_rounding_by_moments_brings_answers_nearer(make_network: Any) -> None:
+def test_rounding_by_moments_brings_answers_nearer() -> None:
     """On inputs that the moments never saw, over all patterns together.
 
     The scales of what is multiplied are found while running: what they lose stays.
     """
     errors: dict[str, list[float]] = {"nearest": [], "rounded": []}
-    shop = _shop(make_network)
+    shop = _shop()
     for name in ("a", "v", "t", "a_v_t"):
         pattern = Pattern.parse(name)
-        model = _latency(make_network, name)
+        model = _latency(name)
         probes = shop.probes.of(pattern)[1:]
         for kind, feeds in (("nearest", []), ("rounded", _feeds(shop, pattern))):
             run = _load(_all_groups(model, feeds))
@@ -235,9 +237,9 @@ def test_rounding_by_moments_brings_answers_nearer(make_network: Any) -> None:
     assert np.mean(errors["rounded"]) < 0.9 * np.mean(errors["nearest"])
 
 
-def test_no_probe_is_a_calibration_input(make_network: Any) -> None:
+def test_no_probe_is_a_calibration_input() -> None:
     """Neither of the gate nor of `ifmmin-bundle verify`."""
-    shop = _shop(make_network)
+    shop = _shop()
     every = [*shop.probes.draw(GATE_SEED), *shop.probes.draw(FRESH_SEED)]
     probes = {x.tobytes() for features in every for x in features.values()}
     of_gate = shop.probes.of(Pattern.parse("a"))

@@ -13,7 +13,7 @@ from typing import Any
 
 import onnx
 import pytest
-from exported import probes_of
+from small_networks import probes_of, small_network
 
 from ifmmin.export.cli import main
 from ifmmin.export.engines import graphs_for
@@ -42,8 +42,8 @@ PLANS = {"latency": plan_latency, "throughput": plan_throughput}
 
 
 @cache
-def _network(make: Any, kind: str) -> Any:
-    return make(kind)
+def _network(kind: str) -> Any:
+    return small_network(kind)
 
 
 def _entry(plan: Plan, shape: str, pattern: Pattern, precision: str, form: str) -> GraphEntry:
@@ -55,8 +55,8 @@ def _entry(plan: Plan, shape: str, pattern: Pattern, precision: str, form: str) 
     )  # fmt: skip
 
 
-def _reduced(make: Any, kind: str, model: onnx.ModelProto, shape: str, pattern: Pattern) -> Any:
-    inputs = probes_of(make, kind).ordinary_inputs()[:10]
+def _reduced(kind: str, model: onnx.ModelProto, shape: str, pattern: Pattern) -> Any:
+    inputs = probes_of(kind).ordinary_inputs()[:10]
     chosen = [{m: x[m] for m in pattern} for x in inputs]
     feeds = [
         {m.value: x for m, x in f.items()} if shape == "latency" else pad_batch([f]) for f in chosen
@@ -68,12 +68,12 @@ def _load(model: onnx.ModelProto) -> Any:
     return OnnxRuntimeCpu().load(model.SerializeToString())
 
 
-def _build(make: Any, kind: str, shape: str, pattern: Pattern, precision: str, form: str) -> Any:
-    network = _network(make, kind)
+def _build(kind: str, shape: str, pattern: Pattern, precision: str, form: str) -> Any:
+    network = _network(kind)
     plan = PLANS[shape](network, pattern, PRECISIONS[precision], form)
     model = to_model(plan)
     if precision == "int8-qdq":
-        model = _reduced(make, kind, model, shape, pattern)
+        model = _reduced(kind, model, shape, pattern)
     specs = modality_specs(network, measure_missing(network))
     profile = profile_of(_entry(plan, shape, pattern, precision, form), specs)
     for modality in pattern:
@@ -85,20 +85,19 @@ def _build(make: Any, kind: str, shape: str, pattern: Pattern, precision: str, f
 @pytest.mark.parametrize("form", ["lstm", "scan"])
 @pytest.mark.parametrize("shape", ["latency", "throughput"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8-qdq"])
-@pytest.mark.parametrize("pattern", ALL_PATTERNS, ids=str)
-def test_every_graph_builds(
-    make_network: Any, pattern: Pattern, precision: str, shape: str, form: str
-) -> None:
-    built = _build(make_network, "if-mmin", shape, pattern, precision, form)
+@pytest.mark.parametrize("pattern", ["v", "t", "a_v_t"])
+def test_every_graph_builds(pattern: str, precision: str, shape: str, form: str) -> None:
+    """With a recurrence, with the convolutions of text, and with all of it."""
+    built = _build("if-mmin", shape, Pattern.parse(pattern), precision, form)
     assert len(built.content) > 10_000
     assert not [text for text in built.warnings if "kMIN" in text]
 
 
 @pytest.mark.parametrize("kind", ["attention", "statistics", "transforms", "mmin"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8-qdq"])
-def test_other_networks_build(make_network: Any, kind: str, precision: str) -> None:
+def test_other_networks_build(kind: str, precision: str) -> None:
     for shape in PLANS:
-        assert _build(make_network, kind, shape, ALL_PATTERNS[-1], precision, "scan").content
+        assert _build(kind, shape, ALL_PATTERNS[-1], precision, "scan").content
 
 
 def test_an_exported_bundle_holds_engines(checkpoint: Path, tmp_path: Path) -> None:

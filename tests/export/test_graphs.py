@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from exported import load, probes_of, stream_logits
 from onnx.external_data_helper import set_external_data
+from small_networks import CASES, load, probes_of, small_network, stream_logits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ifmmin.export.compare import Comparison
 from ifmmin.export.drive import StreamProbes, run_alone, run_batches
+from ifmmin.export.export import Request, export_bundle
 from ifmmin.export.graph import check_axes, to_bytes, to_model, trace
 from ifmmin.export.precision import FP32
 from ifmmin.export.probes import compare_probes
 from ifmmin.export.shapes import plan_latency, plan_throughput
 from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
+from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.errors import ParityError
 from ifmmin.runtime.modality import ALL_PATTERNS, Pattern
 
@@ -32,12 +38,9 @@ CLUTTER = {"Shape", "Gather", "Loop", "Range", "Where", "Expand", "ConstantOfSha
 _TRANSFORMS = {"Abs", "Clip", "Div", "Mul", "Pow", "ReduceSum", "Sign", "Sqrt"}
 _STATISTICS = {*_TRANSFORMS, "ReduceMean", "ReduceMin", "Slice", "Sub", "Tanh"}
 MORE = {
-    "sigmoid-s": {"Sigmoid"},
-    "attention": {"Tanh", "Softmax", "ReduceSum", "Mul"},
-    "sum": {"ReduceSum"},
-    "transforms": _TRANSFORMS,
-    "statistics": _STATISTICS,
-}
+    "sigmoid-s": {"Sigmoid"}, "attention": {"Tanh", "Softmax", "ReduceSum", "Mul"},
+    "sum": {"ReduceSum"}, "transforms": _TRANSFORMS, "statistics": _STATISTICS,
+}  # fmt: skip
 MOST_NODES = {
     "if-mmin": {"a": 43, "v": 43, "t": 54, "a_v": 50, "a_t": 61, "v_t": 61, "a_v_t": 65},
 }
@@ -53,11 +56,9 @@ def _passes(found: Comparison, kind: str) -> bool:
     return found.excess <= (4 if kind in ROUNDS_MORE else 1)
 
 
-@pytest.mark.parametrize("pattern", ALL_PATTERNS, ids=str)
-def test_latency_graphs_from_shortest_to_2000_frames(
-    make_network: Any, pattern: Pattern, kind: str
-) -> None:
-    network, probes = make_network(kind), probes_of(make_network, kind).of(pattern)
+@pytest.mark.parametrize(("kind", "pattern"), CASES, ids=str)
+def test_latency_graphs_from_shortest_to_2000_frames(pattern: Pattern, kind: str) -> None:
+    network, probes = small_network(kind), probes_of(kind).of(pattern)
     for modality in pattern:
         lengths = {len(probe.features[modality]) for probe in probes}
         assert {network.config.minimum_length(modality), 2000} <= lengths
@@ -78,11 +79,9 @@ def test_latency_graphs_from_shortest_to_2000_frames(
     assert again == content
 
 
-@pytest.mark.parametrize("pattern", ALL_PATTERNS, ids=str)
-def test_throughput_graphs_in_mixed_batches_and_alone(
-    make_network: Any, pattern: Pattern, kind: str
-) -> None:
-    network, probes = make_network(kind), probes_of(make_network, kind).of(pattern)
+@pytest.mark.parametrize(("kind", "pattern"), CASES, ids=str)
+def test_throughput_graphs_in_mixed_batches_and_alone(pattern: Pattern, kind: str) -> None:
+    network, probes = small_network(kind), probes_of(kind).of(pattern)
     run = load(plan_throughput(network, pattern, FP32, "lstm"))
     mixed, alone = run_batches(run, probes), run_batches(run, probes, sizes=[1])
     assert _passes(compare_probes(mixed, probes), kind)
@@ -92,9 +91,9 @@ def test_throughput_graphs_in_mixed_batches_and_alone(
 
 @pytest.mark.parametrize("kind", ["if-mmin", "last", "attention", "sum", "fusion"])
 @pytest.mark.parametrize("pattern", ["a", "a_t", "a_v_t"])
-def test_the_loop_form_says_the_same(make_network: Any, pattern: str, kind: str) -> None:
-    network, chosen = make_network(kind), Pattern.parse(pattern)
-    probes = probes_of(make_network, kind).of(chosen)
+def test_the_loop_form_says_the_same(pattern: str, kind: str) -> None:
+    network, chosen = small_network(kind), Pattern.parse(pattern)
+    probes = probes_of(kind).of(chosen)
     for plan, drive in ((plan_latency, run_alone), (plan_throughput, run_batches)):
         made = plan(network, chosen, FP32, "scan")
         model = to_model(made)
@@ -104,9 +103,9 @@ def test_the_loop_form_says_the_same(make_network: Any, pattern: str, kind: str)
         assert _passes(compare_probes(drive(load(made), probes), probes), kind)
 
 
-def test_the_loop_multiplies_its_input_once(make_network: Any) -> None:
+def test_the_loop_multiplies_its_input_once() -> None:
     """The projection of the input, and the sequence of outputs, are outside of the loop."""
-    network = make_network()
+    network = small_network()
     model = to_model(plan_latency(network, Pattern.parse("a"), FP32, "scan"))
     (scan,) = [node for node in model.graph.node if node.op_type == "Scan"]
     (body,) = [a.g for a in scan.attribute if a.name == "body"]
@@ -116,9 +115,9 @@ def test_the_loop_multiplies_its_input_once(make_network: Any) -> None:
     assert len(scan.output) == 3  # states only: hidden, cell, maximum
 
 
-@pytest.mark.parametrize("pattern", ALL_PATTERNS, ids=str)
-def test_streams_after_every_chunk(make_network: Any, pattern: Pattern, kind: str) -> None:
-    network, every = make_network(kind), probes_of(make_network, kind)
+@pytest.mark.parametrize(("kind", "pattern"), CASES, ids=str)
+def test_streams_after_every_chunk(pattern: Pattern, kind: str) -> None:
+    network, every = small_network(kind), probes_of(kind)
     streams = StreamProbes(every.truth, every.stream_inputs(6, 700))
     probes = streams.of(pattern)
     assert len(probes) >= 64
@@ -126,18 +125,18 @@ def test_streams_after_every_chunk(make_network: Any, pattern: Pattern, kind: st
     assert _passes(found, kind), str(found)
 
 
-def test_controls_that_must_fail(make_network: Any) -> None:
-    network, pattern = make_network(), Pattern.parse("a_v_t")
-    probes = probes_of(make_network, "if-mmin").of(pattern)
+def test_controls_that_must_fail() -> None:
+    network, pattern = small_network(), Pattern.parse("a_v_t")
+    probes = probes_of("if-mmin").of(pattern)
     nudged = plan_latency(network, pattern, FP32, "lstm")
     with torch.no_grad():
         nudged.module.encoders["a"].rnn.weight_hh_l0[3, 2] += 0.05  # type: ignore[union-attr,index]
     assert compare_probes(run_alone(load(nudged), probes), probes).excess > 10
 
 
-def test_swapped_modalities_are_caught(make_network: Any) -> None:
-    network, pattern = make_network(), Pattern.parse("a_v_t")
-    probes = probes_of(make_network, "if-mmin").of(pattern)
+def test_swapped_modalities_are_caught() -> None:
+    network, pattern = small_network(), Pattern.parse("a_v_t")
+    probes = probes_of("if-mmin").of(pattern)
     plan = plan_latency(network, pattern, FP32, "lstm")
     entry: Any = plan.module.get_submodule("head.entry.of_h")
     with torch.no_grad():  # h = [a, t, v] as if it were [a, v, t]
@@ -161,18 +160,18 @@ class _Naive(nn.Module):
         return logits.squeeze(0)
 
 
-def test_the_naive_export_is_caught(make_network: Any) -> None:
-    network, pattern = make_network(), Pattern.parse("a")
+def test_the_naive_export_is_caught() -> None:
+    network, pattern = small_network(), Pattern.parse("a")
     naive = _Naive(plan_latency(network, pattern, FP32, "lstm").module)
     axes = {"a": {0: "T_a"}}
     content = trace(naive, (torch.zeros(12, 5),), ["a"], ["logits"], axes).SerializeToString()
-    probes = probes_of(make_network, "if-mmin").of(pattern)
+    probes = probes_of("if-mmin").of(pattern)
     assert compare_probes(run_alone(OnnxRuntimeCpu().load(content), probes), probes).excess > 10
 
 
 @pytest.mark.parametrize(("name", "axis"), [("v", 0), ("v", 1), ("v_lengths", 0), ("logits", 0)])
-def test_a_frozen_axis_is_caught(make_network: Any, name: str, axis: int) -> None:
-    plan = plan_throughput(make_network(), Pattern.parse("v"), FP32, "lstm")
+def test_a_frozen_axis_is_caught(name: str, axis: int) -> None:
+    plan = plan_throughput(small_network(), Pattern.parse("v"), FP32, "lstm")
     model = to_model(plan)
     values = {value.name: value for value in (*model.graph.input, *model.graph.output)}
     values[name].type.tensor_type.shape.dim[axis].dim_value = 7
@@ -181,8 +180,8 @@ def test_a_frozen_axis_is_caught(make_network: Any, name: str, axis: int) -> Non
 
 
 @pytest.mark.parametrize("inside", ["graph", "loop"])
-def test_weights_outside_of_the_file_are_refused(make_network: Any, inside: str) -> None:
-    model = to_model(plan_latency(make_network(), Pattern.parse("a"), FP32, "scan"))
+def test_weights_outside_of_the_file_are_refused(inside: str) -> None:
+    model = to_model(plan_latency(small_network(), Pattern.parse("a"), FP32, "scan"))
     to_bytes(model, {})
     (scan,) = [node for node in model.graph.node if node.op_type == "Scan"]
     (body,) = [a.g for a in scan.attribute if a.name == "body"]
@@ -190,3 +189,41 @@ def test_weights_outside_of_the_file_are_refused(make_network: Any, inside: str)
     set_external_data(tensor, location="weights.bin")
     with pytest.raises(ParityError, match="outside of its file"):
         to_bytes(model, {})
+
+
+OLDEST = Path(sys.prefix) / "onnxruntime-oldest"
+SCRIPT = """
+import sys
+import onnxruntime
+from pathlib import Path
+from ifmmin.runtime.bundle import Bundle
+from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
+from ifmmin.runtime.predictor import Predictor
+
+assert onnxruntime.__version__.startswith("1.20."), onnxruntime.__version__
+bundle = Bundle(sys.argv[1])
+for entry in bundle.manifest.graphs:
+    OnnxRuntimeCpu().load(bundle.graph(entry), literal=entry.precision not in ("fp32", "int8"))
+predictor = Predictor(sys.argv[1])
+worst = max(abs(predictor.predict(c.features).logits - c.logits).max() for c in bundle.golden())
+print(len(bundle.manifest.graphs), worst)
+"""
+
+
+@pytest.mark.skipif(
+    not OLDEST.is_dir(), reason="ONNX Runtime 1.20 is not there; make test installs it"
+)
+def test_every_graph_loads_in_the_oldest(checkpoint: Path, tmp_path: Path) -> None:
+    request = Request(
+        precisions=("fp32", "fp16", "int8", "int8-qdq"),
+        losses={"probabilities": 0.5, "agreement": 0.5},
+    )
+    export_bundle(checkpoint, ALL_PATTERNS, tmp_path / "bundle", request=request)
+    found = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(tmp_path / "bundle")],
+        env={**os.environ, "PYTHONPATH": str(OLDEST)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    count, worst = found.stdout.split()
+    assert int(count) == len(Bundle(tmp_path / "bundle").manifest.graphs)
+    assert float(worst) < 1e-4

@@ -1,15 +1,16 @@
-"""Precisions: typed graphs, what computes in 8 bits, and what is left alone."""
+"""Precisions: typed graphs, what computes in 8 bits; calls that are cut to fit an engine."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from exported import probes_of
 from onnx import TensorProto
+from small_networks import CASES, load, probes_of, small_network
 
 from ifmmin.export.drive import run_alone, run_batches
 from ifmmin.export.graph import to_bytes, to_model
@@ -19,14 +20,21 @@ from ifmmin.export.groups import (
     group_name,
     operator_groups,
 )
+from ifmmin.export.missing import measure_missing
 from ifmmin.export.precision import PRECISIONS
 from ifmmin.export.probes import compare_probes
 from ifmmin.export.quantise import DynamicQuantiser, quantiser_files
-from ifmmin.export.shapes import plan_latency, plan_step, plan_throughput
+from ifmmin.export.shapes import Plan, plan_latency, plan_step, plan_throughput
 from ifmmin.export.static import StaticQuantiser
+from ifmmin.export.writer import modality_specs
+from ifmmin.runtime.backends import Loaded, Runner
 from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
+from ifmmin.runtime.backends.profile import profile_of
 from ifmmin.runtime.batch import pad_batch
-from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
+from ifmmin.runtime.cutting import within
+from ifmmin.runtime.manifest import GraphEntry, ProfileSpec
+from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality, Pattern
+from ifmmin.runtime.step import ModalityStream
 from ifmmin.train.config import FeatureConfig, ModelConfig
 from ifmmin.train.models import build_network
 
@@ -44,12 +52,12 @@ def _model(network: Any, shape: str, pattern: Pattern, name: str, recurrence: st
     return to_model(plan(network, pattern, precision, recurrence or precision.recurrence))
 
 
-def _quantised(make: Any, kind: str, shape: str, pattern: Pattern, name: str) -> Any:
-    model = _model(make(kind), shape, pattern, name)
+def _quantised(kind: str, shape: str, pattern: Pattern, name: str) -> Any:
+    model = _model(small_network(kind), shape, pattern, name)
     if name == "int8":
         quantise = DynamicQuantiser(model, [], _load)
         return quantise(list(quantise.groups))
-    inputs = probes_of(make, kind).ordinary_inputs()[:40]
+    inputs = probes_of(kind).ordinary_inputs()[:40]
     chosen = [{m: x[m] for m in pattern} for x in inputs]
     feeds = [
         {m.value: x for m, x in f.items()} if shape == "latency" else pad_batch([f]) for f in chosen
@@ -59,14 +67,14 @@ def _quantised(make: Any, kind: str, shape: str, pattern: Pattern, name: str) ->
 
 @pytest.mark.parametrize("shape", ["latency", "throughput"])
 @pytest.mark.parametrize("recurrence", ["lstm", "scan"])
-@pytest.mark.parametrize("kind", ["if-mmin", "attention", "statistics", "transforms"])
-@pytest.mark.parametrize("pattern", ["a", "v_t", "a_v_t"])
-def test_half_precision(
-    make_network: Any, pattern: str, kind: str, recurrence: str, shape: str
-) -> None:
+@pytest.mark.parametrize(("kind", "pattern"), [
+    ("if-mmin", "a"), ("if-mmin", "v_t"), ("if-mmin", "a_v_t"), ("attention", "a_v_t"),
+    ("statistics", "a_v_t"), ("transforms", "a_v_t"),
+])  # fmt: skip
+def test_half_precision(pattern: str, kind: str, recurrence: str, shape: str) -> None:
     chosen = Pattern.parse(pattern)
-    model = _model(make_network(kind), shape, chosen, "fp16", recurrence)
-    probes = probes_of(make_network, kind).of(chosen)
+    model = _model(small_network(kind), shape, chosen, "fp16", recurrence)
+    probes = probes_of(kind).of(chosen)
     found = compare_probes(
         (run_alone if shape == "latency" else run_batches)(_load(model), probes), probes
     )
@@ -83,8 +91,8 @@ def test_half_precision(
         assert value.type.tensor_type.elem_type != TensorProto.FLOAT16
 
 
-def test_half_precision_takes_raw_values_beyond_its_range(make_network: Any) -> None:
-    network = make_network()
+def test_half_precision_takes_raw_values_beyond_its_range() -> None:
+    network = small_network()
     network.normaliser(Modality.A).mean.fill_(2e5)
     network.normaliser(Modality.A).std.fill_(3e4)
     run = _load(_model(network, "latency", Pattern.parse("a"), "fp16"))
@@ -98,23 +106,25 @@ def test_half_precision_takes_raw_values_beyond_its_range(make_network: Any) -> 
 
 @pytest.mark.parametrize("name", ["int8", "int8-qdq"])
 @pytest.mark.parametrize("shape", ["latency", "throughput"])
-@pytest.mark.parametrize("kind", ["if-mmin", "attention", "statistics"])
-@pytest.mark.parametrize("pattern", ["a", "t", "a_v_t"])
-def test_eight_bits(make_network: Any, pattern: str, kind: str, shape: str, name: str) -> None:
+@pytest.mark.parametrize(("kind", "pattern"), [
+    ("if-mmin", "a"), ("if-mmin", "t"), ("if-mmin", "a_v_t"), ("attention", "a_v_t"),
+    ("statistics", "a_v_t"),
+])  # fmt: skip
+def test_eight_bits(pattern: str, kind: str, shape: str, name: str) -> None:
     chosen = Pattern.parse(pattern)
-    model = _quantised(make_network, kind, shape, chosen, name)
-    probes = probes_of(make_network, kind).of(chosen)
+    model = _quantised(kind, shape, chosen, name)
+    probes = probes_of(kind).of(chosen)
     found = compare_probes(
         (run_alone if shape == "latency" else run_batches)(_load(model), probes), probes
     )
     assert found.log_probability_mean < 1.2
     assert found.agreement > 0.8
     content = to_bytes(model, {})
-    assert to_bytes(_quantised(make_network, kind, shape, chosen, name), {}) == content
+    assert to_bytes(_quantised(kind, shape, chosen, name), {}) == content
 
 
-def test_what_computes_in_8_bits_on_a_cpu(make_network: Any) -> None:
-    model = _quantised(make_network, "if-mmin", "latency", ALL_PATTERNS[-1], "int8")
+def test_what_computes_in_8_bits_on_a_cpu() -> None:
+    model = _quantised("if-mmin", "latency", ALL_PATTERNS[-1], "int8")
     kinds = Counter(node.op_type for node in model.graph.node)
     assert kinds["DynamicQuantizeLSTM"] == 2
     assert not {"LSTM", "Gemm", "MatMul", "Conv", "ConvInteger"} & set(kinds)
@@ -127,9 +137,9 @@ def test_what_computes_in_8_bits_on_a_cpu(make_network: Any) -> None:
             assert np.abs(onnx.numpy_helper.to_array(tensor).astype(int)).max() <= 64
 
 
-def test_what_computes_in_8_bits_for_tensorrt(make_network: Any) -> None:
+def test_what_computes_in_8_bits_for_tensorrt() -> None:
     """Symmetric, no quantised bias, loops left alone."""
-    model = _quantised(make_network, "if-mmin", "latency", ALL_PATTERNS[-1], "int8-qdq")
+    model = _quantised("if-mmin", "latency", ALL_PATTERNS[-1], "int8-qdq")
     tensors = {t.name: t for t in model.graph.initializer}
     pairs = [n for n in model.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
     assert len(pairs) > 20
@@ -142,23 +152,23 @@ def test_what_computes_in_8_bits_for_tensorrt(make_network: Any) -> None:
         if node.op_type == "Scan":
             (body,) = [a.g for a in node.attribute if a.name == "body"]
             assert not {n.op_type for n in body.node} & {"QuantizeLinear", "DequantizeLinear"}
-    plain = _model(make_network(), "latency", ALL_PATTERNS[-1], "int8-qdq", "lstm")
-    inputs = probes_of(make_network, "if-mmin").ordinary_inputs()[:5]
+    plain = _model(small_network(), "latency", ALL_PATTERNS[-1], "int8-qdq", "lstm")
+    inputs = probes_of("if-mmin").ordinary_inputs()[:5]
     feeds = [{m.value: x for m, x in f.items()} for f in inputs]
     left = StaticQuantiser(plain, feeds, _load)(list(operator_groups(plain, STATIC)))
     (lstm, _) = [node for node in left.graph.node if node.op_type == "LSTM"]
     assert not any("Dequantize" in name for name in lstm.input)
 
 
-def test_no_groups_leave_a_static_graph_whole(make_network: Any) -> None:
+def test_no_groups_leave_a_static_graph_whole() -> None:
     """To the quantiser an empty list of nodes means all of them."""
-    model = _model(make_network(), "latency", Pattern.parse("a"), "int8-qdq")
-    feeds = [{"a": probes_of(make_network, "if-mmin").ordinary_inputs()[0][Modality.A]}]
+    model = _model(small_network(), "latency", Pattern.parse("a"), "int8-qdq")
+    feeds = [{"a": probes_of("if-mmin").ordinary_inputs()[0][Modality.A]}]
     assert StaticQuantiser(model, feeds, _load)(()) == model
 
 
 @pytest.mark.parametrize("name", ["a", "t"])
-def test_static_ranges_are_those_of_all_inputs(make_network: Any, name: str) -> None:
+def test_static_ranges_are_those_of_all_inputs(name: str) -> None:
     """Seen in one pass of our own, whatever is chosen; the quantiser's own calibration agrees."""
     import onnxruntime.quantization as quantization
 
@@ -170,8 +180,8 @@ def test_static_ranges_are_those_of_all_inputs(make_network: Any, name: str) -> 
             return next(self.feeds, None)
 
     pattern = Pattern.parse(name)
-    model = _model(make_network(), "latency", pattern, "int8-qdq")
-    inputs = probes_of(make_network, "if-mmin").ordinary_inputs()[:12]
+    model = _model(small_network(), "latency", pattern, "int8-qdq")
+    inputs = probes_of("if-mmin").ordinary_inputs()[:12]
     feeds = [{m.value: x[m] for m in pattern} for x in inputs]
     groups = operator_groups(model, STATIC)
     chosen = list(groups)[::2]
@@ -209,8 +219,8 @@ def test_groups_have_names_of_their_part(node: str, group: str) -> None:
     assert group_name(node) == group
 
 
-def test_all_shapes_have_the_same_groups(make_network: Any) -> None:
-    network, whole = make_network(), ALL_PATTERNS[-1]
+def test_all_shapes_have_the_same_groups() -> None:
+    network, whole = small_network(), ALL_PATTERNS[-1]
     shapes = [_model(network, s, whole, "int8") for s in ("latency", "throughput")]
     first, second = ({g: x.weights for g, x in operator_groups(m, DYNAMIC).items()} for m in shapes)
     assert first == second
@@ -228,3 +238,123 @@ def test_size_at_the_dimensions_of_iemocap(precision: str, most: float) -> None:
         quantise = DynamicQuantiser(model, [], _load)
         model = quantise(list(quantise.groups))
     assert len(to_bytes(model, {})) <= most
+
+
+ROWS, FRAMES = 3, 7
+"""Most streams and new frames of a call here."""
+GIVEN = (5, 23, 1, 8)
+"""New frames of the calls of five streams."""
+
+
+class _Strict:
+    """A runner that takes what is in a profile only."""
+
+    def __init__(self, run: Runner, profile: Mapping[str, ProfileSpec]) -> None:
+        self._run, self._profile = run, profile
+        self.calls = 0
+
+    def __call__(self, inputs: Mapping[str, Any]) -> list[Any]:
+        for name, spec in self._profile.items():
+            sizes = zip(spec.minimum, inputs[name].shape, spec.maximum, strict=True)
+            assert all(low <= size <= high for low, size, high in sizes), (name, inputs[name].shape)
+        self.calls += 1
+        return self._run(inputs)
+
+
+class _Case:
+    """A step graph with its profile for few streams and frames."""
+
+    def __init__(self, network: Any, modality: Modality, precision: str) -> None:
+        plan = plan_step(network, modality, PRECISIONS[precision])
+        specs = modality_specs(network, measure_missing(network))
+        self.entry = _step_entry(plan, modality, precision)
+        self.run = load(plan)
+        self.profile = profile_of(self.entry, specs, batch=(1, 1, ROWS))
+        frames = self.profile["frames"]
+        few = (ROWS, FRAMES, frames.maximum[2])
+        self.profile["frames"] = ProfileSpec(
+            minimum=frames.minimum, optimum=frames.optimum, maximum=few
+        )
+        self.strict = _Strict(self.run, self.profile)
+        self.dim = few[2]
+
+    def cut(self) -> Runner:
+        return within(Loaded(self.strict, self.entry), self.profile).run
+
+    def frames(self, count: int, streams: int = 5) -> Any:
+        rng = np.random.default_rng(count)
+        return rng.normal(0.5, 2.0, (streams, count, self.dim)).astype(np.float32)
+
+
+def _step_entry(plan: Plan, modality: Modality, precision: str) -> GraphEntry:
+    return GraphEntry(
+        shape="step", subject=modality.value, precision=precision, recurrence="lstm", file="step",
+        sha256="", bytes=0, opset=18, inputs=plan.inputs, outputs=plan.outputs,
+        states=plan.states, parity={},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", dict.fromkeys(kind for kind, _ in CASES))
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8-qdq"])
+def test_cut_calls_say_what_one_call_says(kind: str, precision: str) -> None:
+    network = small_network(kind)
+    for modality in MODALITIES:
+        case = _Case(network, modality, precision)
+        cut = ModalityStream(case.entry, case.cut(), streams=5)
+        whole = ModalityStream(case.entry, case.run, streams=5)
+        for count in GIVEN:
+            found, wanted = cut.push(case.frames(count)), whole.push(case.frames(count))
+            _require_close(found, wanted, precision)
+            for name, value in cut._kept.items():
+                _require_close(value, whole._kept[name], precision)
+        # Two blocks of streams; and 23 frames are four calls of each.
+        assert case.strict.calls >= 2 * (1 + 4 + 1 + 2)
+
+
+def _require_close(found: Any, wanted: Any, precision: str) -> None:
+    """Sums may be added up in another order."""
+    assert found.shape == wanted.shape
+    tolerance = 2e-6 if precision == "fp32" else 2e-2
+    scale = max(1.0, float(np.abs(wanted).max()))
+    assert np.abs(found - wanted).max() <= tolerance * scale
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("kind", ["if-mmin", "transforms"])
+def test_text_is_the_same_to_the_last_bit(kind: str, precision: str) -> None:
+    """The graph makes of the first frames what it would have kept of them."""
+    case = _Case(small_network(kind), Modality.T, precision)
+    for count in (5, 6, 11):
+        cut = ModalityStream(case.entry, case.cut())
+        whole = ModalityStream(case.entry, case.run)
+        frames = case.frames(count, streams=1)
+        np.testing.assert_array_equal(cut.push(frames), whole.push(frames))
+        np.testing.assert_array_equal(cut._kept["tail"], whole._kept["tail"])
+    assert case.strict.calls == 2 + 2 + 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision", "raw"),
+    [("if-mmin", "fp32", True), ("transforms", "fp32", False), ("if-mmin", "fp16", False)],
+)
+def test_frames_themselves_are_not_what_is_kept(kind: str, precision: str, raw: bool) -> None:
+    """The control: to begin with the first frames as they are is wrong behind most fronts."""
+    case = _Case(small_network(kind), Modality.T, precision)
+    frames = case.frames(9, streams=1)
+    wanted = ModalityStream(case.entry, case.run)
+    wanted.push(frames)
+    naive = ModalityStream(case.entry, case.run)
+    naive._kept["tail"] = frames[:, :4]
+    naive.push(frames[:, 4:])
+    same = [np.array_equal(naive._kept[n], value) for n, value in wanted._kept.items()]
+    assert all(same) == raw
+
+
+def test_too_few_frames_to_begin_with_are_refused_as_ever() -> None:
+    case = _Case(small_network(), Modality.T, "fp32")
+    stream = ModalityStream(case.entry, case.cut())
+    with pytest.raises(AssertionError, match="tail"):
+        stream.push(case.frames(4, streams=1))
+    frames = case.frames(9, streams=1)
+    wanted = ModalityStream(case.entry, case.run).push(frames)
+    np.testing.assert_array_equal(stream.push(frames), wanted)

@@ -1,18 +1,27 @@
-"""A specialised network says what the network says, in float64."""
+"""A specialised network says what the network says; what is missing is a constant in it."""
 
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from small_networks import CASES, logits_alone, small_network
 from torch import nn
 
+from ifmmin.export.cli import main, parse_frames
+from ifmmin.export.missing import TOLERANCE, measure_missing
 from ifmmin.export.specialise import specialise, stream_encoder, stream_head, stream_summary
-from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
+from ifmmin.runtime.bundle import Bundle
+from ifmmin.runtime.errors import InputError
+from ifmmin.runtime.modality import MODALITIES, Modality, Pattern
+from ifmmin.runtime.predictor import Predictor
+from ifmmin.train.checkpoint import save_checkpoint
 from ifmmin.train.corpus import Utterance
+from ifmmin.train.encoders import SequenceEncoder
 from ifmmin.train.network import FUSION_ORDER, EmotionNetwork
 
 DIMS = {Modality.A: 5, Modality.V: 7, Modality.T: 11}
@@ -27,38 +36,34 @@ def _utterances(pattern: Pattern) -> list[dict[Modality, Any]]:
     ]
 
 
-def _difference(network: EmotionNetwork, pattern: Pattern, small: nn.Module, alone: Any) -> float:
+def _difference(network: EmotionNetwork, pattern: Pattern, small: nn.Module) -> float:
     worst = 0.0
     for x in _utterances(pattern):
-        truth = alone(network, Utterance("x", dict(x), 0))
+        truth = logits_alone(network, Utterance("x", dict(x), 0))
         with torch.no_grad():
             found = small(*(torch.from_numpy(x[m]).double() for m in pattern)).numpy()
         worst = max(worst, float(np.abs(found - truth).max()))
     return worst
 
 
-@pytest.mark.parametrize("pattern", ALL_PATTERNS, ids=str)
-def test_equal_in_float64_and_not_when_nudged(
-    make_network: Any, alone: Any, pattern: Pattern, kind: str
-) -> None:
-    network = make_network(kind).double()
+@pytest.mark.parametrize(("kind", "pattern"), CASES, ids=str)
+def test_equal_in_float64_and_not_when_nudged(pattern: Pattern, kind: str) -> None:
+    network = small_network(kind).double()
     for recurrence in ("lstm", "scan"):
         small = specialise(network, pattern, recurrence=recurrence)
-        assert _difference(network, pattern, small, alone) < 1e-12
+        assert _difference(network, pattern, small) < 1e-12
     nudged = copy.deepcopy(small)
     with torch.no_grad():
         names = dict(nudged.named_parameters())
         last = [name for name in names if name.startswith("head.rest.classifier.linears")][-1]
         names[last][1] += 1e-6
-    assert _difference(network, pattern, nudged, alone) > 1e-9
+    assert _difference(network, pattern, nudged) > 1e-9
 
 
-@pytest.mark.parametrize("pattern", ALL_PATTERNS, ids=str)
-def test_batches_equal_in_float64(
-    make_network: Any, alone: Any, pattern: Pattern, kind: str
-) -> None:
+@pytest.mark.parametrize(("kind", "pattern"), CASES, ids=str)
+def test_batches_equal_in_float64(pattern: Pattern, kind: str) -> None:
     """Whatever lies past an end, and beside whom."""
-    network = make_network(kind).double()
+    network = small_network(kind).double()
     small = specialise(network, pattern)
     utterances = _utterances(pattern)
     features, lengths = [], []
@@ -71,15 +76,13 @@ def test_batches_equal_in_float64(
         lengths.append(torch.tensor([len(x) for x in arrays]))
     with torch.no_grad():
         found = small.batch(features, lengths).numpy()
-    truth = np.stack([alone(network, Utterance("x", dict(x), 0)) for x in utterances])
+    truth = np.stack([logits_alone(network, Utterance("x", dict(x), 0)) for x in utterances])
     assert np.abs(found - truth).max() < 1e-12
 
 
-@pytest.mark.parametrize("pattern", ALL_PATTERNS, ids=str)
-def test_streams_equal_in_float64_at_every_frame(
-    make_network: Any, alone: Any, pattern: Pattern, kind: str
-) -> None:
-    network = make_network(kind).double()
+@pytest.mark.parametrize(("kind", "pattern"), CASES, ids=str)
+def test_streams_equal_in_float64_at_every_frame(pattern: Pattern, kind: str) -> None:
+    network = small_network(kind).double()
     features = {m: torch.from_numpy(x).double() for m, x in _utterances(pattern)[2].items()}
     frames = len(next(iter(features.values())))
     steps = {m: stream_encoder(network, m) for m in pattern}
@@ -96,15 +99,15 @@ def test_streams_equal_in_float64_at_every_frame(
         with torch.no_grad():
             found = head([said[m] for m in FUSION_ORDER if m in pattern])[0].numpy()
         heard = {m: x[:end].float().numpy() for m, x in features.items()}
-        assert np.abs(found - alone(network, Utterance("x", heard, 0))).max() < 1e-11
+        assert np.abs(found - logits_alone(network, Utterance("x", heard, 0))).max() < 1e-11
 
 
 def _initial(state: Any) -> torch.Tensor:
     return torch.full((1, *(state.initial_size or state.size)), state.initial).double()
 
 
-def test_nothing_of_absent_modalities_is_left(make_network: Any) -> None:
-    network = make_network()
+def test_nothing_of_absent_modalities_is_left() -> None:
+    network = small_network()
     small = specialise(network, Pattern.parse("a"))
     assert list(small.encoders) == ["a"]
     assert not any(
@@ -112,3 +115,111 @@ def test_nothing_of_absent_modalities_is_left(make_network: Any) -> None:
     )
     count = sum(p.numel() for p in small.parameters())
     assert count < 0.7 * sum(p.numel() for p in network.parameters())
+
+
+ONE = ("--pattern", "v", "--shape", "latency")
+
+
+def _recur(network: EmotionNetwork, strength: float) -> None:
+    """Recurrent weights of a that keep its state moving, or let it rest."""
+    encoder = network.encoder(Modality.A)
+    assert isinstance(encoder, SequenceEncoder)
+    with torch.no_grad():
+        encoder.rnn.get_parameter("weight_hh_l0").mul_(strength)
+
+
+def test_what_is_recorded_is_true() -> None:
+    network = small_network()
+    _recur(network, 0.1)
+    for modality, spec in measure_missing(network).items():
+        assert spec.length == 9
+        assert spec.settled_at is not None
+        whole = network.double()
+        with torch.no_grad():
+            embeddings = [
+                whole.embed(whole.missing_pooled(modality, n), modality).numpy()
+                for n in range(network.config.minimum_length(modality), 60)
+            ]
+        last = embeddings[-1]
+        first = spec.settled_at - network.config.minimum_length(modality)
+        assert all(np.abs(e - last).max() <= TOLERANCE for e in embeddings[first:])
+        if first:
+            assert np.abs(embeddings[first - 1] - last).max() > TOLERANCE
+        own = embeddings[9 - network.config.minimum_length(modality)]
+        worst = max(np.abs(e - own).max() for e in embeddings[9:])
+        assert spec.deviation == pytest.approx(worst, abs=1e-6)
+
+
+def test_statistics_and_words_settle_at_once() -> None:
+    network = small_network("statistics")
+    for modality, spec in measure_missing(network).items():
+        assert (spec.deviation, spec.settled_at) == (0.0, network.config.minimum_length(modality))
+    assert measure_missing(small_network())[Modality.T].settled_at == 5
+
+
+def test_a_sum_never_settles() -> None:
+    spec = measure_missing(small_network("sum"))[Modality.A]
+    assert spec.settled_at is None
+    assert spec.deviation > 1
+
+
+def test_an_imported_checkpoint_that_never_settles_is_refused(tmp_path: Path, capsys: Any) -> None:
+    path, out = tmp_path / "m.safetensors", tmp_path / "bundle"
+    save_checkpoint(path, small_network("sum"), {"imported": {"sha256": "0"}})
+    assert main([str(path), *ONE, "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert "never settles" in error
+    assert "--missing-frames a=45" in error
+    assert error.count("\n") == 1
+    assert not out.exists()
+    words = [str(path), *ONE, "--out", str(out), "--missing-frames"]
+    assert main([*words, "a=12"]) == 2  # v is not settled either
+    loose = ["--allow-loss", "logits=1e-3"]  # a sum over 2,000 frames rounds
+    assert main([*words, "a=12,v=13", *loose]) == 0
+    specs = Bundle(out).manifest.modalities
+    assert [specs[m].missing.length for m in MODALITIES] == [12, 13, 9]
+    assert specs[Modality.A].missing.settled_at is None
+    # Graphs with another constant do not join them.
+    assert main([*words, "a=20,v=13", *loose]) == 2
+    assert "take 12 zero frames for a missing a" in capsys.readouterr().err
+
+
+def test_what_was_said_at_import_counts(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    record = {"imported": {"missing_frames": {"a": 9, "v": 9}}}
+    save_checkpoint(path, small_network("sum"), record)
+    words = [str(path), *ONE, "--out", str(tmp_path / "b"), "--allow-loss", "logits=1e-3"]
+    assert main(words) == 0
+
+
+def test_a_network_trained_here_is_only_told_of(tmp_path: Path, capsys: Any) -> None:
+    """It saw exactly this constant while it was trained."""
+    path = tmp_path / "m.safetensors"
+    save_checkpoint(path, small_network("sum"), {})
+    words = [str(path), *ONE, "--out", str(tmp_path / "b"), "--allow-loss", "logits=1e-3"]
+    assert main(words) == 0
+    assert "missing a has not settled at 9 frames" in capsys.readouterr().err
+
+
+def test_too_few_frames_for_a_kernel(checkpoint: Path, tmp_path: Path, capsys: Any) -> None:
+    words = [str(checkpoint), *ONE, "--out", str(tmp_path / "b"), "--missing-frames", "t=4"]
+    assert main(words) == 2
+    assert "t=4: the network wants at least 5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["a", "a=", "a=0", "a=-3", "x=5", "a=5,a=6", "a=5;v=6"])
+def test_frames_that_cannot_be_read(text: str) -> None:
+    with pytest.raises(InputError):
+        parse_frames(text)
+
+
+@pytest.fixture(scope="module")
+def predictor(make_bundle: Any) -> Predictor:
+    return Predictor(make_bundle(("t",), shapes=("latency",)), backend="onnxruntime-cpu")
+
+
+@pytest.mark.parametrize("tokens", range(1, 8))
+def test_short_text_is_padded_as_the_network_does(predictor: Predictor, tokens: int) -> None:
+    x = np.random.default_rng(tokens).standard_normal((tokens, 11)).astype(np.float32)
+    truth = logits_alone(small_network().double(), Utterance("x", {Modality.T: x}, 0))
+    np.testing.assert_allclose(predictor.predict({"t": x}).logits, truth, atol=1e-4)

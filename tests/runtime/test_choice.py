@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_bundles import copied, edit, small_bundle
+from small_bundles import copied, edit
 
 from ifmmin.runtime import BackendUnavailable, Pattern, Predictor
 from ifmmin.runtime.backends import Backend, BackendOptions, Loaded
@@ -59,12 +59,7 @@ class _Absent(Backend):
 
 
 @pytest.fixture
-def bundle(
-    make_network: Any,
-    tmp_path_factory: pytest.TempPathFactory,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Path:
+def bundle(make_bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A bundle whose manifest names backends that are slow, wrong or not there."""
     kinds: dict[str, Any] = {"slow": _Slow, "wrong": _Wrong, "absent": _Absent}
     known: dict[str, Callable[..., Backend]] = {
@@ -74,8 +69,7 @@ def bundle(
     monkeypatch.setattr(backends, "BACKENDS", known)
     monkeypatch.setattr("ifmmin.runtime.shelf.BACKENDS", known)
     precisions = ("fp32", "int8")
-    made = small_bundle(make_network, tmp_path_factory, ("a", "t"), precisions, shapes=("latency",))
-    own = copied(made, tmp_path)
+    own = copied(make_bundle(("a", "t"), precisions, shapes=("latency",)), tmp_path)
     spec = {"recurrences": ["lstm"], "precisions": precisions}
     edit(own, lambda manifest: manifest.__setitem__("backends", dict.fromkeys(known, spec)))
     return own

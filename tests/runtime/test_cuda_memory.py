@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_cuda import FakeCuda, Misuse
-from fake_gpu import Machine, machine
+from fake_tensorrt import Machine, machine
 
 from ifmmin.runtime.backends import cuda
 from ifmmin.runtime.backends.cuda import Cuda

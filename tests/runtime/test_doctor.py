@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from made_machines import HEALTHY, ORIN, change
 from rich.console import Console
-from small_bundles import copied, edit, nudge, small_bundle
+from small_bundles import copied, edit, nudge
 
 from ifmmin.runtime.backends import Backend, Loaded
 from ifmmin.runtime.backends.onnxruntime import UNKNOWN, OnnxRuntimeCpu
@@ -41,9 +41,9 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.fixture
-def bundle(make_network: Any, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
+def bundle(make_bundle: Any, tmp_path: Path) -> Path:
     """A copy of a sound bundle of a, t and a_t in float32."""
-    return copied(small_bundle(make_network, tmp_path_factory), tmp_path)
+    return copied(make_bundle(), tmp_path)
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -200,13 +200,9 @@ def test_everything_is_shown() -> None:
         jetson__clocks=(Clock(name="EMC", minimum=1, maximum=2, current=1, pinned=False),),
     )
     failed = SelfTest(
-        backend="tensorrt",
-        passed=False,
-        difference=1.0,
-        unit="logit",
-        allowed=1e-4,
+        backend="tensorrt", passed=False, difference=1.0, unit="logit", allowed=1e-4,
         failures=("x",),
-    )
+    )  # fmt: skip
     shown = _shown(make_report(facts, (failed,)))
     machine = ("NVIDIA Jetson Orin NX", "36.4.3", "MAXN_SUPER", "0 of 1 clocks", "51 degrees")
     trouble = ("/opt/gone", "[jetson-clocks]", "FAIL", "allowed 1.0e-04", "[library-path]")

@@ -1,6 +1,13 @@
+"""What the doctor reads of a machine, and questions whose libraries may crash, hang or print."""
+
 from __future__ import annotations
 
+import ctypes
+import sys
+from collections.abc import Mapping
+from fnmatch import fnmatch
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -8,8 +15,9 @@ import pytest
 import recorded_outputs as recorded
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_host import MadeHost, orin
 
+from ifmmin.runtime.doctor import answer
+from ifmmin.runtime.doctor.answer import ask_cuda
 from ifmmin.runtime.doctor.collect import (
     collect,
     eight_bits,
@@ -29,8 +37,82 @@ from ifmmin.runtime.doctor.collect import (
     version,
 )
 from ifmmin.runtime.doctor.facts import Cpu, Facts, Gpu
-from ifmmin.runtime.doctor.probes import UNREADABLE, Host
+from ifmmin.runtime.doctor.probes import UNREADABLE, Host, ask
 from ifmmin.runtime.doctor.report import make_report, to_json
+
+SITE = "/site-packages"
+FREQUENCY = "/sys/devices/system/cpu/cpu0/cpufreq"
+
+
+class MadeHost(Host):
+    """Files by path, tools by the first words of their command, packages by name."""
+
+    def __init__(
+        self,
+        files: Mapping[str, str] | None = None,
+        tools: Mapping[str, str] | None = None,
+        packages: Mapping[str, tuple[str, tuple[str, ...]]] | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self.files, self.tools = dict(files or {}), dict(tools or {})
+        self.packages, self.variables = dict(packages or {}), dict(environ or {})
+        self.environ = self.variables
+
+    def content(self, path: str) -> bytes:
+        return self.files.get(path, "").encode(errors="replace")
+
+    def find(self, pattern: str) -> list[str]:
+        return sorted(path for path in self.files if fnmatch(path, pattern))
+
+    def resolve(self, path: str) -> str:
+        return path
+
+    def run(self, *command: str) -> str:
+        return self.tools.get(command[0], "")
+
+    def package(self, name: str) -> tuple[str, tuple[str, ...]] | None:
+        return self.packages.get(name)
+
+    def site_folders(self) -> list[str]:
+        return [SITE]
+
+
+def orin() -> MadeHost:
+    """An Orin NX of 8 GB with JetPack 6.2."""
+    libraries = [line.split(" => ")[1] for line in recorded.LDCONFIG.splitlines() if " => " in line]
+    return MadeHost(
+        files={
+            **dict.fromkeys(libraries, "library"),
+            "/etc/nv_tegra_release": recorded.RELEASE_R36,
+            "/etc/os-release": 'NAME="Ubuntu"\nPRETTY_NAME="Ubuntu 22.04.5 LTS"\n',
+            "/proc/cpuinfo": recorded.CPUINFO_ARM,
+            "/proc/meminfo": recorded.MEMINFO,
+            "/proc/driver/nvidia/version": recorded.DRIVER_OPEN,
+            "/proc/device-tree/model": "NVIDIA Jetson Orin NX\0",
+            "/proc/device-tree/compatible": "nvidia,p3768-0000+p3767-0001\0nvidia,tegra234\0",
+            "/sys/class/thermal/thermal_zone0": "",
+            "/sys/class/thermal/thermal_zone0/type": "cpu-thermal\n",
+            "/sys/class/thermal/thermal_zone0/temp": "51250\n",
+            f"{FREQUENCY}/scaling_governor": "schedutil\n",
+            f"{FREQUENCY}/scaling_min_freq": "729600\n",
+            f"{FREQUENCY}/scaling_max_freq": "1984000\n",
+            "/usr/lib/python3.10/dist-packages/tensorrt/__init__.py": "",
+            f"{SITE}/onnxruntime/capi/build_and_package_info.py": recorded.BUILD_INFO,
+            f"{SITE}/onnxruntime/capi/libonnxruntime_providers_tensorrt.so": "\0libnvinfer.so.10\0",
+        },
+        tools={
+            "nvpmodel": recorded.NVPMODEL,
+            "jetson_clocks": recorded.CLOCKS_R36,
+            "nvidia-smi": recorded.SMI_JETSON,
+            "ldconfig": recorded.LDCONFIG,
+            "dpkg-query": "6.2.1+b38",
+        },
+        packages={
+            "numpy": ("2.2.6", ("cp310-cp310-manylinux_2_17_aarch64",)),
+            "onnxruntime-gpu": ("1.31.1", ("cp312-cp312-manylinux_2_34_aarch64",)),
+        },
+        environ={"LD_LIBRARY_PATH": "/usr/local/cuda-11.4/lib64"},
+    )
 
 
 @pytest.mark.parametrize(
@@ -211,3 +293,107 @@ def test_a_spoilt_package_is_told_and_not_taken_for_absent(
     host = Host()
     assert host.package("spoilt") == (UNREADABLE, ())
     assert host.package("sound") == ("1.2", ())
+
+
+_SCRIPT = """
+import json, os, signal, sys, time
+for name in sys.argv[1:]:
+    if name == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if name == "end":
+        os._exit(7)
+    if name == "hang":
+        time.sleep(60)
+    if name == "noise":
+        print("*** EP Error ***")
+        print("[1]", flush=True)
+    print(json.dumps([name, {"said": name}]), flush=True)
+"""
+_CHILD = (sys.executable, "-S", "-c", _SCRIPT)
+
+
+def test_answers() -> None:
+    assert ask(["a", "noise"], command=_CHILD) == {"a": {"said": "a"}, "noise": {"said": "noise"}}
+    assert ask([]) == {}
+
+
+def test_the_others_are_answered_when_one_crashes() -> None:
+    answers = ask(["a", "crash", "b", "end", "c"], command=_CHILD)
+    assert [answers[name].get("said") for name in "abc"] == ["a", "b", "c"]
+    assert "SIGSEGV" in answers["crash"]["error"]
+    assert "code 7" in answers["end"]["error"]
+
+
+def test_a_hang_is_given_up() -> None:
+    answers = ask(["a", "hang", "b"], command=_CHILD, patience=3.0)
+    assert "within 3 s" in answers["hang"]["error"]
+    assert answers["b"] == {"said": "b"}
+
+
+def test_no_process_at_all() -> None:
+    assert "no process" in ask(["a"], command=("/nonexistent/python",))["a"]["error"]
+
+
+def test_the_real_questions() -> None:
+    questions = [
+        "onnxruntime", "backend:onnxruntime-cpu", "backend:none", "bundle:onnxruntime-cpu:/x",
+    ]  # fmt: skip
+    answers = ask(questions)
+    assert "CPUExecutionProvider" in answers["onnxruntime"]["providers"]
+    assert answers["backend:onnxruntime-cpu"] == {}
+    assert "unknown backend" in answers["backend:none"]["error"]
+    assert "no bundle at /x" in answers["bundle:onnxruntime-cpu:/x"]["error"]
+
+
+class _Driver:
+    """libcuda with one GPU, or one that does not start."""
+
+    def __init__(self, start: int) -> None:
+        self.cuInit = lambda flags: start
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "cuGetErrorName":
+            return self._error_name
+        values = {
+            "cuDriverGetVersion": 12060, "cuDeviceGetCount": 1, "cuDeviceTotalMem_v2": 1 << 33,
+        }  # fmt: skip
+
+        def call(target: Any, *rest: Any) -> int:
+            if name == "cuDeviceGetName":
+                target.value = b"Orin"
+            else:
+                attribute = {75: 8, 76: 7}.get(rest[0]) if rest and type(rest[0]) is int else None
+                target._obj.value = attribute or values.get(name, 0)
+            return 0
+
+        return call
+
+    def _error_name(self, code: int, text: Any) -> int:
+        text._obj.value = b"CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"
+        return 0
+
+
+def _load_driver(monkeypatch: pytest.MonkeyPatch, start: int) -> dict[str, Any]:
+    fake = SimpleNamespace(**{name: getattr(ctypes, name) for name in dir(ctypes)})
+    fake.CDLL = lambda name: _Driver(start)
+    monkeypatch.setattr(answer, "ctypes", fake)
+    return ask_cuda()
+
+
+def test_a_driver_with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = {"name": "Orin", "compute_capability": "8.7", "memory": 1 << 33}
+    assert _load_driver(monkeypatch, 0) == {"version": "12.6", "gpus": [gpu]}
+
+
+def test_a_driver_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = _load_driver(monkeypatch, 803)
+    assert found["version"] == "12.6"
+    assert "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH (803)" in found["error"]
+
+
+def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> Any:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(ctypes, "CDLL", absent)
+    assert ask_cuda() == {}

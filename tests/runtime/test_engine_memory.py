@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engine_answers import frames, require_right
 from fake_cuda import Misuse
-from fake_gpu import Machine, machine
+from fake_tensorrt import Machine, machine
 from numpy.typing import NDArray
-from small_engines import GRAPHS
+from small_engines import GRAPHS, frames, require_right
 
 from ifmmin.runtime.backends import tensorrt_engine
 from ifmmin.runtime.backends.cuda import Cuda

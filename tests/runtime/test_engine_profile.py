@@ -6,9 +6,17 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_graphs import TEXT_STATES, quantised_graph, text_graph, text_step_graph
-from small_pieces import MODALITIES, entry_of
-from small_recurrent import lstm_graph, masked_scan_graph, step_graph
+from small_graphs import (
+    MODALITIES,
+    TEXT_STATES,
+    entry_of,
+    lstm_graph,
+    masked_scan_graph,
+    quantised_graph,
+    step_graph,
+    text_graph,
+    text_step_graph,
+)
 
 from ifmmin.runtime.backends.profile import Shape, check_profile, profile_of
 from ifmmin.runtime.errors import BundleError, InputError

@@ -1,4 +1,4 @@
-"""What keeps a GPU provider of ONNX Runtime from working is said before anything is tried."""
+"""What keeps a GPU provider of ONNX Runtime from working is said before anything is loaded."""
 
 from __future__ import annotations
 
@@ -12,19 +12,26 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fake_onnxruntime import CPU, CUDA, TENSORRT, FakeOnnxRuntime, fake_driver
-from small_elf import real_library, write_library
+from fake_onnxruntime import (
+    CPU,
+    CUDA,
+    TENSORRT,
+    FakeOnnxRuntime,
+    fake_driver,
+    real_library,
+    write_library,
+)
 
 from ifmmin.runtime.backends import onnxruntime_gpu
-from ifmmin.runtime.backends.cuda import load_driver, require_gpu
+from ifmmin.runtime.backends.cuda import load_driver, missing_libraries, require_gpu
 from ifmmin.runtime.backends.onnxruntime_gpu import require_provider
 from ifmmin.runtime.errors import BackendUnavailable
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="looks at libraries of Linux")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at libraries of Linux")
 ASK = """
 import sys, time
 from ifmmin.runtime.errors import BackendUnavailable
-from ifmmin.runtime.backends import onnxruntime_gpu
+from ifmmin.runtime.backends import onnx_runtime_gpu
 started = time.perf_counter()
 try:
     getattr(onnxruntime_gpu, sys.argv[1])()
@@ -85,7 +92,6 @@ def test_not_compiled_in(
     assert cure in message
 
 
-@linux
 @pytest.mark.parametrize(
     ("version", "wanted", "other"),
     [("13.0", "[cuda,cudnn]'", "[cuda,cudnn]<1.27'"), ("12.8", "[cuda,cudnn]<1.27'", None)],
@@ -103,7 +109,6 @@ def test_a_library_of_cuda_is_missing(
     assert (f"CUDA 12 run pip install 'onnxruntime-gpu{other}" in message) == (other is not None)
 
 
-@linux
 def test_tensorrt_is_missing(module: FakeOnnxRuntime) -> None:
     module.needs["tensorrt"] = ["libnvinfer.so.10", "libnvonnxparser.so.10"]
     message = refusal(module.install(), TENSORRT)
@@ -112,13 +117,11 @@ def test_tensorrt_is_missing(module: FakeOnnxRuntime) -> None:
     assert require_provider(module, CUDA, 0) == "Orin"
 
 
-@linux
 def test_tensorrt_wants_cuda_too(module: FakeOnnxRuntime) -> None:
     module.needs["cuda"] = ["libcublas.so.13"]
     assert "libcublas.so.13 not found" in refusal(module.install(), TENSORRT)
 
 
-@linux
 def test_tensorrt_that_pip_installed_is_found(
     module: FakeOnnxRuntime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,7 +135,6 @@ def test_tensorrt_that_pip_installed_is_found(
     assert require_provider(module.install(), TENSORRT, 0) == "Orin"
 
 
-@linux
 def test_the_provider_itself_is_missing(module: FakeOnnxRuntime) -> None:
     """Wheels for arm64 name the provider of TensorRT and do not bring it."""
     folder = Path(module.__file__).parent / "capi"
@@ -184,3 +186,48 @@ def test_an_old_driver_is_told_the_wheel_that_fits(
 def test_versions_that_do_not_say_what_they_were_built_for() -> None:
     assert onnxruntime_gpu._cuda(SimpleNamespace()) == ""
     assert onnxruntime_gpu._cuda(SimpleNamespace(cuda_version=None)) == ""
+
+
+def test_names_come_in_order_and_what_is_here_is_left_out(tmp_path: Path) -> None:
+    path = write_library(tmp_path / "lib.so", ["libnone.so.9", "libc.so.6", "libother.so.1"])
+    assert missing_libraries(path) == ["libnone.so.9", "libother.so.1"]
+
+
+@pytest.mark.parametrize("runpath", ["$ORIGIN/near", "/nowhere:${ORIGIN}/near"])
+def test_its_own_path_is_searched(tmp_path: Path, runpath: str) -> None:
+    path = write_library(tmp_path / "lib.so", ["libnear.so.1"], runpath)
+    assert missing_libraries(path) == ["libnear.so.1"]
+    (tmp_path / "near").mkdir()
+    (tmp_path / "near" / "libnear.so.1").symlink_to(real_library())
+    assert missing_libraries(path) == []
+
+
+def test_other_places_are_searched(tmp_path: Path) -> None:
+    path = write_library(tmp_path / "lib.so", ["libnear.so.1"])
+    (tmp_path / "libnear.so.1").symlink_to(real_library())
+    assert missing_libraries(path, [tmp_path]) == []
+
+
+def test_one_that_does_not_load_counts_as_missing(tmp_path: Path) -> None:
+    path = write_library(tmp_path / "lib.so", ["libnear.so.1"], "$ORIGIN")
+    (tmp_path / "libnear.so.1").write_bytes(b"cut off")
+    assert missing_libraries(path) == ["libnear.so.1"]
+
+
+def test_a_real_library_lacks_nothing() -> None:
+    assert missing_libraries(real_library()) == []
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\x7fELF\x01", b"\x7fELF\x02\x01", b"MZ" * 99])
+def test_what_is_no_library_tells_nothing(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "lib.so").write_bytes(content)
+    assert missing_libraries(tmp_path / "lib.so") == []
+
+
+def test_a_library_that_is_cut_off_tells_nothing(tmp_path: Path) -> None:
+    path = write_library(tmp_path / "lib.so", ["libnone.so.9"])
+    whole = path.read_bytes()
+    for length in range(64, len(whole), 40):
+        path.write_bytes(whole[:length])
+        assert set(missing_libraries(path)) <= {"libnone.so.9", "libnone.so.", "libnone", ""}

@@ -1,20 +1,25 @@
-"""`--live`: what is drawn of a moment, on any width, with and without colour."""
+"""`--live`: what is drawn of a moment, on any width, with and without colour; on a terminal of its
+own it is drawn in place, and left as it was, whatever ends it."""
 
 from __future__ import annotations
 
 import io
+import os
+import pty
 import re
+import signal
+import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from rich.console import Console
-from small_bundles import ALL, small_bundle
-from stream_process import frames
+from run_command import command, event, frames, run
 
-from ifmmin.runtime import Pattern, Predictor, StreamOptions
+from ifmmin.runtime import Pattern, Predictor
 from ifmmin.runtime.modality import Modality
 from ifmmin.runtime.prediction import Prediction
 from ifmmin.runtime.stream.events import Tick, Update
@@ -30,6 +35,7 @@ from ifmmin.runtime.stream.live import (
     light_of,
     live_screen,
 )
+from ifmmin.runtime.stream.options import StreamOptions
 
 SHARES = {"angry": 0.0625, "happy": 0.5, "neutral": 0.25, "sad and very long": 0.1875}
 ABSENT = {Modality.V: "silent for 3.12 s, more than 2.5", Modality.T: "not given"}
@@ -134,12 +140,8 @@ def test_colours_are_left_out_where_they_are_not_wanted() -> None:
     assert "● heard" in drawn(NO_COLOR="1")
 
 
-def test_lights_are_those_of_what_a_stream_says(
-    make_network: Any, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    bundle = small_bundle(make_network, tmp_path_factory, ALL, shapes=("latency", "stream"))
-    options = StreamOptions(window=4.0, stale_after={Modality.V: 2.0})
-    stream = Predictor(bundle, backend="onnxruntime-cpu").stream(options)
+def test_lights_are_those_of_what_a_stream_says(predictor: Predictor) -> None:
+    stream = predictor.stream(StreamOptions(window=4.0, stale_after={Modality.V: 2.0}))
 
     def lights(at: float) -> list[str]:
         stream.session.reach(at)
@@ -214,3 +216,95 @@ def test_drawings_are_few_however_many_answers() -> None:
     seconds = time.monotonic() - started
     assert PER_SECOND <= 15
     assert 2 <= file.getvalue().count("pattern a") <= 15 * seconds + 2
+
+
+class _Terminal:
+    """The command on a terminal of 40 columns, which it may also use for standard error."""
+
+    def __init__(self, bundle: Path, *options: object, term: str = "xterm-256color") -> None:
+        self.ours, theirs = pty.openpty()
+        environment = os.environ | {"TERM": term, "COLUMNS": "40", "LINES": "20"}
+        environment.pop("NO_COLOR", None)
+        self.process = subprocess.Popen(
+            [*command(bundle, "--live", *options)], stdin=subprocess.PIPE, stdout=theirs,
+            stderr=theirs, env=environment,
+        )  # fmt: skip
+        os.close(theirs)
+        self.seen = ""
+
+    def send(self, *lines: str) -> None:
+        assert self.process.stdin
+        self.process.stdin.write("".join(f"{line}\n" for line in lines).encode())
+        self.process.stdin.flush()
+
+    def read_until(self, text: str) -> None:
+        ends = time.monotonic() + 60
+        while text not in self.seen:
+            assert time.monotonic() < ends, self.seen
+            self.seen += os.read(self.ours, 1 << 16).decode(errors="replace")
+
+    def end(self) -> int:
+        assert self.process.stdin
+        self.process.stdin.close()
+        code = self.process.wait(60)
+        for chunk in self._rest():
+            self.seen += chunk.decode(errors="replace")
+        os.close(self.ours)
+        return code
+
+    def _rest(self) -> Iterator[bytes]:
+        while True:
+            try:
+                chunk = os.read(self.ours, 1 << 16)
+            except OSError:  # a terminal that nobody holds any more
+                return
+            if not chunk:
+                return
+            yield chunk
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+
+
+def test_on_a_terminal(bundle: Path, tmp_path: Path) -> None:
+    saved = tmp_path / "answers.jsonl"
+    terminal = _Terminal(bundle, "--save", saved)
+    terminal.read_until("waiting for events")
+    terminal.send(event("push", a=frames("a", 5), at=1.0))
+    terminal.read_until("at 1.00 s")
+    terminal.send("garbage", event("push", v=frames("v", 5), at=2.0))
+    terminal.read_until("at 2.00 s")
+    assert terminal.end() == 1
+    text = _plain(terminal.seen)
+    assert '{"line"' not in text
+    assert "error: stdin, line 2: JSON is malformed" in text
+    assert "events without an answer: 1" in text
+    assert text.rstrip().endswith("1 of 3 events have no answer")
+    assert terminal.seen.count(HIDE_CURSOR) == terminal.seen.count(SHOW_CURSOR) == 1
+    assert saved.read_text().count("\n") == 3
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_ended_session_leaves_the_terminal_sane(
+    bundle: Path, tmp_path: Path, number: int, code: int
+) -> None:
+    kept = tmp_path / "session.bin"
+    terminal = _Terminal(bundle, "--snapshot", kept)
+    terminal.send(event("push", a=frames("a", 5), at=1.0))
+    terminal.read_until("at 1.00 s")
+    terminal.process.send_signal(number)
+    assert terminal.end() == code
+    assert terminal.seen.count(HIDE_CURSOR) == terminal.seen.count(SHOW_CURSOR) == 1
+    assert terminal.seen.rindex(SHOW_CURSOR) > terminal.seen.rindex("at 1.00 s")
+    assert kept.exists()
+
+
+def test_terminals_that_cannot_draw_in_place(bundle: Path) -> None:
+    terminal = _Terminal(bundle, term="dumb")
+    terminal.read_until("TERM=dumb")
+    assert terminal.end() == 2
+    assert terminal.seen.count("\n") == 1
+    ran = run(bundle, "--stream", "-", "--live", stdin=[event("reset")])
+    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+    assert "standard output is none" in ran.err

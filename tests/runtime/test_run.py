@@ -1,16 +1,20 @@
-"""`ifmmin-run`: answers, and one clear line for every mistake."""
+"""`ifmmin-run`: answers, one clear line for every mistake, and docs/run.md."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from small_bundles import ALL, copied, small_bundle
+from run_command import arrays, line, npz
+from small_bundles import ALL, copied, flip
 
 from ifmmin.runtime.cli import main
 from ifmmin.runtime.errors import InputError
@@ -18,24 +22,11 @@ from ifmmin.runtime.manifest import MANIFEST_NAME
 from ifmmin.runtime.modality import ALL_PATTERNS
 from ifmmin.runtime.predictor import Predictor
 
-GOOD = {"a": (9, 5), "v": (4, 7), "t": (2, 11)}
-
 
 @pytest.fixture
-def bundle(make_network: Any, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
+def bundle(make_bundle: Any, tmp_path: Path) -> Path:
     """A copy that may be spoilt."""
-    made = small_bundle(make_network, tmp_path_factory, ("a", "a_t"), shapes=("latency",))
-    return copied(made, tmp_path)
-
-
-def _npz(path: Path, **arrays: np.ndarray) -> Path:
-    np.savez(path, **arrays)  # type: ignore[arg-type]
-    return path
-
-
-def _arrays(letters: str, seed: int = 0) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    return {m: rng.standard_normal(GOOD[m]).astype(np.float32) for m in letters}
+    return copied(make_bundle(("a", "a_t"), shapes=("latency",)), tmp_path)
 
 
 def _error(capsys: Any, *arguments: object) -> str:
@@ -50,9 +41,9 @@ def test_table_json_and_csv_say_the_same(bundle: Path, tmp_path: Path, capsys: A
     folder = tmp_path / "clips"
     folder.mkdir()
     for index in range(3):
-        _npz(folder / f"clip{index}.npz", **_arrays("at" if index else "a", index))
+        npz(folder / f"clip{index}.npz", **arrays("at" if index else "a", index))
     predictor = Predictor(bundle)
-    truth = [predictor.predict(_arrays("at" if index else "a", index)) for index in range(3)]
+    truth = [predictor.predict(arrays("at" if index else "a", index)) for index in range(3)]
 
     assert main([str(bundle), str(folder), "--format", "json"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -70,22 +61,22 @@ def test_table_json_and_csv_say_the_same(bundle: Path, tmp_path: Path, capsys: A
 
 
 def test_many_inputs_show_progress(bundle: Path, tmp_path: Path, capsys: Any) -> None:
-    path = _npz(tmp_path / "x.npz", **_arrays("a"))
+    path = npz(tmp_path / "x.npz", **arrays("a"))
     assert main([str(bundle), *[str(path)] * 60]) == 0
     assert "predict 60/60" in capsys.readouterr().err
 
 
 def test_a_pattern_can_be_forced(bundle: Path, tmp_path: Path, capsys: Any) -> None:
-    path = _npz(tmp_path / "x.npz", **_arrays("at"))
+    path = npz(tmp_path / "x.npz", **arrays("at"))
     assert main([str(bundle), str(path), "--pattern", "a", "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["pattern"] == "a"
-    text = _error(capsys, bundle, _npz(tmp_path / "t.npz", **_arrays("t")), "--pattern", "a_t")
+    text = _error(capsys, bundle, npz(tmp_path / "t.npz", **arrays("t")), "--pattern", "a_t")
     assert "needs modality a" in text
 
 
 def test_none_and_empty_are_missing_and_lists_are_taken(bundle: Path) -> None:
     predictor = Predictor(bundle)
-    x = _arrays("a")["a"]
+    x = arrays("a")["a"]
     truth = predictor.predict({"a": x})
     for same in ({"a": x, "v": None, "t": np.zeros((0, 11))}, {"a": x.astype(np.float64).tolist()}):
         assert predictor.predict(same).pattern == truth.pattern
@@ -97,23 +88,23 @@ def test_none_and_empty_are_missing_and_lists_are_taken(bundle: Path) -> None:
 
 
 def test_wrong_features(bundle: Path, tmp_path: Path, capsys: Any) -> None:
-    text = _error(capsys, bundle, _npz(tmp_path / "w.npz", a=np.zeros((4, 6))))
+    text = _error(capsys, bundle, npz(tmp_path / "w.npz", a=np.zeros((4, 6))))
     assert "modality a" in text
     assert "(4, 6)" in text
     assert "(frames, 5)" in text
     for value in (np.nan, np.inf):
-        broken = _arrays("a")["a"]
+        broken = arrays("a")["a"]
         broken[3, 2] = value
-        text = _error(capsys, bundle, _npz(tmp_path / "n.npz", a=broken))
+        text = _error(capsys, bundle, npz(tmp_path / "n.npz", a=broken))
         assert "frame 3, column 2" in text
-    assert "no modality is present" in _error(capsys, bundle, _npz(tmp_path / "e.npz"))
-    assert "unknown array 'b'" in _error(capsys, bundle, _npz(tmp_path / "b.npz", b=np.zeros(3)))
-    text = _error(capsys, bundle, _npz(tmp_path / "s.npz", a=np.array([["x"]])))
+    assert "no modality is present" in _error(capsys, bundle, npz(tmp_path / "e.npz"))
+    assert "unknown array 'b'" in _error(capsys, bundle, npz(tmp_path / "b.npz", b=np.zeros(3)))
+    text = _error(capsys, bundle, npz(tmp_path / "s.npz", a=np.array([["x"]])))
     assert "wanted numbers" in text
 
 
 def test_a_pattern_that_the_bundle_lacks(bundle: Path, tmp_path: Path, capsys: Any) -> None:
-    text = _error(capsys, bundle, _npz(tmp_path / "x.npz", **_arrays("vt")))
+    text = _error(capsys, bundle, npz(tmp_path / "x.npz", **arrays("vt")))
     assert "pattern v_t" in text
     assert "latency a fp32 lstm, latency a_t fp32 lstm" in text
 
@@ -131,16 +122,13 @@ def test_inputs_that_are_not_there(bundle: Path, tmp_path: Path, capsys: Any) ->
 def test_one_flipped_bit_is_found_before_the_graph_is_loaded(
     bundle: Path, tmp_path: Path, capsys: Any
 ) -> None:
-    path = bundle / "a.latency.fp32.onnx"
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(bytes(content))
-    text = _error(capsys, bundle, _npz(tmp_path / "x.npz", **_arrays("a")))
+    flip(bundle / "a.latency.fp32.onnx")
+    text = _error(capsys, bundle, npz(tmp_path / "x.npz", **arrays("a")))
     assert "a.latency.fp32.onnx is damaged" in text
 
 
 def test_manifests(bundle: Path, tmp_path: Path, capsys: Any) -> None:
-    clip = _npz(tmp_path / "x.npz", **_arrays("a"))
+    clip = npz(tmp_path / "x.npz", **arrays("a"))
     manifest = bundle / MANIFEST_NAME
     content = json.loads(manifest.read_text())
     for schema, said in ((99, "update ifmmin here"), (1, "export the bundle again")):
@@ -160,13 +148,6 @@ def test_manifests(bundle: Path, tmp_path: Path, capsys: Any) -> None:
     assert "no bundle at" in _error(capsys, tmp_path / "nowhere", clip)
 
 
-def test_unknown_backend_and_threads(bundle: Path) -> None:
-    with pytest.raises(InputError, match="onnxruntime-cpu"):
-        Predictor(bundle, backend="abacus")
-    with pytest.raises(InputError, match="at least 1"):
-        Predictor(bundle, threads=0)
-
-
 def test_our_own_faults_keep_their_traceback() -> None:
     from ifmmin.runtime.command import command
 
@@ -174,11 +155,40 @@ def test_our_own_faults_keep_their_traceback() -> None:
         command(lambda arguments: 1 // 0)()
 
 
-def test_every_pattern_is_found_from_what_is_present(
-    make_network: Any, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    shapes = ("latency", "throughput")
-    predictor = Predictor(small_bundle(make_network, tmp_path_factory, ALL, shapes=shapes))
-    answers = [predictor.predict(_arrays("".join(p))) for p in ALL_PATTERNS]
+def test_every_pattern_is_found_from_what_is_present(make_bundle: Any) -> None:
+    predictor = Predictor(make_bundle(ALL, shapes=("latency", "throughput")))
+    answers = [predictor.predict(arrays("".join(p))) for p in ALL_PATTERNS]
     assert [a.pattern for a in answers] == list(ALL_PATTERNS)
     assert len({tuple(a.logits.round(4)) for a in answers}) == 7
+
+
+@pytest.fixture
+def page(root: Path) -> str:
+    return (root / "docs" / "run.md").read_text(encoding="utf-8")
+
+
+def test_every_command_runs(page: str, bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "bundle").symlink_to(bundle)
+    npz(tmp_path / "clip.npz", **arrays("at"))
+    (tmp_path / "clips").mkdir()
+    npz(tmp_path / "clips" / "one.npz", **arrays("a"))
+    (tmp_path / "more.jsonl").write_text(line("a", id="clip1") + "\n")
+    blocks = re.findall(r"^```sh\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    commands = [text for block in blocks for text in block.splitlines()]
+    commands += re.findall(r"^\$ (.*)$", page, re.MULTILINE)
+    assert len(commands) >= 5
+    function = f'ifmmin-run() {{ "{sys.executable}" -m ifmmin.runtime.cli "$@"; }}'
+    script = "\n".join(["set -e", function, *commands])
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "answers.csv").read_text().startswith("input,pattern,label,")
+
+
+def test_every_option_is_described(page: str, capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    options = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out))
+    common = {"--help", "--version"}
+    assert {option for option in options - common if f"`{option}" not in page} == set()

@@ -1,15 +1,19 @@
-"""`ifmmin-run` with broken inputs among sound ones, on terminals, and interrupted."""
+"""`ifmmin-run`: lines of JSON, what it shows and saves, broken inputs, terminals, interrupts."""
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
+import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +25,12 @@ from run_command import BACKEND, arrays, line, npz, run, run_bundle
 
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.inputs import find_inputs
+from ifmmin.runtime.inputs_jsonl import read_line
 
 COMMAND = [sys.executable, "-m", "ifmmin.runtime.cli"]
 
 
-@pytest.fixture(scope="module")
-def bundle(make_network: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run_bundle(make_network, tmp_path_factory)
+bundle = pytest.fixture(run_bundle, scope="module")
 
 
 def test_broken_files_stop_no_others(bundle: Path, tmp_path: Path) -> None:
@@ -140,3 +143,260 @@ def test_names_on_a_terminal_are_no_markup(bundle: Path, tmp_path: Path) -> None
     shown = os.read(ours, 1 << 20)
     os.close(ours)
     assert b"[/x] ?[2J" in shown
+
+
+def test_every_kind_of_input_gives_the_same_answer(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "clips.jsonl").write_text(f"{line('at', id='x')}\n\n{line('at', t=None)}\n")
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    npz(folder / "inside.npz", **arrays("at"))
+    alone = npz(tmp_path / "alone.npz", **arrays("at"))
+    inputs = (tmp_path / "clips.jsonl", folder, alone, "-")
+    ran = run(bundle, *inputs, "--format", "json", stdin=[line("at", id=7)])
+    assert ran.code == 0
+    assert [a["input"] for a in ran.answers] == ["x", "clips.jsonl:3", "inside", "alone", "7"]
+    assert [a["pattern"] for a in ran.answers] == ["a_t", "a", "a_t", "a_t", "a_t"]
+    assert ran.answers[1]["absent"] == {"v": "not given", "t": "not given"}
+    for index in (2, 3, 4):
+        assert ran.answers[index]["logits"] == ran.answers[0]["logits"]
+
+
+def test_a_line_is_answered_before_the_next_is_sent(bundle: Path) -> None:
+    command = [sys.executable, "-m", "ifmmin.runtime.cli", str(bundle), "-", "--format", "json"]
+    with subprocess.Popen(
+        [*command, *BACKEND], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        watchdog = threading.Timer(60, process.kill)
+        watchdog.start()
+        for index, sent in enumerate([line("a", 0, id="0"), "garbage", line("v", 2, id="2")]):
+            process.stdin.write(sent + "\n")
+            process.stdin.flush()
+            answer = json.loads(process.stdout.readline())
+            assert answer["input"] == ("stdin:2" if index == 1 else str(index))
+            assert ("error" in answer) == (index == 1)
+        process.stdin.close()
+        assert process.stdout.read() == ""
+        watchdog.cancel()
+    assert process.returncode == 1
+
+
+def test_null_in_a_frame_is_nan(bundle: Path) -> None:
+    frames: list[list[float | None]] = arrays("a")["a"].tolist()
+    frames[3][2] = None
+    sent = [json.dumps({"id": "gap", "a": frames}), json.dumps({"a": [[None] * 5], "v": [[1] * 7]})]
+    ran = run(bundle, "-", "--format", "json", "--nan", "drop", stdin=sent)
+    assert ran.code == 0
+    assert ran.answers[0]["dropped_frames"] == {"a": 1}
+    assert ran.answers[1]["absent"]["a"] == "all frames are NaN"
+    assert ran.answers[1]["pattern"] == "v"
+    refused = run(bundle, "-", stdin=sent)
+    assert refused.code == 1
+    assert "stdin, line 1: modality a (acoustic): nan at frame 3, column 2" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("{", "Input data was truncated"),
+        ('{"a": [[NaN]]}', "write null for it"),
+        ('{"b": []}', "unknown field `b`"),
+        ('{"a": [0.5, 1]}', "Expected `array`, got `float` - at `$.a[0]`"),
+        ('{"a": [["x"]]}', "got `str`"),
+        ('{"a": [[1, 2], [1]]}', "frame 1 has 1 numbers, frame 0 has 2"),
+        ('{"quality": {"x": 1}}', "unknown field `x` - at `$.quality`"),
+        ("[]", "wanted an object such as"),
+        ('{"id": "none of it"}', "no modality is present (a: not given; v: not given"),
+        ('{"a": [[1e300, 0, 0, 0, 0]]}', "inf at frame 0, column 0"),
+        ('{"a": [[1]]}', "got shape (1, 1), wanted (frames, 5)"),
+        ('{"t": [[0,0,0,0,0,0,0,0,0,0,0]]}', "graph of t"),
+    ],
+)
+def test_a_broken_line_stops_no_other(bundle: Path, tmp_path: Path, text: str, wanted: str) -> None:
+    path = tmp_path / "clips.jsonl"
+    path.write_text(f"{line('a', id='good')}\n{text}\n{line('v', id='fine')}\n")
+    ran = run(bundle, path, "--format", "csv")
+    assert ran.code == 1
+    assert [row.split(",")[0] for row in ran.out.splitlines()] == ["input", "good", "fine"]
+    first, last = ran.err.splitlines()
+    assert first.startswith(f"error: {path}, line 2: ")
+    assert wanted in first
+    assert last == "1 of 3 inputs could not be answered"
+
+
+def test_nothing_to_read(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text("\n \n")
+    assert "is empty" in run(bundle, tmp_path / "empty.jsonl").err
+    for sent, lines in (([], 1), (["{"], 2), (["{", "["], 3)):
+        ran = run(bundle, "-", stdin=sent)
+        assert ran.code == 2
+        assert ran.out == ""
+        assert len(ran.err.splitlines()) == lines
+    one = tmp_path / "one.jsonl"
+    one.write_text("{}\n")
+    ran = run(bundle, one)
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+
+
+_NUMBERS = st.none() | st.floats(width=32, allow_nan=False, allow_infinity=False)
+_FRAMES = st.integers(1, 4).flatmap(
+    lambda dim: st.lists(st.lists(_NUMBERS, min_size=dim, max_size=dim), max_size=5)
+)
+_LINES = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": st.text() | st.integers(-(2**63), 2**63 - 1),
+        **dict.fromkeys("avt", st.none() | _FRAMES),
+        "quality": st.dictionaries(st.sampled_from("avt"), st.floats(0, 1)),
+    },
+)
+
+
+@given(_LINES)
+def test_lines_round_trip(content: dict[str, Any]) -> None:
+    clip = read_line(json.dumps(content, ensure_ascii=True).encode(), "default")
+    assert clip.name == str(content.get("id", "default"))
+    assert clip.quality == content.get("quality", {})
+    given = {letter for letter in "avt" if content.get(letter) is not None}
+    assert set(clip.utterance) == given
+    for letter, array in clip.utterance.items():
+        np.testing.assert_array_equal(array, np.array(content[letter], dtype=np.float64))
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["a", "v", "t", "id", "quality", "x"]), inner, max_size=4)
+    ),
+)
+_GARBAGE = st.binary(max_size=60) | _JSON.map(lambda value: json.dumps(value).encode())
+
+
+@given(_GARBAGE)
+def test_garbage_is_an_input_error(garbage: bytes) -> None:
+    with contextlib.suppress(InputError):
+        read_line(garbage, "x")
+
+
+def test_deeply_nested_garbage() -> None:
+    for text in (b"[" * 100_000, b'{"a":' * 100_000, b'{"a":' + b"[" * 100_000):
+        with pytest.raises(InputError):
+            read_line(text, "x")
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(_GARBAGE, max_size=3))
+def test_garbage_never_ends_a_stream(bundle: Path, garbage: list[bytes]) -> None:
+    sent = b"\n".join([*garbage, line("a", id="last").encode()])
+    ran = run(bundle, "-", "--format", "json", stdin=sent)
+    assert ran.code in (0, 1)
+    assert ran.answers[-1]["input"] == "last"
+    assert all(("error" in a) != ("label" in a) for a in ran.answers)
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    return npz(tmp_path / "clip.npz", **arrays("a"))
+
+
+def _csv(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_top_k_ranks_the_best(bundle: Path, clip: Path) -> None:
+    (answer,) = run(bundle, clip, "--format", "json", "--top-k", 2).answers
+    shares = answer["probabilities"]
+    best = sorted(shares, key=shares.__getitem__, reverse=True)[:2]
+    assert answer["top"] == [{"label": b, "probability": shares[b]} for b in best]
+    assert answer["label"] == best[0]
+    (row,) = _csv(run(bundle, clip, "--format", "csv", "--top-k", 2).out)
+    assert (row["top1"], row["top2"]) == tuple(best)
+    assert float(row["probability1"]) == shares[best[0]]
+    table = run(bundle, clip, "--top-k", 2).out
+    assert f"| {best[0]} {shares[best[0]]:.3f} | {best[1]} {shares[best[1]]:.3f} |" in table
+    for wrong, wanted in ((0, "at least 1"), (5, "has 4 classes")):
+        ran = run(bundle, clip, "--top-k", wrong)
+        assert ran.code == 2
+        assert wanted in ran.err
+
+
+def test_below_the_threshold_no_class_is_named(bundle: Path, clip: Path) -> None:
+    (answer,) = run(bundle, clip, "--format", "json").answers
+    sure = max(answer["probabilities"].values())
+    (same,) = run(bundle, clip, "--format", "json", "--threshold", sure - 1e-6).answers
+    assert same["label"] == answer["label"]
+    above = ("--threshold", sure + 1e-6)
+    (unsure,) = run(bundle, clip, "--format", "json", *above).answers
+    assert unsure["label"] is None
+    assert unsure["probabilities"] == answer["probabilities"]
+    assert _csv(run(bundle, clip, "--format", "csv", *above).out)[0]["label"] == "-"
+    assert re.search(r"\| clip  \| +a \| +- \|", run(bundle, clip, *above).out)
+    assert "wanted a probability" in run(bundle, clip, "--threshold", 1.5).err
+
+
+def test_latency_goes_to_standard_error(bundle: Path) -> None:
+    sent = [line("a", seed) for seed in range(20)]
+    ran = run(bundle, "-", "--format", "json", "--latency", stdin=sent)
+    seconds = [answer["seconds"] for answer in ran.answers]
+    found = re.fullmatch(
+        r"latency of 20 answers: p50 (\S+) ms, p90 (\S+) ms, p99 (\S+) ms\n", ran.err
+    )
+    assert found
+    wanted = np.percentile(seconds, (50, 90, 99)) * 1e3
+    np.testing.assert_allclose([float(x) for x in found.groups()], wanted, atol=6e-4)
+
+
+def test_quality_and_patterns_say_what_is_absent(bundle: Path) -> None:
+    sent = [line("av", quality={"v": 0.2, "a": None}), line("av", quality={"v": 0.9}), line("av")]
+    options = ("--format", "json", "--min-quality", "v=0.5", "--min-quality", "a=0.1")
+    ran = run(bundle, "-", *options, stdin=sent)
+    assert [a["pattern"] for a in ran.answers] == ["a", "a_v", "a_v"]
+    assert ran.answers[0]["absent"] == {"v": "quality 0.2 is below 0.5", "t": "not given"}
+    (only,) = run(bundle, "-", "--format", "json", "--pattern", "v", stdin=[sent[1]]).answers
+    assert only["absent"] == {"a": "left out by pattern v", "t": "not given"}
+    (row,) = _csv(run(bundle, "-", "--format", "csv", "--pattern", "v", stdin=[sent[1]]).out)
+    assert row["absent"] == "a: left out by pattern v; t: not given"
+    for wrong in ("v", "v=", "v=much", "x=1", "v=nan"):
+        ran = run(bundle, "-", "--min-quality", wrong)
+        assert (ran.code, ran.err.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".md"])
+def test_save_writes_what_would_be_shown(bundle: Path, tmp_path: Path, suffix: str) -> None:
+    layout = {".csv": "csv", ".jsonl": "json", ".md": "table"}[suffix]
+    out = tmp_path / "new" / f"answers{suffix}"
+    sent = [line("a", id="émile, [b]\n"), "broken", line("v")]
+    shown = run(bundle, "-", "--format", layout, stdin=sent)
+    ran = run(bundle, "-", "--save", out, stdin=sent)
+    assert ran.code == shown.code == 1
+    assert ran.out.startswith("backend: onnxruntime-cpu")
+
+    def timeless(text: str) -> str:
+        # A time of one more digit makes its column wider.
+        return re.sub(r" +", " ", re.sub(r"\d+\.\d+(e-\d+)?|-+:", "N", text))
+
+    assert timeless(out.read_text(encoding="utf-8")) == timeless(shown.out)
+    if suffix == ".jsonl":
+        assert json.loads(out.read_text().splitlines()[0])["input"] == "émile, [b]\n"
+
+
+def test_nothing_is_saved_when_nothing_is_answered(bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "answers.csv"
+    out.write_text("before")
+    assert run(bundle, "-", "--save", out, stdin=["broken"]).code == 2
+    assert out.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [out]
+    for place in (tmp_path, out / "below.csv"):
+        ran = run(bundle, "-", "--save", place, stdin=[line("a")])
+        assert (ran.code, ran.out) == (2, "")
+        assert "cannot write" in ran.err
+
+
+def test_options_may_stand_between_inputs(bundle: Path, clip: Path) -> None:
+    ran = run("--format", "json", bundle, clip, "--top-k", 1, clip)
+    assert [a["input"] for a in ran.answers] == ["clip", "clip"]
+    ran = run(bundle)
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert "got no input" in ran.err

@@ -9,32 +9,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors.numpy import load_file, save
-from small_bundles import copied, edit, exchange, flip, nudge, put, relabel, small_bundle
+from small_bundles import copied, edit, exchange, flip, nudge, put, relabel
 
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.check import Check
-from ifmmin.runtime.manifest import MANIFEST_NAME, PRECISIONS
+from ifmmin.runtime.judge import judge
+from ifmmin.runtime.manifest import MANIFEST_NAME, PRECISIONS, GraphEntry
 from ifmmin.runtime.selftest import check_bundle
 
 Spoil = Callable[[Path], object]
 
 
 @pytest.fixture
-def bundle(make_network: Any, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
+def bundle(make_bundle: Any, tmp_path: Path) -> Path:
     """A copy of a sound bundle of a, t and a_t in float32."""
-    return copied(small_bundle(make_network, tmp_path_factory), tmp_path)
+    return copied(make_bundle(), tmp_path)
 
 
 def _failed(bundle: Path) -> list[Check]:
     return [check for check in check_bundle(Bundle(bundle)) if not check.passed]
 
 
-def test_a_sound_bundle_passes_in_every_precision(
-    make_network: Any, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    made = small_bundle(make_network, tmp_path_factory, ("a_t",), PRECISIONS)
+def test_a_sound_bundle_passes_in_every_precision(make_bundle: Any) -> None:
+    made = make_bundle(("a_t",), PRECISIONS)
     seen: list[str] = []
     checks = check_bundle(Bundle(made), advance=seen.append)
     assert [str(check) for check in checks if not check.passed or check.note] == []
@@ -179,10 +179,10 @@ def test_what_is_wrong_is_found_and_named_and_nothing_else(bundle: Path, fault: 
 
 
 def test_a_graph_of_another_network_is_known_by_its_metadata_and_its_answers(
-    bundle: Path, make_network: Any, tmp_path_factory: pytest.TempPathFactory
+    bundle: Path, make_bundle: Any
 ) -> None:
     file = "a.latency.fp32.onnx"
-    other = small_bundle(make_network, tmp_path_factory, ("a",), seed=1)
+    other = make_bundle(("a",), seed=1)
     put(bundle, file, (other / file).read_bytes())
     assert [check.what for check in _failed(bundle)] == ["metadata", "golden vectors"]
     own = json.loads((bundle / MANIFEST_NAME).read_text())["checkpoint"]["sha256"]
@@ -221,3 +221,68 @@ def test_without_an_engine_one_line_says_what_to_install(bundle: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "ifmmin[cpu]" in done.stderr
+
+
+TRUTH = np.array([[1.0, -1.0, 0.5], [40.0, 0.0, -3.0]], np.float32)
+
+
+def _judged(precision: str, shape: str = "latency", **parity: Any) -> GraphEntry:
+    return GraphEntry(
+        shape=shape, subject="a", precision=precision, recurrence="lstm", file="a.onnx", sha256="",
+        bytes=0, opset=18, inputs=(), outputs=(), parity=parity,
+    )  # fmt: skip
+
+
+def _passes(entry: GraphEntry, row: int, off: float) -> bool:
+    found = TRUTH.copy()
+    found[row, 2] += off
+    return judge(entry, "answers", found, TRUTH).passed
+
+
+@pytest.mark.parametrize(
+    ("entry", "row", "most"),
+    [
+        (_judged("fp32"), 0, 1e-4),
+        (_judged("fp32"), 1, 40 * 5e-6),
+        (_judged("fp32", max_difference=3e-4), 0, 6e-4),
+        (_judged("fp32", "head", max_difference=3e-4), 0, 1.2e-3),
+        (_judged("fp32", max_difference=None), 0, 1e-4),
+        (_judged("fp16"), 1, 0.4),
+        (_judged("fp16", max_difference=0.5), 1, 1.0),
+    ],
+)
+def test_logits_may_be_off_by_so_much(entry: GraphEntry, row: int, most: float) -> None:
+    assert _passes(entry, row, 0.9 * most)
+    assert not _passes(entry, row, 1.2 * most)
+
+
+@pytest.mark.parametrize("precision", ["int8", "int8-qdq"])
+def test_in_8_bits_probabilities_count(precision: str) -> None:
+    assert _passes(_judged(precision), 1, 20.0)  # of no weight beside 40
+    assert not _passes(_judged(precision), 0, 0.2)
+    assert _passes(_judged(precision, probability_max=0.04), 0, 0.2)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_wrong(precision: str, value: float) -> None:
+    found = TRUTH.copy()
+    found[0] = value
+    verdict = judge(_judged(precision, max_difference=9.0), "answers", found, TRUTH)
+    assert not verdict.passed
+    assert verdict.difference == np.inf
+
+
+def test_another_shape_is_wrong() -> None:
+    verdict = judge(_judged("fp32"), "answers", TRUTH[:1], TRUTH)
+    assert not verdict.passed
+    assert "(1, 3)" in verdict.detail
+    assert "(2, 3)" in verdict.detail
+
+
+def test_the_verdict_names_the_input_nearest_to_its_limit() -> None:
+    found = TRUTH + np.array([[9e-5], [1e-4]], np.float32)
+    verdict = judge(_judged("fp32"), "answers", found, TRUTH)
+    assert verdict.passed
+    assert "golden input 0" in verdict.detail
+    assert verdict.unit == "logit"

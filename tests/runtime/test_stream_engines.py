@@ -7,35 +7,25 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_gpu import Machine, machine
-from small_bundles import ALL, small_bundle
+from fake_tensorrt import Machine, machine
+from run_command import DIMS, noise
 
-from ifmmin.runtime import BackendUnavailable, InputError, Predictor, StreamOptions
+from ifmmin.runtime import BackendUnavailable, InputError, Predictor
 from ifmmin.runtime.backends import BackendOptions, Loaded
 from ifmmin.runtime.backends.onnxruntime_gpu import OnnxRuntimeTensorrt
 from ifmmin.runtime.backends.profile import PROFILED, STREAMS, profile_of
 from ifmmin.runtime.backends.tensorrt import Tensorrt, TensorrtRtx
+from ifmmin.runtime.stream.options import StreamOptions
 
-DIMS = {"a": 5, "v": 7, "t": 11}
 MINIMUM = 5
 """Frames of text: its largest kernel."""
 
 gpu = pytest.fixture(machine)
 
 
-@pytest.fixture
-def bundle(make_network: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_bundle(make_network, tmp_path_factory, ALL)
-
-
 def _predictor(bundle: Path, tmp_path: Path, backend: str = "tensorrt", **more: Any) -> Predictor:
     options = BackendOptions(cache=tmp_path / "cache")
     return Predictor(bundle, backend=backend, options=options, **more)
-
-
-def _frames(letter: str, count: int, seed: int = 0) -> Any:
-    rng = np.random.default_rng((seed, ord(letter)))
-    return rng.standard_normal((count, DIMS[letter])).astype(np.float32)
 
 
 def _cut_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,20 +40,13 @@ def _cut_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     ("if-mmin", "fp32"), ("if-mmin", "fp16"), ("transforms", "fp32"), ("transforms", "fp16"),
 ])  # fmt: skip
 def test_a_stream_of_text_from_its_first_token(
-    gpu: Machine, make_network: Any, tmp_path_factory: Any, tmp_path: Path,
-    kind: str, precision: str, backend: str,
+    gpu: Machine, make_bundle: Any, tmp_path: Path, kind: str, precision: str, backend: str,
 ) -> None:  # fmt: skip
     """Its graph keeps raw tokens, or standardised, normalised and rounded ones."""
-    bundle = small_bundle(
-        make_network,
-        tmp_path_factory,
-        ("t",),
-        ("fp32", "fp16"),
-        kind=kind,
-        shapes=("latency", "stream"),
-    )
+    shapes = ("latency", "stream")
+    bundle = make_bundle(("t",), ("fp32", "fp16"), kind=kind, shapes=shapes)
     predictor = _predictor(bundle, tmp_path, backend, precision=precision)
-    tokens, stream = _frames("t", 40), predictor.stream()
+    tokens, stream = noise("t", 40), predictor.stream()
     start = 0
     for end in (1, 2, MINIMUM - 1, MINIMUM, MINIMUM + 1, 9, 40):
         stream.push(t=tokens[start:end])
@@ -80,7 +63,7 @@ def test_a_hundred_streams(gpu: Machine, bundle: Path, tmp_path: Path) -> None:
     """Their steps, summaries and heads are of more rows than an engine takes."""
     predictor = _predictor(bundle, tmp_path)
     group = predictor.streams(100)
-    given = [{letter: _frames(letter, 6, seed) for letter in DIMS} for seed in range(100)]
+    given = [{letter: noise(letter, 6, seed) for letter in DIMS} for seed in range(100)]
     for first, end in ((0, 5), (5, 6)):
         for number, frames in enumerate(given):
             group.push(number, {letter: x[first:end] for letter, x in frames.items()})
@@ -93,13 +76,13 @@ def test_a_hundred_streams(gpu: Machine, bundle: Path, tmp_path: Path) -> None:
 
 def test_a_push_of_three_thousand_frames(gpu: Machine, bundle: Path, tmp_path: Path) -> None:
     """More than was verified, which is what an engine takes."""
-    given = {letter: _frames(letter, 3000) for letter in DIMS}
+    given = {letter: noise(letter, 3000) for letter in DIMS}
     stream = _predictor(bundle, tmp_path).stream()
     stream.push(given)
     wanted = Predictor(bundle, backend="onnxruntime-cpu").predict(given)
     np.testing.assert_allclose(stream.predict().logits, wanted.logits, atol=1e-4)
-    stream.push({letter: _frames(letter, 2, 1) for letter in DIMS})  # the states are right as well
-    longer = {letter: np.concatenate((x, _frames(letter, 2, 1))) for letter, x in given.items()}
+    stream.push({letter: noise(letter, 2, 1) for letter in DIMS})  # the states are right as well
+    longer = {letter: np.concatenate((x, noise(letter, 2, 1))) for letter, x in given.items()}
     wanted = Predictor(bundle, backend="onnxruntime-cpu").predict(longer)
     np.testing.assert_allclose(stream.predict().logits, wanted.logits, atol=1e-4)
 
@@ -109,7 +92,7 @@ def test_a_snapshot_moves_between_a_cpu_and_an_engine(
 ) -> None:
     """What is kept of the first tokens is the same on both."""
     here, there = _predictor(bundle, tmp_path), Predictor(bundle, backend="onnxruntime-cpu")
-    tokens = _frames("t", 12)
+    tokens = noise("t", 12)
     for first, second in ((here, there), (there, here)):
         before, after = first.stream(), second.stream()
         before.push(t=tokens[:7])
@@ -133,29 +116,25 @@ def test_lanes_of_a_window_begin_one_after_the_other(
     for second in range(30):
         said = []
         for stream in streams:
-            stream.push(t=_frames("t", 2, second), at=second / 10)
+            stream.push(t=noise("t", 2, second), at=second / 10)
             said.append(stream.predict().logits)
         np.testing.assert_allclose(said[0], said[1], atol=1e-4)
 
 
 def test_without_cuts_all_of_it_is_refused(
-    gpu: Machine, make_network: Any, tmp_path_factory: Any, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    gpu: Machine, make_bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The control: the made-up engines do refuse what the tests above give."""
-    shapes = ("latency", "stream")
     _cut_nothing(monkeypatch)
-    text = small_bundle(make_network, tmp_path_factory, ("t",), shapes=shapes)
+    text = make_bundle(("t",), shapes=("stream",))
     with pytest.raises(BackendUnavailable, match=r"input tail has shape \(1, 0, 11\)"):
         _predictor(text, tmp_path).stream()
-    predictor = _predictor(
-        small_bundle(make_network, tmp_path_factory, ("a",), shapes=shapes), tmp_path
-    )
+    predictor = _predictor(make_bundle(("a",), shapes=("stream",)), tmp_path)
     with pytest.raises(InputError, match=r"input frames has shape \(1, 3000, 5\)"):
-        predictor.stream().push(a=_frames("a", 3000))
+        predictor.stream().push(a=noise("a", 3000))
     group = predictor.streams(100)
     for number in range(100):
-        group.push(number, a=_frames("a", 1, number))
+        group.push(number, a=noise("a", 1, number))
     with pytest.raises(InputError, match=r"input frames has shape \(100, 1, 5\)"):
         group.update()
 

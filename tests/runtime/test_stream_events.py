@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_bundles import ALL, small_bundle
 
-from ifmmin.runtime import InputError, Predictor, StreamOptions
+from ifmmin.runtime import InputError, Predictor
 from ifmmin.runtime.modality import Modality
 from ifmmin.runtime.stream.cli_stream import arriving, opened
 from ifmmin.runtime.stream.events import Event, Listener, RealTime, read_event
+from ifmmin.runtime.stream.options import StreamOptions
 
 A, V, T = ([[0.5] * 5] * 3), ([[0.25] * 7] * 2), ([[1.0] * 11] * 6)
 ONE_OF_EACH: list[dict[str, Any]] = [
@@ -34,12 +34,6 @@ ONE_OF_EACH: list[dict[str, Any]] = [
 
 def _event(**fields: object) -> Event:
     return read_event(json.dumps(fields).encode())
-
-
-@pytest.fixture(scope="module")
-def predictor(make_network: Any, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
-    bundle = small_bundle(make_network, tmp_path_factory, ALL, shapes=("latency", "stream"))
-    return Predictor(bundle, backend="onnxruntime-cpu")
 
 
 @pytest.mark.parametrize("fields", ONE_OF_EACH, ids=lambda fields: str(fields["event"]))

@@ -1,18 +1,22 @@
-"""What a stream holds after an hour is what it held after a minute, whatever it heard it with."""
+"""What a stream holds after an hour is what it held after a minute; its steps do not mix."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from small_bundles import small_bundle
+from run_command import DIMS
 
-from ifmmin.runtime import Modality, Predictor, StreamOptions
+from ifmmin.runtime import Predictor
+from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
+from ifmmin.runtime.batch import pad_batch
+from ifmmin.runtime.bundle import Bundle
+from ifmmin.runtime.modality import Modality
+from ifmmin.runtime.step import ModalityStream
+from ifmmin.runtime.stream.options import StreamOptions
 from ifmmin.runtime.stream.stream import Stream
 
-DIMS = {"a": 5, "v": 7, "t": 11}
 MINUTE = 600
 """Frames of the small networks."""
 OVERHEAD = 112
@@ -24,13 +28,6 @@ PAST: dict[str, StreamOptions] = {
     "all": StreamOptions(),
     "window": StreamOptions(window=10.0, hop=5.0),
 }
-
-
-def _predictor(factory: pytest.TempPathFactory, make_network: Any, kind: str) -> Predictor:
-    bundle: Path = small_bundle(
-        make_network, factory, ["a_v_t"], shapes=("latency", "stream"), kind=kind
-    )
-    return Predictor(bundle, backend="onnxruntime-cpu")
 
 
 def _owner(array: Any) -> Any:
@@ -73,10 +70,9 @@ def _talk(stream: Stream, frames: int, chunk: int) -> None:
 
 @pytest.mark.parametrize("past", PAST)
 @pytest.mark.parametrize("kind", ["if-mmin", "statistics"])
-def test_an_hour_and_a_minute_hold_the_same(
-    kind: str, past: str, tmp_path_factory: pytest.TempPathFactory, make_network: Any
-) -> None:
-    predictor = _predictor(tmp_path_factory, make_network, kind)
+def test_an_hour_and_a_minute_hold_the_same(kind: str, past: str, make_bundle: Any) -> None:
+    bundle = make_bundle(["a_v_t"], shapes=("latency", "stream"), kind=kind)
+    predictor = Predictor(bundle, backend="onnxruntime-cpu")
     for chunk in (MINUTE, 50):
         stream = predictor.stream(PAST[past])
         _talk(stream, MINUTE, chunk)
@@ -89,11 +85,8 @@ def test_an_hour_and_a_minute_hold_the_same(
         assert _held(stream) < after_a_minute + SLACK
 
 
-def test_a_group_holds_no_more_than_single_streams_do(
-    tmp_path_factory: pytest.TempPathFactory, make_network: Any
-) -> None:
+def test_a_group_holds_no_more_than_single_streams_do(predictor: Predictor) -> None:
     """Streams that go on together share what they hold; who falls silent has a copy of its own."""
-    predictor = _predictor(tmp_path_factory, make_network, "if-mmin")
     alone, group = predictor.stream(), predictor.streams(64)
     for _ in range(3):
         frames = {m: np.ones((9, d), np.float32) for m, d in DIMS.items()}
@@ -111,9 +104,8 @@ def test_a_group_holds_no_more_than_single_streams_do(
     assert _held(*group) < 64 * (_held(alone) + SLACK)
 
 
-def test_a_leak_would_be_seen(tmp_path_factory: pytest.TempPathFactory, make_network: Any) -> None:
+def test_a_leak_would_be_seen(predictor: Predictor) -> None:
     """The control: a view of a row of something large, somewhere in a session."""
-    predictor = _predictor(tmp_path_factory, make_network, "if-mmin")
     stream = predictor.stream()
     _talk(stream, 20, 20)
     before = _held(stream)
@@ -122,3 +114,61 @@ def test_a_leak_would_be_seen(tmp_path_factory: pytest.TempPathFactory, make_net
     large = np.zeros((10_000, 8), np.float32)
     channel.lanes = (lane._replace(pooled=large[:1]),)
     assert _held(stream) > before + 300_000
+
+
+WIDTHS = {"a": 5, "t": 11}
+
+
+@pytest.fixture
+def bundle(make_bundle: Any) -> Bundle:
+    return Bundle(make_bundle())
+
+
+def _stream(bundle: Bundle, letter: str, streams: int = 1) -> ModalityStream:
+    (entry,) = bundle.find("step", Modality.of(letter))
+    return ModalityStream(entry, OnnxRuntimeCpu().load(bundle.graph(entry)), streams)
+
+
+def _drawn(letter: str, streams: int = 1) -> Any:
+    rng = np.random.default_rng(3)
+    return rng.standard_normal((streams, 20, WIDTHS[letter])).astype(np.float32)
+
+
+@pytest.mark.parametrize("letter", WIDTHS)
+def test_chunks_make_no_difference(bundle: Bundle, letter: str) -> None:
+    frames = _drawn(letter)
+    whole = _stream(bundle, letter).push(frames)
+    stream = _stream(bundle, letter)
+    pooled = [stream.push(chunk) for chunk in np.split(frames, [5, 6, 9, 19], axis=1)]
+    np.testing.assert_allclose(pooled[-1], whole, atol=1e-5)
+    assert not np.allclose(_stream(bundle, letter).push(frames[:, ::-1]), whole, atol=1e-3)
+
+
+@pytest.mark.parametrize("letter", WIDTHS)
+def test_streams_do_not_mix(bundle: Bundle, letter: str) -> None:
+    together, frames = _stream(bundle, letter, 3), _drawn(letter, 3)
+    together.push(frames[:, :8])
+    pooled = together.push(frames[:, 8:])
+    for number in range(3):
+        alone = _stream(bundle, letter)
+        alone.push(frames[number : number + 1, :8])
+        own = alone.push(frames[number : number + 1, 8:])
+        np.testing.assert_allclose(pooled[number : number + 1], own, atol=1e-5)
+
+
+def test_a_chunk_that_fails_changes_nothing(bundle: Bundle) -> None:
+    stream, frames = _stream(bundle, "t"), _drawn("t")
+    with pytest.raises(Exception, match="Conv"):
+        stream.push(frames[:, :2])  # fewer than the minimum of 5
+    np.testing.assert_array_equal(stream.push(frames), _stream(bundle, "t").push(frames))
+
+
+def test_batches_are_padded_with_what_one_likes() -> None:
+    rng = np.random.default_rng(0)
+    utterances = [{Modality.A: rng.random((n, 2)).astype(np.float32)} for n in (3, 1)]
+    inputs = pad_batch(utterances, filler=7.0)
+    assert list(inputs) == ["a", "a_lengths"]
+    assert inputs["a_lengths"].tolist() == [3, 1]
+    assert inputs["a_lengths"].dtype == np.int64
+    np.testing.assert_array_equal(inputs["a"][0], utterances[0][Modality.A])
+    np.testing.assert_array_equal(inputs["a"][1, 1:], np.full((2, 2), 7.0))

@@ -1,4 +1,4 @@
-"""A snapshot under another bundle of the same checkpoint: with other modalities, made otherwise."""
+"""Bytes of a stream: it goes on from them, under other bundles too; what is not its own is told."""
 
 from __future__ import annotations
 
@@ -7,27 +7,24 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_bundles import ALL, small_bundle
-from stream_process import frames
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from run_command import frames
 
-from ifmmin.runtime import InputError, Predictor, StreamOptions
+from ifmmin.runtime import InputError, Predictor
 from ifmmin.runtime.modality import Modality
+from ifmmin.runtime.stream.options import Smoothing, StreamOptions
 from ifmmin.runtime.stream.snapshot import Identity, restore
 from ifmmin.runtime.stream.stream import Stream
 
 CPU = "onnxruntime-cpu"
-NARROW = ("a", "t", "a_t")
 
 
-@pytest.fixture(scope="module")
-def wide(make_network: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_bundle(make_network, tmp_path_factory, ALL, shapes=("latency", "stream"))
-
-
-@pytest.fixture(scope="module")
-def narrow(make_network: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of the same checkpoint, without the visual modality."""
-    return small_bundle(make_network, tmp_path_factory, NARROW, shapes=("latency", "stream"))
+@pytest.fixture
+def narrow(make_bundle: Any) -> Path:
+    """Of the same checkpoint as `bundle`, without the visual modality."""
+    narrower: Path = make_bundle(("a", "t", "a_t"), shapes=("latency", "stream"))
+    return narrower
 
 
 def _talking(bundle: Path, letters: str, options: StreamOptions | None = None) -> Stream:
@@ -37,11 +34,11 @@ def _talking(bundle: Path, letters: str, options: StreamOptions | None = None) -
 
 
 @pytest.mark.parametrize("options", [None, StreamOptions(window=2.0)])
-@pytest.mark.parametrize("widens", [True, False])
+@pytest.mark.parametrize("bundlens", [True, False])
 def test_a_stream_moves_to_more_and_to_fewer_modalities(
-    wide: Path, narrow: Path, options: StreamOptions | None, widens: bool
+    bundle: Path, narrow: Path, options: StreamOptions | None, bundlens: bool
 ) -> None:
-    old, new = (narrow, wide) if widens else (wide, narrow)
+    old, new = (narrow, bundle) if bundlens else (bundle, narrow)
     stayed, moved = _talking(old, "at", options), _talking(new, "a", options)
     stayed.drop("t")
     moved.resume(stayed.snapshot())
@@ -54,14 +51,14 @@ def test_a_stream_moves_to_more_and_to_fewer_modalities(
     again = Predictor(old, backend=CPU).stream(options)
     again.resume(moved.snapshot())
     assert again.snapshot() == stayed.snapshot()
-    if widens:
+    if bundlens:
         assert moved.predict().absent == {"v": "not given"}
         moved.push(v=frames("v", 5), at=2.5)
         assert str(moved.pattern) == "a_v_t"
 
 
-def test_what_was_cleared_need_not_be_in_the_bundle(wide: Path, narrow: Path) -> None:
-    old, new = _talking(wide, "avt"), _talking(narrow, "")
+def test_what_was_cleared_need_not_be_in_the_bundle(bundle: Path, narrow: Path) -> None:
+    old, new = _talking(bundle, "avt"), _talking(narrow, "")
     old.clear("v")
     old.drop("v")
     new.resume(old.snapshot())
@@ -75,14 +72,14 @@ def _refuses(stream: Stream, content: bytes, said: str) -> None:
     assert stream.snapshot() == before
 
 
-def test_what_was_heard_has_to_be_in_the_bundle(wide: Path, narrow: Path) -> None:
+def test_what_was_heard_has_to_be_in_the_bundle(bundle: Path, narrow: Path) -> None:
     said = r"has heard modality v, of which this bundle has no graphs.*\(it has a, t\)"
-    _refuses(_talking(narrow, "at"), _talking(wide, "av").snapshot(), said)
+    _refuses(_talking(narrow, "at"), _talking(bundle, "av").snapshot(), said)
 
 
-def test_states_of_another_size_are_told(wide: Path) -> None:
+def test_states_of_another_size_are_told(bundle: Path) -> None:
     """As an exporter of another version may choose them for the same checkpoint."""
-    heard, stream = _talking(wide, "at"), _talking(wide, "v")
+    heard, stream = _talking(bundle, "at"), _talking(bundle, "v")
     own = stream._engine.identity
     (name, (rows, size)), *others = own.states["a"]
     assert isinstance(size, int)
@@ -92,12 +89,12 @@ def test_states_of_another_size_are_told(wide: Path) -> None:
     with pytest.raises(InputError, match=said):
         restore(stream.session, heard.snapshot(), other, None)
     assert stream.snapshot() == before
-    restore(stream.session, _talking(wide, "vt").snapshot(), other, None)  # nothing is in the way
+    restore(stream.session, _talking(bundle, "vt").snapshot(), other, None)  # nothing is in the way
     assert stream.frames[Modality.T] == 7
 
 
-def test_other_formats_are_told(wide: Path) -> None:
-    stream = _talking(wide, "a")
+def test_other_formats_are_told(bundle: Path) -> None:
+    stream = _talking(bundle, "a")
     first, _, rest = stream.snapshot().partition(b"\n")
     assert first == b"ifmmin stream 2"
     for other, said in (
@@ -109,3 +106,77 @@ def test_other_formats_are_told(wide: Path) -> None:
         *((bad, "these bytes are no snapshot") for bad in (b"0", b"", b"-1", b"x", b"9" * 30)),
     ):
         _refuses(stream, b"ifmmin stream " + other + b"\n" + rest, said)
+
+
+def _frames(seed: int, count: int = 6) -> Any:
+    return np.random.default_rng(seed).standard_normal((count, 5)).astype(np.float32)
+
+
+def _spoken_to(predictor: Predictor, options: StreamOptions | None = None) -> Stream:
+    stream = predictor.stream(options)
+    stream.push(a=_frames(0))
+    stream.push(t=np.random.default_rng(1).standard_normal((2, 11)))
+    return stream
+
+
+def _require_unchanged(stream: Stream, before: Any) -> None:
+    np.testing.assert_array_equal(stream.predict().logits, before)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_damaged_bytes_are_told(predictor: Predictor, data: st.DataObject) -> None:
+    stream = _spoken_to(predictor)
+    before, content = stream.predict().logits, bytearray(stream.snapshot())
+    place = data.draw(st.integers(0, len(content) - 1))
+    if data.draw(st.booleans()):
+        content = content[:place]
+    else:
+        content[place] ^= 1 << data.draw(st.integers(0, 7))
+    with pytest.raises(InputError, match="snapshot"):
+        stream.resume(bytes(content))
+    _require_unchanged(stream, before)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", "text", None, 3])
+def test_what_is_no_snapshot_is_told(predictor: Predictor, content: Any) -> None:
+    stream = _spoken_to(predictor)
+    before = stream.predict().logits
+    with pytest.raises(InputError, match="snapshot"):
+        stream.resume(content)
+    _require_unchanged(stream, before)
+
+
+def test_another_network_is_told(predictor: Predictor, make_bundle: Any) -> None:
+    other = make_bundle(("a",), seed=1)
+    foreign = Predictor(other, backend="onnxruntime-cpu").stream()
+    foreign.push(a=_frames(2))
+    stream = _spoken_to(predictor)
+    before = stream.predict().logits
+    with pytest.raises(InputError, match="of another network"):
+        stream.resume(foreign.snapshot())
+    _require_unchanged(stream, before)
+
+
+def test_other_options_are_told(predictor: Predictor) -> None:
+    kept = _spoken_to(predictor, StreamOptions(window=2.0)).snapshot()
+    stream = _spoken_to(predictor)
+    before = stream.predict().logits
+    with pytest.raises(InputError, match=r"other options \(window 2.0, here None"):
+        stream.resume(kept)
+    _require_unchanged(stream, before)
+
+
+def test_smoothing_goes_on(predictor: Predictor) -> None:
+    options = StreamOptions(smoothing=Smoothing(half_life=3.0, margin=0.1))
+    whole, first = _spoken_to(predictor, options), _spoken_to(predictor, options)
+    for stream in (whole, first):
+        stream.predict()
+    second = predictor.stream(options)
+    second.resume(first.snapshot())
+    for seed in range(5):
+        whole.push(a=_frames(seed))
+        second.push(a=_frames(seed))
+        said, wanted = second.predict(), whole.predict()
+        np.testing.assert_array_equal(said.probabilities, wanted.probabilities)
+        assert said.label == wanted.label

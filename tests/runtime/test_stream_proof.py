@@ -1,4 +1,4 @@
-"""Graphs of streams are held against the golden vectors, in turn with whatever shares them."""
+"""Graphs of streams: held against the golden vectors, also in bundles that have no others."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_bundles import copied, edit, small_bundle
+from run_command import event, frames, line, npz, run
+from small_bundles import ALL, copied, edit
 
-from ifmmin.runtime import BackendUnavailable, Predictor
+from ifmmin.runtime import BackendUnavailable, BundleError, Predictor
 from ifmmin.runtime.backends import Backend, BackendOptions, Loaded
 from ifmmin.runtime.backends import base as backends
 from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
@@ -83,11 +84,7 @@ def made() -> dict[str, Backend]:
 
 @pytest.fixture
 def bundle(
-    make_network: Any,
-    tmp_path_factory: pytest.TempPathFactory,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    made: dict[str, Backend],
+    make_bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: dict[str, Backend]
 ) -> Path:
     """A bundle whose manifest names a backend that is watched and one that forgets."""
     known: dict[str, Callable[..., Backend]] = {
@@ -95,7 +92,7 @@ def bundle(
     }
     monkeypatch.setattr(backends, "BACKENDS", known)
     monkeypatch.setattr("ifmmin.runtime.shelf.BACKENDS", known)
-    own = copied(small_bundle(make_network, tmp_path_factory), tmp_path)
+    own = copied(make_bundle(), tmp_path)
     spec = {"recurrences": ["lstm"], "precisions": ["fp32"]}
     edit(own, lambda manifest: manifest.__setitem__("backends", dict.fromkeys(known, spec)))
     return own
@@ -199,3 +196,93 @@ def test_trials_take_turns_with_streams(
         ended.set()
         talking.join()
     assert made["watching"].most == (1 if locked else 2)
+
+
+CPU = "onnxruntime-cpu"
+CLIP = {"a": frames("a", 9), "t": frames("t", 6)}
+
+
+@pytest.fixture(scope="module")
+def whole(make_bundle: Any) -> Any:
+    return make_bundle(ALL, shapes=("latency", "stream"))
+
+
+@pytest.fixture(scope="module")
+def bare(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _only(whole, tmp_path_factory.mktemp("own"), lambda graph: graph["shape"] != "latency")
+
+
+@pytest.fixture(scope="module")
+def wanted(whole: Path) -> Any:
+    """What the same network says of the clip whole."""
+    return Predictor(whole, backend=CPU).predict(CLIP).logits
+
+
+def _only(whole: Path, folder: Path, keeps: Callable[[Any], bool]) -> Path:
+    """A copy of a bundle with some of its graphs."""
+    own = copied(whole, folder)
+    edit(own, lambda m: m.update(graphs=[graph for graph in m["graphs"] if keeps(graph)]))
+    return own
+
+
+@pytest.mark.parametrize("backend", [CPU, "auto"])
+def test_streams_need_no_other_graphs(bare: Path, wanted: Any, backend: str) -> None:
+    assert {entry.shape for entry in Bundle(bare).manifest.graphs} == {"step", "summary", "head"}
+    predictor = Predictor(bare, backend=backend)
+    assert [str(pattern) for pattern in predictor.stream_patterns] == list(ALL)
+    stream, group = predictor.stream(), predictor.streams(2)
+    for listening in (stream, group[1]):
+        listening.push(CLIP)
+    np.testing.assert_allclose(stream.predict().logits, wanted, atol=1e-4, rtol=1e-4)
+    nothing, said = group.update()
+    assert nothing is None
+    assert said is not None
+    np.testing.assert_allclose(said.logits, wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_the_command_streams(bare: Path, wanted: Any) -> None:
+    ran = run(bare, "--stream", "-", stdin=[event("push", **CLIP)])
+    assert (ran.code, ran.err) == (0, "")
+    np.testing.assert_allclose(ran.answers[0]["logits"], wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_whole_utterances_are_refused(bare: Path) -> None:
+    for backend in (CPU, "auto"):
+        predictor = Predictor(bare, backend=backend)
+        assert predictor.patterns == ()
+        said = r"has no latency graphs.*; it has step, summary, head; use streams.*--shape latency"
+        with pytest.raises(BundleError, match=said):
+            predictor.predict(CLIP)
+        with pytest.raises(BundleError, match="has no latency graphs"):
+            predictor.predict_batch([CLIP, CLIP])
+
+
+def test_the_command_refuses_whole_utterances_once(bare: Path, tmp_path: Path) -> None:
+    """And not once for every one of them."""
+    clip = npz(tmp_path / "clip.npz", **{m: np.array(x) for m, x in CLIP.items()})
+    for ran in (run(bare, clip), run(bare, "-", stdin=[line("a"), line("v"), line("at")])):
+        assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+        assert ran.err.startswith(f"error: the bundle {bare} has no latency graphs")
+
+
+def test_what_shares_the_graphs_of_streams_answers_by_them(bare: Path, wanted: Any) -> None:
+    predictor = Predictor(bare, backend=CPU, preload=True)
+    assert [str(pattern) for pattern in predictor.patterns] == list(ALL)
+    np.testing.assert_allclose(predictor.predict(CLIP).logits, wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_explaining_tries_the_graphs_of_streams(bare: Path) -> None:
+    trials = Predictor(bare, backend=CPU).explain()
+    assert [(t.shape, str(t.pattern), t.outcome) for t in trials] == [
+        ("stream", pattern, "taken") for pattern in ALL
+    ]
+
+
+def test_streams_may_answer_more_than_whole_utterances(whole: Path, tmp_path: Path) -> None:
+    fewer = _only(whole, tmp_path, lambda g: g["shape"] != "latency" or g["subject"] == "a")
+    predictor = Predictor(fewer, backend=CPU)
+    assert predictor.patterns == (Pattern.parse("a"),)
+    assert list(map(str, predictor.stream_patterns)) == list(ALL)
+    stream = predictor.stream()
+    stream.push(CLIP)
+    assert str(stream.predict().pattern) == "a_t"

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_gpu import Machine, machine
+from fake_tensorrt import Machine, machine
 from recording_module import COMMON, RecordingModule
-from small_bundles import copied, edit, flip, small_bundle
+from small_bundles import copied, edit, flip
 
 from ifmmin.runtime.backends.base import Loaded
 from ifmmin.runtime.backends.profile import profile_of
@@ -40,10 +40,9 @@ REAL = _real()
 
 
 @pytest.fixture
-def folder(make_network: Any, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
+def folder(make_bundle: Any, tmp_path: Path) -> Path:
     """A copy of a sound bundle."""
-    made = small_bundle(make_network, tmp_path_factory, ("a", "t", "a_t"), ("fp32", "fp16"))
-    return copied(made, tmp_path)
+    return copied(make_bundle(precisions=("fp32", "fp16")), tmp_path)
 
 
 @pytest.fixture
@@ -53,6 +52,12 @@ def store(tmp_path: Path) -> Path:
 
 def entry_of(bundle: Bundle, pattern: str = "a_t", shape: str = "latency") -> GraphEntry:
     return next(e for e in bundle.manifest.graphs if e.key[:3] == (shape, pattern, "fp32"))
+
+
+def opened(folder: Path, store: Path, **options: Any) -> Loaded:
+    """The latency graph of a_t, by a backend made for it."""
+    bundle = Bundle(folder)
+    return Tensorrt(cache=store, **options).open(bundle, entry_of(bundle))
 
 
 def origin(loaded: Loaded) -> str:
@@ -98,13 +103,12 @@ def test_every_graph_of_a_bundle_opens(gpu: Machine, folder: Path, store: Path) 
 
 
 def test_an_engine_is_built_once(gpu: Machine, folder: Path, store: Path) -> None:
-    bundle, said = Bundle(folder), list[str]()
-    entry = entry_of(bundle)
-    first = Tensorrt(cache=store, progress=said.append).open(bundle, entry)
-    assert said == [f"{entry.file}: Building engine"]
+    said = list[str]()
+    first = opened(folder, store, progress=said.append)
+    assert said == ["a_t.latency.fp32.onnx: Building engine"]
     assert origin(first) == "built"
     assert f"kept as {store}" in " ".join(first.notes)
-    again = Tensorrt(cache=store).open(bundle, entry)
+    again = opened(folder, store)
     assert origin(again).startswith(str(store))
     assert "loaded in " in again.notes[0]
     assert gpu.trt.builds == 1
@@ -128,8 +132,8 @@ def test_the_timing_cache_goes_on(gpu: Machine, folder: Path, store: Path) -> No
 
 @pytest.mark.parametrize("change", ["version", "gpu", "capability", "graph", "profile", "tf32"])
 def test_what_an_engine_depends_on(gpu: Machine, folder: Path, store: Path, change: str) -> None:
-    bundle, options = Bundle(folder), dict[str, Any]()
-    Tensorrt(cache=store).open(bundle, entry_of(bundle))
+    options = dict[str, Any]()
+    opened(folder, store)
     if change == "version":
         gpu.trt.__version__ = "10.13.3"
     elif change == "gpu":
@@ -141,27 +145,24 @@ def test_what_an_engine_depends_on(gpu: Machine, folder: Path, store: Path, chan
     elif change == "profile":
         edit(folder, lambda m: m["modalities"]["a"].__setitem__("verified_length", 77))
     else:
-        path = folder / entry_of(bundle).file
+        path = folder / "a_t.latency.fp32.onnx"
         content = path.read_bytes() + b"\xa2\x06\x01x"  # an unknown field, which readers skip
         path.write_bytes(content)
         digest = hashlib.sha256(content).hexdigest()
         edit(folder, lambda m: [g.__setitem__("sha256", digest) for g in m["graphs"]
                                 if g["file"] == path.name])  # fmt: skip
-    bundle = Bundle(folder)
-    loaded = Tensorrt(cache=store, **options).open(bundle, entry_of(bundle))
-    assert origin(loaded) == "built"
+    assert origin(opened(folder, store, **options)) == "built"
     assert gpu.trt.builds == 2
     assert len(list(store.glob("*.engine"))) == 2
 
 
 def test_a_spoilt_file_is_built_anew_and_said(gpu: Machine, folder: Path, store: Path) -> None:
-    bundle = Bundle(folder)
-    Tensorrt(cache=store).open(bundle, entry_of(bundle))
+    opened(folder, store)
     (path,) = store.glob("*.engine")
     flip(path)
-    loaded = Tensorrt(cache=store).open(bundle, entry_of(bundle))
-    assert any("its hash does not fit; building it anew" in note for note in loaded.notes)
-    assert origin(Tensorrt(cache=store).open(bundle, entry_of(bundle))) != "built"
+    notes = opened(folder, store).notes
+    assert any("its hash does not fit; building it anew" in note for note in notes)
+    assert origin(opened(folder, store)) != "built"
 
 
 def test_a_file_that_is_gone_is_built_again(gpu: Machine, folder: Path, store: Path) -> None:
@@ -183,7 +184,7 @@ def test_an_engine_that_no_longer_loads_is_built_anew(
 ) -> None:
     """As after an update of the driver, which the key does not have."""
     bundle = Bundle(folder)
-    Tensorrt(cache=store).open(bundle, entry_of(bundle))
+    opened(folder, store)
     backend = Tensorrt(cache=store)
     load, refused = backend._runtime.deserialize_cuda_engine, list[bytes]()
 
@@ -213,41 +214,34 @@ def test_a_failure_is_one_line(
     gpu: Machine, folder: Path, store: Path, refuses: str, words: str
 ) -> None:
     gpu.trt.refuses = refuses
-    bundle = Bundle(folder)
     with pytest.raises(EngineError) as caught:
-        Tensorrt(cache=store).open(bundle, entry_of(bundle))
+        opened(folder, store)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not list(store.glob("*.engine")), "an engine that does not run is not kept"
 
 
 def test_an_error_in_the_log_is_an_error(gpu: Machine, folder: Path, store: Path) -> None:
-    bundle = Bundle(folder)
     gpu.trt.says = [("WARNING", "built on another\n model of GPU")]
-    loaded = Tensorrt(cache=store).open(bundle, entry_of(bundle))
-    assert "built on another model of GPU" in loaded.notes
+    assert "built on another model of GPU" in opened(folder, store).notes
     gpu.trt.says = [("ERROR", "cuBLAS is missing")]
     with pytest.raises(EngineError, match="does not load the engine: cuBLAS is missing"):
-        Tensorrt(cache=store).open(bundle, entry_of(bundle))
+        opened(folder, store)
 
 
 def test_a_cache_that_cannot_be_written(gpu: Machine, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    bundle = Bundle(folder)
-    loaded = Tensorrt(cache=tmp_path / "file").open(bundle, entry_of(bundle))
+    loaded = opened(folder, tmp_path / "file")
     assert "not kept: cannot write" in " ".join(loaded.notes)
-    case = next(case for case in bundle.golden() if str(case.pattern) == "a_t")
+    case = next(case for case in Bundle(folder).golden() if str(case.pattern) == "a_t")
     (logits,) = loaded.run({m.value: x for m, x in case.features.items()})
     np.testing.assert_allclose(logits, case.logits, atol=1e-4)
 
 
 def test_a_graph_that_cannot_be_recorded_is_noted(gpu: Machine, folder: Path, store: Path) -> None:
-    bundle = Bundle(folder)
     gpu.trt.capture = "False"
-    loaded = Tensorrt(cache=store).open(bundle, entry_of(bundle))
-    assert any("runs without CUDA graphs" in note for note in loaded.notes)
-    quiet = Tensorrt(cache=store, cuda_graphs=False).open(bundle, entry_of(bundle))
-    assert len(quiet.notes) == 1
+    assert any("runs without CUDA graphs" in note for note in opened(folder, store).notes)
+    assert len(opened(folder, store, cuda_graphs=False).notes) == 1
 
 
 def _ship(gpu: Machine, folder: Path, flavour: str, **changes: Any) -> GraphEntry:
@@ -324,8 +318,7 @@ def test_tensorrt_that_does_not_start(gpu: Machine, monkeypatch: pytest.MonkeyPa
 def test_the_fake_has_names_of_every_version(
     gpu: Machine, folder: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fake_engine import FakeContext
-    from fake_tensorrt import FakeEngine
+    from fake_tensorrt import FakeContext, FakeEngine
 
     ours = {"trt", "log", "inputs", "outputs", "session", "dtype", "limits", "infer"}
     for kind, name in ((FakeEngine, "ICudaEngine"), (FakeContext, "IExecutionContext")):
@@ -371,15 +364,12 @@ def test_without_a_gpu_one_line(name: str) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("backend", [Tensorrt, TensorrtRtx])
-def test_a_real_gpu(
-    make_network: Any, tmp_path_factory: Any, store: Path, backend: type[Tensorrt]
-) -> None:
+def test_a_real_gpu(folder: Path, store: Path, backend: type[Tensorrt]) -> None:
     """All precisions of float, all shapes of utterances, plain and recorded, and from the cache."""
     try:
         made = backend(cache=store)
     except BackendUnavailable as error:
         pytest.skip(str(error))
-    folder = small_bundle(make_network, tmp_path_factory, ("a", "t", "a_t"), ("fp32", "fp16"))
     bundle = Bundle(folder)
     manifest: Manifest = bundle.manifest
     for entry in manifest.graphs:

@@ -1,4 +1,4 @@
-"""What is present, what is missing and why, and what is refused."""
+"""What is present, what is missing and why, and what is refused; patterns, in any order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.frames import is_finite
 from ifmmin.runtime.manifest import MissingSpec, ModalitySpec
-from ifmmin.runtime.modality import MODALITIES, Modality, Pattern
+from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, MODALITIES, Modality, Pattern
 from ifmmin.runtime.validate import Policy, examine, nothing_present
 
 _MISSING = MissingSpec(length=5, deviation=0.0, settled_at=5, tolerance=1e-6)
@@ -164,3 +164,22 @@ def test_finite_in_blocks(frames: int) -> None:
         broken = array.copy()
         broken[-1, -1] = value
         assert not is_finite(broken)
+
+
+@given(st.sets(st.sampled_from("avt"), min_size=1).flatmap(lambda s: st.permutations(sorted(s))))
+def test_any_order_is_read_and_printed_canonically(letters: list[str]) -> None:
+    pattern = Pattern.parse("_".join(letters))
+    assert str(pattern) == "_".join(sorted(letters, key="avt".index))
+    assert pattern in ALL_PATTERNS
+    assert set(pattern) | set(pattern.missing) == set(Modality)
+
+
+def test_all_seven() -> None:
+    assert [str(p) for p in ALL_PATTERNS] == ["a", "v", "t", "a_v", "a_t", "v_t", "a_v_t"]
+    assert len(INCOMPLETE_PATTERNS) == 6
+
+
+@pytest.mark.parametrize("text", ["", "x", "a_x", "a__t", "a_a", "atv"])
+def test_nonsense_is_refused(text: str) -> None:
+    with pytest.raises(InputError):
+        Pattern.parse(text)

@@ -68,13 +68,8 @@ def scan_bytes(steps: Axis, hidden: int) -> bytes:
         [numpy_helper.from_array(floats(hidden, hidden), "R")],
     )
     node = helper.make_node(
-        "Scan",
-        ["start", "x"],
-        ["y"],
-        "/loop/Scan",
-        body=body,
-        num_scan_inputs=1,
+        "Scan", ["start", "x"], ["y"], "/loop/Scan", body=body, num_scan_inputs=1,
         scan_input_axes=[1],
-    )
+    )  # fmt: skip
     start = np.zeros((1, hidden), np.float32)
     return graph_bytes([node], {"x": [1, steps, hidden]}, {"start": start})

@@ -59,14 +59,11 @@ DESKTOP = Facts(
     backends=_RUNS,
 )
 _NX = Jetson(
-    model="NVIDIA Jetson Orin NX",
-    soc="tegra234",
-    l4t="36.4.3",
-    jetpack="6.2",
+    model="NVIDIA Jetson Orin NX", soc="tegra234", l4t="36.4.3", jetpack="6.2",
     power_mode="MAXN_SUPER",
     clocks=(Clock(name="cpu0", minimum=5, maximum=5, current=5, pinned=True),),
     system_tensorrt="/usr/lib/python3.10/dist-packages/tensorrt/__init__.py",
-)
+)  # fmt: skip
 ORIN = Facts(
     python=Python(version="3.10.12", virtual=True, system_packages=True),
     system=System(name="Ubuntu 22.04.5 LTS", machine="aarch64"),

@@ -1,19 +1,21 @@
-"""`ifmmin-run` inside the test's own process, with a tiny bundle and inputs for it."""
+"""`ifmmin-run` inside the test's own process, or in one that is spoken to line by line."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import json
+import subprocess
 import sys
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
-import pytest
-from small_bundles import small_bundle
+from numpy.typing import NDArray
 
 from ifmmin.runtime.cli import main
 
@@ -21,9 +23,9 @@ SHAPES = {"a": (9, 5), "v": (4, 7), "t": (6, 11)}
 BACKEND = ("--backend", "onnxruntime-cpu")
 
 
-def run_bundle(make_network: Callable[..., Any], factory: pytest.TempPathFactory) -> Path:
-    """A bundle of the patterns a, v, a_v, a_t; made once, not to be changed."""
-    return small_bundle(make_network, factory, ("a", "v", "a_v", "a_t"), shapes=("latency",))
+def run_bundle(make_bundle: Callable[..., Path]) -> Path:
+    """To be made a fixture: a bundle of the patterns a, v, a_v, a_t, not to be changed."""
+    return make_bundle(("a", "v", "a_v", "a_t"), shapes=("latency",))
 
 
 def arrays(letters: str, seed: int = 0) -> dict[str, np.ndarray]:
@@ -69,3 +71,85 @@ def run(*arguments: object, stdin: Iterable[str] | bytes = b"") -> Ran:
     finally:
         sys.stdin = before
     return Ran(code, out.getvalue(), err.getvalue())
+
+
+DIMS = {"a": 5, "v": 7, "t": 11}
+_SECONDS = 60
+"""After which a process that says nothing is ended, and the test fails."""
+
+
+def frames(letter: str, count: int, seed: int = 0) -> list[list[float]]:
+    """Random frames that the small networks take."""
+    rng = np.random.default_rng([ord(letter), seed])
+    drawn = (2 * rng.standard_normal((count, DIMS[letter]))).astype(np.float32)
+    return [[float(x) for x in frame] for frame in drawn]
+
+
+def noise(letter: str, count: int = 20, seed: int = 0) -> NDArray[np.float32]:
+    """Other random frames (N, D), as an array."""
+    rng = np.random.default_rng((seed, ord(letter)))
+    return rng.standard_normal((count, DIMS[letter])).astype(np.float32)
+
+
+def event(kind: str, **fields: object) -> str:
+    """A line."""
+    return json.dumps({"event": kind, **fields})
+
+
+@dataclass
+class Conversation:
+    """A running command."""
+
+    process: subprocess.Popen[str]
+
+    def ask(self, line: str) -> dict[str, Any]:
+        """Send a line and wait for its answer."""
+        self.send(line)
+        return self.hear()
+
+    def send(self, line: str) -> None:
+        """Send a line."""
+        self._stdin.write(line + "\n")
+        self._stdin.flush()
+
+    def hear(self) -> dict[str, Any]:
+        """Wait for an answer."""
+        assert self.process.stdout
+        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return answer
+
+    def end(self) -> tuple[int, str, str]:
+        """Close standard input; the exit code and what else was said."""
+        out, err = self.process.communicate(timeout=_SECONDS)
+        return self.process.returncode, out, err
+
+    @property
+    def _stdin(self) -> IO[str]:
+        assert self.process.stdin
+        return self.process.stdin
+
+
+def command(bundle: Path, *options: object) -> Sequence[str]:
+    """The command line."""
+    start = [sys.executable, "-m", "ifmmin.runtime.cli", str(bundle), "--stream", "-"]
+    return [*start, *map(str, options), *BACKEND]
+
+
+@contextmanager
+def conversation(bundle: Path, *options: object) -> Iterator[Conversation]:
+    """Start the command; it is ended with the block, or when it says nothing for too long."""
+    with subprocess.Popen(
+        command(bundle, *options),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    ) as process:
+        watchdog = threading.Timer(_SECONDS, process.kill)
+        watchdog.start()
+        try:
+            yield Conversation(process)
+        finally:
+            watchdog.cancel()
+            process.kill()

@@ -71,15 +71,11 @@ def sample_report(
 def sample_watched() -> Watched:
     """What a watch saw on a device without a sensor of energy."""
     return Watched(
-        seconds=498.0,
-        samples=1990,
-        celsius={"package": Span(low=48.0, median=58.5, high=62.0)},
-        mhz={"cpu": Span(low=2400.0, median=3000.0, high=3100.0)},
-        busy=0.62,
-        stolen=0.004,
+        seconds=498.0, samples=1990, celsius={"package": Span(low=48.0, median=58.5, high=62.0)},
+        mhz={"cpu": Span(low=2400.0, median=3000.0, high=3100.0)}, busy=0.62, stolen=0.004,
         energy=Energy(seconds=498.0, samples=1990, reason="the kernel shows no counters"),
         missing=("the kernel shows no counters",),
-    )
+    )  # fmt: skip
 
 
 def sample_rates(threads: int) -> Rates:

@@ -19,14 +19,9 @@ from ifmmin.benchmarks.record import OURS, TWIN, Accuracy, Row
 
 FRAMES = {"a": 45, "v": 50, "t": 22}
 SPECIALISED = {
-    "a": 354e-6,
-    "v": 427e-6,
-    "t": 680e-6,
-    "a_v": 633e-6,
-    "a_t": 893e-6,
-    "v_t": 955e-6,
+    "a": 354e-6, "v": 427e-6, "t": 680e-6, "a_v": 633e-6, "a_t": 893e-6, "v_t": 955e-6,
     "a_v_t": 1224e-6,
-}
+}  # fmt: skip
 MONOLITH, EAGER = 1190e-6, 5150e-6
 UA = {"a": 0.630, "v": 0.585, "t": 0.664, "a_v": 0.688, "a_t": 0.731, "v_t": 0.702, "a_v_t": 0.748}
 
@@ -95,33 +90,26 @@ def latency(machine: Machine) -> Iterator[Row]:
                     "accuracy": _accuracy(pattern, precision),
                 }
                 yield Row(
-                    contender=OURS,
-                    samples=machine.samples(middle, shared),
-                    bound=base * factor * 0.62,
-                    split={**share, "head": 0.2, "overhead": 0.1},
+                    contender=OURS, samples=machine.samples(middle, shared),
+                    bound=base * factor * 0.62, split={**share, "head": 0.2, "overhead": 0.1},
                     **whole,
-                )
+                )  # fmt: skip
                 if backend == "onnxruntime-cpu" and threads == 1:
                     yield Row(contender=TWIN, samples=machine.samples(middle, shared), **whole)
             for name, backend, precision, middle in PEERS:
                 yield Row(
-                    contender=name,
-                    backend=backend,
-                    precision=precision,
+                    contender=name, backend=backend, precision=precision,
                     samples=machine.samples(middle * speed, shared),
-                    accuracy=_accuracy(pattern, precision),
-                    **condition,
-                )
+                    accuracy=_accuracy(pattern, precision), **condition,
+                )  # fmt: skip
     yield Row(
         scenario="latency", contender="compile", pattern="a", note="no C++ compiler was found here"
     )
 
 
 OUR_WAYS = (
-    ("onnxruntime-cpu", "fp32", 1.0),
-    ("onnxruntime-cpu", "int8", 0.55),
-    ("openvino", "fp32", 0.92),
-)
+    ("onnxruntime-cpu", "fp32", 1.0), ("onnxruntime-cpu", "int8", 0.55), ("openvino", "fp32", 0.92),
+)  # fmt: skip
 PEERS = (
     ("monolith", "onnxruntime-cpu", "fp32", MONOLITH),
     ("openvino", "openvino", "fp32", 0.75 * MONOLITH),
@@ -137,15 +125,11 @@ def length(machine: Machine) -> Iterator[Row]:
             more, ours = 3.0e-6 * (frames - 45), SPECIALISED[pattern]
             for name, base in ((OURS, ours), (TWIN, ours), ("monolith", MONOLITH)):
                 yield Row(
-                    scenario="length",
-                    contender=name,
-                    pattern=pattern,
-                    backend="onnxruntime-cpu",
-                    precision="fp32",
-                    lengths=_lengths(pattern, a=frames),
+                    scenario="length", contender=name, pattern=pattern, backend="onnxruntime-cpu",
+                    precision="fp32", lengths=_lengths(pattern, a=frames),
                     samples=machine.samples(base + more, shared),
                     bound=0.6 * (base + more) if name == OURS else None,
-                )
+                )  # fmt: skip
 
 
 def throughput(machine: Machine) -> Iterator[Row]:
@@ -176,29 +160,20 @@ def stream(machine: Machine) -> Iterator[Row]:
             whole = SPECIALISED[pattern] + 3e-6 * past
             for name, middle in ((OURS, update), (TWIN, update), ("whole again", whole)):
                 yield Row(
-                    scenario="stream",
-                    contender=name,
-                    pattern=pattern,
-                    backend="onnxruntime-cpu",
-                    precision="fp32",
-                    lengths=_lengths(pattern, a=past),
+                    scenario="stream", contender=name, pattern=pattern, backend="onnxruntime-cpu",
+                    precision="fp32", lengths=_lengths(pattern, a=past),
                     samples=machine.samples(middle, shared),
-                )
+                )  # fmt: skip
 
 
 def streams(machine: Machine) -> Iterator[Row]:
     """Updates while several streams are served."""
     for count in (1, 4, 16):
         yield Row(
-            scenario="streams",
-            contender=OURS,
-            pattern="a_t",
-            backend="onnxruntime-cpu",
-            precision="fp32",
-            streams=count,
-            lengths=_lengths("a_t"),
+            scenario="streams", contender=OURS, pattern="a_t", backend="onnxruntime-cpu",
+            precision="fp32", streams=count, lengths=_lengths("a_t"),
             samples=machine.samples(240e-6 * (1 + 0.03 * count), machine.group(machine.rounds)),
-        )
+        )  # fmt: skip
 
 
 COLD = {
@@ -217,30 +192,20 @@ def cold_start(machine: Machine) -> Iterator[Row]:
     for name, parts in COLD.items():
         for part, seconds in (*parts.items(), ("", sum(parts.values()))):
             yield Row(
-                scenario="cold-start",
-                contender=name,
-                pattern="a",
-                part=part,
-                precision="fp32",
-                backend=backends.get(name, "onnxruntime-cpu"),
-                lengths={"a": 50},
+                scenario="cold-start", contender=name, pattern="a", part=part, precision="fp32",
+                backend=backends.get(name, "onnxruntime-cpu"), lengths={"a": 50},
                 samples=machine.samples(seconds, shared[part]),
-            )
+            )  # fmt: skip
 
 
 def idle(machine: Machine) -> Iterator[Row]:
     """The first call after a pause."""
     for pause, factor in (("after 0.1 s", 1.2), ("after 1 s", 1.7), ("after 10 s", 2.4)):
         yield Row(
-            scenario="idle",
-            contender=OURS,
-            pattern="a_t",
-            backend="onnxruntime-cpu",
-            precision="fp32",
-            lengths=_lengths("a_t"),
-            part=pause,
+            scenario="idle", contender=OURS, pattern="a_t", backend="onnxruntime-cpu",
+            precision="fp32", lengths=_lengths("a_t"), part=pause,
             samples=machine.samples(SPECIALISED["a_t"] * factor, machine.group(30)),
-        )
+        )  # fmt: skip
 
 
 def memory(machine: Machine) -> Iterator[Row]:
@@ -267,15 +232,9 @@ def memory(machine: Machine) -> Iterator[Row]:
             )
     for name, size in ((OURS, 2.9e6), ("monolith", 18.4e6)):
         yield Row(
-            scenario="memory",
-            contender=name,
-            pattern="a_t",
-            part="bundle",
-            unit="bytes",
-            samples=(size,),
-            precision="fp32",
-            backend="onnxruntime-cpu",
-        )
+            scenario="memory", contender=name, pattern="a_t", part="bundle", unit="bytes",
+            samples=(size,), precision="fp32", backend="onnxruntime-cpu",
+        )  # fmt: skip
 
 
 def load(machine: Machine) -> Iterator[Row]:

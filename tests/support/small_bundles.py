@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,12 +12,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
-from kept_bundles import keep, kept
 from onnx import numpy_helper
 
-from ifmmin.runtime.manifest import MANIFEST_NAME
+from ifmmin.runtime.atomic import atomic_directory
+from ifmmin.runtime.backends.base import Backend, Loaded
+from ifmmin.runtime.batch import pad_batch
+from ifmmin.runtime.bundle import Bundle
+from ifmmin.runtime.check import Check
+from ifmmin.runtime.check_golden import GoldenRun, read_golden
+from ifmmin.runtime.manifest import MANIFEST_NAME, MODALITY_SHAPES, SHAPES
 from ifmmin.runtime.modality import Pattern
 
 ALL = ("a", "v", "t", "a_v", "a_t", "v_t", "a_v_t")
@@ -30,6 +37,32 @@ TRAINING = {
     "seed": 7,
     "metrics": {"test": {"a": {"wa": 0.5, "ua": 0.625, "ece": 0.1, "confusion": [[3, 1], [0, 4]]}}},
 }
+VARIABLE = "IFMMIN_TEST_BUNDLES"
+"""Names the folder in which an interpreter with torch keeps bundles for the tests of one without:
+`make test-runtime` does, for both."""
+
+
+def keep(bundle: Path, name: str) -> None:
+    """Keep a copy of a bundle that was made just now, in place of what was there by that name."""
+    folder = os.environ.get(VARIABLE)
+    if folder:
+        with atomic_directory(Path(folder) / name) as part:
+            shutil.copytree(bundle, part, dirs_exist_ok=True)
+
+
+def kept(name: str) -> Path:
+    """A bundle that was kept.
+
+    Where no folder is named the test is skipped. One that lacks the bundle fails it: else a run on
+    bundles of before would pass by skipping most of itself.
+    """
+    folder = os.environ.get(VARIABLE)
+    if not folder:
+        pytest.skip(f"torch, which makes bundles, is not installed, and {VARIABLE} names no folder")
+    path = Path(folder) / name
+    if not path.is_dir():
+        pytest.fail(f"{folder} has no bundle {name}; run make test-runtime")
+    return path
 
 
 @dataclass(frozen=True)
@@ -49,7 +82,6 @@ _MADE: dict[_Wish, Path] = {}
 
 
 def small_bundle(
-    make_network: Callable[..., Any],
     factory: pytest.TempPathFactory,
     patterns: Sequence[str] = ("a", "t", "a_t"),
     precisions: Sequence[str] = ("fp32",),
@@ -59,22 +91,25 @@ def small_bundle(
 ) -> Path:
     """A sound bundle, not to be changed; its checkpoint `model.safetensors` lies beside it.
 
-    Without torch it is one that was kept, without a checkpoint; see `kept_bundles`.
+    Without torch it is one that was kept, without a checkpoint; see `kept`.
     """
     wish = _Wish(tuple(patterns), tuple(precisions), tuple(shapes), seed, kind)
     if wish not in _MADE:
         if find_spec("torch") is None:
             _MADE[wish] = kept(str(wish))
         else:
-            _MADE[wish] = _export(make_network(kind, seed), wish, factory.mktemp("made"))
+            _MADE[wish] = _export(wish, factory.mktemp("made"))
             keep(_MADE[wish], str(wish))
     return _MADE[wish]
 
 
-def _export(network: Any, wish: _Wish, folder: Path) -> Path:
+def _export(wish: _Wish, folder: Path) -> Path:
+    from small_networks import small_network
+
     from ifmmin.export.export import Request, export_bundle
     from ifmmin.train.checkpoint import save_checkpoint
 
+    network = small_network(wish.kind, wish.seed)
     save_checkpoint(folder / "model.safetensors", network, TRAINING)
     export_bundle(
         folder / "model.safetensors",
@@ -145,3 +180,43 @@ def relabel(bundle: Path, file: str, source: bytes, **metadata: str) -> None:
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, props)
     put(bundle, file, model.SerializeToString())
+
+
+def require_golden(bundle: Bundle, backend: Backend) -> list[Loaded]:
+    """Fail unless the backend answers rightly with every graph of the bundle; what it opened."""
+    vectors, _ = read_golden(bundle)
+    assert vectors is not None
+    golden = GoldenRun(bundle.manifest, vectors)
+    opened: list[Loaded] = []
+    checks: list[Check | None] = []
+    for entry in sorted(bundle.manifest.graphs, key=lambda entry: SHAPES.index(entry.shape)):
+        opened.append(backend.open(bundle, entry))
+        checks.append(golden.check(entry, opened[-1].run))
+    own = [loaded.entry for loaded in opened if loaded.entry.shape in MODALITY_SHAPES]
+    checks += [golden.check_by_heads(entry) for entry in own]
+    seen = {loaded.entry.shape for loaded in opened}
+    assert seen == set(SHAPES)
+    assert [str(check) for check in checks if check is not None and not check.passed] == []
+    return opened
+
+
+def runs_as_its_own(bundle: Bundle, backend: Backend, shape: str) -> None:
+    """Fail unless outputs are float32, may be written to, and outlive later calls and the graph."""
+    entry = next(entry for entry in bundle.manifest.graphs if entry.shape == shape)
+    assert entry.pattern is not None
+    cases = [{m: features[m] for m in entry.pattern} for features in bundle.golden_inputs()]
+    if shape == "throughput":
+        calls = [pad_batch([case]) for case in cases]
+    else:
+        calls = [{m.value: array for m, array in case.items()} for case in cases]
+    loaded = backend.open(bundle, entry)
+    first = loaded.run(calls[0])[0]
+    kept = first.copy()
+    others = [loaded.run(call)[0] for call in calls[1:]]
+    assert first.dtype == np.float32
+    assert np.array_equal(first, kept)
+    assert not any(np.array_equal(first, other) for other in others)
+    first += 1
+    assert np.array_equal(loaded.run(calls[0])[0], kept)
+    del loaded
+    assert np.array_equal(first, kept + 1)

@@ -1,16 +1,30 @@
-"""The small graphs with their profiles, and how a test builds them."""
+"""The small graphs with their profiles, how a test builds them, and what they have to answer."""
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
+import numpy as np
+import onnxruntime
 import pytest
-from small_graphs import TEXT_STATES, quantised_graph, text_graph, text_step_graph
-from small_pieces import MODALITIES, entry_of
-from small_recurrent import lstm_graph, masked_scan_graph, scan_graph, step_graph
+from numpy.typing import NDArray
+from small_graphs import (
+    MODALITIES,
+    TEXT_STATES,
+    entry_of,
+    lstm_graph,
+    masked_scan_graph,
+    quantised_graph,
+    scan_graph,
+    step_graph,
+    text_graph,
+    text_step_graph,
+)
 
 from ifmmin.runtime.backends.profile import profile_of
 from ifmmin.runtime.backends.tensorrt_build import BuiltEngine, build_engine
+from ifmmin.runtime.backends.tensorrt_engine import EngineRunner
 from ifmmin.runtime.errors import IfmminError
 from ifmmin.runtime.manifest import ProfileSpec
 
@@ -49,3 +63,20 @@ def refusal(kind: type[IfmminError], graph: bytes, profile: Profile, **options: 
     assert "\n" not in message
     assert "CUDA driver" not in message, "noise of a machine without a GPU"
     return message
+
+
+def frames(length: int, seed: int = 0) -> dict[str, NDArray[Any]]:
+    rng = np.random.default_rng(seed)
+    return {"a": rng.standard_normal((length, 5), dtype=np.float32)}
+
+
+@cache
+def session(name: str) -> Any:
+    return onnxruntime.InferenceSession(GRAPHS[name][0])
+
+
+def require_right(run: EngineRunner, inputs: dict[str, NDArray[Any]], name: str = "lstm") -> None:
+    found, wanted = run(inputs), session(name).run(None, inputs)
+    assert len(found) == len(wanted)
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(a, b)

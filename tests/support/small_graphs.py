@@ -1,26 +1,109 @@
-"""Small ONNX graphs without recurrence, good ones and those that TensorRT does not take."""
+"""Small ONNX graphs in the forms that the exporter writes, some of them ones that TensorRT refuses,
+and what a manifest would say of them."""
 
 from __future__ import annotations
 
-import numpy as np
-from onnx import NodeProto
-from small_pieces import (
-    CLASSES,
-    DIMS,
-    HIDDEN,
-    KERNELS,
-    TYPES,
-    Draw,
-    head_nodes,
-    info,
-    model_bytes,
-    node,
-)
+from collections.abc import Sequence
+from typing import Any
 
-from ifmmin.runtime.manifest import StateSpec
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from ifmmin.runtime.manifest import GraphEntry, MissingSpec, ModalitySpec, StateSpec, TensorSpec
 from ifmmin.runtime.modality import Modality
 
-CHANNELS = 6
+HIDDEN, CLASSES, CHANNELS = 8, 4, 6
+DIMS = {Modality.A: 5, Modality.V: 7, Modality.T: 11}
+KERNELS = (3, 4, 5)
+TYPES: dict[str, int] = {
+    "float32": TensorProto.FLOAT,
+    "float16": TensorProto.FLOAT16,
+    "int64": TensorProto.INT64,
+}
+node = helper.make_node
+
+MODALITIES = {
+    modality: ModalitySpec(
+        dim=dim,
+        minimum_length=max(KERNELS) if modality is Modality.T else 1,
+        verified_length=200,
+        frame_rate={Modality.A: 10.0, Modality.V: 30.0, Modality.T: None}[modality],
+        features="made",
+        missing=MissingSpec(length=9, deviation=0.0, settled_at=9, tolerance=1e-6),
+    )
+    for modality, dim in DIMS.items()
+}
+"""What a manifest says of the modalities of these graphs."""
+
+
+def entry_of(
+    content: bytes, shape: str, subject: str, states: Sequence[StateSpec] = ()
+) -> GraphEntry:
+    """What a manifest says of a graph."""
+    graph = onnx.load_from_string(content).graph
+    return GraphEntry(
+        shape=shape, subject=subject, precision="fp32", recurrence="lstm", file="graph.onnx",
+        sha256="", bytes=len(content), opset=18, parity={}, states=tuple(states),
+        inputs=tuple(map(_spec, graph.input)), outputs=tuple(map(_spec, graph.output)),
+    )  # fmt: skip
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    tensor = value.type.tensor_type
+    names = {number: name for name, number in TYPES.items()}
+    shape = tuple(dim.dim_param or int(dim.dim_value) for dim in tensor.shape.dim)
+    return TensorSpec(name=value.name, dtype=names[tensor.elem_type], shape=shape)
+
+
+class Draw:
+    """Weights of one graph, by name, always the same."""
+
+    def __init__(self, dtype: str = "float32") -> None:
+        self.dtype = np.dtype(dtype)
+        self.rng = np.random.default_rng(0)
+        self.made: list[TensorProto] = []
+
+    def weight(self, name: str, *shape: int) -> NDArray[np.floating]:
+        values = self.rng.normal(0.0, 0.3, shape).astype(self.dtype)
+        self.made.append(numpy_helper.from_array(values, name))
+        return values
+
+    def constant(self, name: str, values: Any, dtype: str = "int64") -> None:
+        self.made.append(numpy_helper.from_array(np.array(values, dtype), name))
+
+
+def model_bytes(
+    nodes: Sequence[NodeProto],
+    inputs: Sequence[onnx.ValueInfoProto],
+    outputs: Sequence[onnx.ValueInfoProto],
+    draw: Draw,
+    check: bool = True,
+) -> bytes:
+    """The file, with those of the drawn weights that it reads."""
+    inner = [n for outer in nodes for attribute in outer.attribute for n in attribute.g.node]
+    read = {name for n in [*nodes, *inner] for name in n.input}
+    kept = [tensor for tensor in draw.made if tensor.name in read]
+    graph = helper.make_graph(list(nodes), "small", list(inputs), list(outputs), kept)
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=opsets[: 1 if check else 2], ir_version=9)
+    if check:
+        onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def info(name: str, *shape: int | str, dtype: str = "float32") -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TYPES[dtype], shape)
+
+
+def head_nodes(pooled: str, *, batched: bool = False) -> list[NodeProto]:
+    """(B, HIDDEN) -> float32 logits (B, C), or (C,) of one utterance."""
+    nodes = [
+        node("Gemm", [pooled, "head_weight", "head_bias"], ["scores"], name="head", transB=1),
+        node("Cast", ["scores"], ["logits" if batched else "row"], to=TensorProto.FLOAT),
+    ]
+    return nodes if batched else [*nodes, node("Squeeze", ["row", "axis0"], ["logits"])]
 
 
 def _convolutions(draw: Draw, image: str) -> list[NodeProto]:
@@ -47,12 +130,9 @@ def text_graph(dtype: str = "float32") -> bytes:
     draw.constant("axis0", [0])
     draw.constant("axes01", [0, 1])
     nodes = [
-        node("Cast", ["t"], ["x"], to=TYPES[dtype]),
-        node("Unsqueeze", ["x", "axes01"], ["image"]),
-        *_convolutions(draw, "image"),
-        node("Relu", ["joined"], ["pooled"]),
-        *head_nodes("pooled"),
-    ]
+        node("Cast", ["t"], ["x"], to=TYPES[dtype]), node("Unsqueeze", ["x", "axes01"], ["image"]),
+        *_convolutions(draw, "image"), node("Relu", ["joined"], ["pooled"]), *head_nodes("pooled"),
+    ]  # fmt: skip
     return model_bytes(nodes, [info("t", "T_t", 11)], [info("logits", CLASSES)], draw)
 
 
@@ -124,3 +204,148 @@ def dynamic_quantised_graph() -> bytes:
     ]  # fmt: skip
     outputs = [info("y", "T_a", 1, 1, HIDDEN)]
     return model_bytes(nodes, [info("a", "T_a", 5)], outputs, draw, check=False)
+
+
+def _lstm_weights(draw: Draw) -> None:
+    draw.constant("zero_state", np.zeros((1, 1, HIDDEN)), str(draw.dtype))
+    draw.weight("W", 1, 4 * HIDDEN, DIMS[Modality.A])
+    draw.weight("R", 1, 4 * HIDDEN, HIDDEN)
+    # The second half belongs to the recurrent product; a loop has one bias for both.
+    bias = np.concatenate([draw.rng.normal(0, 0.3, 4 * HIDDEN), np.zeros(4 * HIDDEN)])
+    draw.constant("B_", bias[None], str(draw.dtype))
+    draw.weight("head_weight", CLASSES, HIDDEN)
+    draw.weight("head_bias", CLASSES)
+
+
+def lstm_graph(dtype: str = "float32") -> bytes:
+    """Latency: `a` (T_a, 5) -> LSTM -> maximum over time -> logits (4,). Initial states are given,
+    in the type of the graph: TensorRT 10 would make up float32 ones."""
+    draw = Draw(dtype)
+    _lstm_weights(draw)
+    draw.constant("axis0", [0])
+    draw.constant("axis1", [1])
+    nodes = [
+        node("Cast", ["a"], ["x"], to=TYPES[dtype]),
+        node("Unsqueeze", ["x", "axis1"], ["steps"]),
+        node("LSTM", ["steps", "W", "R", "B_", "", "zero_state", "zero_state"], ["y"],
+             name="rnn", hidden_size=HIDDEN),
+        node("ReduceMax", ["y", "axis0"], ["highest"], keepdims=0),
+        node("Flatten", ["highest"], ["pooled"], axis=1),
+        *head_nodes("pooled"),
+    ]  # fmt: skip
+    return model_bytes(nodes, [info("a", "T_a", 5)], [info("logits", CLASSES)], draw)
+
+
+def _scan_body(dtype: str, *, masked: bool) -> onnx.GraphProto:
+    """One step of an LSTM whose input product is made before, with the maximum so far as a state.
+
+    Gates in ONNX's order i, o, f, c. A masked step leaves the maximum alone.
+    """
+    rows = "B" if masked else 1
+    nodes = [
+        node("MatMul", ["h", "Rt"], ["recurred"]),
+        node("Add", ["product", "recurred"], ["gates"]),
+        node("Split", ["gates"], ["i", "o", "f", "g"], axis=1, num_outputs=4),
+        *[node("Sigmoid", [gate], [f"{gate}_open"]) for gate in "iof"],
+        node("Tanh", ["g"], ["candidate"]),
+        node("Mul", ["f_open", "c"], ["kept"]),
+        node("Mul", ["i_open", "candidate"], ["added"]),
+        node("Add", ["kept", "added"], ["next_c"]),
+        node("Tanh", ["next_c"], ["shown"]),
+        node("Mul", ["o_open", "shown"], ["next_h"]),
+        node("Max", ["m", "next_h"], ["higher" if masked else "next_m"]),
+    ]
+    if masked:
+        nodes.append(node("Where", ["within", "higher", "m"], ["next_m"]))
+    states = [info(name, rows, HIDDEN, dtype=dtype) for name in "hcm"]
+    slices = [info("product", rows, 4 * HIDDEN, dtype=dtype)]
+    if masked:
+        slices.append(helper.make_tensor_value_info("within", TensorProto.BOOL, [rows, 1]))
+    outputs = [info(f"next_{name}", rows, HIDDEN, dtype=dtype) for name in "hcm"]
+    return helper.make_graph(nodes, "step", [*states, *slices], outputs)
+
+
+def _scan_weights(draw: Draw) -> None:
+    _lstm_weights(draw)
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in draw.made}
+    dtype = str(draw.dtype)
+    draw.constant("Wt", arrays["W"][0].T, dtype)
+    draw.constant("Rt", arrays["R"][0].T, dtype)
+    draw.constant("bias", arrays["B_"][0, : 4 * HIDDEN], dtype)
+
+
+def scan_graph(dtype: str = "float32") -> bytes:
+    """Latency: the answers of `lstm_graph`, as a loop with its input product before it."""
+    draw = Draw(dtype)
+    _scan_weights(draw)
+    draw.constant("start", np.zeros((1, HIDDEN)), dtype)
+    draw.constant("lowest", np.full((1, HIDDEN), -2.0), dtype)
+    draw.constant("axis0", [0])
+    draw.constant("axis1", [1])
+    nodes = [
+        node("Cast", ["a"], ["x"], to=TYPES[dtype]),
+        node("MatMul", ["x", "Wt"], ["projected"]),
+        node("Add", ["projected", "bias"], ["products"]),
+        node("Unsqueeze", ["products", "axis1"], ["steps"]),
+        node("Scan", ["start", "start", "lowest", "steps"], ["h_end", "c_end", "pooled"],
+             name="loop", body=_scan_body(dtype, masked=False), num_scan_inputs=1),
+        *head_nodes("pooled"),
+    ]  # fmt: skip
+    return model_bytes(nodes, [info("a", "T_a", 5)], [info("logits", CLASSES)], draw)
+
+
+def masked_scan_graph(dtype: str = "float32") -> bytes:
+    """Throughput: `a` (B, T_a, 5) and `a_lengths` (B,) -> logits (B, 4); frames past the end are
+    masked by Range < lengths."""
+    draw = Draw(dtype)
+    _scan_weights(draw)
+    counts = {"hidden": [HIDDEN], "axis0": [0], "axes02": [0, 2], "axes12": [1, 2]}
+    for name, values in {**counts, "zero": 0, "one": 1}.items():
+        draw.constant(name, values)
+    start, lowest = (numpy_helper.from_array(np.array([x], dtype)) for x in (0.0, -2.0))
+    nodes = [
+        node("Cast", ["a"], ["x"], to=TYPES[dtype]),
+        node("MatMul", ["x", "Wt"], ["projected"]),
+        node("Add", ["projected", "bias"], ["products"]),
+        node("Transpose", ["products"], ["steps"], perm=[1, 0, 2]),
+        node("Shape", ["a"], ["rows"], start=0, end=1),
+        node("Concat", ["rows", "hidden"], ["state_shape"], axis=0),
+        node("ConstantOfShape", ["state_shape"], ["start"], value=start),
+        node("ConstantOfShape", ["state_shape"], ["lowest"], value=lowest),
+        node("Shape", ["a"], ["times"], start=1, end=2),
+        node("Squeeze", ["times", "axis0"], ["time"]),
+        node("Range", ["zero", "time", "one"], ["index"]),
+        node("Unsqueeze", ["index", "axes12"], ["index3"]),
+        node("Unsqueeze", ["a_lengths", "axes02"], ["lengths3"]),
+        node("Less", ["index3", "lengths3"], ["within_all"]),
+        node("Scan", ["start", "start", "lowest", "steps", "within_all"],
+             ["h_end", "c_end", "pooled"], name="loop",
+             body=_scan_body(dtype, masked=True), num_scan_inputs=2),
+        *head_nodes("pooled", batched=True),
+    ]  # fmt: skip
+    inputs = [info("a", "B", "T_a", 5), info("a_lengths", "B", dtype="int64")]
+    return model_bytes(nodes, inputs, [info("logits", "B", CLASSES)], draw)
+
+
+def step_graph() -> bytes:
+    """Step of an LSTM: `frames` (B, N, 5) and states `hidden`, `cell`, `maximum` (B, 8) -> the next
+    ones and `pooled`."""
+    draw = Draw()
+    _lstm_weights(draw)
+    draw.constant("axis0", [0])
+    draw.constant("axis1", [1])
+    nodes = [
+        node("Transpose", ["frames"], ["steps"], perm=[1, 0, 2]),
+        node("Unsqueeze", ["hidden", "axis0"], ["h"]),
+        node("Unsqueeze", ["cell", "axis0"], ["c"]),
+        node("LSTM", ["steps", "W", "R", "B_", "", "h", "c"], ["y", "h_end", "c_end"],
+             name="rnn", hidden_size=HIDDEN),
+        node("Squeeze", ["h_end", "axis0"], ["next_hidden"]),
+        node("Squeeze", ["c_end", "axis0"], ["next_cell"]),
+        node("Squeeze", ["y", "axis1"], ["seen"]),
+        node("ReduceMax", ["seen", "axis0"], ["highest"], keepdims=0),
+        node("Max", ["highest", "maximum"], ["pooled"]),
+    ]  # fmt: skip
+    states = [info(name, "B", HIDDEN) for name in ("hidden", "cell", "maximum")]
+    outputs = [info(name, "B", HIDDEN) for name in ("pooled", "next_hidden", "next_cell")]
+    return model_bytes(nodes, [info("frames", "B", "N", 5), *states], outputs, draw)

@@ -1,13 +1,21 @@
-"""Tiny networks of every kind whose answers spread. Needs torch, as the networks do."""
+"""Tiny networks of every kind whose answers spread, and their graphs. Needs torch."""
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 
-from ifmmin.runtime.modality import MODALITIES, Modality
+from ifmmin.export.drive import StreamProbes, run_head, run_summary
+from ifmmin.export.graph import to_bytes, to_model
+from ifmmin.export.precision import Precision
+from ifmmin.export.probes import Probes
+from ifmmin.export.shapes import Plan, plan_head, plan_step, plan_summary
+from ifmmin.runtime.backends import Runner
+from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
+from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality, Pattern
 from ifmmin.train.batch import collate
 from ifmmin.train.config import (
     Architecture,
@@ -60,6 +68,13 @@ KINDS: dict[str, dict[str, Any]] = {
     "linear": {"statistics": _STATISTICS, "model": "linear"},
 }  # fmt: skip
 """Every way to make a network, by what differs from the paper's."""
+SOME_PATTERNS = tuple(map(Pattern.parse, ("v", "a_t", "a_v_t")))
+"""Of which one or another has every modality, none, some and all of what is missing."""
+CASES = [
+    (kind, pattern) for kind in KINDS if kind != "linear"
+    for pattern in (ALL_PATTERNS if kind in ("if-mmin", "statistics") else SOME_PATTERNS)
+]  # fmt: skip
+"""What is exported, kinds with patterns: the two that recipes train with all seven."""
 
 
 def small_network(kind: str = "if-mmin", seed: int = 0) -> EmotionNetwork:
@@ -139,3 +154,30 @@ def logits_alone(network: EmotionNetwork, utterance: Utterance) -> np.ndarray:
     with torch.no_grad():
         batch = collate([utterance], network.config).to(next(network.parameters()).dtype)
         return np.asarray(network.answer(batch)[0].numpy())
+
+
+@cache
+def probes_of(kind: str) -> Probes:
+    """The probes of a kind of network."""
+    return Probes(small_network(kind))
+
+
+def load(plan: Plan) -> Runner:
+    """A runner of a plan's graph."""
+    return OnnxRuntimeCpu().load(to_bytes(to_model(plan), {}))
+
+
+def stream_logits(
+    network: EmotionNetwork, probes: StreamProbes, pattern: Pattern, precision: Precision
+) -> Any:
+    """Logits (N, C) after every chunk, by step, summary and head graphs."""
+    summaries = {m: _summaries(network, probes, m, precision) for m in pattern}
+    return run_head(load(plan_head(network, pattern, precision)), pattern, summaries)
+
+
+def _summaries(
+    network: EmotionNetwork, probes: StreamProbes, modality: Modality, precision: Precision
+) -> Any:
+    plan = plan_step(network, modality, precision)
+    summary = load(plan_summary(network, modality, precision))
+    return run_summary(summary, probes.pooled(modality, plan, load(plan)))

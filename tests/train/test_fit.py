@@ -1,21 +1,32 @@
-"""Recipes, runs and checkpoints."""
+"""Recipes, runs, checkpoints, plots and evaluations."""
 
 from __future__ import annotations
 
 import ast
+import csv
 import json
+import re
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from small_networks import small_network, small_utterance
 
 from ifmmin.runtime.errors import CheckpointError, RecipeError
+from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality, Pattern
 from ifmmin.train.checkpoint import SCHEMA_VERSION, load_checkpoint, save_checkpoint
 from ifmmin.train.cli import main
 from ifmmin.train.config import MODELS
+from ifmmin.train.corpus import Utterance
+from ifmmin.train.evaluate import Scores, write_predictions
+from ifmmin.train.plots import confusion, losses, projection, save
+from ifmmin.train.projection import Point, principal_components, project, read_projection
 from ifmmin.train.recipe import dump_recipe, load_recipe, recipe_names
 
 TINY = [
@@ -169,8 +180,8 @@ def test_divergence_is_told(tmp_path: Path, capsys: Any) -> None:
     assert "lower the learning rate" in capsys.readouterr().err
 
 
-def test_checkpoint_round_trip(make_network: Any, tmp_path: Path) -> None:
-    network = make_network()
+def test_checkpoint_round_trip(tmp_path: Path) -> None:
+    network = small_network()
     save_checkpoint(tmp_path / "m.safetensors", network, {"fold": 3})
     again, header = load_checkpoint(tmp_path / "m.safetensors")
     assert header.training == {"fold": 3}
@@ -210,3 +221,199 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path, checkpoint: Path) -> N
     ):
         with pytest.raises(CheckpointError, match=message):
             load_checkpoint(path)
+
+
+LABELS = ("angry", "happy", "neutral", "sad")
+HISTORY = [
+    {"stage": 1, "epoch": 1, "rate": 0.1, "cross_entropy": 2.0, "cmd": 9.0, "validation": 0.3},
+    {"stage": 1, "epoch": 2, "rate": 0.1, "cross_entropy": 1.5, "cmd": 4.0, "validation": 0.4,
+     "active_a": 1.0},
+    {"stage": 2, "epoch": 1, "rate": 0.1, "cross_entropy": 1.0, "imagination": 3.0,
+     "validation": 0.5},
+]  # fmt: skip
+
+
+def _shown(figure: Any) -> list[tuple[str, list[float]]]:
+    return [
+        (axis.get_title(), axis.lines[0].get_ydata().tolist())
+        for axis in figure.axes
+        if axis.get_visible()
+    ]
+
+
+def test_every_loss_has_an_axis_of_its_own_per_stage() -> None:
+    higher = [row | {"cross_entropy": row["cross_entropy"] + 1.0} for row in HISTORY]
+    assert _shown(losses([HISTORY, higher], "both")) == [
+        ("cross-entropy", [2.5, 2.0]),
+        ("CMD", [9.0, 4.0]),
+        ("validation figure", [0.3, 0.4]),
+        ("cross-entropy", [1.5]),
+        ("imagination", [3.0]),
+        ("validation figure", [0.5]),
+    ]
+
+
+def test_confusion_has_a_panel_per_pattern_in_percent_of_the_true_class() -> None:
+    counts = np.array([[3, 1, 0, 0], [0, 8, 0, 0], [0, 0, 0, 0], [2, 2, 2, 2]])
+    figure = confusion({str(p): counts for p in ALL_PATTERNS}, LABELS, "all")
+    titles = [axis.get_title() for axis in figure.axes if axis.get_visible()]
+    assert titles[:7] == [str(p) for p in ALL_PATTERNS]
+    shares = [int(text.get_text()) for text in figure.axes[0].texts]
+    assert shares == [75, 25, 0, 0, 0, 100, 0, 0, 0, 0, 0, 0, 25, 25, 25, 25]
+
+
+def test_the_same_numbers_give_the_same_bytes(tmp_path: Path) -> None:
+    points = [Point(f"u{i}", "avt"[i % 3], LABELS[i % 4], i * 0.1, -i * 0.2) for i in range(24)]
+    for name in ("one.png", "two.png"):
+        save(projection(points, LABELS, "some"), tmp_path / name)
+    content = (tmp_path / "one.png").read_bytes()
+    assert content == (tmp_path / "two.png").read_bytes()
+    assert b"Software" not in content
+    save(projection(points[1:], LABELS, "some"), tmp_path / "other.png")
+    assert content != (tmp_path / "other.png").read_bytes()
+
+
+def test_principal_components_are_those_of_the_covariance() -> None:
+    x = np.random.default_rng(0).standard_normal((40, 5)) * [3.0, 1.0, 2.0, 0.1, 0.5] + 4.0
+    found = principal_components(x)
+    values, vectors = np.linalg.eigh(np.cov(x.T))
+    for column, vector in ((0, vectors[:, -1]), (1, vectors[:, -2])):
+        vector = vector * np.sign(vector[np.abs(vector).argmax()])
+        np.testing.assert_allclose(found[:, column], (x - x.mean(axis=0)) @ vector, atol=1e-9)
+    np.testing.assert_allclose(found.var(axis=0, ddof=1), values[[-1, -2]])
+    np.testing.assert_allclose(principal_components(x[:, :1])[:, 1], 0.0)
+
+
+@pytest.mark.parametrize("model", ["if-mmin", "mmin"])
+def test_only_present_modalities_of_networks_with_s_are_projected(model: str) -> None:
+    from ifmmin.train.evaluate import embed
+
+    frames = [{"a": 4, "v": 3, "t": 6}, {"a": 5}, {"v": 2, "t": 7}]
+    some = [small_utterance(np.random.default_rng(i), f, i) for i, f in enumerate(frames)]
+    network = small_network(model)
+    points = project(network, embed(network, some), some, LABELS)
+    wanted = [(m.value, LABELS[i]) for i, f in enumerate(frames) for m in MODALITIES if m in f]
+    assert [(p.modality, p.label) for p in points] == (wanted if model == "if-mmin" else [])
+
+
+@pytest.mark.parametrize("model", ["if-mmin", "linear"])
+def test_a_run_holds_its_plots(tiny: list[str], tmp_path: Path, model: str) -> None:
+    out = tmp_path / "run"
+    options = tiny
+    if model == "linear":  # takes nothing of networks and stages
+        options = [*tiny[:2], *tiny[2:10]]
+    assert main(["fit", *options, "--model", model, "--out", str(out)]) == 0
+    plots = {path.name for path in (out / "plots").iterdir()}
+    points = read_projection(out / "projection.csv")
+    if model == "linear":
+        assert plots == {"confusion.png"}
+        assert points == []
+    else:
+        assert plots == {"confusion.png", "losses.png", "projection.png"}
+        assert len(points) == 3 * 40
+        assert np.isfinite([(p.x, p.y) for p in points]).all()
+
+
+def test_nothing_is_imported_before_something_is_drawn() -> None:
+    modules = "sys, ifmmin.train, ifmmin.train.sweeps.run"
+    script = f"import {modules}; assert 'matplotlib' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def fitted(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run."""
+    out = tmp_path_factory.mktemp("fitted") / "run"
+    assert main(["fit", *tiny, "--out", str(out)]) == 0
+    return out
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    """Answers of either format, with `probabilities` by class."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in text.splitlines()]
+    header, *rows = csv.reader(text.splitlines(keepends=True))
+    assert header[:4] == ["utterance", "pattern", "true", "predicted"]
+    return [
+        {**dict(zip(header[:4], row, strict=False)),
+         "probabilities": dict(zip(header[4:], map(float, row[4:]), strict=True))}
+        for row in rows
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_figures_computed_from_the_file_are_those_of_the_command(
+    fitted: Path, tmp_path: Path, capsys: Any, suffix: str
+) -> None:
+    out = tmp_path / "new" / f"answers{suffix}"
+    assert main(["evaluate", str(fitted / "model.safetensors"), "--save", str(out)]) == 0
+    rows = re.findall(r"^\| (\w+) +\| +(0\.\d+) \| +(0\.\d+) \|", capsys.readouterr().out, re.M)
+    shown = {pattern: (wa, ua) for pattern, wa, ua in rows}
+    metrics = json.loads((fitted / "metrics.json").read_text())["test"]
+    answers = _read(out)
+    assert len(answers) == 40 * len(ALL_PATTERNS)
+    assert answers == _read(fitted / "predictions.csv")
+    for pattern in map(str, ALL_PATTERNS):
+        some = [answer for answer in answers if answer["pattern"] == pattern]
+        true = np.array([answer["true"] for answer in some])
+        right = true == np.array([answer["predicted"] for answer in some])
+        wa, ua = right.mean(), np.mean([right[true == label].mean() for label in np.unique(true)])
+        assert (wa, ua) == pytest.approx((metrics[pattern]["wa"], metrics[pattern]["ua"]))
+        assert (f"{wa:.3f}", f"{ua:.3f}") == shown[pattern]
+        probabilities = np.array([list(answer["probabilities"].values()) for answer in some])
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, atol=1e-5)
+        # The calibrated ones: how sure the network is on average stands in metrics.json.
+        sure = probabilities.max(axis=1).mean()
+        assert sure == pytest.approx(metrics[pattern]["confidence"], abs=1e-6)
+        best = [max(answer["probabilities"], key=answer["probabilities"].get) for answer in some]
+        assert best == [answer["predicted"] for answer in some]
+
+
+def test_the_part_that_was_asked_for_is_saved(fitted: Path, tmp_path: Path) -> None:
+    names = []
+    for part in ("test", "validation"):
+        out = tmp_path / f"{part}.csv"
+        checkpoint = str(fitted / "model.safetensors")
+        assert main(["evaluate", checkpoint, "--part", part, "--save", str(out)]) == 0
+        names.append({answer["utterance"] for answer in _read(out)})
+    assert not names[0] & names[1]
+
+
+@pytest.mark.parametrize("name", ["answers", "answers.txt", "taken.csv", "file/answers.csv"])
+def test_a_place_that_will_not_do_is_named_before_the_work(
+    tmp_path: Path, capsys: Any, name: str
+) -> None:
+    (tmp_path / "taken.csv").mkdir()
+    (tmp_path / "file").touch()
+    before = sorted(tmp_path.rglob("*"))
+    # There is no such checkpoint: who reads it first says so.
+    assert main(["evaluate", "none.safetensors", "--save", str(tmp_path / name)]) == 2
+    text = capsys.readouterr().err
+    assert text.count("\n") == 1
+    assert str(tmp_path / name) in text
+    assert "wanted .csv or .jsonl" in text or "cannot write" in text
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_names_come_back_and_an_utterance_without_the_pattern_has_no_row(
+    tmp_path: Path, suffix: str
+) -> None:
+    frames: dict[Modality, np.ndarray] = {Modality.A: np.ones((2, 5))}
+    names = ["=1+1", "@clip", '-émile, "b"\nc']
+    utterances = [Utterance(name, frames, index % 2) for index, name in enumerate(names)]
+    logits = np.log(np.array([[0.25, 0.75], [0.5, 0.5], [0.9, 0.1]]))
+    scores = {
+        Pattern.parse("a"): Scores(np.arange(3), logits, logits),
+        Pattern.parse("v"): Scores(np.array([1]), logits[1:2], logits[1:2]),
+    }
+    path = tmp_path / f"answers{suffix}"
+    write_predictions(path, scores, utterances, ("no", "yes"))
+    answers = _read(path)
+    assert [(a["utterance"], a["pattern"]) for a in answers] == [
+        *((name, "a") for name in names), ("@clip", "v")
+    ]  # fmt: skip
+    assert [a["true"] for a in answers] == ["no", "yes", "no", "yes"]
+    assert [a["predicted"] for a in answers[:1] + answers[2:3]] == ["yes", "no"]
+    assert answers[0]["probabilities"] == pytest.approx({"no": 0.25, "yes": 0.75})

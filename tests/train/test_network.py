@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_networks import KINDS
+from small_networks import CASES, KINDS, logits_alone, small_network, small_utterance
 
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality, Pattern
 from ifmmin.train.batch import collate, pattern_mask
@@ -172,19 +172,18 @@ def _classify(w: Weights, h: dict[Modality, np.ndarray], shape: Architecture) ->
     return _stack(w, "classifier", np.concatenate(latents), _relu)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("pattern", ALL_PATTERNS, ids=str)
-def test_equals_the_formulas(
-    make_network: Any, make_utterance: Any, alone: Any, pattern: Pattern, kind: str
-) -> None:
-    network = make_network(kind).double()
+@pytest.mark.parametrize(
+    ("kind", "pattern"), [*CASES, *(("linear", pattern) for pattern in ALL_PATTERNS)], ids=str
+)
+def test_equals_the_formulas(pattern: Pattern, kind: str) -> None:
+    network = small_network(kind).double()
     w = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
     rng = np.random.default_rng(3)
     answers = set()
     for text in (1, 5, 9, 14):
-        utterance = make_utterance(rng, FRAMES | {"t": text})
+        utterance = small_utterance(rng, FRAMES | {"t": text})
         given_part = Utterance("x", {m: utterance.features[m] for m in pattern}, 0)
-        found = alone(network, given_part)
+        found = logits_alone(network, given_part)
         np.testing.assert_allclose(
             found, _formula(w, utterance, pattern, network.config), rtol=0, atol=1e-11
         )
@@ -197,16 +196,16 @@ def test_equals_the_formulas(
     max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data())
-def test_an_answer_is_the_same_alone_and_in_any_batch(
-    make_network: Any, make_utterance: Any, kind: str, data: st.DataObject
-) -> None:
-    network, make = make_network(kind).double(), make_utterance
+def test_an_answer_is_the_same_alone_and_in_any_batch(kind: str, data: st.DataObject) -> None:
+    network = small_network(kind).double()
     rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
     count = data.draw(st.integers(2, 6))
     utterances = []
     for _ in range(count):
         pattern = data.draw(st.sampled_from(ALL_PATTERNS))
-        utterances.append(make(rng, {m.value: data.draw(st.integers(1, 30)) for m in pattern}))
+        utterances.append(
+            small_utterance(rng, {m.value: data.draw(st.integers(1, 30)) for m in pattern})
+        )
     with torch.no_grad():
         batch = collate(utterances, network.config).to(torch.float64)
         singles = [collate([u], network.config).to(torch.float64) for u in utterances]
@@ -215,23 +214,23 @@ def test_an_answer_is_the_same_alone_and_in_any_batch(
     torch.testing.assert_close(together, apart, rtol=0, atol=1e-9)
 
 
-def test_masking_equals_leaving_out(make_network: Any, make_utterance: Any, alone: Any) -> None:
-    network = make_network().double()
-    utterance = make_utterance(np.random.default_rng(0), FRAMES)
+def test_masking_equals_leaving_out() -> None:
+    network = small_network().double()
+    utterance = small_utterance(np.random.default_rng(0), FRAMES)
     batch = collate([utterance] * 7, network.config).to(torch.float64)
     with torch.no_grad():
         found = network.answer(batch.masked(pattern_mask(ALL_PATTERNS))).numpy()
     for row, pattern in zip(found, ALL_PATTERNS, strict=True):
         rest = Utterance("x", {m: utterance.features[m] for m in pattern}, 0)
-        np.testing.assert_allclose(row, alone(network, rest), atol=1e-12)
+        np.testing.assert_allclose(row, logits_alone(network, rest), atol=1e-12)
     assert np.ptp(found, axis=0).max() > 0.1
 
 
-def test_padding_holds_nothing_that_is_read(make_network: Any, make_utterance: Any) -> None:
-    network = make_network()
+def test_padding_holds_nothing_that_is_read() -> None:
+    network = small_network()
     rng = np.random.default_rng(1)
     batch = collate(
-        [make_utterance(rng, FRAMES), make_utterance(rng, {"a": 30, "v": 40, "t": 20})],
+        [small_utterance(rng, FRAMES), small_utterance(rng, {"a": 30, "v": 40, "t": 20})],
         network.config,
     )
     with torch.no_grad():

@@ -1,18 +1,22 @@
-"""The losses of both stages against their formulas, utterance by utterance."""
+"""Batches, and the losses of both stages against their formulas, utterance by utterance."""
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from small_networks import small_network, small_utterance
 from torch.nn import functional as F
 
 from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, MODALITIES
 from ifmmin.train.batch import collate, pattern_mask
 from ifmmin.train.corpus import Utterance
-from ifmmin.train.feed import Feed
+from ifmmin.train.feed import Feed, endless_rows
 from ifmmin.train.losses import bounded, invariance_discrepancy
 from ifmmin.train.models import FusionNetwork, ImaginationNetwork
 from ifmmin.train.objectives import Objective, TaughtObjective, draw_patterns
@@ -26,9 +30,10 @@ COMMON: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _utterances(make: Any, count: int = 12) -> list[Utterance]:
+def _utterances(count: int = 12) -> list[Utterance]:
     return [
-        make(np.random.default_rng(i), {"a": 3 + i, "v": 4, "t": 6}, i % 4) for i in range(count)
+        small_utterance(np.random.default_rng(i), {"a": 3 + i, "v": 4, "t": 6}, i % 4)
+        for i in range(count)
     ]
 
 
@@ -36,9 +41,9 @@ def _draws() -> np.random.Generator:
     return np.random.default_rng(7)
 
 
-def test_every_sub_network_is_clipped_apart(make_network: Any, make_utterance: Any) -> None:
-    network = make_network()
-    feed = Feed(network, _utterances(make_utterance, 8))
+def test_every_sub_network_is_clipped_apart() -> None:
+    network = small_network()
+    feed = Feed(network, _utterances(8))
     objective = Objective(network, Stage1(**COMMON), feed, _draws())
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
     # Plain gradient descent with rate 1 moves a part by exactly its clipped gradient.
@@ -56,17 +61,15 @@ def test_every_sub_network_is_clipped_apart(make_network: Any, make_utterance: A
 
 @pytest.mark.parametrize("model", ["if-mmin", "mmin"])
 @pytest.mark.parametrize("of", ["all", "missing"])
-def test_stage_2_losses_equal_their_formulas(
-    make_network: Any, make_utterance: Any, model: str, of: str
-) -> None:
-    student = make_network(model, seed=1).double()
-    teacher = make_network("fusion" if model == "if-mmin" else "augmented", seed=2).double()
+def test_stage_2_losses_equal_their_formulas(model: str, of: str) -> None:
+    student = small_network(model, seed=1).double()
+    teacher = small_network("fusion" if model == "if-mmin" else "augmented", seed=2).double()
     assert isinstance(student, ImaginationNetwork)
     assert isinstance(teacher, FusionNetwork)
     stage = Stage2(
         **COMMON, imagination=3.0, imagination_of=of, invariance=10.0, cycle=2.0, distillation=0.5
     )
-    utterances = _utterances(make_utterance)
+    utterances = _utterances()
     feed = Feed(student, utterances)
     taught = TaughtObjective(student, stage, feed, _draws(), Teacher(teacher, feed))
     if taught._cycle is not None:
@@ -116,9 +119,9 @@ def test_stage_2_losses_equal_their_formulas(
         assert float(found[name]) == pytest.approx(weights.get(name, 1.0) * float(mean))
 
 
-def test_every_pattern_counts_once_per_utterance(make_network: Any, make_utterance: Any) -> None:
-    network = make_network("augmented").double()
-    utterances = _utterances(make_utterance, 5)
+def test_every_pattern_counts_once_per_utterance() -> None:
+    network = small_network("augmented").double()
+    utterances = _utterances(5)
     lacking = Utterance("lacks", {MODALITIES[0]: utterances[0].features[MODALITIES[0]]}, 2)
     feed = Feed(network, [*utterances, lacking])
     objective = Objective(network, Stage2(**COMMON, patterns="every"), feed, _draws())
@@ -147,11 +150,9 @@ def test_patterns_are_drawn_uniformly_within_what_is_present() -> None:
 
 
 @pytest.mark.parametrize("squashed", [False, True])
-def test_stage_1_losses_are_weighted_as_the_recipe_says(
-    make_network: Any, make_utterance: Any, squashed: bool
-) -> None:
-    network = make_network("fusion")
-    feed = Feed(network, _utterances(make_utterance, 9))
+def test_stage_1_losses_are_weighted_as_the_recipe_says(squashed: bool) -> None:
+    network = small_network("fusion")
+    feed = Feed(network, _utterances(9))
     stage = Stage1(**COMMON, cmd=0.5, cmd_bounded=squashed, class_balance=True, label_smoothing=0.1)
     batch = feed.batch(np.arange(9))
     with torch.no_grad():
@@ -170,11 +171,87 @@ def test_stage_1_losses_are_weighted_as_the_recipe_says(
     assert float(found["cross_entropy"]) == pytest.approx(expected, rel=1e-5)
 
 
-def test_matrices_decay_and_biases_do_not(make_network: Any, make_utterance: Any) -> None:
-    network = make_network("statistics")
-    feed = Feed(network, _utterances(make_utterance, 6))
+def test_matrices_decay_and_biases_do_not() -> None:
+    network = small_network("statistics")
+    feed = Feed(network, _utterances(6))
     optimiser = build_optimiser(
         Objective(network, Stage1(**COMMON, weight_decay=5.0), feed, _draws())
     )
     decays = {id(p): g["weight_decay"] for g in optimiser.param_groups for p in g["params"]}
     assert decays == {id(p): 5.0 if p.dim() > 1 else 0.0 for p in network.parameters()}
+
+
+class _Lengths:
+    """Stands for a feed: utterances that cost these numbers."""
+
+    sorts = True
+
+    def __init__(self, costs: list[int]) -> None:
+        self._costs = np.array(costs)
+
+    def __len__(self) -> int:
+        return len(self._costs)
+
+    def costs(self) -> np.ndarray:
+        return self._costs
+
+
+@given(
+    costs=st.lists(st.integers(1, 100), min_size=2, max_size=60),
+    size=st.integers(2, 9),
+    buckets=st.integers(1, 4),
+)
+def test_a_pass_holds_every_utterance_once(costs: list[int], size: int, buckets: int) -> None:
+    feed: Any = _Lengths(costs)
+    rows = endless_rows(feed, size, buckets, np.random.default_rng(0))
+    per_pass = -(-len(costs) // min(size, len(costs)))
+    for _ in range(2):
+        batches = list(islice(rows, per_pass))
+        assert sorted(np.concatenate(batches)) == list(range(len(costs)))
+        assert max(len(batch) for batch in batches) <= size
+
+
+def test_buckets_save_padding_and_still_shuffle() -> None:
+    costs = np.random.default_rng(0).integers(1, 100, 640).tolist()
+    feed: Any = _Lengths(costs)
+
+    def waste(buckets: int) -> float:
+        batches = islice(endless_rows(feed, 32, buckets, np.random.default_rng(0)), 20)
+        spent = [np.array(costs)[batch] for batch in batches]
+        return float(sum((x.max() - x).sum() for x in spent))
+
+    assert waste(10) < 0.3 * waste(1)
+    rows = endless_rows(feed, 32, 10, np.random.default_rng(0))
+    first, second = (np.concatenate(list(islice(rows, 20))) for _ in range(2))
+    assert not np.array_equal(first, second)
+
+
+def test_pooled_batches_answer_like_padded_ones() -> None:
+    network = small_network("statistics").double()
+    rng = np.random.default_rng(0)
+    utterances = [small_utterance(rng, {"a": 3 + i, "t": 5 + i}) for i in range(4)]
+    feed = Feed(network, utterances)
+    assert feed.batch(np.arange(4)).features == {}
+    pooled = network.answer(feed.batch(np.array([2, 0]))).detach().numpy()
+    for row, index in zip(pooled, (2, 0), strict=True):
+        alone = collate([utterances[index]], network.config).to(torch.float64)
+        np.testing.assert_allclose(row, network.answer(alone)[0].detach().numpy(), atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("step", "share"), [(0, 0.2), (3, 0.8), (10, 1.0), (25, 0.5), (39, 0.00274)]
+)
+def test_warm_up_and_cosine(step: int, share: float) -> None:
+    stage = Stage1(
+        epochs=1, decay_epochs=3, batch_size=4, learning_rate=2.0, dropout=0.0, clip=1.0,
+        decay="cosine", warm_up=4,
+    )  # fmt: skip
+    assert stage.rate_at(step, 10) == pytest.approx(2.0 * share, rel=1e-2)
+
+
+def test_batches_of_a_group_do_not_come_by_length() -> None:
+    costs = np.random.default_rng(0).integers(1, 1000, 320)
+    feed: Any = _Lengths(costs.tolist())
+    batches = list(islice(endless_rows(feed, 32, 10, np.random.default_rng(0)), 10))
+    means = [costs[batch].mean() for batch in batches]
+    assert means != sorted(means)

@@ -1,4 +1,4 @@
-"""What happens inside training, each step against what it promises."""
+"""What happens inside training, and that dead embeddings and collapsed features are told."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_networks import small_network, small_utterance
 
 from ifmmin.runtime.modality import INCOMPLETE_PATTERNS, MODALITIES
 from ifmmin.train import optimise
 from ifmmin.train.checkpoint import save_checkpoint
 from ifmmin.train.corpora import load_corpus
 from ifmmin.train.corpus import Corpus
-from ifmmin.train.evaluate import evaluate, score
+from ifmmin.train.evaluate import embed, evaluate, score
+from ifmmin.train.health import active_shares, effective_dimensions, examine, warn
 from ifmmin.train.network import EmotionNetwork
 from ifmmin.train.objectives import Objective
 from ifmmin.train.optimise import Validation
@@ -125,14 +127,10 @@ def test_statistics_encoders_train_on_every_pattern(patterns: str) -> None:
     functionals = "{functionals: [mean, std], dropout: 0.1, limit: 4}"
     statistics = f"{{a: {functionals}, v: {functionals}, t: {functionals}}}"
     recipe, corpus = _small(
-        f"network.statistics={statistics}",
-        f"stage2.patterns={patterns}",
-        "stage2.decay=cosine",
-        "stage2.warm_up=3",
-        "stage2.imagination_of=missing",
-        "stage2.distillation=0.5",
+        f"network.statistics={statistics}", f"stage2.patterns={patterns}", "stage2.decay=cosine",
+        "stage2.warm_up=3", "stage2.imagination_of=missing", "stage2.distillation=0.5",
         "stage2.class_balance=true",
-    )
+    )  # fmt: skip
     trained = train(recipe, corpus, seed=0)
     last = trained.history[-1]
     assert {"distillation", "imagination", "invariance"} <= set(last)
@@ -159,3 +157,55 @@ def test_validation_is_the_mean_over_the_incomplete_patterns() -> None:
     best = max(row["validation"] for row in trained.history if row["stage"] == 2)
     metrics = evaluate(trained.network, corpus.parts["validation"])
     assert best == pytest.approx(np.mean([metrics[p].ua for p in INCOMPLETE_PATTERNS]))
+
+
+def _examine(network: EmotionNetwork) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    utterances = [small_utterance(rng, {"a": 7, "v": 6, "t": 8}) for _ in range(30)]
+    return examine(network, embed(network, utterances))
+
+
+def test_a_sound_network_gives_no_warning(capsys: Any) -> None:
+    report = _examine(small_network())
+    assert set(report) == {"a", "v", "t"}
+    assert all(entry["active"] > 0.5 for entry in report.values())
+    warn(report)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_dead_text_encoder_is_told(capsys: Any) -> None:
+    network = small_network()
+    with torch.no_grad():
+        network.get_parameter("encoders.t.output.bias").fill_(-100.0)
+    report = _examine(network)
+    assert report["t"]["active"] == 0.0
+    assert report["a"]["active"] > 0.5
+    warn(report)
+    error = capsys.readouterr().err
+    assert "textual embedding is dead: 0%" in error
+    assert "acoustic" not in error
+
+
+def test_collapsed_invariant_features_are_told(capsys: Any) -> None:
+    network = small_network()
+    with torch.no_grad():
+        network.get_parameter("invariant.linears.1.weight")[1:] = 0.0
+    report = _examine(network)
+    assert all(entry["invariant_dimensions"] <= 1.01 for entry in report.values())
+    warn(report)
+    assert "have collapsed to 1.0 effective dimensions" in capsys.readouterr().err
+
+
+def test_shares_count_only_utterances_that_have_the_modality() -> None:
+    network, rng = small_network(), np.random.default_rng(0)
+    utterances = [small_utterance(rng, {"a": 5}) for _ in range(5)]
+    assert set(active_shares(embed(network, utterances))) == {"a"}
+
+
+def test_effective_dimensions_of_known_covariances() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(20000, 6, generator=generator)
+    assert abs(effective_dimensions(x) - 6) < 0.05
+    x[:, 1:] = 0
+    assert abs(effective_dimensions(x) - 1) < 1e-6
+    assert effective_dimensions(torch.ones(5, 3)) == 0.0

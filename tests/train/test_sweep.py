@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import csv
 import fcntl
+import importlib.util
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +38,12 @@ def swept(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def copy(swept: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(swept, tmp_path / "copy"))
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports without plots, which take their time and are looked at in other tests."""
+    monkeypatch.setattr("ifmmin.train.sweeps.report.figures", lambda *_: ())
 
 
 def _units(out: Path) -> dict[str, int]:
@@ -171,6 +181,7 @@ def test_the_tables_equal_scikit_learn_on_the_predictions(swept: Path) -> None:
             assert written[entry, pattern, figure] == pytest.approx(mean, abs=1e-6)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_folds_seeds_and_entries_are_added_and_the_rest_stays(
     copy: Path, tiny: list[str], capsys: Any
 ) -> None:
@@ -257,15 +268,16 @@ from ifmmin.train.corpora.synthetic import SyntheticLayout, draw_synthetic
 import msgspec
 
 def read(fold, features, targets, **options):
-    if fold == 2:
+    if fold == 1:
         os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does when memory runs out
-    if fold == 3:
+    if fold == 2:
         raise ZeroDivisionError("a fault in the adapter")
     return draw_synthetic(msgspec.convert(options | {"layout": "synthetic"}, SyntheticLayout),
                           fold=fold)
 """
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_units_that_fail_are_listed_and_the_others_go_on(
     tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
@@ -274,7 +286,7 @@ def test_units_that_fail_are_listed_and_the_others_go_on(
     recipe = load_recipe("synthetic", [text for text in tiny[2:] if text != "--set"])
     content = json.loads(msgspec.json.encode(recipe))
     options = {k: v for k, v in content["corpus"].items() if k != "layout"}
-    content["corpus"] = {"layout": "adapter", "function": "some_adapter:read", "folds": 4,
+    content["corpus"] = {"layout": "adapter", "function": "some_adapter:read", "folds": 3,
                          "options": options}  # fmt: skip
     good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
     good.write_text(yaml.safe_dump(content))
@@ -282,25 +294,54 @@ def test_units_that_fail_are_listed_and_the_others_go_on(
     bad.write_text(yaml.safe_dump(content))
     out = tmp_path / "out"
     entries = ["--model", f"good={good}:augmented", "--model", f"bad={bad}:mmin"]
-    arguments = ["sweep", *entries, "--folds", "1-4", "--jobs", "1", "--out", str(out)]
+    arguments = ["sweep", *entries, "--folds", "1-3", "--jobs", "1", "--out", str(out)]
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert "Traceback" not in error
-    assert "6 of 8 units failed" in error
+    assert "5 of 6 units failed" in error
     text = (out / "results.md").read_text()
     for line in (
-        "- good, fold 2, seed 0: its process was killed, likely for want of memory",
-        "- good, fold 3, seed 0: ZeroDivisionError: a fault in the adapter",
-        "- bad, fold 1, seed 0: the loss became",
-        "- bad, fold 4, seed 0: the loss became",
+        "- good, fold 1, seed 0: its process was killed, likely for want of memory",
+        "- good, fold 2, seed 0: ZeroDivisionError: a fault in the adapter",
+        "- bad, fold 3, seed 0: the loss became",
     ):
         assert line in text
-    assert set(_units(out)) == {"units/good/fold-1/seed-0", "units/good/fold-4/seed-0"}
-    trace = (out / "units" / "good" / "fold-3" / "seed-0.error.txt").read_text()
+    assert set(_units(out)) == {"units/good/fold-3/seed-0"}
+    trace = (out / "units" / "good" / "fold-2" / "seed-0.error.txt").read_text()
     assert "Traceback" in trace
     # Mended, they run and are no longer listed.
     (tmp_path / "some_adapter.py").write_text(ADAPTER.replace("fold == ", "fold == 90"))
     assert main(["sweep", *entries[:2], *arguments[5:]]) == 0
     text = (out / "results.md").read_text()
     assert "- good" not in text
-    assert "4 of 4" in text
+    assert "3 of 3" in text
+
+
+SHORT = ["--model", "augmented,linear", "--folds", "1", "--seeds", "0"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
+def test_ray_gives_the_same_report_as_local(tiny: list[str], tmp_path: Path) -> None:
+    local, on_ray = tmp_path / "local", tmp_path / "ray"
+    assert main(["sweep", *tiny, *SHORT, "--jobs", "1", "--out", str(local)]) == 0
+    command = [sys.executable, "-m", "ifmmin.train.cli", "sweep", *tiny, *SHORT]
+    done = subprocess.run(
+        [*command, "--executor", "ray", "--jobs", "2", "--out", str(on_ray)],
+        capture_output=True, text=True, timeout=300,
+        env={k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "sweep 2/2" in done.stderr
+    for name in ("results.md", "results.csv", "units.csv", "differences.csv"):
+        assert (on_ray / name).read_bytes() == (local / name).read_bytes(), name
+
+
+def test_without_ray_one_line_says_what_to_install(
+    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    arguments = ["sweep", *tiny, *SHORT, "--executor", "ray", "--out", str(tmp_path / "out")]
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "pip install 'ifmmin[ray]'" in error

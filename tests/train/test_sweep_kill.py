@@ -15,9 +15,8 @@ import pytest
 
 from ifmmin.train.cli import main
 
-KILLS = 10
-GRID = ["--model", "if-mmin,linear", "--folds", "1-2", "--seeds", "0-3"]
-UNITS = 16
+GRID = ["--model", "if-mmin,linear", "--folds", "1-2", "--seeds", "0-1"]
+UNITS = 8
 REPORT = ("results.md", "results.csv", "units.csv", "differences.csv", "plots/bars.png")
 
 pytestmark = pytest.mark.skipif(
@@ -97,14 +96,14 @@ def _reach(moment: str, process: subprocess.Popen[str], out: Path, draws: Any) -
     """Wait for a random moment of a kind."""
     have = _count(out)
     if moment == "start":
-        time.sleep(draws.uniform(0.0, 3.0))
+        time.sleep(draws.uniform(0.0, 2.0))
     elif moment == "worker":
         while process.poll() is None and not _children(process.pid):
             time.sleep(0.01)
-        time.sleep(draws.uniform(0.0, 4.0))
-    elif moment == "unit":  # after one or two more, somewhere within the next
-        _wait_for(process, out, min(have + int(draws.integers(1, 3)), UNITS))
-        time.sleep(draws.uniform(0.0, 0.5))
+        time.sleep(draws.uniform(0.0, 2.0))
+    elif moment == "unit":  # after one more, somewhere within the next
+        _wait_for(process, out, min(have + 1, UNITS))
+        time.sleep(draws.uniform(0.0, 0.3))
     else:  # "write": while a run is being written
         while process.poll() is None and not list((out / "units").glob("*/*/.*.part")):
             if _count(out) == UNITS:
@@ -112,17 +111,16 @@ def _reach(moment: str, process: subprocess.Popen[str], out: Path, draws: Any) -
             time.sleep(0.001)
 
 
-MOMENTS = ("start", "unit", "write", "unit", "worker", "unit", "write", "unit", "start", "unit")
-assert len(MOMENTS) == KILLS
+MOMENTS = ("start", "unit", "write", "worker", "unit")
 
 
-def test_ten_kills_change_nothing(tiny: list[str], tmp_path: Path, undisturbed: Path) -> None:
+def test_kills_change_nothing(tiny: list[str], tmp_path: Path, undisturbed: Path) -> None:
     out = tmp_path / "sweep"
     draws = np.random.default_rng(7)
     seen: dict[str, int] = {}
     counts, workers_seen = [], 0
     for kill, moment in enumerate(MOMENTS):
-        process = _start(tiny, out, jobs=2 if kill in (3, 6) else 1)
+        process = _start(tiny, out, jobs=2 if kill == 2 else 1)
         _reach(moment, process, out, draws)
         workers = _children(process.pid)
         process.kill()

@@ -57,15 +57,15 @@ def _plain(results: list[Result], rows: Integers) -> list[float]:
 
 
 def test_differences_and_their_errors_equal_a_plain_loop() -> None:
-    grid = [(fold, seed) for fold in (1, 2) for seed in (0, 1, 2)]
+    grid = [(fold, seed) for fold in (1, 2) for seed in (0, 1)]
     first = [_result("first", *unit, skill=0.6) for unit in grid]
     second = [_result("second", *unit) for unit in grid]
-    (found,) = differences({"first": first, "second": second}, resamples=60, seed=3)
+    (found,) = differences({"first": first, "second": second}, resamples=25, seed=3)
     every = np.arange(60)
     value = np.subtract(_plain(first, every), _plain(second, every))
     drawn = [
         np.subtract(_plain(first, rows), _plain(second, rows))
-        for rows in np.random.default_rng(3).integers(60, size=(60, 60))
+        for rows in np.random.default_rng(3).integers(60, size=(25, 60))
     ]
     error = np.std(drawn, axis=0, ddof=1)
     assert (error > 0.01).all()
@@ -73,7 +73,7 @@ def test_differences_and_their_errors_equal_a_plain_loop() -> None:
         assert found.value[column] == pytest.approx(one, abs=1e-12)
         assert found.error[column] == pytest.approx(other, abs=1e-12)
         assert found.stands_out(column) == (abs(one) > 2 * other)
-    assert found.units == 6
+    assert found.units == 4
 
 
 def test_the_same_entry_differs_by_nothing_and_a_better_one_stands_out() -> None:
