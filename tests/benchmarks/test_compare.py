@@ -12,8 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from sample_report import sample_device, sample_report
-from sample_rows import Machine
+from sample_rows import Machine, sample_device, sample_report
 
 from ifmmin.benchmarks import compare as module
 from ifmmin.benchmarks.cli import main

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from made_graphs import floats, graph_bytes, lstm_bytes, scan_bytes
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
+from small_graphs import floats, graph_bytes, lstm_bytes, scan_bytes
 
 from ifmmin.benchmarks.device.machine import Machine
 from ifmmin.benchmarks.limits import (

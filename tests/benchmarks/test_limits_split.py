@@ -12,8 +12,8 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
-from made_graphs import floats, graph_bytes, lstm_bytes, scan_bytes
 from onnx import TensorProto, helper
+from small_graphs import floats, graph_bytes, lstm_bytes, scan_bytes
 
 from ifmmin.benchmarks.device.machine import Cache
 from ifmmin.benchmarks.limits import (

@@ -18,8 +18,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
-from sample_report import sample_report
-from sample_rows import Machine
+from sample_rows import Machine, sample_report
 
 from ifmmin.benchmarks.record import OURS, TWIN, Accuracy, Report, Row
 from ifmmin.benchmarks.report import render_html

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_clock import MadeClock
+from fake_system import MadeClock
 from small_bundles import copied, nudge
 
 from ifmmin.benchmarks import timing

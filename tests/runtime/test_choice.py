@@ -21,6 +21,7 @@ from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.manifest import GraphEntry
 
 PATTERN = Pattern.parse("a")
+GIVEN = {"a": np.zeros((9, 5), np.float32)}
 
 
 class _Slow(Backend):
@@ -79,9 +80,15 @@ def _options(tmp_path: Path) -> BackendOptions:
     return BackendOptions(cache=tmp_path / "cache")
 
 
+def _kept(tmp_path: Path) -> tuple[Path, Any]:
+    """The file of what was chosen, and its content."""
+    (path,) = (tmp_path / "cache" / "choices").iterdir()
+    return path, json.loads(path.read_text())
+
+
 def test_the_fastest_that_is_right_is_taken(bundle: Path, tmp_path: Path) -> None:
     auto = Predictor(bundle, options=_options(tmp_path))
-    answer = auto.predict({"a": np.zeros((9, 5), np.float32)})
+    answer = auto.predict(GIVEN)
     assert (answer.backend, answer.requested) == ("onnxruntime-cpu", "auto")
     outcomes = {t.candidate.backend: t for t in auto.explain() if t.pattern == PATTERN}
     assert outcomes["onnxruntime-cpu"].outcome == "taken"
@@ -112,14 +119,13 @@ def test_threads_are_measured_when_asked_for(
 def test_a_choice_is_remembered(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Predictor(bundle, options=_options(tmp_path)).predict({"a": np.zeros((9, 5), np.float32)})
-    (path,) = (tmp_path / "cache" / "choices").iterdir()
-    record = json.loads(path.read_text())
+    Predictor(bundle, options=_options(tmp_path)).predict(GIVEN)
+    _, record = _kept(tmp_path)
     assert record["choices"]["latency a"]["backend"] == "onnxruntime-cpu"
     # Nothing is timed again, and what cannot run is not even asked.
     monkeypatch.setattr("ifmmin.runtime.candidates.Trials.choose", _forbidden)
     again = Predictor(bundle, options=_options(tmp_path))
-    assert again.predict({"a": np.zeros((9, 5), np.float32)}).backend == "onnxruntime-cpu"
+    assert again.predict(GIVEN).backend == "onnxruntime-cpu"
 
 
 def _forbidden(*_: object) -> None:
@@ -128,36 +134,31 @@ def _forbidden(*_: object) -> None:
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"schema": 99, "key": "", "choices": {}}'])
 def test_a_damaged_memory_is_no_obstacle(bundle: Path, tmp_path: Path, damage: str) -> None:
-    given = {"a": np.zeros((9, 5), np.float32)}
-    Predictor(bundle, options=_options(tmp_path)).predict(given)
-    (path,) = (tmp_path / "cache" / "choices").iterdir()
+    Predictor(bundle, options=_options(tmp_path)).predict(GIVEN)
+    path, _ = _kept(tmp_path)
     path.write_text(damage)
-    assert Predictor(bundle, options=_options(tmp_path)).predict(given).logits.shape == (4,)
+    assert Predictor(bundle, options=_options(tmp_path)).predict(GIVEN).logits.shape == (4,)
     assert json.loads(path.read_text())["choices"]
 
 
 def test_a_memory_of_another_version_is_not_believed(bundle: Path, tmp_path: Path) -> None:
-    given = {"a": np.zeros((9, 5), np.float32)}
-    Predictor(bundle, options=_options(tmp_path)).predict(given)
-    (path,) = (tmp_path / "cache" / "choices").iterdir()
-    record = json.loads(path.read_text())
+    Predictor(bundle, options=_options(tmp_path)).predict(GIVEN)
+    path, record = _kept(tmp_path)
     for change in ({"schema": 99}, {"key": "another"}):
         first = record["choices"]["latency a"]
         wrong = {"latency a": {**first, "backend": "slow", "threads": 0}}
         path.write_text(json.dumps({**record, "choices": wrong, **change}))
-        answer = Predictor(bundle, options=_options(tmp_path)).predict(given)
+        answer = Predictor(bundle, options=_options(tmp_path)).predict(GIVEN)
         assert answer.backend == "onnxruntime-cpu"
 
 
 def test_what_ran_before_and_cannot_now_is_told_and_replaced(bundle: Path, tmp_path: Path) -> None:
-    given = {"a": np.zeros((9, 5), np.float32)}
-    Predictor(bundle, options=_options(tmp_path)).predict(given)
-    (path,) = (tmp_path / "cache" / "choices").iterdir()
-    record = json.loads(path.read_text())
+    Predictor(bundle, options=_options(tmp_path)).predict(GIVEN)
+    path, record = _kept(tmp_path)
     record["choices"]["latency a"] |= {"backend": "absent", "threads": 0}
     path.write_text(json.dumps(record))
     again = Predictor(bundle, options=_options(tmp_path))
-    assert again.predict(given).backend == "onnxruntime-cpu"
+    assert again.predict(GIVEN).backend == "onnxruntime-cpu"
     first = again.history[0]
     assert (first.candidate.backend, first.outcome) == ("absent", "unavailable")
     assert first.detail == "it ran here before: no such device; plug one in"
@@ -167,21 +168,20 @@ def test_what_ran_before_and_cannot_now_is_told_and_replaced(bundle: Path, tmp_p
 def test_another_device_chooses_for_itself(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = {"a": np.zeros((9, 5), np.float32)}
     for device in ("one", "two"):
         monkeypatch.setattr("ifmmin.runtime.shelf.device_name", lambda name=device: name)
-        Predictor(bundle, options=_options(tmp_path)).predict(given)
+        Predictor(bundle, options=_options(tmp_path)).predict(GIVEN)
     assert len(list((tmp_path / "cache" / "choices").iterdir())) == 2
 
 
 def test_what_was_asked_for_runs_or_says_why_not(bundle: Path, tmp_path: Path) -> None:
     asked = Predictor(bundle, backend="absent", options=_options(tmp_path))
     with pytest.raises(BackendUnavailable, match="no such device; plug one in"):
-        asked.predict({"a": np.zeros((9, 5), np.float32)})
+        asked.predict(GIVEN)
 
 
 def test_a_place_that_cannot_be_written_is_no_obstacle(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     options = BackendOptions(cache=tmp_path / "file")
-    answer = Predictor(bundle, options=options).predict({"a": np.zeros((9, 5), np.float32)})
+    answer = Predictor(bundle, options=options).predict(GIVEN)
     assert answer.backend == "onnxruntime-cpu"

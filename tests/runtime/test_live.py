@@ -19,7 +19,7 @@ import pytest
 from rich.console import Console
 from run_command import command, event, frames, run
 
-from ifmmin.runtime import Pattern, Predictor
+from ifmmin.runtime import Pattern, Predictor, StreamOptions
 from ifmmin.runtime.modality import Modality
 from ifmmin.runtime.prediction import Prediction
 from ifmmin.runtime.stream.events import Tick, Update
@@ -35,7 +35,6 @@ from ifmmin.runtime.stream.live import (
     light_of,
     live_screen,
 )
-from ifmmin.runtime.stream.options import StreamOptions
 
 SHARES = {"angry": 0.0625, "happy": 0.5, "neutral": 0.25, "sad and very long": 0.1875}
 ABSENT = {Modality.V: "silent for 3.12 s, more than 2.5", Modality.T: "not given"}

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from run_command import DIMS, noise
 from small_bundles import LOSSES, copied, edit
 
-from ifmmin.runtime import InputError, Modality, Pattern, Predictor
+from ifmmin.runtime import InputError, Modality, Pattern, Predictor, StreamOptions
 from ifmmin.runtime.modality import MODALITIES
-from ifmmin.runtime.stream.options import StreamOptions
 from ifmmin.runtime.stream.state import Head
 from ifmmin.runtime.stream.window import Timeline
 from ifmmin.runtime.validate import Policy

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from run_command import event, frames, run
 
-from ifmmin.runtime import InputError, Predictor
+from ifmmin.runtime import InputError, Predictor, Smoothing, StreamOptions
 from ifmmin.runtime.modality import Modality
-from ifmmin.runtime.stream.options import Smoother, Smoothing, StreamOptions
+from ifmmin.runtime.stream.options import Smoother
 from ifmmin.runtime.stream.stream import Stream
 from ifmmin.runtime.stream.window import Timeline
 from ifmmin.runtime.validate import Policy

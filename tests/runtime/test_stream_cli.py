@@ -18,10 +18,9 @@ import numpy as np
 import pytest
 from run_command import conversation, event, frames, line, npz, run
 
-from ifmmin.runtime import Predictor
+from ifmmin.runtime import Predictor, Smoothing, StreamOptions
 from ifmmin.runtime.modality import Modality
 from ifmmin.runtime.stream.cli_stream import Interrupts
-from ifmmin.runtime.stream.options import Smoothing, StreamOptions
 
 
 def test_answers_are_those_of_all_frames_so_far(bundle: Path) -> None:

@@ -10,12 +10,11 @@ import pytest
 from fake_tensorrt import Machine, machine
 from run_command import DIMS, noise
 
-from ifmmin.runtime import BackendUnavailable, InputError, Predictor
+from ifmmin.runtime import BackendUnavailable, InputError, Predictor, StreamOptions
 from ifmmin.runtime.backends import BackendOptions, Loaded
 from ifmmin.runtime.backends.onnxruntime_gpu import OnnxRuntimeTensorrt
 from ifmmin.runtime.backends.profile import PROFILED, STREAMS, profile_of
 from ifmmin.runtime.backends.tensorrt import Tensorrt, TensorrtRtx
-from ifmmin.runtime.stream.options import StreamOptions
 
 MINIMUM = 5
 """Frames of text: its largest kernel."""

@@ -24,8 +24,7 @@ from hypothesis.stateful import (
 from numpy.typing import NDArray
 from run_command import DIMS
 
-from ifmmin.runtime import InputError, Modality, Predictor
-from ifmmin.runtime.stream.options import StreamOptions
+from ifmmin.runtime import InputError, Modality, Predictor, StreamOptions
 from ifmmin.runtime.validate import Policy
 
 LETTERS = ("a", "v", "t")

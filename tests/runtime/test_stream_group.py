@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from run_command import DIMS, event, frames, noise, run
+from run_command import event, frames, noise, run
 
-from ifmmin.runtime import BundleError, InputError, Policy, Predictor
+from ifmmin.runtime import BundleError, InputError, Policy, Predictor, Smoothing, StreamOptions
 from ifmmin.runtime.modality import Modality
 from ifmmin.runtime.stream.engine import of_streams
-from ifmmin.runtime.stream.options import Smoothing, StreamOptions
 from ifmmin.runtime.stream.stream import StreamGroup
 
 
@@ -260,18 +258,6 @@ def test_streams_of_many_threads_share_graphs(predictor: Predictor) -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
-
-
-def test_what_a_stream_holds_does_not_grow(predictor: Predictor) -> None:
-    """Of an hour and of a minute the same is kept: nothing but states."""
-    stream = predictor.stream(StreamOptions(window=1.0, hop=0.25))
-    sizes = []
-    for minute in range(4):
-        stream.push({letter: noise(letter, 600, minute) for letter in DIMS})
-        stream.predict()
-        gc.collect()
-        sizes.append(len(stream.snapshot()))
-    assert max(sizes[1:]) - min(sizes[1:]) < 200  # digits of counts
 
 
 def test_in_8_bits_a_stream_does_not_hear_its_neighbours(make_bundle: Any) -> None:

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 from run_command import DIMS
 
-from ifmmin.runtime import Predictor
+from ifmmin.runtime import Predictor, StreamOptions
 from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from ifmmin.runtime.batch import pad_batch
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.modality import Modality
 from ifmmin.runtime.step import ModalityStream
-from ifmmin.runtime.stream.options import StreamOptions
 from ifmmin.runtime.stream.stream import Stream
 
 MINUTE = 600

@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from run_command import frames
 
-from ifmmin.runtime import InputError, Predictor
+from ifmmin.runtime import InputError, Predictor, Smoothing, StreamOptions
 from ifmmin.runtime.modality import Modality
-from ifmmin.runtime.stream.options import Smoothing, StreamOptions
 from ifmmin.runtime.stream.snapshot import Identity, restore
 from ifmmin.runtime.stream.stream import Stream
 

@@ -1,4 +1,4 @@
-"""A system under test that takes a known time, for load generators; it may fail or lie."""
+"""What stands in for a system under load, and for a clock that other work does not move."""
 
 from __future__ import annotations
 
@@ -38,3 +38,18 @@ class FakeSystem:
     def asked(self) -> list[int]:
         """Samples in the order asked for."""
         return [index for issue in self.issues for index in issue]
+
+
+class MadeClock:
+    """In the place of the module `time`, for what asks it how late it is."""
+
+    now = 1000.0
+    """Seconds."""
+
+    def monotonic(self) -> float:
+        """As of `time`."""
+        return self.now
+
+    def perf_counter(self) -> float:
+        """As of `time`."""
+        return self.now
