@@ -10,7 +10,6 @@ import psutil
 import pynvml
 import pytest
 import recorded_devices as devices
-import recorded_telemetry as recorded
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,7 +25,7 @@ SPAN = 1000
     ("line", "watts", "celsius", "mhz"),
     [
         (
-            recorded.TEGRASTATS_AGX_ORIN,
+            devices.TEGRASTATS_AGX_ORIN,
             {
                 "VDD_GPU_SOC": 2.401,
                 "VDD_CPU_CV": 0.8,
@@ -38,26 +37,26 @@ SPAN = 1000
             306,
         ),
         (
-            recorded.TEGRASTATS_ORIN_NANO,
+            devices.TEGRASTATS_ORIN_NANO,
             {"VDD_IN": 4.712, "VDD_CPU_GPU_CV": 0.523, "VDD_SOC": 1.411},
             {"cpu": 48.125, "soc2": 47.5, "soc0": 47.625, "gpu": 49.187, "tj": 49.187}
             | {"soc1": 47.906},
             611,
         ),
         (
-            recorded.TEGRASTATS_NO_ROOT,
+            devices.TEGRASTATS_NO_ROOT,
             {"VDD_IN": 4.59, "VDD_CPU_GPU_CV": 0.48, "VDD_SOC": 1.4},
             {"cpu": 48.125, "tj": 48.125},
             None,
         ),
         (
-            recorded.TEGRASTATS_THOR,
+            devices.TEGRASTATS_THOR,
             {"VDD_GPU": 1.962, "VDD_CPU_SOC_MSS": 5.887, "VIN_SYS_5V0": 5.635, "VIN": 19.78},
             {"cpu": 37.343, "tj": 38.875, "soc012": 37.468, "gpu": 38.875, "soc345": 37.406},
             1575,
         ),
         (
-            recorded.TEGRASTATS_OLD,
+            devices.TEGRASTATS_OLD,
             {},
             {"PLL": 42.5, "MCPU": 42.5, "PMIC": 100.0},
             None,

@@ -70,10 +70,10 @@ def _bench(
     return Bench(Plan(bundle=bundle, rounds=1, fold=fold, **more), heard.append)
 
 
-def test_figures_are_those_of_the_network(bundle: Path, made: Path) -> None:
+def test_figures_are_those_of_the_network(bundle: Path, make_bundle: Any) -> None:
     bench = _bench(bundle)
     found = measure_accuracies(bench)
-    network, _ = load_checkpoint(made.parent / "model.safetensors")
+    network, _ = load_checkpoint(make_bundle().parent / "model.safetensors")
     wanted = evaluate(network, load_corpus(LAYOUT, fold=1).parts["test"], bench.patterns)
     assert set(found) == {(str(pattern), *WAY) for pattern in bench.patterns}
     for pattern, metrics in wanted.items():
@@ -114,9 +114,9 @@ def test_a_fold_that_was_trained_on_is_told(bundle: Path) -> None:
     assert any("of fold 1, the network was trained on fold 2" in line for line in said)
 
 
-def test_a_bundle_that_does_not_know_its_corpus(made: Path) -> None:
+def test_a_bundle_that_does_not_know_its_corpus(make_bundle: Any) -> None:
     with pytest.raises(BundleError, match="does not say how its corpus is laid out"):
-        measure_accuracies(_bench(made))
+        measure_accuracies(_bench(make_bundle()))
 
 
 def test_a_corpus_that_does_not_fit(bundle: Path) -> None:
@@ -163,8 +163,10 @@ def _kinds(rows: list[Row], **wanted: str) -> Counter[str]:
     )
 
 
-def test_every_scenario_of_both_patterns_and_both_contenders(bundle: Path) -> None:
-    checkpoint = bundle.parent / "model.safetensors"
+def test_every_scenario_of_both_patterns_and_both_contenders(
+    bundle: Path, make_bundle: Any
+) -> None:
+    checkpoint = make_bundle().parent / "model.safetensors"
     rows = load(
         _loaded(bundle, checkpoint=checkpoint, peers=(MONOLITH,)), length=TINY, generator="own"
     )

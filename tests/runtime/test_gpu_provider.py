@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at librar
 ASK = """
 import sys, time
 from ifmmin.runtime.errors import BackendUnavailable
-from ifmmin.runtime.backends import onnx_runtime_gpu
+from ifmmin.runtime.backends import onnxruntime_gpu
 started = time.perf_counter()
 try:
     getattr(onnxruntime_gpu, sys.argv[1])()

@@ -119,13 +119,13 @@ WIDTHS = {"a": 5, "t": 11}
 
 
 @pytest.fixture
-def bundle(make_bundle: Any) -> Bundle:
+def steps(make_bundle: Any) -> Bundle:
     return Bundle(make_bundle())
 
 
-def _stream(bundle: Bundle, letter: str, streams: int = 1) -> ModalityStream:
-    (entry,) = bundle.find("step", Modality.of(letter))
-    return ModalityStream(entry, OnnxRuntimeCpu().load(bundle.graph(entry)), streams)
+def _stream(steps: Bundle, letter: str, streams: int = 1) -> ModalityStream:
+    (entry,) = steps.find("step", Modality.of(letter))
+    return ModalityStream(entry, OnnxRuntimeCpu().load(steps.graph(entry)), streams)
 
 
 def _drawn(letter: str, streams: int = 1) -> Any:
@@ -134,32 +134,32 @@ def _drawn(letter: str, streams: int = 1) -> Any:
 
 
 @pytest.mark.parametrize("letter", WIDTHS)
-def test_chunks_make_no_difference(bundle: Bundle, letter: str) -> None:
+def test_chunks_make_no_difference(steps: Bundle, letter: str) -> None:
     frames = _drawn(letter)
-    whole = _stream(bundle, letter).push(frames)
-    stream = _stream(bundle, letter)
+    whole = _stream(steps, letter).push(frames)
+    stream = _stream(steps, letter)
     pooled = [stream.push(chunk) for chunk in np.split(frames, [5, 6, 9, 19], axis=1)]
     np.testing.assert_allclose(pooled[-1], whole, atol=1e-5)
-    assert not np.allclose(_stream(bundle, letter).push(frames[:, ::-1]), whole, atol=1e-3)
+    assert not np.allclose(_stream(steps, letter).push(frames[:, ::-1]), whole, atol=1e-3)
 
 
 @pytest.mark.parametrize("letter", WIDTHS)
-def test_streams_do_not_mix(bundle: Bundle, letter: str) -> None:
-    together, frames = _stream(bundle, letter, 3), _drawn(letter, 3)
+def test_streams_do_not_mix(steps: Bundle, letter: str) -> None:
+    together, frames = _stream(steps, letter, 3), _drawn(letter, 3)
     together.push(frames[:, :8])
     pooled = together.push(frames[:, 8:])
     for number in range(3):
-        alone = _stream(bundle, letter)
+        alone = _stream(steps, letter)
         alone.push(frames[number : number + 1, :8])
         own = alone.push(frames[number : number + 1, 8:])
         np.testing.assert_allclose(pooled[number : number + 1], own, atol=1e-5)
 
 
-def test_a_chunk_that_fails_changes_nothing(bundle: Bundle) -> None:
-    stream, frames = _stream(bundle, "t"), _drawn("t")
+def test_a_chunk_that_fails_changes_nothing(steps: Bundle) -> None:
+    stream, frames = _stream(steps, "t"), _drawn("t")
     with pytest.raises(Exception, match="Conv"):
         stream.push(frames[:, :2])  # fewer than the minimum of 5
-    np.testing.assert_array_equal(stream.push(frames), _stream(bundle, "t").push(frames))
+    np.testing.assert_array_equal(stream.push(frames), _stream(steps, "t").push(frames))
 
 
 def test_batches_are_padded_with_what_one_likes() -> None:
