@@ -174,7 +174,7 @@ def test_moments_of_a_recurrence(kind: str) -> None:
     frames = next(iter(probe.features.values()))
     moments = second_moments(model, [{"a": frames}], _load)
     (lstm,) = [node for node in model.graph.node if node.op_type == "LSTM"]
-    encoder = network.encoder(Modality.A)
+    encoder: Any = network.encoder(Modality.A)
     with torch.no_grad():
         standard = network.normaliser(Modality.A)(torch.from_numpy(frames)[None])
         states = encoder.rnn(standard)[0][0].numpy()
