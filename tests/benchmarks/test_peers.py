@@ -342,7 +342,7 @@ def test_with_the_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(config.cpp, "vec_isa_ok", True)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     torch._dynamo.reset()
-    proven = open_proven(COMPILE, source, patterns=ALL_PATTERNS[2:4], lengths=LENGTHS[:3])
+    proven = open_proven(COMPILE, source, patterns=ALL_PATTERNS[3:4], lengths=LENGTHS[:2])
     assert proven.comparison.max_difference < 1e-4
     assert proven.contender.build_seconds > 1
     assert len(proven.contender.notes) == 1

@@ -165,7 +165,9 @@ def test_without_throughput_graphs_the_cure_is_told(
 
 def test_graphs_are_measured_on_a_corpus(tmp_path: Path) -> None:
     recipe = load_recipe("synthetic", ["corpus.train=60", "corpus.test=48", "stage1.epochs=1",
-        "stage1.decay_epochs=0", "stage2.epochs=1", "stage2.decay_epochs=0"])  # fmt: skip
+        "stage1.decay_epochs=0", "stage2.epochs=1", "stage2.decay_epochs=0",
+        "network.embedding=16", "network.text_channels=8", "network.blocks=2",
+        "network.block_sizes=[24,16,8]"])  # fmt: skip
     corpus = load_corpus(recipe.corpus, fold=1)
     fit(recipe, corpus, fold=1, seed=0, out=tmp_path / "run")
     words = ("--evaluate-on", "1", "--shape", "throughput")

@@ -28,7 +28,7 @@ from ifmmin.export.shapes import plan_latency, plan_throughput
 from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.errors import ParityError
-from ifmmin.runtime.modality import ALL_PATTERNS, Pattern
+from ifmmin.runtime.modality import Pattern
 
 ALLOWED = {
     "Add", "Concat", "Constant", "Conv", "Flatten", "Gemm", "Identity", "LSTM", "LeakyRelu",
@@ -218,7 +218,8 @@ def test_every_graph_loads_in_the_oldest(checkpoint: Path, tmp_path: Path) -> No
         precisions=("fp32", "fp16", "int8", "int8-qdq"),
         losses={"probabilities": 0.5, "agreement": 0.5},
     )
-    export_bundle(checkpoint, ALL_PATTERNS, tmp_path / "bundle", request=request)
+    patterns = [Pattern.parse("v"), Pattern.parse("a_v_t")]
+    export_bundle(checkpoint, patterns, tmp_path / "bundle", request=request)
     found = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path / "bundle")],
         env={**os.environ, "PYTHONPATH": str(OLDEST)}, capture_output=True, text=True, check=False,
