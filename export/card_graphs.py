@@ -38,7 +38,7 @@ def graph_blocks(manifest: Manifest) -> list[str]:
     for shape, title in _SHAPES.items():
         entries = [entry for entry in manifest.graphs if entry.shape == shape]
         if entries:
-            blocks += [f"### {title} (`{shape}`)", *_measured_on(entries), _table(entries)]
+            blocks += [f"### {title} (`{shape}`)", *_measured_on(entries), _graph_table(entries)]
     if manifest.engines:
         blocks += ["### Engines built ahead of time", _engines(manifest)]
     return blocks
@@ -50,7 +50,7 @@ def _notes(entries: Sequence[GraphEntry]) -> list[str]:
     return [*notes, *([_SCAN] if any(e.recurrence == "scan" for e in entries) else [])]
 
 
-def _table(entries: Sequence[GraphEntry]) -> str:
+def _graph_table(entries: Sequence[GraphEntry]) -> str:
     headers = ["file", *MEASURED]
     rows = [
         [

@@ -146,7 +146,7 @@ def _input(modality: Modality, spec: ModalitySpec) -> list[str]:
     ]
 
 
-def _test(pattern: str, figures: Mapping[str, float]) -> list[str]:
+def _test_row(pattern: str, figures: Mapping[str, float]) -> list[str]:
     metrics = [figures.get(name.lower()) for name in _METRICS]
     count = figures.get("utterances")
     return [

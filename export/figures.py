@@ -26,7 +26,7 @@ def short(value: float) -> str:
 def compared(entry: GraphEntry) -> list[str]:
     """Largest difference of a logit and of a probability, and agreement, as in COMPARED."""
     forms = {"max_difference": ".1e", "probability_max": ".1e", "agreement": ".1%"}
-    return [_text(entry.parity, name, form) for name, form in forms.items()]
+    return [_figure_text(entry.parity, name, form) for name, form in forms.items()]
 
 
 def evaluated(entry: GraphEntry) -> list[str]:
@@ -34,7 +34,7 @@ def evaluated(entry: GraphEntry) -> list[str]:
     found = entry.evaluation or {}
     cells = []
     for name in (name.lower() for name in EVALUATED):
-        own, network = (_text(found, key, ".3f") for key in (name, f"network_{name}"))
+        own, network = (_figure_text(found, key, ".3f") for key in (name, f"network_{name}"))
         cells.append(own if ABSENT in (own, network) else f"{own} ({network})")
     return cells
 
@@ -55,6 +55,6 @@ def without_empty(
     return [headers[c] for c in full], [[row[c] for c in full] for row in rows]
 
 
-def _text(record: Mapping[str, Any], name: str, form: str) -> str:
+def _figure_text(record: Mapping[str, Any], name: str, form: str) -> str:
     value = record.get(name)
     return format(value, form) if isinstance(value, int | float) else ABSENT

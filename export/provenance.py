@@ -46,22 +46,23 @@ class Provenance:
 def provenance(origin: Origin) -> Provenance:
     """Read a checkpoint's record."""
     training = origin.training
-    recipe = _table(training.get("recipe"))
+    recipe = _mapping(training.get("recipe"))
     return Provenance(
-        recipe=_text(recipe.get("name")),
-        description=_text(recipe.get("description")),
-        corpus=_text(training.get("corpus")) or _text(_table(recipe.get("corpus")).get("name")),
+        recipe=_text_or_none(recipe.get("name")),
+        description=_text_or_none(recipe.get("description")),
+        corpus=_text_or_none(training.get("corpus"))
+        or _text_or_none(_mapping(recipe.get("corpus")).get("name")),
         fold=_whole(training.get("fold")),
         seed=_whole(training.get("seed")),
         epochs=_epochs(recipe),
-        imported=_imported(_table(training.get("imported"))),
-        test=_test(_table(training.get("metrics"))),
+        imported=_imported(_mapping(training.get("imported"))),
+        test=_test_metrics(_mapping(training.get("metrics"))),
     )
 
 
 def _epochs(recipe: Mapping[str, Any]) -> tuple[int, ...]:
     """Epochs at the full rate and while it falls, of each stage."""
-    stages = [_table(recipe.get(name)) for name in ("stage1", "stage2")]
+    stages = [_mapping(recipe.get(name)) for name in ("stage1", "stage2")]
     counts = [
         [_whole(stage.get(key)) or 0 for key in ("epochs", "decay_epochs")] for stage in stages
     ]
@@ -71,17 +72,17 @@ def _epochs(recipe: Mapping[str, Any]) -> tuple[int, ...]:
 def _imported(record: Mapping[str, Any]) -> str | None:
     if not record:
         return None
-    options = _table(record.get("options"))
-    parts = [_text(options.get("name")) or "a checkpoint of the research code"]
+    options = _mapping(record.get("options"))
+    parts = [_text_or_none(options.get("name")) or "a checkpoint of the research code"]
     parts += [f"{name} {record[name]}" for name in ("epoch", "stage") if name in record]
     return ", ".join(parts)
 
 
-def _test(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+def _test_metrics(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     found = {}
-    for pattern, figures in _table(metrics.get("test")).items():
-        numbers = {k: float(v) for k, v in _table(figures).items() if isinstance(v, int | float)}
-        counts = _counts(_table(figures).get("confusion"))
+    for pattern, figures in _mapping(metrics.get("test")).items():
+        numbers = {k: float(v) for k, v in _mapping(figures).items() if isinstance(v, int | float)}
+        counts = _counts(_mapping(figures).get("confusion"))
         if counts:
             numbers["utterances"] = float(sum(counts))
         if numbers:
@@ -96,11 +97,11 @@ def _counts(confusion: Any) -> list[int]:
     return [count for count in cells if isinstance(count, int)]
 
 
-def _table(value: Any) -> Mapping[str, Any]:
+def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _text(value: Any) -> str | None:
+def _text_or_none(value: Any) -> str | None:
     """Text in one line."""
     return (" ".join(value.split()) or None) if isinstance(value, str) else None
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_LONGEST = 300
-"""Characters of an engine's complaint that are shown; the rest is for its makers."""
-
 
 @dataclass(frozen=True)
 class Check:
@@ -30,9 +27,3 @@ class Check:
 
     def __str__(self) -> str:
         return f"{self.file}: {self.what}: {self.detail}"
-
-
-def one_line(error: Exception) -> str:
-    """What an engine complains of, short and in one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from ifmmin.runtime.backends import Runner
 from ifmmin.runtime.batch import pad_batch
 from ifmmin.runtime.bundle import Bundle, Features
-from ifmmin.runtime.check import Check, one_line
-from ifmmin.runtime.errors import BundleError, IfmminError
+from ifmmin.runtime.check import Check
+from ifmmin.runtime.errors import BundleError, IfmminError, one_line
 from ifmmin.runtime.judge import judge
 from ifmmin.runtime.manifest import GraphEntry, Manifest
 from ifmmin.runtime.modality import Modality, Pattern

@@ -17,6 +17,9 @@ and exit with code 2; see `ifmmin.runtime.command`.
 
 from __future__ import annotations
 
+_LONGEST = 300
+"""Characters of an engine's complaint that are shown; the rest is for its makers."""
+
 
 class IfmminError(Exception):
     """Base of every error that the user can mend."""
@@ -63,3 +66,9 @@ class EngineError(IfmminError):
 
 class OutputError(IfmminError):
     """A file or directory cannot be written."""
+
+
+def one_line(error: Exception) -> str:
+    """What an engine complains of, short and in one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

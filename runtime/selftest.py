@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from ifmmin.runtime.backends import Runner
 from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.check import Check, one_line
+from ifmmin.runtime.check import Check
 from ifmmin.runtime.check_files import check_manifest, read_graph
 from ifmmin.runtime.check_golden import GoldenRun, read_golden
 from ifmmin.runtime.check_interface import check_interface, read_interface
 from ifmmin.runtime.console import Advance
-from ifmmin.runtime.errors import BackendUnavailable
+from ifmmin.runtime.errors import BackendUnavailable, one_line
 from ifmmin.runtime.manifest import MODALITY_SHAPES, SHAPES, GraphEntry, Manifest
 
 

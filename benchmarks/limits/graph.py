@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ifmmin.runtime.check import one_line
-from ifmmin.runtime.errors import InputError
+from ifmmin.runtime.errors import InputError, one_line
 from ifmmin.runtime.manifest import GraphEntry
 
 if TYPE_CHECKING:

@@ -18,11 +18,10 @@ import msgspec
 from ifmmin.benchmarks.device.info import find_caches, find_processor
 from ifmmin.benchmarks.device.machine import Cache, Machine
 from ifmmin.runtime.atomic import atomic_directory
-from ifmmin.runtime.check import one_line
 from ifmmin.runtime.choice_cache import cache_directory
 from ifmmin.runtime.device import device_name, usable_cores
 from ifmmin.runtime.doctor.collect import find_memory
-from ifmmin.runtime.errors import IfmminError, InputError, OutputError
+from ifmmin.runtime.errors import IfmminError, InputError, OutputError, one_line
 
 MEMORY = "memory"
 """The level beyond the last cache."""

@@ -36,8 +36,7 @@ from ifmmin.benchmarks.loadgen.base import (
 )
 from ifmmin.benchmarks.loadgen.own import CHUNK, Worker
 from ifmmin.benchmarks.loadgen.settings import Plan
-from ifmmin.runtime.check import one_line
-from ifmmin.runtime.errors import BackendUnavailable, EngineError, OutputError
+from ifmmin.runtime.errors import BackendUnavailable, EngineError, OutputError, one_line
 
 Query = tuple[Sequence[int], Sequence[int]]
 """LoadGen's ids of some samples, and their indices."""

@@ -32,8 +32,7 @@ from ifmmin.export.encoders import ExportEncoder
 from ifmmin.export.encoders.front import Front
 from ifmmin.export.encoders.sequence import ExportSequenceEncoder
 from ifmmin.export.encoders.text import ExportTextCNN
-from ifmmin.runtime.check import one_line
-from ifmmin.runtime.errors import BackendUnavailable
+from ifmmin.runtime.errors import BackendUnavailable, one_line
 from ifmmin.runtime.modality import MODALITIES, Modality
 from ifmmin.train.batch import collate
 from ifmmin.train.corpus import Utterance

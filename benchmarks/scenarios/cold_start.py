@@ -123,7 +123,7 @@ def cold_start(bench: Bench) -> list[Row]:
             starters = _starters(bench, pattern, Path(name))
             _take_turns(bench, starters)
             for starter in starters:
-                rows += _rows(bench, starter, pattern)
+                rows += _start_rows(bench, starter, pattern)
             rows += [
                 build_row(bench, starter, pattern, Path(name) / f"engines.{pattern}.{number}")
                 for number, starter in enumerate(starters)
@@ -168,7 +168,7 @@ def _take_turns(bench: Bench, starters: Sequence[Starter]) -> None:
     bench.pace.measured(turn, wanted)
 
 
-def _rows(bench: Bench, starter: Starter, pattern: Pattern) -> list[Row]:
+def _start_rows(bench: Bench, starter: Starter, pattern: Pattern) -> list[Row]:
     fresh = starter.fresh
     if starter.failure:
         return [refused_row(bench, "cold-start", fresh, pattern, starter.failure)]

@@ -19,8 +19,7 @@ from ifmmin.benchmarks.scenarios.bench import Bench
 from ifmmin.benchmarks.scenarios.entrant import Entrant
 from ifmmin.benchmarks.scenarios.ours import yardstick_bytes
 from ifmmin.benchmarks.scenarios.plan import MONOLITH, ORDINARY
-from ifmmin.runtime.check import one_line
-from ifmmin.runtime.errors import IfmminError, ParityError
+from ifmmin.runtime.errors import IfmminError, ParityError, one_line
 from ifmmin.runtime.modality import MODALITIES, Pattern
 
 PATIENCE = 120.0

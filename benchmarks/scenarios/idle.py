@@ -63,7 +63,7 @@ def idle(bench: Bench, *, pause: float = PAUSE, pauses: int = PAUSES) -> list[Ro
         time.sleep(pause)
         _wake(callers, number, rng)
     part = f"after {pause:g} s"
-    return [row for caller in callers for row in _rows(bench, caller, part)]
+    return [row for caller in callers for row in _idle_rows(bench, caller, part)]
 
 
 def _callers(bench: Bench, pattern: Pattern) -> list[_Caller]:
@@ -92,7 +92,7 @@ def _wake(callers: Sequence[_Caller], number: int, rng: np.random.Generator) -> 
         time.sleep(APART)
 
 
-def _rows(bench: Bench, caller: _Caller, part: str) -> list[Row]:
+def _idle_rows(bench: Bench, caller: _Caller, part: str) -> list[Row]:
     woke = ", ".join(map(str, caller.woke))
     waited = (
         f"all contenders of both patterns waited together, then each was called once, {APART:g} s "

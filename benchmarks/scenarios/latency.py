@@ -64,7 +64,7 @@ def _measure(
     timings = bench.time(calls, warm_up=warm_up)
     rows = []
     for i, entrant in enumerate(entrants):
-        bound = _bound(bench, entrant, pattern, lengths)
+        bound = _latency_bound(bench, entrant, pattern, lengths)
         notes = [entrant.note, *(bound.notes if bound else ())]
         rows.append(
             bench.row(
@@ -80,7 +80,7 @@ def _measure(
     return rows
 
 
-def _bound(
+def _latency_bound(
     bench: Bench, entrant: Entrant, pattern: Pattern, lengths: Mapping[Modality, int]
 ) -> Bound | None:
     if entrant.name != OURS:

@@ -39,11 +39,11 @@ def throughput(bench: Bench) -> list[Row]:
     for pattern in patterns:
         for batch in BATCHES:
             bench.say(f"throughput of {pattern}, batches of {batch}")
-            rows += _measure(bench, pattern, threads, batch)
+            rows += _measure_batches(bench, pattern, threads, batch)
     return rows
 
 
-def _measure(bench: Bench, pattern: Pattern, threads: int, batch: int) -> list[Row]:
+def _measure_batches(bench: Bench, pattern: Pattern, threads: int, batch: int) -> list[Row]:
     entrants = [
         entrant
         for entrant in bench.entrants(pattern, threads)
@@ -69,7 +69,7 @@ def _measure(bench: Bench, pattern: Pattern, threads: int, batch: int) -> list[R
             unit="1/s",
             lengths={m.value: ORDINARY[m] for m in pattern},
             samples=tuple(calls[i][1] / np.asarray(timings[i].samples)),
-            bound=_bound(bench, entrant, pattern, batch),
+            bound=_rate_bound(bench, entrant, pattern, batch),
         )
         for i, entrant in enumerate(entrants)
     ]
@@ -93,7 +93,7 @@ def _call(
     return together, len(utterances)
 
 
-def _bound(bench: Bench, entrant: Entrant, pattern: Pattern, batch: int) -> float | None:
+def _rate_bound(bench: Bench, entrant: Entrant, pattern: Pattern, batch: int) -> float | None:
     """Utterances a second at best."""
     if entrant.name != OURS:
         return None

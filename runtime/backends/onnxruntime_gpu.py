@@ -35,8 +35,7 @@ from ifmmin.runtime.backends.onnxruntime import (
 )
 from ifmmin.runtime.backends.profile import profile_of, run_smallest
 from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.check import one_line
-from ifmmin.runtime.errors import BackendUnavailable
+from ifmmin.runtime.errors import BackendUnavailable, one_line
 from ifmmin.runtime.manifest import GraphEntry, ProfileSpec
 
 COMPUTING = ("Conv", "Gemm", "GRU", "LSTM", "Loop", "MatMul", "RNN", "Scan")

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from ifmmin.runtime.backends.base import Backend, Loaded, Runner
 from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.check import one_line
-from ifmmin.runtime.errors import BackendUnavailable
+from ifmmin.runtime.errors import BackendUnavailable, one_line
 from ifmmin.runtime.manifest import GraphEntry
 
 _DEVICE = "CPU"

@@ -18,9 +18,9 @@ from typing import Any
 from ifmmin.runtime.backends import Backend
 from ifmmin.runtime.backends.base import make_backend
 from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.check import Check, one_line
+from ifmmin.runtime.check import Check
 from ifmmin.runtime.check_golden import WHAT, GoldenRun, read_golden
-from ifmmin.runtime.errors import BackendUnavailable
+from ifmmin.runtime.errors import BackendUnavailable, one_line
 from ifmmin.runtime.manifest import GraphEntry
 from ifmmin.runtime.selftest import check_bundle
 

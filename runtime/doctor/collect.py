@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 import msgspec
 
 from ifmmin.runtime.backends import BACKENDS
-from ifmmin.runtime.check import one_line
 from ifmmin.runtime.doctor.facts import (
     BackendState,
     Clock,
@@ -36,6 +35,7 @@ from ifmmin.runtime.doctor.facts import (
     Temperature,
 )
 from ifmmin.runtime.doctor.probes import Answers, Host, ask
+from ifmmin.runtime.errors import one_line
 
 _DIGITS = re.compile(r"-?[0-9]{1,15}")
 

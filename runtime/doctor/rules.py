@@ -8,9 +8,9 @@ from typing import Literal
 
 import msgspec
 
-from ifmmin.runtime.check import one_line
 from ifmmin.runtime.doctor.collect import X86_EIGHT_BITS, major, version
 from ifmmin.runtime.doctor.facts import Facts, Jetson
+from ifmmin.runtime.errors import one_line
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
