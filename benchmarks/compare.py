@@ -15,12 +15,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ifmmin.benchmarks.device.describe import describe
-from ifmmin.benchmarks.record import OURS, YARDSTICK, Report, Row
-from ifmmin.benchmarks.report.summary import TIMES, Scale, number, percent, span
-from ifmmin.benchmarks.statistics import FEWEST, Array, Ratio, ratio_of_medians
 from ifmmin.runtime.console import print_table, write
 from ifmmin.runtime.errors import InputError
+
+from .device.describe import describe
+from .record import OURS, YARDSTICK, Report, Row
+from .report.summary import TIMES, Scale, number, percent, span
+from .timing import FEWEST, Array, Ratio, ratio_of_medians
 
 THRESHOLD = 0.10
 LEVEL = 0.99

@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from ifmmin.benchmarks.scenarios.bench import Bench
-from ifmmin.benchmarks.scenarios.plan import Plan
 from ifmmin.export.export import Request, export_bundle
 from ifmmin.runtime.console import say
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES
 from ifmmin.train.checkpoint import save_checkpoint
 from ifmmin.train.config import FeatureConfig, ModelConfig
-from ifmmin.train.models import build_network
+from ifmmin.train.model.models import build_network
+
+from .scenarios.bench import Bench
+from .scenarios.plan import Plan
 
 DIMS = dict(zip(MODALITIES, (130, 342, 1024), strict=True))
 

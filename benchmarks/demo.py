@@ -13,22 +13,22 @@ from pathlib import Path
 
 import numpy as np
 
-from ifmmin.benchmarks.peers.monolith import Monolith
-from ifmmin.benchmarks.timing import Timing, time_together
 from ifmmin.export import export_bundle
 from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.command import command, parser
-from ifmmin.runtime.console import print_table, progress, say, write
+from ifmmin.runtime.console import command, parser, print_table, progress, say, write
 from ifmmin.runtime.errors import ParityError
 from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
 from ifmmin.runtime.predictor import Predictor
 from ifmmin.train.checkpoint import load_checkpoint
-from ifmmin.train.corpora import load_corpus
-from ifmmin.train.corpus import Corpus
+from ifmmin.train.data import load_corpus
+from ifmmin.train.data.corpus import Corpus
 from ifmmin.train.metrics import Metrics, measure
-from ifmmin.train.network import EmotionNetwork
+from ifmmin.train.model.network import EmotionNetwork
 from ifmmin.train.recipe import load_recipe
-from ifmmin.train.run import CHECKPOINT_NAME, fit
+from ifmmin.train.trainer import CHECKPOINT_NAME, fit
+
+from .peers.onnx import Monolith
+from .timing import Timing, time_together
 
 TYPICAL_FRAMES: Mapping[Modality, int] = {Modality.A: 45, Modality.V: 50, Modality.T: 22}
 """Lengths of an ordinary IEMOCAP utterance."""

@@ -16,11 +16,12 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-from ifmmin.benchmarks.device.machine import DeviceRecord
-from ifmmin.benchmarks.device.monitor import Watched
-from ifmmin.benchmarks.limits.probe import Rates
 from ifmmin.runtime.atomic import atomic_file
 from ifmmin.runtime.errors import InputError
+
+from .device.machine import DeviceRecord
+from .device.monitor import Watched
+from .roofline.probe import Rates
 
 SCHEMA = 2
 """Fields may be added within a version; removing one, or a change of meaning, makes a new one."""

@@ -9,13 +9,14 @@ from datetime import datetime, timezone
 from importlib import import_module
 from typing import Any
 
-from ifmmin.benchmarks.device import Watch, record_device
-from ifmmin.benchmarks.record import BundleRecord, Report, Row, measured_noise
-from ifmmin.benchmarks.scenarios.bench import Bench, Say
-from ifmmin.benchmarks.scenarios.ours import SESSIONS
-from ifmmin.benchmarks.scenarios.plan import Pace, Plan
+from ifmmin.runtime.bundle import MANIFEST_NAME
 from ifmmin.runtime.errors import IfmminError, InputError
-from ifmmin.runtime.manifest import MANIFEST_NAME
+
+from .device import Watch, record_device
+from .record import BundleRecord, Report, Row, measured_noise
+from .scenarios.bench import Bench, Say
+from .scenarios.contenders import SESSIONS
+from .scenarios.plan import Pace, Plan
 
 SCENARIOS: Mapping[str, str] = {
     "latency": "latency:latency",

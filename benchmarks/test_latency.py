@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from ifmmin.benchmarks.record import OURS
-from ifmmin.benchmarks.scenarios.bench import Bench
-from ifmmin.benchmarks.scenarios.plan import MONOLITH, ORDINARY
 from ifmmin.runtime.modality import ALL_PATTERNS, Pattern
+
+from .record import OURS
+from .scenarios.bench import Bench
+from .scenarios.plan import MONOLITH, ORDINARY
 
 
 @pytest.mark.parametrize("contender", [OURS, MONOLITH])

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ifmmin.benchmarks.record import OURS
-from ifmmin.benchmarks.scenarios.bench import Bench
-from ifmmin.benchmarks.scenarios.child_start import SessionWay
-from ifmmin.benchmarks.scenarios.cold_start import Starter
-from ifmmin.benchmarks.scenarios.fresh import BARE, Fresh, bare, ours
 from ifmmin.runtime.modality import Pattern
+
+from .record import OURS
+from .scenarios.bench import Bench
+from .scenarios.start import Starter
+from .scenarios.worker_start import SessionWay
+from .scenarios.workers import BARE, Fresh, bare, ours
 
 CONTENDERS = [BARE, OURS]
 

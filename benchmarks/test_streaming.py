@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
-from ifmmin.benchmarks.record import OURS
-from ifmmin.benchmarks.scenarios.bench import Bench
-from ifmmin.benchmarks.scenarios.entrant import Way
-from ifmmin.benchmarks.scenarios.plan import ORDINARY
-from ifmmin.benchmarks.scenarios.streaming import (
+from ifmmin.runtime.modality import Modality, Pattern
+from ifmmin.runtime.predictor import Predictor
+
+from .record import OURS
+from .scenarios.bench import Bench
+from .scenarios.contenders import Way
+from .scenarios.plan import ORDINARY
+from .scenarios.stream import (
     ALONE,
     CHANGED,
     GROUP,
@@ -23,8 +26,6 @@ from ifmmin.benchmarks.scenarios.streaming import (
     pushed_alone,
     together,
 )
-from ifmmin.runtime.modality import Modality, Pattern
-from ifmmin.runtime.predictor import Predictor
 
 _WAY = Way("onnxruntime-cpu", "fp32", 1)
 PATTERNS = [Pattern.parse("a"), Pattern.parse("a_v_t")]

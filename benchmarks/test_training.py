@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from ifmmin.benchmarks.peers.training import BATCH, STEPS, draw_utterances, eager_steps, our_steps
-from ifmmin.train.corpus import Utterance
+from ifmmin.train.data.corpus import Utterance
+
+from .peers.training import BATCH, STEPS, draw_utterances, eager_steps, our_steps
 
 
 @pytest.fixture(scope="module")

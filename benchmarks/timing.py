@@ -1,4 +1,7 @@
-"""Fair timing of calls beside each other: shuffled turns, warm-up, raw samples kept."""
+"""Timing of calls in shuffled turns, and figures of the samples.
+
+Raw samples are kept; intervals assume no distribution.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,149 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+LEVEL = 0.95
+FEWEST = 6
+"""Samples below which the smallest and the largest do not enclose the median with LEVEL; resampling
+so few would give an interval too, and one that is far too narrow."""
+RESAMPLES = 1000
+_LARGEST = 4_000_000
+"""Drawn samples per bootstrap; fewer resamples are drawn of rows that are longer than usual."""
+
+Array = NDArray[np.float64]
+Samples = Sequence[float] | Array
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Where a figure lies with the probability asked for."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Figures of one row, in the unit of its samples."""
+
+    count: int
+    mean: float
+    p50: float
+    p90: float
+    p95: float
+    p99: float
+    """Of fewer than 100 samples no more than their largest."""
+    max: float
+    interval: Interval | None
+    """Of p50; None for fewer samples than can enclose it."""
+
+    def percentile(self, percent: int) -> float:
+        """One of the percentiles 50, 90, 95 and 99."""
+        return {50: self.p50, 90: self.p90, 95: self.p95, 99: self.p99}[percent]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio of two medians with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def certain(self) -> bool:
+        """1 lies outside the interval."""
+        return not self.low <= 1.0 <= self.high
+
+
+def summarise(samples: Samples) -> Summary:
+    """Figures of samples, of which there must be one at least. Percentiles interpolate."""
+    values = np.asarray(samples, np.float64)
+    p50, p90, p95, p99 = (float(q) for q in np.percentile(values, (50, 90, 95, 99)))
+    return Summary(
+        count=len(values),
+        mean=float(values.mean()),
+        p50=p50,
+        p90=p90,
+        p95=p95,
+        p99=p99,
+        max=float(values.max()),
+        interval=quantile_interval(values),
+    )
+
+
+def quantile_interval(
+    samples: Samples, share: float = 0.5, level: float = LEVEL
+) -> Interval | None:
+    """Two samples that enclose the quantile of `share` with a probability of at least `level`.
+
+    Each side misses with at most half of what is left. None where even the smallest and the largest
+    sample do not reach that: a median needs 6 samples for 95 %.
+    """
+    ordered = np.sort(np.asarray(samples, np.float64))
+    below = np.cumsum(_binomial(len(ordered), share))  # P(at most k samples below), k = 0..n
+    tail = (1.0 - level) / 2.0
+    low = int(np.searchsorted(below, tail, side="right"))  # as many k have P(K <= k) <= tail
+    high = int(np.searchsorted(below, 1.0 - tail, side="left")) + 1
+    if low < 1 or high > len(ordered):
+        return None
+    return Interval(float(ordered[low - 1]), float(ordered[high - 1]))
+
+
+def ratio_of_medians(
+    numerator: Samples,
+    denominator: Samples,
+    *,
+    paired: bool,
+    level: float = LEVEL,
+) -> Ratio | None:
+    """Median of `numerator` divided by that of `denominator`, with a bootstrap interval.
+
+    paired: sample i of both is of the same round; rows of two runs are not paired, nor are rows of
+    different length. The same samples give the same interval. None where a median is 0.
+    """
+    above, below = (np.asarray(samples, np.float64) for samples in (numerator, denominator))
+    middle = float(np.median(below))
+    if middle <= 0.0 or float(np.median(above)) <= 0.0:
+        return None
+    rng = np.random.default_rng(0)
+    drawn = _draw(len(above), rng)
+    alike = drawn if paired and len(above) == len(below) else _draw(len(below), rng)
+    count = min(len(drawn), len(alike))
+    medians = np.median(above[drawn[:count]], axis=1), np.median(below[alike[:count]], axis=1)
+    # A row that is nearly always 0 has medians of 0.
+    ratios = medians[0] / np.maximum(medians[1], np.finfo(np.float64).tiny)
+    low, high = np.quantile(ratios, ((1.0 - level) / 2.0, (1.0 + level) / 2.0))
+    return Ratio(float(np.median(above)) / middle, float(low), float(high))
+
+
+def no_difference(ratio: Ratio | None, noise: float | None) -> bool:
+    """Whether a ratio of two rows of one run says nothing.
+
+    noise: how far the A/A control lay from 1, such as 0.04; None where there was none.
+    """
+    if ratio is None or not ratio.certain:
+        return True
+    return noise is not None and abs(math.log(ratio.value)) <= math.log1p(noise)
+
+
+def _binomial(count: int, share: float) -> Array:
+    """Probabilities (count + 1,) of the binomial distribution."""
+    logs = np.concatenate(([0.0], np.cumsum(np.log(np.arange(1, count + 1)))))
+    hits = np.arange(count + 1)
+    choices = logs[-1] - logs - logs[::-1]
+    chances = np.exp(choices + hits * math.log(share) + (count - hits) * math.log1p(-share))
+    return np.asarray(chances, np.float64)
+
+
+def _draw(count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Indices (R, count) of rounds: blocks of neighbours, the last followed by the first."""
+    length = max(1, round(count ** (1 / 3)))
+    resamples = min(RESAMPLES, max(200, _LARGEST // count))
+    starts = rng.integers(count, size=(resamples, -(-count // length), 1))
+    blocks = (starts + np.arange(length)) % count
+    return blocks.reshape(resamples, -1)[:, :count]
+
 
 WARM_UP = 10
 WARM_UP_SECONDS = 0.25

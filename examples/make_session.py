@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 
 from ifmmin.runtime.atomic import atomic_file
 from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.command import command, parser
-from ifmmin.runtime.console import say
+from ifmmin.runtime.console import command, parser, say
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.modality import MODALITIES, Modality
-from ifmmin.train.corpora.synthetic import SyntheticLayout, draw_synthetic
-from ifmmin.train.corpus import Corpus, Utterance
+from ifmmin.train.data.corpus import Corpus, Utterance
+from ifmmin.train.data.synthetic import SyntheticLayout, draw_synthetic
 from ifmmin.train.recipe import load_recipe
 
 SESSION = Path(__file__).resolve().parent / "session.jsonl"

@@ -9,9 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ifmmin.export.compare import Comparison
-    from ifmmin.export.export import Request, export_bundle
-    from ifmmin.export.specialise import SpecialisedNetwork, specialise
+    from .export import Request, export_bundle
+    from .specialise.network import SpecialisedNetwork, specialise
+    from .verify.parity import Comparison
 
 _HOMES = {
     "Comparison": "compare",

@@ -1,20 +1,204 @@
-"""`ifmmin-bundle`: proves a bundle on this device, and says what is in it; torch-free."""
+"""Command `ifmmin-bundle`: verifies a bundle on this device, shows what is in it; torch-free."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from ifmmin.export.describe import about, as_json, tables
-from ifmmin.export.single_file import check_single_files
-from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.check import Check
-from ifmmin.runtime.command import command, parser
-from ifmmin.runtime.console import print_table, progress, say, write
-from ifmmin.runtime.errors import InputError
-from ifmmin.runtime.selftest import check_bundle
+import msgspec
+
+from ifmmin.runtime.bundle import SHAPES, Bundle, GraphEntry, Manifest, ModalitySpec
+from ifmmin.runtime.console import command, parser, print_table, progress, say, write
+from ifmmin.runtime.errors import BundleError, InputError
+from ifmmin.runtime.modality import Modality, Pattern
+from ifmmin.runtime.verify import Check, check_bundle
+
+from .card import MEASURED, measured, mega, provenance, short, without_empty
+
+Table = tuple[str, list[str], list[list[str]]]
+"""Title, headers and rows."""
+
+
+def about(manifest: Manifest) -> dict[str, str]:
+    """What the bundle is as a whole, by name."""
+    return {
+        "labels": ", ".join(manifest.labels),
+        "patterns": _names(manifest.patterns),
+        "patterns of streams": _names(manifest.stream_patterns),
+        "patterns of batches": ", ".join(_subjects(manifest, "throughput"))
+        or "one by one; ifmmin-export --shape throughput adds graphs for batches",
+        "model": manifest.checkpoint.model,
+        "checkpoint": manifest.checkpoint.sha256,
+        **provenance(manifest.checkpoint).facts,
+        "licence": manifest.licence or "not stated",
+        "tools": ", ".join(f"{name} {version}" for name, version in manifest.tools.items()),
+    }
+
+
+def _names(patterns: Iterable[Pattern]) -> str:
+    return ", ".join(map(str, patterns)) or "none"
+
+
+def tables(manifest: Manifest) -> Iterator[Table]:
+    """What is in the bundle, empty columns left out."""
+    headers = ["modality", "dim", "frames/s", "minimum", "verified to", "standardised", "features"]
+    yield "modalities", headers, [_modality(m, s) for m, s in manifest.modalities.items()]
+    headers = ["missing", "zero frames", "longer ones change", "settled at", "tolerance"]
+    yield (
+        "for a missing modality",
+        headers,
+        [_missing(m, s) for m, s in manifest.modalities.items()],
+    )
+    headers = ["shape", "subject", "precision", "recurrence", *MEASURED]
+    rows = [_graph(entry) for entry in manifest.graphs]
+    yield "graphs", *without_empty(headers, rows)
+    if manifest.engines:
+        yield (
+            "engines",
+            ["file", "engine", "version", "targets", "MB", "built from"],
+            [
+                [e.file, e.engine, e.version, " ".join(e.targets), mega(e.bytes), e.graph]
+                for e in manifest.engines
+            ],
+        )
+    yield "megabytes", *_totals(manifest)
+    yield "what a backend takes first", *_firsts(manifest)
+
+
+def as_json(manifest: Manifest) -> str:
+    """The manifest, with what was worked out from it."""
+    content: dict[str, Any] = msgspec.to_builtins(manifest)
+    content["total_bytes"] = totals(manifest)
+    content["takes_first"] = {
+        backend: {
+            shape: {
+                subject: entry.file
+                for subject in _subjects(manifest, shape)
+                if (entry := first(manifest, backend, shape, subject))
+            }
+            for shape in _shapes(manifest)
+        }
+        for backend in manifest.backends
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False)
+
+
+def totals(manifest: Manifest) -> dict[str, dict[str, int]]:
+    """Bytes of all graphs per precision and shape."""
+    found: dict[str, dict[str, int]] = {}
+    for entry in manifest.graphs:
+        of_shape = found.setdefault(entry.precision, {})
+        of_shape[entry.shape] = of_shape.get(entry.shape, 0) + entry.bytes
+    return found
+
+
+def first(manifest: Manifest, backend: str, shape: str, subject: str) -> GraphEntry | None:
+    """The graph of a pattern or modality that a backend takes first, if it takes any."""
+    spec = manifest.backends[backend]
+    recurrences = (*spec.recurrences, "none")
+    found = [
+        entry
+        for entry in manifest.graphs
+        if (entry.shape, entry.subject) == (shape, subject)
+        and entry.precision in spec.precisions
+        and entry.recurrence in recurrences
+    ]
+    return min(
+        found,
+        key=lambda e: (spec.precisions.index(e.precision), recurrences.index(e.recurrence)),
+        default=None,
+    )
+
+
+def _modality(modality: Modality, spec: ModalitySpec) -> list[str]:
+    return [
+        f"{modality} {modality.word}",
+        str(spec.dim),
+        f"{spec.frame_rate:g}" if spec.frame_rate else "-",
+        str(spec.minimum_length),
+        str(spec.verified_length),
+        "by the caller" if spec.normalised else "inside",
+        spec.features,
+    ]
+
+
+def _missing(modality: Modality, spec: ModalitySpec) -> list[str]:
+    missing = spec.missing
+    return [
+        f"{modality} {modality.word}",
+        str(missing.length),
+        short(missing.deviation),
+        "never" if missing.settled_at is None else str(missing.settled_at),
+        f"{missing.tolerance:g}",
+    ]
+
+
+def _graph(entry: GraphEntry) -> list[str]:
+    name = [entry.shape, entry.subject, entry.precision, entry.recurrence]
+    return [*name, *measured(entry)]
+
+
+def _totals(manifest: Manifest) -> tuple[list[str], list[list[str]]]:
+    shapes = _shapes(manifest)
+    rows = [
+        [precision, *(mega(of.get(shape, 0)) for shape in shapes), mega(sum(of.values()))]
+        for precision, of in totals(manifest).items()
+    ]
+    return ["precision", *shapes, "all"], rows
+
+
+def _firsts(manifest: Manifest) -> tuple[list[str], list[list[str]]]:
+    shapes = _shapes(manifest)
+    rows = [[name, *(_taken(manifest, name, s) for s in shapes)] for name in manifest.backends]
+    return ["backend", *shapes], rows
+
+
+def _taken(manifest: Manifest, backend: str, shape: str) -> str:
+    """Precision and form, once where all subjects have the same."""
+    forms: dict[str, list[str]] = {}
+    for subject in _subjects(manifest, shape):
+        entry = first(manifest, backend, shape, subject)
+        form = "nothing" if entry is None else entry.precision
+        if entry is not None and entry.recurrence == "scan":
+            form += " scan"
+        forms.setdefault(form, []).append(subject)
+    if len(forms) == 1:
+        return next(iter(forms))
+    return "; ".join(f"{form}: {' '.join(subjects)}" for form, subjects in forms.items())
+
+
+def _shapes(manifest: Manifest) -> list[str]:
+    return [shape for shape in SHAPES if any(e.shape == shape for e in manifest.graphs)]
+
+
+def _subjects(manifest: Manifest, shape: str) -> list[str]:
+    """Patterns or modalities with a graph of a shape, each once."""
+    return list(dict.fromkeys(e.subject for e in manifest.graphs if e.shape == shape))
+
+
+_LOCATION = b"\x0a\x08location"
+"""How a tensor begins to say where its values lie, at whatever depth: in ONNX, key `location`."""
+
+
+def points_outside(content: bytes) -> bool:
+    """Whether a tensor of a serialised ONNX graph, or of a loop in it, lies in another file."""
+    return _LOCATION in content
+
+
+def check_single_files(bundle: Bundle) -> Iterator[Check]:
+    """One check per graph whose hash is right; what else is wrong with a file others say."""
+    for entry in bundle.manifest.graphs:
+        try:
+            outside = points_outside(bundle.graph(entry))
+        except BundleError:
+            continue
+        detail = "weights lie in another file, wanted all in this one" if outside else "weights too"
+        yield Check(entry.file, "one file", not outside, detail)
+
 
 EXIT_FAILED = 1
 FORMATS = ("table", "json")
@@ -78,7 +262,7 @@ def _verify(bundle: Bundle, options: argparse.Namespace) -> int:
 def _again(bundle: Bundle, checkpoint: Path) -> list[Check]:
     """The comparison with the network; the only part that wants torch."""
     try:
-        from ifmmin.export.reprove import comparable, reprove
+        from .verify.reprove import comparable, reprove
     except ImportError as error:
         raise InputError(
             f"--checkpoint needs what trains and exports ({error}); "

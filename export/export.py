@@ -1,32 +1,137 @@
-"""From a checkpoint to a bundle: every graph proven first, then everything written at once."""
+"""Export of a checkpoint to a bundle: every graph is proven first, then all are written at once.
+
+A graph is traced, put into its precision, run, compared with its network and checked by the gate.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from ifmmin.export.engines import BuiltAhead, build_ahead, graphs_for
-from ifmmin.export.evaluate_on import CorpusChoice, Evaluator, utterance_features
-from ifmmin.export.limits import allowed, require
-from ifmmin.export.missing import measure_missing, require_settled, with_missing_frames
-from ifmmin.export.precision import PRECISIONS, Precision
-from ifmmin.export.probes import Probes
-from ifmmin.export.proven_heads import require_proven_heads
-from ifmmin.export.streams import StreamSource, StreamWorkshop, modalities_of
-from ifmmin.export.variants import prove, recurrence_of
-from ifmmin.export.workshop import ProvenGraph, Workshop
-from ifmmin.export.writer import BundleWriter, modality_specs, standing_bundle
+import onnx
+from numpy.typing import NDArray
+
 from ifmmin.runtime.atomic import require_writable
 from ifmmin.runtime.backends.tensorrt_api import load_tensorrt
-from ifmmin.runtime.bundle import Features
+from ifmmin.runtime.bundle import EngineEntry, Features, MissingSpec, ModalitySpec
 from ifmmin.runtime.console import Advance, progress
 from ifmmin.runtime.errors import CheckpointError, CorpusError, InputError
-from ifmmin.runtime.manifest import EngineEntry, MissingSpec, ModalitySpec
 from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
+from ifmmin.runtime.validate import pad_batch
 from ifmmin.train.checkpoint import Header, load_checkpoint
-from ifmmin.train.network import EmotionNetwork
+from ifmmin.train.model.network import EmotionNetwork
+
+from .context import ProvenGraph, Workshop
+from .graph import plan_latency, plan_throughput, to_model
+from .quantize.dynamic import DynamicQuantiser
+from .quantize.search import Choice, choose_groups
+from .quantize.static import StaticQuantiser
+from .specialise import is_recurrent
+from .specialise.encoder import PRECISIONS, Precision
+from .streams import StreamSource, StreamWorkshop, modalities_of, require_proven_heads
+from .verify.corpus import CorpusChoice, Evaluator, utterance_features
+from .verify.missing import measure_missing, require_settled, with_missing_frames
+from .verify.parity import allowed, judge, require
+from .verify.probes import Probes, compare_probes, run_alone, run_batches
+from .writer import (
+    BuiltAhead,
+    BundleWriter,
+    build_ahead,
+    graphs_for,
+    modality_specs,
+    standing_bundle,
+)
+
+
+def recurrence_of(network: EmotionNetwork, pattern: Pattern, wanted: str) -> str:
+    """The form of a pattern's graph: `none` where nothing in it is recurrent."""
+    return wanted if any(is_recurrent(network, m) for m in pattern) else "none"
+
+
+def prove(
+    shop: Workshop, shape: str, pattern: Pattern, precision: Precision, recurrence: str
+) -> ProvenGraph:
+    """A latency or throughput graph of a pattern."""
+    plan = (plan_latency if shape == "latency" else plan_throughput)(
+        shop.network, pattern, precision, recurrence
+    )
+    model = to_model(plan)
+    measure = _measurer(shop, shape, pattern, precision)
+    choice = (
+        _quantised(shop, model, shape, pattern, precision, measure)
+        if precision.name in ("int8", "int8-qdq")
+        else measure(model)
+    )
+    key = (shape, pattern, precision.name, recurrence_of(shop.network, pattern, recurrence))
+    return shop.finish(
+        choice.model,
+        plan,
+        key,
+        comparison=choice.comparison,
+        evaluation=choice.evaluation,
+        quantised=choice.quantised,
+    )
+
+
+Measure = Callable[..., Choice]
+
+
+def _measurer(shop: Workshop, shape: str, pattern: Pattern, precision: Precision) -> Measure:
+    """What runs a model of a pattern on probes and, where there is one, on the corpus."""
+    drive = run_alone if shape == "latency" else run_batches
+    probes = shop.probes.of(pattern)
+
+    def measure(model: onnx.ModelProto, quantised: tuple[str, ...] = ()) -> Choice:
+        run = shop.load(model, precision.name)
+        evaluation = None
+        if shop.evaluator is not None:
+            evaluate = shop.evaluator.latency if shape == "latency" else shop.evaluator.throughput
+            evaluation = evaluate(run, pattern)
+        comparison = compare_probes(drive(run, probes), probes)
+        return Choice(model, comparison, evaluation, quantised)
+
+    return measure
+
+
+def _quantised(
+    shop: Workshop,
+    model: onnx.ModelProto,
+    shape: str,
+    pattern: Pattern,
+    precision: Precision,
+    measure: Measure,
+) -> Choice:
+    """The model in 8 bits as far as the limits allow; a later shape begins with what the first
+    one found."""
+    quantiser = StaticQuantiser if precision.name == "int8-qdq" else DynamicQuantiser
+    feeds = _feeds(shop.calibration_inputs, shape, pattern)
+    quantise = quantiser(model, feeds, shop.load_whole)
+    limits = shop.limits[precision.name]
+    found = shop.chosen.get((precision.name, pattern), tuple(quantise.groups))
+    choice = choose_groups(
+        {name: quantise.groups[name] for name in found},
+        lambda groups: measure(quantise(groups), groups),
+        lambda made: not judge("", made.comparison, made.evaluation, limits),
+    )
+    shop.chosen[precision.name, pattern] = choice.quantised
+    return choice
+
+
+def _feeds(
+    given: Sequence[Features], shape: str, pattern: Pattern
+) -> list[dict[str, NDArray[Any]]]:
+    inputs = [{m: x[m] for m in pattern} for x in given if _has(x, pattern)]
+    if shape == "latency":
+        return [{m.value: array for m, array in features.items()} for features in inputs]
+    return [pad_batch([features]) for features in inputs]
+
+
+def _has(features: Features, pattern: Pattern) -> bool:
+    return all(m in features for m in pattern)
+
 
 UTTERANCES = ("latency", "throughput")
 STREAM = "stream"

@@ -1,22 +1,316 @@
-"""From a module to the bytes of an ONNX graph."""
+"""ONNX graphs from modules: what is traced for each shape, and loops expanded into ONNX Scan."""
 
 from __future__ import annotations
 
 import io
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import onnx
 import torch
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
-from ifmmin.export.encoders.loop import DOMAIN
-from ifmmin.export.scan import expand_loops
-from ifmmin.export.shapes import Plan
-from ifmmin.export.single_file import points_outside
+from ifmmin.runtime.bundle import StateSpec, TensorSpec
 from ifmmin.runtime.errors import ParityError
-from ifmmin.runtime.manifest import TensorSpec
+from ifmmin.runtime.modality import Modality, Pattern
+from ifmmin.train.model.network import EmotionNetwork
+
+from .bundle_cli import points_outside
+from .specialise import ExportEncoder
+from .specialise.encoder import Precision
+from .specialise.network import (
+    SpecialisedNetwork,
+    specialise,
+    stream_encoder,
+    stream_head,
+    stream_summary,
+)
+from .specialise.sequence import DOMAIN, OPERATOR, RUNNING_POOLINGS
+
+LOGITS = "logits"
+_SIZES = {"B": 2, "N": 6, "S": 3}
+"""Sizes of free axes while tracing; time takes _FRAMES. None may be 1, which could be frozen."""
+_FRAMES = 7
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A module to be traced, and what its graph will be."""
+
+    module: nn.Module
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    states: tuple[StateSpec, ...] = ()
+
+    def example(self) -> tuple[Tensor, ...]:
+        """Inputs to trace with."""
+        return tuple(_example(spec) for spec in self.inputs)
+
+
+class _Throughput(nn.Module):
+    def __init__(self, network: SpecialisedNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        count = len(self.network.pattern)
+        return self.network.batch(inputs[:count], inputs[count:])
+
+
+class _Step(nn.Module):
+    """States cross the border in float32, whatever the graph computes in."""
+
+    def __init__(self, encoder: ExportEncoder, precision: Precision) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.halves = precision.half and encoder.states_follow_weights
+
+    def forward(self, frames: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        own = [s.half() for s in states] if self.halves else list(states)
+        pooled, following = self.encoder.step(frames, own)
+        kept = zip(self.encoder.states, following, strict=True)
+        outputs = [pooled, *(value for state, value in kept if not state.pools)]
+        return tuple(_as_float(x) for x in outputs)
+
+
+class _Summary(nn.Module):
+    def __init__(self, summary: nn.Module, precision: Precision) -> None:
+        super().__init__()
+        self.summary = summary
+        self.halves = precision.half
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        return _as_float(self.summary(pooled.half() if self.halves else pooled))
+
+
+class _Head(nn.Module):
+    def __init__(self, head: nn.Module, precision: Precision) -> None:
+        super().__init__()
+        self.head = head
+        self.halves = precision.half
+
+    def forward(self, *summaries: Tensor) -> Tensor:
+        return _as_float(self.head([s.half() if self.halves else s for s in summaries]))
+
+
+def plan_latency(
+    network: EmotionNetwork, pattern: Pattern, precision: Precision, recurrence: str
+) -> Plan:
+    """One utterance: (T, D) per present modality -> logits (C,)."""
+    module = specialise(network, pattern, precision=precision, recurrence=recurrence)
+    inputs = tuple(_frames(network, m, (f"T_{m}",)) for m in pattern)
+    return Plan(
+        module, inputs, (TensorSpec(name=LOGITS, dtype="float32", shape=_classes(network)),)
+    )
+
+
+def plan_throughput(
+    network: EmotionNetwork, pattern: Pattern, precision: Precision, recurrence: str
+) -> Plan:
+    """A batch: (B, T, D) and lengths (B,) per present modality -> logits (B, C)."""
+    module = specialise(network, pattern, precision=precision, recurrence=recurrence)
+    frames = tuple(_frames(network, m, ("B", f"T_{m}")) for m in pattern)
+    lengths = tuple(TensorSpec(name=f"{m}_lengths", dtype="int64", shape=("B",)) for m in pattern)
+    return Plan(_Throughput(module), frames + lengths, (_logits(network),))
+
+
+def plan_step(network: EmotionNetwork, modality: Modality, precision: Precision) -> Plan:
+    """New frames (B, N, D) of streams and their states -> pooled (B, P) and the next states."""
+    encoder = stream_encoder(network, modality, precision=precision)
+    dim = network.config.features[modality].dim
+    inputs = [TensorSpec(name="frames", dtype="float32", shape=("B", "N", dim))]
+    outputs = [TensorSpec(name="pooled", dtype="float32", shape=("B", encoder.pooled_size))]
+    states = []
+    for state in encoder.states:
+        free: tuple[int | str, ...] = state.size
+        if state.initial_size is not None:
+            free = ("S", *state.size[1:])
+        inputs.append(TensorSpec(name=state.name, dtype="float32", shape=("B", *free)))
+        output = "pooled" if state.pools else f"next_{state.name}"
+        if not state.pools:
+            outputs.append(TensorSpec(name=output, dtype="float32", shape=("B", *state.size)))
+        first = state.initial_size or state.size
+        states.append(
+            StateSpec(
+                name=state.name,
+                output=output,
+                initial=state.initial,
+                initial_shape=("B", *first),
+            )
+        )
+    return Plan(_Step(encoder, precision), tuple(inputs), tuple(outputs), tuple(states))
+
+
+def plan_summary(network: EmotionNetwork, modality: Modality, precision: Precision) -> Plan:
+    """What was pooled (B, P) -> the summary (B, S)."""
+    summary = stream_summary(network, modality, precision=precision)
+    size = network.encoder(modality).pooled_size
+    given = TensorSpec(name="pooled", dtype="float32", shape=("B", size))
+    said = TensorSpec(name="summary", dtype="float32", shape=("B", summary.size))
+    return Plan(_Summary(summary, precision), (given,), (said,))
+
+
+def plan_head(network: EmotionNetwork, pattern: Pattern, precision: Precision) -> Plan:
+    """Summaries (B, S) of the present modalities -> logits (B, C)."""
+    head = stream_head(network, pattern, precision=precision)
+    shape = ("B", len(head.bias))
+    inputs = tuple(TensorSpec(name=m.value, dtype="float32", shape=shape) for m in pattern)
+    return Plan(_Head(head, precision), inputs, (_logits(network),))
+
+
+def _example(spec: TensorSpec) -> Tensor:
+    sizes = [_SIZES.get(n, _FRAMES) if isinstance(n, str) else n for n in spec.shape]
+    if spec.dtype == "int64":
+        return torch.full(sizes, _FRAMES, dtype=torch.int64)
+    return torch.zeros(sizes)
+
+
+def _frames(network: EmotionNetwork, modality: Modality, axes: tuple[str, ...]) -> TensorSpec:
+    dim = network.config.features[modality].dim
+    return TensorSpec(name=modality.value, dtype="float32", shape=(*axes, dim))
+
+
+def _classes(network: EmotionNetwork) -> tuple[int]:
+    return (len(network.config.labels),)
+
+
+def _logits(network: EmotionNetwork) -> TensorSpec:
+    return TensorSpec(name=LOGITS, dtype="float32", shape=("B", *_classes(network)))
+
+
+def _as_float(x: Tensor) -> Tensor:
+    return x.float() if x.dtype == torch.float16 else x
+
+
+def expand_loops(model: onnx.ModelProto) -> None:
+    """Replace every `ifmmin::PooledLstm` of a model, in place."""
+    nodes: list[NodeProto] = []
+    for node in model.graph.node:
+        if node.domain == DOMAIN and node.op_type == OPERATOR:
+            nodes.append(_scan(model, node))
+        else:
+            nodes.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    kept = [opset for opset in model.opset_import if opset.domain != DOMAIN]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
+    _drop_unread(model)
+
+
+def _scan(model: onnx.ModelProto, node: NodeProto) -> NodeProto:
+    """One Scan with hidden state, cell and, where it runs along, what is pooled as states."""
+    products, recurrent, start, floor, inside = node.input
+    pooling = helper.get_attribute_value(node.attribute[0]).decode()
+    masked = not _is_empty(model, inside)
+    running = pooling in RUNNING_POOLINGS and pooling != "last"
+    body = _body(node.name, _constants(model)[recurrent], pooling, masked)
+    states = [start, start, *([floor] if running else [])]
+    result = node.output[0]
+    # Outputs: the states at the end, then sequences. What is not read keeps a name of its own.
+    names = [f"{result}_hidden", f"{result}_cell"]
+    if running:
+        names.append(result)
+    elif pooling == "last":
+        names[0] = result
+    else:
+        names.append(result)
+    return helper.make_node(
+        "Scan",
+        [*states, products, *([inside] if masked else [])],
+        names,
+        name=node.name,
+        body=body,
+        num_scan_inputs=1 + masked,
+        # Time is the second axis. With a Transpose in front ONNX Runtime 1.32 crashes while it
+        # optimises a float16 graph.
+        scan_input_axes=[1] * (1 + masked),
+        scan_output_axes=[1] if pooling not in RUNNING_POOLINGS else None,
+    )
+
+
+def _body(name: str, recurrent: TensorProto, pooling: str, masked: bool) -> onnx.GraphProto:
+    """One step: gates in order i, f, g, o of a product (B, 4H) and the last hidden state."""
+    running = pooling in RUNNING_POOLINGS and pooling != "last"
+    dtype = recurrent.data_type
+    nodes = [
+        helper.make_node("MatMul", ["hidden", recurrent.name], ["recurred"]),
+        helper.make_node("Add", ["product", "recurred"], ["gates"]),
+        helper.make_node("Split", ["gates"], ["i", "f", "g", "o"], axis=1, num_outputs=4),
+        helper.make_node("Sigmoid", ["i"], ["input_gate"]),
+        helper.make_node("Sigmoid", ["f"], ["forget_gate"]),
+        helper.make_node("Sigmoid", ["o"], ["output_gate"]),
+        helper.make_node("Tanh", ["g"], ["candidate"]),
+        helper.make_node("Mul", ["forget_gate", "cell"], ["kept"]),
+        helper.make_node("Mul", ["input_gate", "candidate"], ["added"]),
+        helper.make_node("Add", ["kept", "added"], ["next_cell"]),
+        helper.make_node("Tanh", ["next_cell"], ["shown"]),
+        helper.make_node("Mul", ["output_gate", "shown"], ["new"]),
+    ]
+    if masked:
+        nodes.append(helper.make_node("Where", ["inside", "new", "hidden"], ["next_hidden"]))
+    else:
+        nodes.append(helper.make_node("Identity", ["new"], ["next_hidden"]))
+    nodes += _pooling(pooling, masked)
+    for node in nodes:  # a second loop must not have nodes of the same names
+        node.name = f"{name}/{node.output[0]}"
+    states = ["hidden", "cell", *(["pooled"] if running else [])]
+    following = ["next_hidden", "next_cell", *(["next_pooled"] if running else [])]
+    sequence = [] if pooling in RUNNING_POOLINGS else ["output"]
+    inputs = [_value(state, dtype) for state in [*states, "product"]]
+    if masked:
+        inputs.append(_value("inside", TensorProto.BOOL))
+    outputs = [_value(x, dtype) for x in [*following, *sequence]]
+    return helper.make_graph(nodes, f"{name}_body", inputs, outputs, initializer=[recurrent])
+
+
+def _pooling(pooling: str, masked: bool) -> list[NodeProto]:
+    if pooling == "maximum":
+        return [helper.make_node("Max", ["pooled", "next_hidden"], ["next_pooled"])]
+    if pooling == "sum":
+        if not masked:
+            return [helper.make_node("Add", ["pooled", "new"], ["next_pooled"])]
+        return [
+            helper.make_node("Add", ["pooled", "new"], ["more"]),
+            helper.make_node("Where", ["inside", "more", "pooled"], ["next_pooled"]),
+        ]
+    if pooling == "last":
+        return []
+    return [helper.make_node("Identity", ["next_hidden"], ["output"])]
+
+
+def _value(name: str, dtype: int) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, dtype, [None, None])
+
+
+def _constants(model: onnx.ModelProto) -> dict[str, TensorProto]:
+    found = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            found[node.output[0]] = helper.get_attribute_value(node.attribute[0])
+    return found
+
+
+def _is_empty(model: onnx.ModelProto, name: str) -> bool:
+    tensor = _constants(model).get(name)
+    return tensor is not None and int(np.prod(numpy_helper.to_array(tensor).shape)) == 0
+
+
+def _drop_unread(model: onnx.ModelProto) -> None:
+    """Remove constants that nobody reads any more; what a body reads is its own."""
+    read = {name for node in model.graph.node for name in node.input}
+    read |= {value.name for value in model.graph.output}
+    kept = [n for n in model.graph.node if n.op_type != "Constant" or n.output[0] in read]
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    tensors = [tensor for tensor in model.graph.initializer if tensor.name in read]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(tensors)
+
 
 OPSET = 18
 

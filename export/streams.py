@@ -1,30 +1,133 @@
-"""The graphs of streams: steps and summaries of modalities, heads of patterns, proven together."""
+"""Export of the graphs of streams: steps and summaries of modalities, heads of patterns.
+
+They are proven together, on probes and on a corpus whose utterances are heard to their end.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ifmmin.export.compare import Comparison
-from ifmmin.export.drive import StreamProbes, run_head, run_summary
-from ifmmin.export.encoders import is_recurrent
-from ifmmin.export.graph import to_model
-from ifmmin.export.groups import Feed
-from ifmmin.export.limits import judge
-from ifmmin.export.precision import Precision
-from ifmmin.export.probes import compare_probes
-from ifmmin.export.quantise import DynamicQuantiser
-from ifmmin.export.select import Choice, choose_groups
-from ifmmin.export.shapes import Plan, plan_head, plan_step, plan_summary
-from ifmmin.export.stream_corpus import StreamCorpus
-from ifmmin.export.workshop import ProvenGraph, Workshop
 from ifmmin.runtime.backends import Runner
-from ifmmin.runtime.modality import MODALITIES, Modality, Pattern
-from ifmmin.runtime.step import ModalityStream
+from ifmmin.runtime.bundle import MODALITY_SHAPES, Bundle, GraphEntry
+from ifmmin.runtime.errors import OutputError
+from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality, Pattern
+from ifmmin.runtime.stream.graphs import ModalityStream
+
+from .context import ProvenGraph, Workshop
+from .graph import Plan, plan_head, plan_step, plan_summary, to_model
+from .quantize.dynamic import DynamicQuantiser
+from .quantize.groups import Feed
+from .quantize.search import Choice, choose_groups
+from .specialise import is_recurrent
+from .specialise.encoder import Precision
+from .verify.corpus import Evaluator
+from .verify.parity import Comparison, Evaluation, judge
+from .verify.probes import StreamProbes, compare_probes, run_head, run_summary
+
+Said = Mapping[int, NDArray[np.floating]]
+"""Summaries (S,) of one modality, by the position of the utterance."""
+
+
+class StreamCorpus:
+    """Measures summaries and heads of one precision on a corpus."""
+
+    def __init__(self, shop: Workshop, precision: Precision, evaluator: Evaluator) -> None:
+        self._shop = shop
+        self._precision = precision
+        self._evaluator = evaluator
+        self._pooled = cache(self._pool)
+        self._plain_said = cache(self._say_plainly)
+        self._plain_head = cache(self._load_head)
+        self.said: dict[Modality, Said] = {}
+        """What the graphs that will be written say."""
+
+    def say(self, modality: Modality, summary: Runner) -> Said:
+        """Summaries of every utterance that has a modality."""
+        return {row: summary({"pooled": x})[0][0] for row, x in self._pooled(modality).items()}
+
+    def head(self, model: onnx.ModelProto, pattern: Pattern) -> Evaluation:
+        """Of a head, on what its modalities have `said`."""
+        return self._evaluator.head(self._load(model), pattern, self.said)
+
+    def loss_of(self, modality: Modality, said: Said) -> float:
+        """Most UA that some pattern loses where only this modality speaks so.
+
+        All patterns count, so that it does not depend on which are exported.
+        """
+        found = [
+            self._evaluator.head(
+                self._plain_head(pattern),
+                pattern,
+                {m: said if m == modality else self._plain_said(m) for m in pattern},
+            )
+            for pattern in ALL_PATTERNS
+            if modality in pattern and self._evaluator.covers(pattern)
+        ]
+        return max((evaluation.ua_loss for evaluation in found), default=0.0)
+
+    def _pool(self, modality: Modality) -> Said:
+        """What the step graph pools (1, P) of every utterance that has a modality."""
+        plan = plan_step(self._shop.network, modality, self._precision)
+        run = self._load(to_model(plan))
+        return {
+            row: ModalityStream(plan, run).push(frames[None])
+            for row, frames in self._evaluator.heard(modality).items()
+        }
+
+    def _say_plainly(self, modality: Modality) -> Said:
+        """By a summary of which nothing is in 8 bits."""
+        plan = plan_summary(self._shop.network, modality, self._precision)
+        return self.say(modality, self._load(to_model(plan)))
+
+    def _load_head(self, pattern: Pattern) -> Runner:
+        return self._load(to_model(plan_head(self._shop.network, pattern, self._precision)))
+
+    def _load(self, model: onnx.ModelProto) -> Runner:
+        return self._shop.load(model, self._precision.name)
+
+
+def require_proven_heads(standing: Bundle | None, made: Sequence[ProvenGraph]) -> None:
+    """OutputError where a step or summary would change under a head that is not made anew.
+
+    How much of a step and a summary computes in 8 bits depends on the loss that is accepted, and
+    other versions of the exporter may draw them otherwise; a head that stands knows only the old.
+    """
+    if standing is None:
+        return
+    stands = {entry.key: entry for entry in standing.manifest.graphs}
+    fresh = {graph.entry.key: graph.entry for graph in made}
+    changed = {
+        (entry.subject, entry.precision)
+        for key, entry in fresh.items()
+        if entry.shape in MODALITY_SHAPES
+        and key in stands
+        and stands[key].sha256 != entry.sha256
+    }  # fmt: skip
+    stale = [e for k, e in stands.items() if k not in fresh and _hears(e, changed)]
+    if not stale:
+        return
+    precisions = ", ".join(dict.fromkeys(entry.precision for entry in stale))
+    patterns = list(dict.fromkeys(entry.subject for entry in stale))
+    moved = ", ".join(dict.fromkeys(subject for subject, _ in sorted(changed)))
+    raise OutputError(
+        f"the {precisions} stream graphs of {moved} would change under the heads of "
+        f"{', '.join(patterns)} at {standing.directory}, which were proven with those that stand; "
+        f"nothing was written. Export them too with {' '.join(f'--pattern {p}' for p in patterns)},"
+        " accept the same losses and evaluate on the same corpus as before, or add --overwrite"
+    )
+
+
+def _hears(entry: GraphEntry, changed: set[tuple[str, str]]) -> bool:
+    """Whether it is a head of a modality whose step or summary changes."""
+    if entry.shape != "head" or entry.pattern is None:
+        return False
+    return any((m.value, entry.precision) in changed for m in entry.pattern)
+
 
 _STREAMS = 8
 """Utterances that are cut into chunks, beside those of the golden vectors."""

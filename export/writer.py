@@ -1,9 +1,10 @@
-"""Writes bundles: what was proven joins what stands, and everything appears at once."""
+"""Writer of bundles: new graphs join what stands, engines are built, everything appears at once."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,20 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save as save_safetensors
 
-from ifmmin.export.card import model_card
-from ifmmin.export.engines import BuiltAhead
-from ifmmin.export.probes import LONGEST, Probes
-from ifmmin.export.workshop import ProvenGraph
 from ifmmin.runtime.atomic import atomic_directory
-from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.errors import BundleError, OutputError
-from ifmmin.runtime.manifest import (
+from ifmmin.runtime.backends.profile import profile_of
+from ifmmin.runtime.backends.tensorrt_build import build_engine
+from ifmmin.runtime.bundle import (
     BACKENDS,
     MANIFEST_NAME,
     PRECISIONS,
     RECURRENCES,
     SCHEMA_VERSION,
     SHAPES,
+    Bundle,
     EngineEntry,
     Golden,
     GraphEntry,
@@ -33,10 +31,72 @@ from ifmmin.runtime.manifest import (
     ModalitySpec,
     Origin,
 )
+from ifmmin.runtime.console import package_version
+from ifmmin.runtime.errors import BundleError, OutputError
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality
-from ifmmin.runtime.version import package_version
 from ifmmin.train.checkpoint import Header
-from ifmmin.train.network import EmotionNetwork
+from ifmmin.train.model.network import EmotionNetwork
+
+from .card import model_card
+from .context import ProvenGraph
+from .verify.probes import LONGEST, Probes
+
+ENGINE_SHAPES = ("latency", "throughput")
+
+
+@dataclass(frozen=True)
+class BuiltAhead:
+    """An engine file with its entry."""
+
+    content: bytes
+    entry: EngineEntry
+
+
+def graphs_for(flavour: str, graphs: Sequence[ProvenGraph]) -> list[ProvenGraph]:
+    """Of every pattern, shape and precision the graph in the form that the engine takes first."""
+    spec = BACKENDS[flavour]
+    order = [*spec.recurrences, "none"]
+    best: dict[tuple[str, ...], ProvenGraph] = {}
+    for graph in graphs:
+        entry = graph.entry
+        if entry.shape not in ENGINE_SHAPES or entry.precision not in spec.precisions:
+            continue
+        standing = best.get(entry.key[:3])
+        if standing is None or order.index(entry.recurrence) < order.index(
+            standing.entry.recurrence
+        ):
+            best[entry.key[:3]] = graph
+    return list(best.values())
+
+
+def build_ahead(
+    flavour: str,
+    graphs: Sequence[ProvenGraph],
+    modalities: Mapping[Modality, ModalitySpec],
+    targets: Sequence[str],
+    advance: Callable[[str], None],
+) -> list[BuiltAhead]:
+    """One engine per graph; EngineError or BackendUnavailable where it cannot be built."""
+    made = []
+    for graph in graphs:
+        profile = profile_of(graph.entry, modalities)
+        built = build_engine(graph.content, profile, flavour=flavour, targets=targets)
+        stem = graph.entry.file.removesuffix(".onnx")
+        entry = EngineEntry(
+            engine=flavour,
+            version=built.version,
+            targets=tuple(built.targets),
+            graph=graph.entry.file,
+            graph_sha256=graph.entry.sha256,
+            file=f"{stem}.{flavour}.engine",
+            sha256=hashlib.sha256(built.content).hexdigest(),
+            bytes=len(built.content),
+            profile=profile,
+        )
+        made.append(BuiltAhead(built.content, entry))
+        advance(entry.file)
+    return made
+
 
 GOLDEN_NAME = "golden.safetensors"
 CARD_NAME = "README.md"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.errors import (
+from .bundle import Bundle
+from .errors import (
     BackendUnavailable,
     BundleError,
     CheckpointError,
@@ -16,13 +16,13 @@ from ifmmin.runtime.errors import (
     ParityError,
     RecipeError,
 )
-from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, MODALITIES, Modality, Pattern
-from ifmmin.runtime.prediction import Prediction
-from ifmmin.runtime.predictor import Predictor
-from ifmmin.runtime.validate import Policy
+from .modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, MODALITIES, Modality, Pattern
+from .prediction import Prediction
+from .predictor import Predictor
+from .validate import Policy
 
 if TYPE_CHECKING:
-    from ifmmin.runtime.stream.options import Smoothing, StreamOptions
+    from .stream.options import Smoothing, StreamOptions
 
 __all__ = [
     "ALL_PATTERNS",
@@ -52,6 +52,6 @@ def __getattr__(name: str) -> Any:
     """What is of streams alone, imported when asked for: utterances must not wait for it."""
     if name not in ("Smoothing", "StreamOptions"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from ifmmin.runtime.stream import options
+    from .stream import options
 
     return getattr(options, name)

@@ -1,17 +1,275 @@
-"""A bundle on disk: the manifest, graphs whose hashes hold, and golden vectors."""
+"""Bundle on disk and the structs of its `manifest.json`; docs/bundle.md describes every field.
+
+Hashes of graphs are checked when they are read; golden vectors are those of the exporter.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ifmmin.runtime.errors import BundleError
-from ifmmin.runtime.manifest import EngineEntry, GraphEntry, Manifest, read_manifest
-from ifmmin.runtime.modality import Modality, Pattern
+from .errors import BundleError, InputError
+from .modality import ALL_PATTERNS, Modality, Pattern
+
+SCHEMA_VERSION = 3
+MANIFEST_NAME = "manifest.json"
+
+SHAPES = ("latency", "throughput", "step", "summary", "head")
+"""What a graph takes: one utterance; a batch; new frames; what was pooled; what was summarised."""
+MODALITY_SHAPES = ("step", "summary")
+PRECISIONS = ("fp32", "fp16", "int8", "int8-qdq")
+RECURRENCES = ("lstm", "scan", "none")
+
+
+class MissingSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What stands for a missing modality: the embedding of zeros, a constant in every graph."""
+
+    length: int
+    """Zero frames whose embedding it is."""
+    deviation: float
+    """Largest change of a value of the embedding if more zeros stood for it."""
+    settled_at: int | None
+    """Zero frames from which no value changes by more than `tolerance` any more; None: never."""
+    tolerance: float
+
+
+class ModalitySpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What a graph expects of one modality."""
+
+    dim: int
+    """Features per frame."""
+    minimum_length: int
+    """Shortest input in frames; a shorter one is padded with zero frames to this length."""
+    verified_length: int
+    """Longest input in frames with which the graphs were compared with their network."""
+    frame_rate: float | None
+    """Frames a second; None where frames have no fixed rate (words, one vector a clip)."""
+    features: str
+    """What the numbers are, for the person who has to compute them."""
+    missing: MissingSpec
+    normalised: bool = False
+    """The caller standardises: the graph holds no statistics."""
+
+
+class TensorSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """An input or output of a graph."""
+
+    name: str
+    dtype: str
+    """`float32` or `int64`."""
+    shape: tuple[int | str, ...]
+    """A name stands for any size, the same wherever it occurs: `B` utterances, `T_a` frames."""
+
+
+class StateSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A value that a step graph takes from its last call."""
+
+    name: str
+    """Input that takes it."""
+    output: str
+    """Output that gives the next one."""
+    initial: float
+    """What fills it before the first call."""
+    initial_shape: tuple[int | str, ...]
+    """Its shape before the first call; the tail of a text is empty then."""
+
+
+class GraphEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One graph file of the bundle."""
+
+    shape: str
+    """`latency`: one utterance, (T, D) per present modality -> `logits` (C,); `throughput`: a
+    batch, (B, T, D) and `lengths` (B,) per present modality -> `logits` (B, C); `step`: new frames
+    (B, N, D) and states of a modality -> states and `pooled` (B, P); `summary`: `pooled` ->
+    `summary` (B, S); `head`: summaries of present modalities -> `logits` (B, C)."""
+    subject: str
+    """The pattern of a latency, throughput or head graph, the modality of a step or summary."""
+    precision: str
+    recurrence: str
+    """`lstm`: the plain operator; `scan`: input projection before the loop, running maximum in it;
+    `none`: nothing recurrent in the graph."""
+    file: str
+    sha256: str
+    bytes: int
+    opset: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    states: tuple[StateSpec, ...] = ()
+    quantised: tuple[str, ...] = ()
+    """Groups of operators that compute in 8 bits."""
+    parity: dict[str, Any]
+    """The comparison with the network that was made before the graph was written."""
+    evaluation: dict[str, Any] | None = None
+    """Accuracy on a corpus beside that of the network, where it was measured."""
+
+    def __post_init__(self) -> None:
+        if self.shape not in SHAPES:
+            raise ValueError(f"unknown shape {self.shape!r}; known are {', '.join(SHAPES)}")
+        try:
+            _ = self.pattern, self.modality
+        except InputError as error:
+            raise ValueError(str(error)) from error
+
+    @property
+    def pattern(self) -> Pattern | None:
+        """What is present; None for a graph of one modality."""
+        return None if self.shape in MODALITY_SHAPES else Pattern.parse(self.subject)
+
+    @property
+    def modality(self) -> Modality | None:
+        """Whose step or summary it is; None for a graph of a pattern."""
+        return Modality.of(self.subject) if self.shape in MODALITY_SHAPES else None
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What tells the graph from the others of its bundle."""
+        return (self.shape, self.subject, self.precision, self.recurrence)
+
+
+class ProfileSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """Sizes for which an engine was built."""
+
+    minimum: tuple[int, ...]
+    optimum: tuple[int, ...]
+    maximum: tuple[int, ...]
+
+
+class EngineEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One engine that was built ahead of time from a graph of the bundle."""
+
+    engine: str
+    """Which engine loads it: `tensorrt-rtx`."""
+    version: str
+    targets: tuple[str, ...]
+    """Compute capabilities, for example `SM86`."""
+    graph: str
+    """File of the graph it was built from."""
+    graph_sha256: str
+    file: str
+    sha256: str
+    bytes: int
+    profile: dict[str, ProfileSpec]
+    """Per input."""
+
+
+class BackendSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """Which graphs a backend takes, best first."""
+
+    recurrences: tuple[str, ...]
+    precisions: tuple[str, ...]
+
+
+BACKENDS: dict[str, BackendSpec] = {
+    "onnxruntime-cpu": BackendSpec(recurrences=("lstm",), precisions=("fp32", "int8")),
+    "onnxruntime-cuda": BackendSpec(recurrences=("lstm",), precisions=("fp32", "fp16")),
+    "onnxruntime-tensorrt": BackendSpec(
+        recurrences=("scan", "lstm"), precisions=("fp16", "fp32", "int8-qdq")
+    ),
+    "openvino": BackendSpec(recurrences=("lstm",), precisions=("fp32",)),
+    "tensorrt": BackendSpec(recurrences=("scan", "lstm"), precisions=("fp16", "fp32", "int8-qdq")),
+    "tensorrt-rtx": BackendSpec(
+        recurrences=("scan", "lstm"), precisions=("fp16", "fp32", "int8-qdq")
+    ),
+}
+"""What an exporter writes for every backend. TensorRT would compute an input's projection in every
+step of a plain LSTM; ONNX Runtime's own LSTM is faster than a loop."""
+
+
+class Golden(msgspec.Struct, frozen=True, kw_only=True):
+    """The file of golden vectors."""
+
+    file: str
+    sha256: str
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the weights come from."""
+
+    sha256: str
+    """Of the checkpoint file."""
+    model: str
+    training: dict[str, Any]
+    """The checkpoint's own record: recipe, corpus, fold, seed, metrics."""
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole of manifest.json."""
+
+    schema: int
+    labels: tuple[str, ...]
+    modalities: dict[Modality, ModalitySpec]
+    graphs: tuple[GraphEntry, ...]
+    engines: tuple[EngineEntry, ...] = ()
+    backends: dict[str, BackendSpec]
+    golden: Golden
+    checkpoint: Origin
+    prior: tuple[float, ...] | None = None
+    """Share of every class in the training part; None where the checkpoint does not say."""
+    licence: str | None = None
+    """Of the weights; None where nobody said."""
+    tools: dict[str, str]
+    """Versions of what wrote the bundle."""
+
+    @property
+    def patterns(self) -> tuple[Pattern, ...]:
+        """The patterns for which there is a latency graph, in the order of the file."""
+        found = (entry.pattern for entry in self.graphs if entry.shape == "latency")
+        return tuple(dict.fromkeys(pattern for pattern in found if pattern is not None))
+
+    @property
+    def stream_patterns(self) -> tuple[Pattern, ...]:
+        """The patterns that streams can answer, in canonical order."""
+        heads = {entry.pattern for entry in self.graphs if entry.shape == "head"}
+        return tuple(pattern for pattern in ALL_PATTERNS if pattern in heads)
+
+    def to_json(self) -> str:
+        """The text of manifest.json, the same for the same content."""
+        text = msgspec.json.format(msgspec.json.encode(self), indent=2)
+        return text.decode() + "\n"
+
+
+class _Schema(msgspec.Struct):
+    schema: int
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Read `directory`/manifest.json; BundleError when absent, broken, too new or too old."""
+    path = directory / MANIFEST_NAME
+    if not directory.is_dir():
+        raise BundleError(f"no bundle at {directory}; make one with ifmmin-export")
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise BundleError(
+            f"{directory} is not a bundle: it has no {MANIFEST_NAME}; make one with ifmmin-export"
+        ) from None
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        _require_schema(path, msgspec.json.decode(content, type=_Schema).schema)
+        return msgspec.json.decode(content, type=Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path} is damaged ({error}); export the bundle again") from error
+
+
+def _require_schema(path: Path, schema: int) -> None:
+    if schema > SCHEMA_VERSION:
+        raise BundleError(
+            f"{path} has schema {schema}, this version of ifmmin reads up to {SCHEMA_VERSION}; "
+            "update ifmmin here or export again with this version"
+        )
+    if schema < SCHEMA_VERSION:
+        raise BundleError(
+            f"{path} has schema {schema} of a version before the first release, this version reads "
+            f"{SCHEMA_VERSION}; export the bundle again with ifmmin-export"
+        )
+
 
 Features = dict[Modality, NDArray[np.float32]]
 """Per present modality an array (T, D)."""

@@ -12,7 +12,7 @@ IfmminError
 └── OutputError          a place that cannot be written
 
 A message says what was got, what was wanted, and what to do. The commands print it as one line
-and exit with code 2; see `ifmmin.runtime.command`.
+and exit with code 2; see `ifmmin.runtime.console`.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from itertools import combinations
 
-from ifmmin.runtime.errors import InputError
+from .errors import InputError
 
 
 class Modality(str, Enum):

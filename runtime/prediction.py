@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ifmmin.runtime.errors import InputError
-from ifmmin.runtime.modality import Modality, Pattern
+from .errors import InputError
+from .modality import Modality, Pattern
 
 
 class Prediction(NamedTuple):

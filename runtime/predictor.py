@@ -12,26 +12,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ifmmin.runtime.backends import BackendOptions
-from ifmmin.runtime.batch import pad_batch
-from ifmmin.runtime.batching import plan_batches
-from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.candidates import STREAM, Trial
-from ifmmin.runtime.errors import InputError
-from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
-from ifmmin.runtime.prediction import (
-    Prediction,
-    is_answer,
-    no_answer,
-    softmax,
-    softmax_of_one,
+from .backends import BackendOptions
+from .bundle import Bundle
+from .errors import InputError
+from .modality import ALL_PATTERNS, Modality, Pattern
+from .prediction import Prediction, is_answer, no_answer, softmax, softmax_of_one
+from .sessions import AUTO, STREAM, ReadyGraph, Shelf, Trial, Wish
+from .validate import (
+    Conformed,
+    Policy,
+    Utterance,
+    examine,
+    nothing_present,
+    pad_batch,
+    plan_batches,
 )
-from ifmmin.runtime.shelf import AUTO, ReadyGraph, Shelf, Wish
-from ifmmin.runtime.validate import Conformed, Policy, Utterance, examine, nothing_present
 
 if TYPE_CHECKING:
-    from ifmmin.runtime.stream.options import StreamOptions
-    from ifmmin.runtime.stream.stream import Stream, StreamGroup, Streams
+    from .stream.options import StreamOptions
+    from .stream.stream import Stream, StreamGroup, Streams
 
 _EMPTY: Mapping[str, int] = {}
 _PATTERN_OF = {pattern.present: pattern for pattern in ALL_PATTERNS}
@@ -185,20 +184,20 @@ class Predictor:
         Loads the graphs of all patterns, once for all streams. Raises BundleError where the bundle
         has none for streams, InputError for options that it cannot keep.
         """
-        from ifmmin.runtime.stream.options import StreamOptions
+        from .stream.options import StreamOptions
 
         return self._streams.one(StreamOptions() if options is None else options)
 
     def streams(self, count: int, options: StreamOptions | None = None) -> StreamGroup:
         """`count` streams that are computed together, by graphs for batches."""
-        from ifmmin.runtime.stream.options import StreamOptions
+        from .stream.options import StreamOptions
 
         return self._streams.many(count, StreamOptions() if options is None else options)
 
     @cached_property
     def _streams(self) -> Streams:
         """Imported when wanted: who asks for one answer should not wait for it."""
-        from ifmmin.runtime.stream.stream import Streams
+        from .stream.stream import Streams
 
         parts, candidate = self._shelf.parts()
         return Streams(

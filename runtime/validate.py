@@ -1,23 +1,113 @@
-"""From what a caller hands in to what a graph can take: what is present, and why the rest is not.
+"""Validation of what a caller hands in: arrays of frames and which modalities are present.
 
-This stands in front of every answer, so a conforming utterance costs a few microseconds: nothing
-is copied.
+Also the batches of a throughput graph, whose utterances are padded to one length.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ifmmin.runtime.errors import InputError
-from ifmmin.runtime.frames import as_float32, is_finite, pad_frames, without_nan
-from ifmmin.runtime.manifest import ModalitySpec
-from ifmmin.runtime.modality import MODALITIES, Modality, Pattern
+from .bundle import Features, ModalitySpec
+from .errors import InputError
+from .modality import MODALITIES, Modality, Pattern
+
+
+def pad_batch(utterances: Sequence[Features], filler: float = 0.0) -> dict[str, NDArray[Any]]:
+    """Frames (B, T, D) and lengths (B,) per modality, T the longest of the batch.
+
+    utterances: all with the same modalities. filler: what lies past an end; graphs do not care.
+    """
+    inputs: dict[str, NDArray[Any]] = {}
+    for modality, first in utterances[0].items():
+        arrays = [utterance[modality] for utterance in utterances]
+        lengths = np.array([len(array) for array in arrays], dtype=np.int64)
+        padded = np.full((len(arrays), lengths.max(), first.shape[1]), filler, np.float32)
+        for row, array in enumerate(arrays):
+            padded[row, : len(array)] = array
+        inputs[modality.value], inputs[f"{modality}_lengths"] = padded, lengths
+    return inputs
+
+
+_BLOCK = 10_000
+"""Values in one dot product: for longer ones OpenBLAS may start threads of its own, which would
+fight with the backend's."""
+
+
+def pad_frames(array: NDArray[np.float32], minimum: int) -> NDArray[np.float32]:
+    """`array` (T, D) with zero frames appended up to `minimum` frames; itself when long enough."""
+    short = minimum - len(array)
+    return array if short <= 0 else np.pad(array, ((0, short), (0, 0)))
+
+
+def as_float32(modality: Modality, value: Any, shape: str = "(T, D)") -> NDArray[np.float32]:
+    """A caller's array as C-contiguous float32; InputError when it holds no numbers.
+
+    shape: what is wanted, for the error.
+    """
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        array = np.empty(0, dtype=object)  # ragged: no numbers
+    if array.dtype.kind not in "fiub":
+        raise InputError(
+            f"modality {modality}: got an array of {array.dtype}, wanted numbers {shape}"
+        )
+    # A float64 beyond float32's range becomes infinite here and is named as such below.
+    with np.errstate(over="ignore"):
+        return np.asarray(array, dtype=np.float32, order="C")
+
+
+def is_finite(array: NDArray[np.float32]) -> bool:
+    """Whether every value of a C-contiguous (T, D) is finite.
+
+    A finite sum of squares proves it, in less than half the time of asking each. Huge values
+    overflow the sum, so only a sum that is not finite leads to the full search.
+    """
+    if array.size <= _BLOCK:
+        return math.isfinite(np.vdot(array, array)) or bool(np.isfinite(array).all())
+    flat = array.reshape(-1)
+    for start in range(0, flat.size, _BLOCK):
+        block = flat[start : start + _BLOCK]
+        if not (math.isfinite(np.vdot(block, block)) or np.isfinite(block).all()):
+            return False
+    return True
+
+
+def without_nan(
+    modality: Modality, array: NDArray[np.float32], nan_frames: str
+) -> tuple[NDArray[np.intp], str | None]:
+    """Of an array (T, D) that is not finite which frames (T',) are, and the reason if none is.
+
+    nan_frames: `refuse` or `drop`. InputError for an infinity, and for a NaN that is not dropped.
+    """
+    nan = np.isnan(array)
+    _require_none(modality, array, np.isinf(array), "features must be finite")
+    if nan.all():
+        return np.empty(0, np.intp), "all frames are NaN"
+    if nan_frames == "refuse":
+        cure = "features must be finite; such frames can be dropped (nan_frames='drop', --nan drop)"
+        _require_none(modality, array, nan, cure)
+    kept = np.flatnonzero(~nan.any(axis=1))
+    return kept, None if len(kept) else "every frame has a NaN"
+
+
+def _require_none(
+    modality: Modality, array: NDArray[np.float32], wrong: NDArray[np.bool_], cure: str
+) -> None:
+    found = np.argwhere(wrong)
+    if len(found):
+        frame, column = found[0]
+        raise InputError(
+            f"modality {modality} ({modality.word}): {array[frame, column]} at frame {frame}, "
+            f"column {column}; {cure}"
+        )
+
 
 __all__ = [
     "Conformed",
@@ -242,3 +332,32 @@ def usable_frames(
     kept, reason = without_nan(modality, array, policy.nan_frames)
     dropped = len(array) - len(kept) if policy.nan_frames == "drop" else 0
     return Usable(array[kept], reason, len(array), kept, dropped)
+
+
+@dataclass(frozen=True)
+class PlannedBatch:
+    """Utterances of one pattern."""
+
+    pattern: Pattern
+    rows: list[int]
+    """Their positions in what was given."""
+
+    def inputs(self, found: Sequence[Conformed]) -> list[dict[Modality, NDArray[np.float32]]]:
+        """Their features."""
+        return [{m: found[i].features[m] for m in self.pattern} for i in self.rows]
+
+
+def plan_batches(
+    found: Sequence[Conformed], used: Sequence[Pattern | None], size: int
+) -> Iterator[PlannedBatch]:
+    """Batches of at most `size` utterances, those of a pattern sorted by their frames."""
+    if size < 1:
+        raise InputError(f"batch_size must be at least 1, got {size}")
+    groups: dict[Pattern, list[int]] = {}
+    for index, pattern in enumerate(used):
+        if pattern is not None:
+            groups.setdefault(pattern, []).append(index)
+    for pattern, rows in groups.items():
+        rows.sort(key=lambda i: sum(map(len, found[i].features.values())))
+        for start in range(0, len(rows), size):
+            yield PlannedBatch(pattern, rows[start : start + size])

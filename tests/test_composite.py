@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from ifmmin.export.cli import main as export
-from ifmmin.runtime.cli import main as run
+from ifmmin.runtime.cli.run import main as run
 from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS
 from ifmmin.train.cli import main as train
-from ifmmin.train.corpora import load_corpus
+from ifmmin.train.data import load_corpus
 from ifmmin.train.recipe import load_recipe
 
 

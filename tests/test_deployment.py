@@ -13,7 +13,7 @@ import pytest
 DOCKERFILES = ("desktop-gpu.Dockerfile", "jetson.Dockerfile")
 MODULES = {
     "ifmmin-bundle": "ifmmin.export.bundle_cli", "ifmmin-doctor": "ifmmin.runtime.doctor.cli",
-    "ifmmin-export": "ifmmin.export.cli", "ifmmin-run": "ifmmin.runtime.cli",
+    "ifmmin-export": "ifmmin.export.cli", "ifmmin-run": "ifmmin.runtime.cli.run",
 }  # fmt: skip
 SUBCOMMANDS = ("verify", "inspect")
 

@@ -11,8 +11,8 @@ import pytest
 from run_command import run
 from small_bundles import ALL
 
-from ifmmin.runtime.stream.events import read_event
-from ifmmin.train.corpora.synthetic import SyntheticLayout
+from ifmmin.runtime.cli.events import read_event
+from ifmmin.train.data.synthetic import SyntheticLayout
 from ifmmin.train.recipe import load_recipe
 
 SMALL = (

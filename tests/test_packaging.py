@@ -75,7 +75,7 @@ def test_on_another_system_runtime_imports_and_a_command_says_what_is_wrong() ->
     script = (
         "import sys; sys.platform = 'darwin'; sys.modules['fcntl'] = None\n"
         "import ifmmin.runtime\n"
-        "from ifmmin.runtime.cli import main\n"
+        "from ifmmin.runtime.cli.run import main\n"
         "sys.exit(main(['--help']))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
@@ -104,7 +104,7 @@ def test_without_an_engine_one_line_says_what_to_install() -> None:
     script = (
         "import sys; sys.modules['onnxruntime'] = None\n"
         "from ifmmin.runtime.backends import make_backend\n"
-        "from ifmmin.runtime.command import command\n"
+        "from ifmmin.runtime.console import command\n"
         "sys.exit(command(lambda arguments: make_backend('onnxruntime-cpu') and 0)())"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -1,15 +1,14 @@
 """Trains IF-MMIN and its baselines and writes checkpoints."""
 
-from ifmmin.train.checkpoint import load_checkpoint, save_checkpoint
-from ifmmin.train.config import Architecture, FeatureConfig, ModelConfig
-from ifmmin.train.corpora import load_corpus
-from ifmmin.train.corpus import Corpus, Statistics, Utterance
-from ifmmin.train.evaluate import evaluate, score
-from ifmmin.train.models import build_network
-from ifmmin.train.network import EmotionNetwork
-from ifmmin.train.recipe import Recipe, load_recipe
-from ifmmin.train.run import fit
-from ifmmin.train.stages import train
+from .checkpoint import load_checkpoint, save_checkpoint
+from .config import Architecture, FeatureConfig, ModelConfig
+from .data import load_corpus
+from .data.corpus import Corpus, Statistics, Utterance
+from .evaluate import evaluate, score
+from .model.models import build_network
+from .model.network import EmotionNetwork
+from .recipe import Recipe, load_recipe
+from .trainer import fit, train
 
 __all__ = [
     "Architecture",

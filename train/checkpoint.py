@@ -14,11 +14,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ifmmin.runtime.atomic import atomic_file
+from ifmmin.runtime.console import package_version
 from ifmmin.runtime.errors import CheckpointError, IfmminError
-from ifmmin.runtime.version import package_version
-from ifmmin.train.config import ModelConfig
-from ifmmin.train.models import build_network
-from ifmmin.train.network import EmotionNetwork
+
+from .config import ModelConfig
+from .model.models import build_network
+from .model.network import EmotionNetwork
 
 SCHEMA_VERSION = 3
 _KEY = "ifmmin"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from ifmmin.runtime.command import command, parser
-from ifmmin.train.commands import evaluate, fit, import_released, inspect, sweep
+from ifmmin.runtime.console import command, parser
+
+from .commands import evaluate, fit, import_released, inspect, sweep
 
 ACTIONS = (fit, evaluate, sweep, inspect, import_released)
 

@@ -1,26 +1,259 @@
-"""Answers and figures of merit of a network under every pattern."""
+"""Evaluation of a network under every pattern: answers, metrics, calibration, health, projection.
+
+Temperatures are fitted on validation data after training; health watches for dead embeddings and
+collapsed invariant features; the projection shows those features in two dimensions.
+"""
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from ifmmin.runtime.atomic import atomic_file, require_writable
+from ifmmin.runtime.console import say
 from ifmmin.runtime.errors import InputError, OutputError
-from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, Pattern
-from ifmmin.train.batch import pattern_mask
-from ifmmin.train.corpus import Utterance
-from ifmmin.train.feed import Feed
-from ifmmin.train.metrics import Metrics, measure, softmax
-from ifmmin.train.network import EmotionNetwork
+from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, MODALITIES, Modality, Pattern
+
+from .data.corpus import Corpus, Utterance, pattern_mask
+from .metrics import Metrics, log_loss, measure, softmax
+from .model.loader import Feed
+from .model.network import EmotionNetwork
+
+_RANGE = (0.05, 20.0)
+_LEAST_UTTERANCES = 20
+"""Fewer give no temperature: it would be noise."""
+
+
+def calibrate(
+    network: EmotionNetwork, embedded: Embedded, labels: NDArray[np.int64]
+) -> Mapping[Pattern, float]:
+    """Fit the temperatures on held-out utterances with `labels` (N,), and set them.
+
+    A pattern is fitted on the utterances that have all of its modalities; where there are fewer
+    than 20, its temperature stays 1.
+    """
+    scores = score(network, embedded)
+    present = embedded.present.numpy()
+    for index, pattern in enumerate(ALL_PATTERNS):
+        found = scores[pattern]
+        inside = [MODALITIES.index(m) for m in pattern]
+        whole = present[found.rows][:, inside].all(axis=1)
+        enough = whole.sum() >= _LEAST_UTTERANCES
+        network.temperatures[index] = (
+            fit_temperature(found.raw[whole], labels[found.rows][whole]) if enough else 1.0
+        )
+    return temperatures(network)
+
+
+def temperatures(network: EmotionNetwork) -> dict[Pattern, float]:
+    """The network's temperature of every pattern."""
+    values: list[float] = network.temperatures.tolist()
+    return dict(zip(ALL_PATTERNS, values, strict=True))
+
+
+def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
+    """The temperature in [0.05, 20] that makes logits (N, C) say labels (N,) most likely."""
+    exact = logits.astype(np.float64)
+
+    def surprise(log_temperature: float) -> float:
+        return log_loss(exact / np.exp(log_temperature), labels)
+
+    found: Any = minimize_scalar(surprise, bounds=np.log(_RANGE), method="bounded")
+    return float(np.exp(found.x))
+
+
+ACTIVE_DEVIATION = 1e-3
+"""A unit is active when its deviation over utterances is larger."""
+LEAST_ACTIVE = 0.1
+"""Share of active units below which an embedding is called dead."""
+LEAST_DIMENSIONS = 1.1
+"""Effective dimensions below which invariant features are called collapsed."""
+
+
+def active_shares(embedded: Embedded) -> dict[Modality, float]:
+    """Share of active units of h_m over the utterances that have the modality."""
+    shares = {}
+    for index, modality in enumerate(MODALITIES):
+        some = embedded.h[embedded.present[:, index], index]
+        if len(some) > 1:
+            shares[modality] = _active(some)
+    return shares
+
+
+def examine(network: EmotionNetwork, embedded: Embedded) -> dict[str, Any]:
+    """Per modality the share of active units of h_m and H'_m and the effective dimensions of H'_m,
+    (sum l)^2 / sum l^2 over the eigenvalues l of its covariance."""
+    report: dict[str, Any] = {}
+    if network.config.architecture.model == "linear":
+        return report  # its embeddings are the statistics themselves
+    for index, modality in enumerate(MODALITIES):
+        some = embedded.h[embedded.present[:, index], index]
+        if len(some) < 2:
+            continue
+        entry = {"active": _active(some)}
+        if network.config.architecture.invariant:
+            with torch.no_grad():
+                invariant = network.invariant(some)
+            entry["invariant_active"] = _active(invariant)
+            entry["invariant_dimensions"] = effective_dimensions(invariant)
+        report[modality.value] = entry
+    return report
+
+
+def warn(report: dict[str, Any]) -> None:
+    """Tell the user of dead embeddings and collapsed invariant features."""
+    for letter, entry in report.items():
+        word = Modality(letter).word
+        if entry["active"] < LEAST_ACTIVE:
+            say(
+                f"warning: the {word} embedding is dead: {entry['active']:.0%} of its units react "
+                "to the input; lower stage1.cmd, set stage1.cmd_bounded=true or standardise the "
+                "features"
+            )
+        if entry.get("invariant_dimensions", LEAST_DIMENSIONS) < LEAST_DIMENSIONS:
+            say(
+                f"warning: the invariant features of {word} have collapsed to "
+                f"{entry['invariant_dimensions']:.1f} effective dimensions; lower stage1.cmd"
+            )
+
+
+def _active(h: Tensor) -> float:
+    return float((h.std(dim=0) > ACTIVE_DEVIATION).float().mean())
+
+
+def effective_dimensions(x: Tensor) -> float:
+    """Participation ratio of the covariance of (N, E); 0 for a constant."""
+    covariance = torch.cov(x.double().T)
+    trace = float(torch.trace(covariance))
+    squares = float((covariance**2).sum())
+    return trace * trace / squares if squares > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Point:
+    """H' of one modality of one utterance, projected."""
+
+    utterance: str
+    modality: str
+    label: str
+    x: float
+    y: float
+
+
+def project(
+    network: EmotionNetwork,
+    embedded: Embedded,
+    utterances: Sequence[Utterance],
+    labels: Sequence[str],
+) -> list[Point]:
+    """H' of every modality that is present, on their two principal components; empty for a network
+    without an invariant encoder."""
+    if not network.config.architecture.invariant:
+        return []
+    with torch.no_grad():
+        features = network.invariant(embedded.h)[embedded.present].double().numpy()
+    places = principal_components(features).tolist()
+    cases: list[list[int]] = embedded.present.nonzero().tolist()
+    return [
+        Point(utterances[row].name, MODALITIES[m].value, labels[utterances[row].label], x, y)
+        for (row, m), (x, y) in zip(cases, places, strict=True)
+    ]
+
+
+def principal_components(features: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, E) -> (N, 2). The largest loading of a component is positive, so that signs are fixed."""
+    centred = features - features.mean(axis=0)
+    _, _, directions = np.linalg.svd(centred, full_matrices=False)
+    two = np.zeros((2, features.shape[1]))
+    two[: min(2, len(directions))] = directions[:2]
+    largest = np.abs(two).argmax(axis=1)
+    signs = np.where(two[[0, 1], largest] < 0, -1.0, 1.0)
+    return np.asarray(centred @ (two * signs[:, None]).T)
+
+
+def write_projection(path: Path, points: Sequence[Point]) -> None:
+    """The points as CSV."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["utterance", "modality", "class", "x", "y"])
+        for p in points:
+            writer.writerow([p.utterance, p.modality, p.label, f"{p.x:.6g}", f"{p.y:.6g}"])
+
+
+def read_projection(path: Path) -> list[Point]:
+    """The points of a CSV that `write_projection` wrote; empty where there is none."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            Point(row["utterance"], row["modality"], row["class"], float(row["x"]), float(row["y"]))
+            for row in csv.DictReader(file)
+        ]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is known of a trained network."""
+
+    test: dict[Pattern, Metrics]
+    """Calibrated, on the test part."""
+    scores: dict[Pattern, Scores]
+    """Calibrated logits on the test part."""
+    embedded: Embedded
+    """The test part after the encoders."""
+    metrics: dict[str, Any]
+    """All figures, as metrics.json holds them."""
+
+
+def report(network: EmotionNetwork, corpus: Corpus) -> Report:
+    """Calibrate on the validation part, then measure both parts; the test part is scored once."""
+    held_out, test = corpus.parts["validation"], corpus.parts["test"]
+    validation = embed(network, held_out)
+    calibrate(network, validation, labels_of(held_out))
+    embedded = embed(network, test)
+    scores = score(network, embedded)
+    figures = measure_scores(scores, labels_of(test))
+    metrics: dict[str, Any] = {
+        "test": _by_pattern(figures, _before(scores, labels_of(test)), network),
+        "validation": _by_pattern(
+            measure_scores(score(network, validation), labels_of(held_out)), {}, network
+        ),
+        "health": examine(network, validation),
+    }
+    if corpus.possible:
+        metrics["possible"] = {str(p): value for p, value in corpus.possible.items()}
+    return Report(figures, scores, embedded, metrics)
+
+
+def _before(scores: Mapping[Pattern, Scores], labels: NDArray[np.int64]) -> dict[Pattern, Metrics]:
+    """Metrics of the same answers without calibration."""
+    return {pattern: measure(found.raw, labels[found.rows]) for pattern, found in scores.items()}
+
+
+def _by_pattern(
+    metrics: Mapping[Pattern, Metrics], raw: Mapping[Pattern, Metrics], network: EmotionNetwork
+) -> dict[str, Any]:
+    factors = temperatures(network)
+    entries: dict[str, Any] = {}
+    for pattern, value in metrics.items():
+        entry = dataclasses.asdict(value) | {"temperature": factors[pattern]}
+        if pattern in raw:
+            entry["ece_uncalibrated"] = raw[pattern].ece
+            entry["confidence_uncalibrated"] = raw[pattern].confidence
+        entries[str(pattern)] = entry
+    return entries
+
 
 _BATCH = 64
 _ANSWER = ("utterance", "pattern", "true", "predicted")

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES
-from ifmmin.train.projection import Point
+
+from .evaluate import Point
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,10 +12,9 @@ import msgspec
 import yaml
 
 from ifmmin.runtime.errors import RecipeError
-from ifmmin.train.checks import one_of, require_at_least
-from ifmmin.train.config import MODELS, Architecture
-from ifmmin.train.corpora import Layout
-from ifmmin.train.schedule import Stage1, Stage2
+
+from .config import MODELS, Architecture, Stage1, Stage2, one_of, require_at_least
+from .data import Layout
 
 
 class _Loader(yaml.SafeLoader):

@@ -4,10 +4,10 @@
 benchmark runs.
 """
 
-from ifmmin.benchmarks.device.describe import describe
-from ifmmin.benchmarks.device.energy import Energy
-from ifmmin.benchmarks.device.info import record_device
-from ifmmin.benchmarks.device.machine import DeviceRecord
-from ifmmin.benchmarks.device.monitor import Watch, Watched
+from .describe import describe
+from .energy import Energy
+from .info import record_device
+from .machine import DeviceRecord
+from .monitor import Watch, Watched
 
 __all__ = ["DeviceRecord", "Energy", "Watch", "Watched", "describe", "record_device"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ifmmin.benchmarks.device.machine import Board, Cache, DeviceRecord, Frequency, Gpu, Processor
 from ifmmin.runtime.doctor.facts import OnnxRuntime
+
+from .machine import Board, Cache, DeviceRecord, Frequency, Gpu, Processor
 
 _KIB, _MIB, _GIB = 1 << 10, 1 << 20, 1 << 30
 Rows = Iterator[tuple[str, str]]

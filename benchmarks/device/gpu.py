@@ -7,8 +7,9 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from ifmmin.benchmarks.device.machine import Gpu, Machine, Nvidia, ProbeUnavailable, Readings
 from ifmmin.runtime.doctor.collect import find_nvidia
+
+from .machine import Gpu, Machine, Nvidia, ProbeUnavailable, Readings
 
 REASONS = {
     0x4: "power cap",

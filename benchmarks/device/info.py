@@ -17,23 +17,6 @@ from typing import Any
 
 import psutil
 
-from ifmmin.benchmarks.device.gpu import Nvml, find_gpus
-from ifmmin.benchmarks.device.machine import (
-    Board,
-    Cache,
-    Cooling,
-    DeviceRecord,
-    Frequency,
-    Machine,
-    Nvidia,
-    PowerSource,
-    ProbeUnavailable,
-    Processor,
-    Revision,
-    Software,
-    Throttling,
-)
-from ifmmin.benchmarks.device.sensors import find_power
 from ifmmin.runtime.doctor.collect import (
     PACKAGE_NAMES,
     Looking,
@@ -49,6 +32,24 @@ from ifmmin.runtime.doctor.collect import (
 )
 from ifmmin.runtime.doctor.facts import Memory, OnnxRuntime, Temperature
 from ifmmin.runtime.doctor.probes import Answers, Host, ask
+
+from .gpu import Nvml, find_gpus
+from .machine import (
+    Board,
+    Cache,
+    Cooling,
+    DeviceRecord,
+    Frequency,
+    Machine,
+    Nvidia,
+    PowerSource,
+    ProbeUnavailable,
+    Processor,
+    Revision,
+    Software,
+    Throttling,
+)
+from .sensors import find_power
 
 _PATIENCE = 20.0
 """Seconds for libraries that are loaded in a process of their own."""

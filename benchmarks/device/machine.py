@@ -19,14 +19,7 @@ from typing import IO, Protocol
 
 import msgspec
 
-from ifmmin.runtime.doctor.facts import (
-    Jetson,
-    Memory,
-    OnnxRuntime,
-    Python,
-    System,
-    Temperature,
-)
+from ifmmin.runtime.doctor.facts import Jetson, Memory, OnnxRuntime, Python, System, Temperature
 from ifmmin.runtime.doctor.probes import Host
 
 _GOODBYE = 2.0

@@ -24,12 +24,13 @@ import msgspec
 import numpy as np
 import psutil
 
-from ifmmin.benchmarks.device.energy import Energy, Sample, energy_between
-from ifmmin.benchmarks.device.gpu import Nvml
-from ifmmin.benchmarks.device.info import device_frequencies, find_throttling, temperatures
-from ifmmin.benchmarks.device.machine import Machine, Probe, ProbeUnavailable, Readings
-from ifmmin.benchmarks.device.sensors import Ina, Rapl, Tegrastats
 from ifmmin.runtime.doctor.collect import integer
+
+from .energy import Energy, Sample, energy_between
+from .gpu import Nvml
+from .info import device_frequencies, find_throttling, temperatures
+from .machine import Machine, Probe, ProbeUnavailable, Readings
+from .sensors import Ina, Rapl, Tegrastats
 
 PERIOD = 0.25
 """Seconds between looks: seldom enough not to disturb, often enough for intervals of seconds."""

@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ifmmin.benchmarks.device.gpu import Nvml
-from ifmmin.benchmarks.device.machine import Machine, PowerSource, ProbeUnavailable, Readings
 from ifmmin.runtime.doctor.collect import integer
+
+from .gpu import Nvml
+from .machine import Machine, PowerSource, ProbeUnavailable, Readings
 
 # Not `intel-rapl-mmio:*`: the same packages by another door. AMD's zones have Intel's name too.
 _ZONES = "/sys/class/powercap/intel-rapl:*/energy_uj"

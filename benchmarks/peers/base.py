@@ -25,7 +25,7 @@ from ifmmin.runtime.errors import BackendUnavailable, CheckpointError, InputErro
 from ifmmin.runtime.modality import Modality
 
 if TYPE_CHECKING:
-    from ifmmin.train.network import EmotionNetwork
+    from ifmmin.train.model.network import EmotionNetwork
 
 Features = Mapping[Modality, NDArray[np.float32]]
 """Per present modality raw features (T, D)."""
@@ -106,7 +106,7 @@ class Source:
         for package in ("torch", "onnx"):
             if find_spec(package) is None:
                 return f"{package} is not installed; run pip install 'ifmmin[export]'"
-        from ifmmin.benchmarks.peers.torch import unsupported
+        from .torch import unsupported
 
         return unsupported(self.network)
 

@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ifmmin.benchmarks.peers.base import Contender, Features, Lengths, Peer, Source
-from ifmmin.export.compare import Comparison, compare
-from ifmmin.export.specialise import exact
+from ifmmin.export.specialise.network import exact
+from ifmmin.export.verify.parity import Comparison, compare
 from ifmmin.runtime.errors import ParityError
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality, Pattern
-from ifmmin.train.batch import Batch, collate
-from ifmmin.train.corpus import Utterance
-from ifmmin.train.frames import untransform
-from ifmmin.train.network import EmotionNetwork
+from ifmmin.train.data.corpus import Batch, Utterance, collate
+from ifmmin.train.model.encoders import untransform
+from ifmmin.train.model.network import EmotionNetwork
+
+from .base import Contender, Features, Lengths, Peer, Source
 
 LENGTHS: tuple[Lengths, ...] = tuple(
     dict(zip(MODALITIES, frames, strict=True))

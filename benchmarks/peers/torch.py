@@ -27,17 +27,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
-from ifmmin.benchmarks.peers.base import Contender, Features, Lengths
-from ifmmin.export.encoders import ExportEncoder
-from ifmmin.export.encoders.front import Front
-from ifmmin.export.encoders.sequence import ExportSequenceEncoder
-from ifmmin.export.encoders.text import ExportTextCNN
+from ifmmin.export.specialise.encoder import Front
+from ifmmin.export.specialise.network import ExportEncoder
+from ifmmin.export.specialise.sequence import ExportSequenceEncoder
+from ifmmin.export.specialise.text import ExportTextCNN
 from ifmmin.runtime.errors import BackendUnavailable, one_line
 from ifmmin.runtime.modality import MODALITIES, Modality
-from ifmmin.train.batch import collate
-from ifmmin.train.corpus import Utterance
-from ifmmin.train.encoders import SequenceEncoder, TextCNN
-from ifmmin.train.network import EmotionNetwork
+from ifmmin.train.data.corpus import Utterance, collate
+from ifmmin.train.model.encoders import SequenceEncoder, TextCNN
+from ifmmin.train.model.network import EmotionNetwork
+
+from .base import Contender, Features, Lengths
 
 Standardised = Mapping[Modality, NDArray[np.float32]]
 """Per modality, all three of them, frames (T, D) as the encoders see them."""

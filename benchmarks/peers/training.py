@@ -17,17 +17,13 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from ifmmin.runtime.modality import INCOMPLETE_PATTERNS, MODALITIES, Modality
-from ifmmin.train.batch import pattern_mask
-from ifmmin.train.config import Architecture, FeatureConfig, ModelConfig
-from ifmmin.train.corpus import Utterance
-from ifmmin.train.feed import Feed, endless_rows
-from ifmmin.train.imagination import Imagination
-from ifmmin.train.layers import MLP
-from ifmmin.train.models import FusionNetwork, ImaginationNetwork
-from ifmmin.train.objectives import TaughtObjective
-from ifmmin.train.optimise import build_optimiser, update
-from ifmmin.train.schedule import Stage2
-from ifmmin.train.teacher import Teacher
+from ifmmin.train.config import Architecture, FeatureConfig, ModelConfig, Stage2
+from ifmmin.train.data.corpus import Utterance, pattern_mask
+from ifmmin.train.model.loader import Feed, endless_rows
+from ifmmin.train.model.losses import TaughtObjective, Teacher
+from ifmmin.train.model.models import FusionNetwork, ImaginationNetwork
+from ifmmin.train.model.network import MLP, Imagination
+from ifmmin.train.trainer import build_optimiser, update
 
 _ORDER = (Modality.A, Modality.T, Modality.V)
 _COLUMN = (0, 2, 1)

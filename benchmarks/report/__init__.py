@@ -1,5 +1,5 @@
 """A record for people: tables on a terminal, Markdown, and one HTML file with plots."""
 
-from ifmmin.benchmarks.report.render import print_report, render_html, render_markdown
+from .render import print_report, render_html, render_markdown
 
 __all__ = ["print_report", "render_html", "render_markdown"]

@@ -5,22 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ifmmin.benchmarks.device.describe import describe
-from ifmmin.benchmarks.device.monitor import Span, Watched
-from ifmmin.benchmarks.limits.probe import Rates
-from ifmmin.benchmarks.record import OURS, Phase, Report, spread
-from ifmmin.benchmarks.report.sections import Table
-from ifmmin.benchmarks.report.summary import (
-    TIMES,
-    Measured,
-    Scale,
-    compared_with,
-    fastest,
-    measure,
-    number,
-    percent,
-    span,
-)
+from ..device.describe import describe
+from ..device.monitor import Span, Watched
+from ..record import OURS, Phase, Report, spread
+from ..roofline.probe import Rates
+from .sections import Table
+from .summary import TIMES, Measured, Scale, compared_with, fastest, measure, number, percent, span
 
 Facts = list[tuple[str, str]]
 _NOISY = 0.10

@@ -30,11 +30,12 @@ from matplotlib.textpath import text_to_path
 from matplotlib.ticker import LogLocator, MaxNLocator
 from matplotlib.transforms import IdentityTransform
 
-from ifmmin.benchmarks.record import OURS, TWIN, YARDSTICK, Report
-from ifmmin.benchmarks.report.sections import KINDS, stage_and_measure
-from ifmmin.benchmarks.report.summary import Measured, Scale, cost, fastest, measure
-from ifmmin.benchmarks.scenarios.child_memory import RSS
 from ifmmin.runtime.modality import Modality
+
+from ..record import OURS, TWIN, YARDSTICK, Report
+from ..scenarios.worker_memory import RSS
+from .sections import KINDS, stage_and_measure
+from .summary import Measured, Scale, cost, fastest, measure
 
 WIDTH = 328
 """Of every plot: what a phone has beside its margins, and half of a printed page."""

@@ -9,17 +9,11 @@ from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 
-from ifmmin.benchmarks.record import Report
-from ifmmin.benchmarks.report.facts import (
-    Block,
-    Facts,
-    caveats,
-    device_facts,
-    headline,
-    surroundings,
-)
-from ifmmin.benchmarks.report.sections import Section, Table, build_sections
 from ifmmin.runtime.console import markdown_table, print_table, write
+
+from ..record import Report
+from .facts import Block, Facts, caveats, device_facts, headline, surroundings
+from .sections import Section, Table, build_sections
 
 _ESCAPED = str.maketrans({"|": r"\|", "<": "&lt;", ">": "&gt;", "&": "&amp;", "\n": " "})
 _PAGE = """<!doctype html>
@@ -148,7 +142,7 @@ def _lead(report: Report) -> str:
 def _figures(report: Report, names: Sequence[str]) -> tuple[list[str], str]:
     """The figures of each section; without matplotlib none, and a line that says so."""
     try:
-        from ifmmin.benchmarks.report.plots import draw_plots
+        from .plots import draw_plots
     except ModuleNotFoundError as error:
         if error.name != "matplotlib":
             raise

@@ -10,20 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
-from ifmmin.benchmarks.record import Accuracy, Report, Row, spread
-from ifmmin.benchmarks.report.summary import (
-    TIMES,
-    Measured,
-    Scale,
-    compared_with,
-    measure,
-    number,
-    percent,
-    span,
-)
-from ifmmin.benchmarks.scenarios.child_memory import PEAK, PSS, RSS, USS
-from ifmmin.benchmarks.scenarios.memory import PART as FILES
 from ifmmin.runtime.modality import MODALITIES
+
+from ..record import Accuracy, Report, Row, spread
+from ..scenarios.memory import PART as FILES
+from ..scenarios.worker_memory import PEAK, PSS, RSS, USS
+from .summary import TIMES, Measured, Scale, compared_with, measure, number, percent, span
 
 Item = TypeVar("Item")
 NO_DIFFERENCE = "no difference"

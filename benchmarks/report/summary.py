@@ -11,16 +11,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ifmmin.benchmarks.record import OURS, TWIN, YARDSTICK, Report, Row, spread
-from ifmmin.benchmarks.statistics import (
-    FEWEST,
-    Ratio,
-    Summary,
-    no_difference,
-    ratio_of_medians,
-    summarise,
-)
 from ifmmin.runtime.modality import ALL_PATTERNS
+
+from ..record import OURS, TWIN, YARDSTICK, Report, Row, spread
+from ..timing import FEWEST, Ratio, Summary, no_difference, ratio_of_medians, summarise
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 TO = "\N{EN DASH}"

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from ifmmin.benchmarks.record import Accuracy
-from ifmmin.benchmarks.scenarios.bench import Bench
-from ifmmin.benchmarks.scenarios.entrant import Way
-from ifmmin.benchmarks.scenarios.ours import ways
 from ifmmin.runtime.errors import BundleError, CorpusError, IfmminError
 from ifmmin.runtime.modality import MODALITIES, Pattern
 from ifmmin.runtime.predictor import Predictor
 
+from ..record import Accuracy
+from .bench import Bench
+from .contenders import Way, ways
+
 if TYPE_CHECKING:
-    from ifmmin.train.corpus import Corpus, Utterance
+    from ifmmin.train.data.corpus import Corpus, Utterance
 
 Accuracies = dict[tuple[str, str, str], Accuracy]
 """By pattern, backend and precision."""
@@ -78,7 +78,7 @@ def _features(utterance: Utterance, pattern: Pattern) -> dict[str, Any]:
 
 
 def _load(bench: Bench, fold: int) -> Corpus:
-    from ifmmin.train.corpora import load_corpus
+    from ifmmin.train.data import load_corpus
     from ifmmin.train.recipe import Recipe
 
     plan, training = bench.plan, bench.bundle.manifest.checkpoint.training

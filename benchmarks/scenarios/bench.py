@@ -7,7 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from ifmmin.benchmarks.limits import (
+from ifmmin.runtime.bundle import Bundle
+from ifmmin.runtime.errors import IfmminError
+from ifmmin.runtime.modality import Modality, Pattern
+from ifmmin.runtime.predictor import Predictor
+
+from ..peers.base import Source, find_peer
+from ..record import OURS, Accuracy, Row
+from ..roofline import (
     Bound,
     Rates,
     axis_sizes,
@@ -16,16 +23,9 @@ from ifmmin.benchmarks.limits import (
     lower_bound,
     measure_rates,
 )
-from ifmmin.benchmarks.peers.base import Source, find_peer
-from ifmmin.benchmarks.record import OURS, Accuracy, Row
-from ifmmin.benchmarks.scenarios.entrant import Entrant, Features, Way
-from ifmmin.benchmarks.scenarios.ours import Ours
-from ifmmin.benchmarks.scenarios.plan import FEWEST_ROUNDS, MONOLITH, Pace, Plan
-from ifmmin.benchmarks.timing import Call, Name, Timing, time_together
-from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.errors import IfmminError
-from ifmmin.runtime.modality import Modality, Pattern
-from ifmmin.runtime.predictor import Predictor
+from ..timing import Call, Name, Timing, time_together
+from .contenders import Entrant, Features, Ours, Way
+from .plan import FEWEST_ROUNDS, MONOLITH, Pace, Plan
 
 _ON_CPU = ("onnxruntime-cpu", "openvino")
 Say = Callable[[str], None]
@@ -206,7 +206,7 @@ class Bench:
         self.say(f"make the peer {name} ready, {threads} threads")
         peer = find_peer(name)
         try:
-            from ifmmin.benchmarks.peers.parity import open_proven
+            from ..peers.parity import open_proven
 
             proven = open_proven(peer, self.source, threads, patterns=self.patterns)
         except (ImportError, IfmminError) as error:

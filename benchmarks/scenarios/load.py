@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ifmmin.benchmarks.loadgen import (
+from ifmmin.runtime.errors import IfmminError
+from ifmmin.runtime.modality import Pattern
+
+from ..record import OURS, Row
+from .bench import Bench
+from .contenders import Entrant
+from .loadgen import (
     FULL,
     CallSystem,
     Length,
@@ -21,14 +27,8 @@ from ifmmin.benchmarks.loadgen import (
     System,
     measure_scenario,
 )
-from ifmmin.benchmarks.loadgen.settings import SAMPLES_PER_QUERY
-from ifmmin.benchmarks.record import OURS, Row
-from ifmmin.benchmarks.scenarios.bench import Bench
-from ifmmin.benchmarks.scenarios.choice import alone_and_fullest
-from ifmmin.benchmarks.scenarios.entrant import Entrant
-from ifmmin.benchmarks.scenarios.plan import MONOLITH, ORDINARY
-from ifmmin.runtime.errors import IfmminError
-from ifmmin.runtime.modality import Pattern
+from .loadgen.base import SAMPLES_PER_QUERY
+from .plan import MONOLITH, ORDINARY, alone_and_fullest
 
 BRIEF = Length(name="brief", seconds=1.0, offline_samples=256, probe_seconds=0.4, probes=4)
 """A few seconds a scenario; not a valid MLPerf run, and its rows say so."""

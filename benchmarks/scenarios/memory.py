@@ -13,16 +13,17 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ifmmin.benchmarks.record import OURS, TWIN, Row
-from ifmmin.benchmarks.scenarios.bench import Bench
-from ifmmin.benchmarks.scenarios.child_memory import ALL, ANSWERS, IMPORTS, ONE, PRELOADED, STREAMS
-from ifmmin.benchmarks.scenarios.choice import alone_and_fullest
-from ifmmin.benchmarks.scenarios.fresh import Fresh, ours, peers, refused_row, run_child
 from ifmmin.runtime.errors import IfmminError
 from ifmmin.runtime.modality import Modality, Pattern
 
+from ..record import OURS, TWIN, Row
+from .bench import Bench
+from .plan import alone_and_fullest
+from .worker_memory import ALL, ANSWERS, IMPORTS, ONE, PRELOADED, STREAMS
+from .workers import Fresh, ours, peers, refused_row, run_child
+
 STREAM_COUNTS = (1, 64)
-_CHILD = "ifmmin.benchmarks.scenarios.child_memory"
+_CHILD = "ifmmin.benchmarks.scenarios.worker_memory"
 ByPattern = Mapping[Pattern, Fresh]
 """A contender, by the patterns that it answers."""
 PART = "bundle"

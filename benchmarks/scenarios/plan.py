@@ -15,9 +15,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ifmmin.benchmarks.record import Phase
-from ifmmin.benchmarks.timing import WARM_UP
 from ifmmin.runtime.modality import Modality, Pattern
+
+from ..record import Phase
+from ..timing import WARM_UP
+
+_ALONE = Pattern.of([Modality.A])
+
+
+def alone_and_fullest(patterns: Sequence[Pattern]) -> list[Pattern]:
+    """The acoustic one, in its absence the smallest, and the one with the most modalities."""
+    smallest = _ALONE if _ALONE in patterns else min(patterns, key=_size)
+    return list(dict.fromkeys((smallest, max(patterns, key=_size))))
+
+
+def _size(pattern: Pattern) -> int:
+    return len(pattern.present)
+
 
 ORDINARY: Mapping[Modality, int] = {Modality.A: 50, Modality.V: 50, Modality.T: 22}
 """Frames of an ordinary IEMOCAP utterance; T_a = 50 is the length of the published goals."""

@@ -1,12 +1,5 @@
 """What executes a graph. One small interface, one module per engine."""
 
-from ifmmin.runtime.backends.base import (
-    BACKENDS,
-    Backend,
-    BackendOptions,
-    Loaded,
-    Runner,
-    make_backend,
-)
+from .base import BACKENDS, Backend, BackendOptions, Loaded, Runner, make_backend
 
 __all__ = ["BACKENDS", "Backend", "BackendOptions", "Loaded", "Runner", "make_backend"]

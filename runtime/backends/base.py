@@ -11,9 +11,8 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.errors import InputError
-from ifmmin.runtime.manifest import GraphEntry
+from ..bundle import Bundle, GraphEntry
+from ..errors import InputError
 
 
 class Runner(Protocol):

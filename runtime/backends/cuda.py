@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ifmmin.runtime.errors import BackendUnavailable, EngineError
+from ..errors import BackendUnavailable, EngineError
 
 _MAGIC = b"\x7fELF\x02\x01"
 """Of 64 bits, little end first: every Linux on x86-64 and arm64."""

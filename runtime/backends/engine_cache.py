@@ -24,9 +24,9 @@ from pathlib import Path
 
 import msgspec
 
-from ifmmin.runtime.atomic import atomic_file
-from ifmmin.runtime.errors import EngineError
-from ifmmin.runtime.manifest import ProfileSpec
+from ..atomic import atomic_file
+from ..bundle import ProfileSpec
+from ..errors import EngineError
 
 _MAGIC = b"ifmmin-engine-1 "
 _DIGEST = 64

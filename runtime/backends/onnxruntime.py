@@ -9,10 +9,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ifmmin.runtime.backends.base import Backend, Loaded, Runner
-from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.errors import BackendUnavailable, one_line
-from ifmmin.runtime.manifest import GraphEntry
+from ..bundle import Bundle, GraphEntry
+from ..errors import BackendUnavailable, one_line
+from .base import Backend, Loaded, Runner
 
 CPU = "CPUExecutionProvider"
 UNKNOWN = "this version of ONNX Runtime does not tell what runs where"

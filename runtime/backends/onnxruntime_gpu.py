@@ -21,10 +21,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ifmmin.runtime.backends.base import Backend, Loaded
-from ifmmin.runtime.backends.cuda import NO_DRIVER, load_driver, missing_libraries, require_gpu
-from ifmmin.runtime.backends.engine_cache import default_directory
-from ifmmin.runtime.backends.onnxruntime import (
+from ..bundle import Bundle, GraphEntry, ProfileSpec
+from ..errors import BackendUnavailable, one_line
+from .base import Backend, Loaded
+from .cuda import NO_DRIVER, load_driver, missing_libraries, require_gpu
+from .engine_cache import default_directory
+from .onnxruntime import (
     CPU,
     Placement,
     load_onnxruntime,
@@ -33,10 +35,7 @@ from ifmmin.runtime.backends.onnxruntime import (
     runner_of,
     session_options,
 )
-from ifmmin.runtime.backends.profile import profile_of, run_smallest
-from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.errors import BackendUnavailable, one_line
-from ifmmin.runtime.manifest import GraphEntry, ProfileSpec
+from .profile import profile_of, run_smallest
 
 COMPUTING = ("Conv", "Gemm", "GRU", "LSTM", "Loop", "MatMul", "RNN", "Scan")
 """Parts of names of what the network spends its time in. The rest handles sizes and masks, which

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ifmmin.runtime.backends.base import Runner
-from ifmmin.runtime.errors import BundleError, InputError
-from ifmmin.runtime.manifest import GraphEntry, ModalitySpec, ProfileSpec, TensorSpec
-from ifmmin.runtime.modality import Modality
+from ..bundle import GraphEntry, ModalitySpec, ProfileSpec, TensorSpec
+from ..errors import BundleError, InputError
+from ..modality import Modality
+from .base import Runner
 
 Sizes = tuple[int, int, int]
 """Smallest, the one to be fast for, largest."""

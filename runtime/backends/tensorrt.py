@@ -11,17 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ifmmin.runtime.backends.base import Backend, Loaded
-from ifmmin.runtime.backends.cuda import Cuda
-from ifmmin.runtime.backends.engine_cache import DeviceKey, EngineCache, EngineKey
-from ifmmin.runtime.backends.profile import BATCH, STREAMS, profile_of
-from ifmmin.runtime.backends.tensorrt_api import Messages, collect, load_tensorrt, logger_of
-from ifmmin.runtime.backends.tensorrt_buffers import EngineTensor
-from ifmmin.runtime.backends.tensorrt_build import BuiltEngine, Progress, build_engine
-from ifmmin.runtime.backends.tensorrt_engine import EngineRunner
-from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.errors import BackendUnavailable, BundleError, EngineError, OutputError
-from ifmmin.runtime.manifest import EngineEntry, GraphEntry, ProfileSpec
+from ..bundle import Bundle, EngineEntry, GraphEntry, ProfileSpec
+from ..errors import BackendUnavailable, BundleError, EngineError, OutputError
+from .base import Backend, Loaded
+from .cuda import Cuda
+from .engine_cache import DeviceKey, EngineCache, EngineKey
+from .profile import BATCH, STREAMS, profile_of
+from .tensorrt_api import Messages, collect, load_tensorrt, logger_of
+from .tensorrt_buffers import EngineTensor
+from .tensorrt_build import BuiltEngine, Progress, build_engine
+from .tensorrt_engine import EngineRunner
 
 
 def make_runtime(trt: Any, flavour: str) -> Any:

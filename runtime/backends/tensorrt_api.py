@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from ifmmin.runtime.errors import BackendUnavailable, InputError
+from ..errors import BackendUnavailable, InputError
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 """The flavours and their modules: the one builds for the GPU it runs on, the other for any of the

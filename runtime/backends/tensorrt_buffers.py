@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ifmmin.runtime.backends.cuda import Cuda, HostMemory, Memory, Owned
-from ifmmin.runtime.errors import EngineError, InputError
+from ..errors import EngineError, InputError
+from .cuda import Cuda, HostMemory, Memory, Owned
 
 Sizes = tuple[int, ...]
 Shapes = tuple[Sizes, ...]

@@ -13,16 +13,10 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from ifmmin.runtime.backends.profile import Shape, check_profile
-from ifmmin.runtime.backends.tensorrt_api import (
-    Messages,
-    collect,
-    load_tensorrt,
-    logger_of,
-    one_line,
-)
-from ifmmin.runtime.errors import BackendUnavailable, EngineError, InputError
-from ifmmin.runtime.manifest import ProfileSpec
+from ..bundle import ProfileSpec
+from ..errors import BackendUnavailable, EngineError, InputError
+from .profile import Shape, check_profile
+from .tensorrt_api import Messages, collect, load_tensorrt, logger_of, one_line
 
 _NO_TARGET = ("NONE", "CURRENT")
 

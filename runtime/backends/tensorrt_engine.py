@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ifmmin.runtime.backends.cuda import Cuda, Owned
-from ifmmin.runtime.backends.tensorrt_buffers import (
+from ..errors import EngineError
+from .cuda import Cuda, Owned
+from .tensorrt_buffers import (
     Buffers,
     ContextMemory,
     EngineTensor,
@@ -32,7 +33,6 @@ from ifmmin.runtime.backends.tensorrt_buffers import (
     conforming,
     read_tensors,
 )
-from ifmmin.runtime.errors import EngineError
 
 _LOG = "what TensorRT logged has the reason"
 

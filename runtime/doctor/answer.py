@@ -15,14 +15,11 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ifmmin.runtime.backends import Backend
-from ifmmin.runtime.backends.base import make_backend
-from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.check import Check
-from ifmmin.runtime.check_golden import WHAT, GoldenRun, read_golden
-from ifmmin.runtime.errors import BackendUnavailable, one_line
-from ifmmin.runtime.manifest import GraphEntry
-from ifmmin.runtime.selftest import check_bundle
+from ..backends import Backend
+from ..backends.base import make_backend
+from ..bundle import Bundle, GraphEntry
+from ..errors import BackendUnavailable, one_line
+from ..verify import WHAT, Check, GoldenRun, check_bundle, read_golden
 
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
 """Numbers of device attributes in CUDA's interface of C."""

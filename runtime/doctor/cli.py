@@ -6,11 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ifmmin.runtime.command import add_schema, command, parser
-from ifmmin.runtime.console import write
-from ifmmin.runtime.doctor.collect import collect
-from ifmmin.runtime.doctor.probes import Host
-from ifmmin.runtime.doctor.report import Report, make_report, run_selftests, show, to_json
+from ..console import add_schema, command, parser, write
+from .collect import collect
+from .probes import Host
+from .report import Report, make_report, run_selftests, show, to_json
 
 EXIT_BROKEN = 1
 

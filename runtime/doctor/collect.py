@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from ifmmin.runtime.backends import BACKENDS
-from ifmmin.runtime.doctor.facts import (
+from ..backends import BACKENDS
+from ..errors import one_line
+from .facts import (
     BackendState,
     Clock,
     Cpu,
@@ -34,8 +35,7 @@ from ifmmin.runtime.doctor.facts import (
     System,
     Temperature,
 )
-from ifmmin.runtime.doctor.probes import Answers, Host, ask
-from ifmmin.runtime.errors import one_line
+from .probes import Answers, Host, ask
 
 _DIGITS = re.compile(r"-?[0-9]{1,15}")
 

@@ -14,13 +14,12 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from ifmmin.runtime.console import say
-from ifmmin.runtime.doctor.collect import eight_bits
-from ifmmin.runtime.doctor.facts import Facts, Gpu
-from ifmmin.runtime.doctor.probes import Answers, ask
-from ifmmin.runtime.doctor.rules import Finding, judge_machine
-from ifmmin.runtime.manifest import read_manifest
-from ifmmin.runtime.version import package_version
+from ..bundle import read_manifest
+from ..console import package_version, say
+from .collect import eight_bits
+from .facts import Facts, Gpu
+from .probes import Answers, ask
+from .rules import Finding, judge_machine
 
 SCHEMA = 1
 """Fields may be added within a version; removing one, or a change of meaning, makes a new one."""

@@ -8,9 +8,9 @@ from typing import Literal
 
 import msgspec
 
-from ifmmin.runtime.doctor.collect import X86_EIGHT_BITS, major, version
-from ifmmin.runtime.doctor.facts import Facts, Jetson
-from ifmmin.runtime.errors import one_line
+from ..errors import one_line
+from .collect import X86_EIGHT_BITS, major, version
+from .facts import Facts, Jetson
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")

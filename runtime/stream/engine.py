@@ -14,22 +14,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ifmmin.runtime.candidates import Candidate
-from ifmmin.runtime.errors import BundleError, IfmminError, InputError
-from ifmmin.runtime.manifest import ModalitySpec
-from ifmmin.runtime.modality import Modality, Pattern
-from ifmmin.runtime.parts import Parts
-from ifmmin.runtime.prediction import (
-    Prediction,
-    is_answer,
-    no_answer,
-    softmax,
-    softmax_of_one,
-)
-from ifmmin.runtime.stream.snapshot import Identity
-from ifmmin.runtime.stream.state import Answered, Channel, Evidence, Head, Session, Summaries
-from ifmmin.runtime.stream.window import Joined, Lane, Segment, Stepper
-from ifmmin.runtime.validate import nothing_present
+from ..bundle import ModalitySpec
+from ..errors import BundleError, IfmminError, InputError
+from ..modality import Modality, Pattern
+from ..prediction import Prediction, is_answer, no_answer, softmax, softmax_of_one
+from ..sessions import Candidate
+from ..validate import nothing_present
+from .graphs import Parts
+from .snapshot import Identity
+from .state import Answered, Channel, Evidence, Head, Session, Summaries
+from .window import Joined, Lane, Segment, Stepper
 
 _MOST_NAMED = 8
 

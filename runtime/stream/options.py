@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ifmmin.runtime.errors import InputError
-from ifmmin.runtime.modality import Modality
+from ..errors import InputError
+from ..modality import Modality
 
 _LONGEST_INTEGER = 64
 """Bits of integers that a message spells out; Python refuses to write down very long ones."""

@@ -16,11 +16,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ifmmin.runtime.errors import InputError
-from ifmmin.runtime.modality import Modality
-from ifmmin.runtime.stream.options import shown
-from ifmmin.runtime.stream.state import Arrived, Channel, Session
-from ifmmin.runtime.stream.window import Lane
+from ..errors import InputError
+from ..modality import Modality
+from .options import shown
+from .state import Arrived, Channel, Session
+from .window import Lane
 
 FORMAT = 2
 _FIRST_LINE = re.compile(rb"ifmmin stream (\d{1,9})\n")

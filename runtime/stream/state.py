@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ifmmin.runtime.backends import Runner
-from ifmmin.runtime.errors import InputError
-from ifmmin.runtime.manifest import ModalitySpec
-from ifmmin.runtime.modality import MODALITIES, Modality, Pattern
-from ifmmin.runtime.parts import Parts
-from ifmmin.runtime.stream.options import Smoother, StreamOptions, moment
-from ifmmin.runtime.stream.window import Lane, Segment, Stepper, Timeline, own, rounding, same
-from ifmmin.runtime.validate import Policy, Quality, Usable, too_poor, usable_frames
+from ..backends import Runner
+from ..bundle import ModalitySpec
+from ..errors import InputError
+from ..modality import MODALITIES, Modality, Pattern
+from ..validate import Policy, Quality, Usable, too_poor, usable_frames
+from .graphs import Parts
+from .options import Smoother, StreamOptions, moment
+from .window import Lane, Segment, Stepper, Timeline, own, rounding, same
 
 Summaries = Sequence[NDArray[np.float32]]
 """Per modality of a pattern (1, S)."""

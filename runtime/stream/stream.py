@@ -12,19 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.candidates import Candidate
-from ifmmin.runtime.errors import InputError
-from ifmmin.runtime.frames import as_float32, is_finite
-from ifmmin.runtime.modality import Modality, Pattern
-from ifmmin.runtime.parts import Parts
-from ifmmin.runtime.prediction import Prediction
-from ifmmin.runtime.stream.engine import Concluder, Engine, OfPrior, of_stream
-from ifmmin.runtime.stream.options import StreamOptions, as_count, refusal
-from ifmmin.runtime.stream.snapshot import restore, snapshot
-from ifmmin.runtime.stream.state import Channel, Intake, Rules, Session
-from ifmmin.runtime.stream.window import Segment
-from ifmmin.runtime.validate import Policy, Quality, Usable, Utterance, usable_frames
+from ..bundle import Bundle
+from ..errors import InputError
+from ..modality import Modality, Pattern
+from ..prediction import Prediction
+from ..sessions import Candidate
+from ..validate import Policy, Quality, Usable, Utterance, as_float32, is_finite, usable_frames
+from .engine import Concluder, Engine, OfPrior, of_stream
+from .graphs import Parts
+from .options import StreamOptions, as_count, refusal
+from .snapshot import restore, snapshot
+from .state import Channel, Intake, Rules, Session
+from .window import Segment
 
 
 def given_once(frames: object, named: Mapping[str, Any]) -> dict[Any, Any]:

@@ -9,12 +9,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ifmmin.runtime.errors import InputError
-from ifmmin.runtime.frames import pad_frames
-from ifmmin.runtime.manifest import GraphEntry, StateSpec
-from ifmmin.runtime.modality import Modality
-from ifmmin.runtime.parts import EncoderParts
-from ifmmin.runtime.step import initial_states
+from ..bundle import GraphEntry, StateSpec
+from ..errors import InputError
+from ..modality import Modality
+from ..validate import pad_frames
+from .graphs import EncoderParts, initial_states
 
 
 class Joined(NamedTuple):

@@ -29,8 +29,8 @@ from ifmmin.benchmarks.record import (
     write_report,
 )
 from ifmmin.benchmarks.report.summary import measure, percent
-from ifmmin.benchmarks.scenarios.ours import open_yardstick, yardstick_bytes
-from ifmmin.benchmarks.statistics import (
+from ifmmin.benchmarks.scenarios.contenders import open_yardstick, yardstick_bytes
+from ifmmin.benchmarks.timing import (
     FEWEST,
     Interval,
     Ratio,

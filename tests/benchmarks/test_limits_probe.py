@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from small_graphs import floats, graph_bytes, lstm_bytes, scan_bytes
 
 from ifmmin.benchmarks.device.machine import Machine
-from ifmmin.benchmarks.limits import (
+from ifmmin.benchmarks.roofline import (
     Count,
     ProbeFailed,
     Rates,
@@ -26,7 +26,7 @@ from ifmmin.benchmarks.limits import (
     measure_rates,
     probe,
 )
-from ifmmin.benchmarks.limits.probe import (
+from ifmmin.benchmarks.roofline.probe import (
     Span,
     compile_probe,
     find_compiler,
@@ -36,8 +36,8 @@ from ifmmin.benchmarks.limits.probe import (
 )
 from ifmmin.benchmarks.scenarios.bench import Bounds
 from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
-from ifmmin.runtime.device import usable_cores
 from ifmmin.runtime.errors import InputError
+from ifmmin.runtime.sessions import usable_cores
 
 SMALL = Span(smallest=16 << 10, largest=4 << 20)
 NOTHING = {"float32": 0, "int8": None, "int8_kernel": "", "busy": 1, "read": [[1, 1, 1]]}
@@ -281,7 +281,7 @@ def test_a_loop_takes_its_body_once_per_step() -> None:
 
 
 def test_quantised_product_and_lstm() -> None:
-    from ifmmin.export.quantise import DynamicQuantiser
+    from ifmmin.export.quantize.dynamic import DynamicQuantiser
 
     T, D, H = 6, 5, 8
     product = helper.make_node("MatMul", ["y", "w"], ["z"], "/after/MatMul")
@@ -392,6 +392,6 @@ def test_without_onnx_one_line_says_what_to_do(monkeypatch: pytest.MonkeyPatch) 
 def test_imports_without_onnx_and_torch() -> None:
     script = (
         "import sys\nfor name in ('onnx', 'torch', 'onnxruntime'): sys.modules[name] = None\n"
-        "import ifmmin.benchmarks.limits\n"
+        "import ifmmin.benchmarks.roofline\n"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, timeout=60)

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from small_graphs import floats, graph_bytes, lstm_bytes, scan_bytes
 
 from ifmmin.benchmarks.device.machine import Cache
-from ifmmin.benchmarks.limits import (
+from ifmmin.benchmarks.roofline import (
     HEAD,
     OVERHEAD,
     Count,
@@ -29,14 +29,13 @@ from ifmmin.benchmarks.limits import (
     measure_rates,
     split_time,
 )
-from ifmmin.benchmarks.limits.graph import node_parts
-from ifmmin.benchmarks.limits.probe import DISTURBED, ceiling, find_compiler
-from ifmmin.benchmarks.limits.split import kernel_times, shares
+from ifmmin.benchmarks.roofline.count import node_parts
+from ifmmin.benchmarks.roofline.probe import DISTURBED, ceiling, find_compiler
+from ifmmin.benchmarks.roofline.profile import kernel_times, shares
 from ifmmin.benchmarks.timing import time_together
 from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
-from ifmmin.runtime.bundle import Bundle
+from ifmmin.runtime.bundle import Bundle, GraphEntry
 from ifmmin.runtime.errors import InputError
-from ifmmin.runtime.manifest import GraphEntry
 from ifmmin.runtime.modality import Pattern
 
 

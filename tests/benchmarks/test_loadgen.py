@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from fake_system import COUNT, TRUTH, FakeSystem
 
-from ifmmin.benchmarks.loadgen import (
+from ifmmin.benchmarks.scenarios.loadgen import (
     FULL,
     SCENARIOS,
     CallSystem,
@@ -24,17 +24,16 @@ from ifmmin.benchmarks.loadgen import (
     Settings,
     measure_scenario,
 )
-from ifmmin.benchmarks.loadgen import mlperf as mlperf_module
-from ifmmin.benchmarks.loadgen.base import Run, latency_metrics
-from ifmmin.benchmarks.loadgen.measure import (
+from ifmmin.benchmarks.scenarios.loadgen import mlperf as mlperf_module
+from ifmmin.benchmarks.scenarios.loadgen.base import Plan, Run, latency_metrics
+from ifmmin.benchmarks.scenarios.loadgen.measure import (
     Generator,
     Peak,
     _against_the_rules,
     find_peak,
     make_generator,
 )
-from ifmmin.benchmarks.loadgen.own import Own, _schedule
-from ifmmin.benchmarks.loadgen.settings import Plan
+from ifmmin.benchmarks.scenarios.loadgen.own import Own, _schedule
 from ifmmin.runtime.errors import BackendUnavailable, InputError
 from ifmmin.runtime.modality import Pattern
 from ifmmin.runtime.predictor import Predictor
@@ -264,8 +263,8 @@ def test_loadgen_needs_no_torch() -> None:
     script = (
         "import sys\n"
         "for name in ('torch', 'onnx', 'mlperf_loadgen'): sys.modules[name] = None\n"
-        "from ifmmin.benchmarks.loadgen.measure import make_generator\n"
-        "import ifmmin.benchmarks.loadgen\n"
+        "from ifmmin.benchmarks.scenarios.loadgen.measure import make_generator\n"
+        "import ifmmin.benchmarks.scenarios.loadgen\n"
         "assert make_generator().name == 'own'\n"
         "try: make_generator('loadgen')\n"
         "except Exception as error: assert 'ifmmin[loadgen]' in str(error), error\n"

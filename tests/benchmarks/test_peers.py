@@ -26,7 +26,7 @@ from ifmmin.runtime.backends import onnxruntime_gpu
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.errors import BackendUnavailable, CheckpointError, InputError, ParityError
 from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
-from ifmmin.train.network import EmotionNetwork
+from ifmmin.train.model.network import EmotionNetwork
 
 QUICK = [peer for peer in PEERS if peer.name != "compile"]
 """See test_peers_compiled for the other."""

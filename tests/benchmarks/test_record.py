@@ -13,8 +13,8 @@ import pytest
 from fake_system import MadeClock
 from sample_rows import UA, Machine, sample_report
 
-from ifmmin.benchmarks.publish import BEGIN, END, PAGE, README, RECORD, main, marked_table
 from ifmmin.benchmarks.record import OURS, Report, Row, read_report, write_report
+from ifmmin.benchmarks.report.publish import BEGIN, END, PAGE, README, RECORD, main, marked_table
 from ifmmin.benchmarks.report.summary import TIMES, TO
 from ifmmin.benchmarks.run import SCENARIOS
 from ifmmin.benchmarks.scenarios import plan as module

@@ -15,19 +15,19 @@ from msgspec.structs import replace
 from small_bundles import copied, edit, nudge
 from small_networks import DIMS
 
-from ifmmin.benchmarks.loadgen import AnswerCheck, Length, Result
 from ifmmin.benchmarks.record import OURS, Row
 from ifmmin.benchmarks.scenarios import load as scenario
 from ifmmin.benchmarks.scenarios.accuracy import measure_accuracies
 from ifmmin.benchmarks.scenarios.bench import Bench
 from ifmmin.benchmarks.scenarios.load import load
+from ifmmin.benchmarks.scenarios.loadgen import AnswerCheck, Length, Result
 from ifmmin.benchmarks.scenarios.plan import MONOLITH, Plan
 from ifmmin.runtime import Pattern
 from ifmmin.runtime.errors import BundleError, CorpusError
 from ifmmin.runtime.predictor import Predictor
 from ifmmin.train.checkpoint import load_checkpoint
-from ifmmin.train.corpora import SyntheticLayout, load_corpus
-from ifmmin.train.corpora.synthetic import SyntheticModality
+from ifmmin.train.data import SyntheticLayout, load_corpus
+from ifmmin.train.data.synthetic import SyntheticModality
 from ifmmin.train.evaluate import evaluate
 from ifmmin.train.recipe import load_recipe
 

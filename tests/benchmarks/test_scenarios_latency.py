@@ -15,11 +15,9 @@ from small_bundles import copied, nudge
 from ifmmin.benchmarks import timing
 from ifmmin.benchmarks.record import OURS, TWIN, YARDSTICK, Row, measured_noise
 from ifmmin.benchmarks.scenarios.bench import Bench
-from ifmmin.benchmarks.scenarios.entrant import Entrant, Way
-from ifmmin.benchmarks.scenarios.latency import latency, length
-from ifmmin.benchmarks.scenarios.ours import SESSIONS
+from ifmmin.benchmarks.scenarios.contenders import SESSIONS, Entrant, Way
+from ifmmin.benchmarks.scenarios.latency import latency, length, throughput
 from ifmmin.benchmarks.scenarios.plan import BATCHES, Plan
-from ifmmin.benchmarks.scenarios.throughput import throughput
 from ifmmin.benchmarks.timing import SETTLING, SETTLING_SECONDS, WARM_UP_SECONDS, time_together
 from ifmmin.runtime import Pattern
 from ifmmin.runtime.errors import CheckpointError

@@ -16,11 +16,10 @@ from small_bundles import copied, nudge
 
 from ifmmin.benchmarks.record import OURS, TWIN, Row
 from ifmmin.benchmarks.scenarios.bench import Bench
-from ifmmin.benchmarks.scenarios.child_memory import PEAK, PSS, RSS, USS
-from ifmmin.benchmarks.scenarios.choice import alone_and_fullest
-from ifmmin.benchmarks.scenarios.fresh import EAGER, ChildFailed, Told, run_child
 from ifmmin.benchmarks.scenarios.memory import Job, bundle_sizes, find_contenders, make_jobs, memory
-from ifmmin.benchmarks.scenarios.plan import MONOLITH, Plan
+from ifmmin.benchmarks.scenarios.plan import MONOLITH, Plan, alone_and_fullest
+from ifmmin.benchmarks.scenarios.worker_memory import PEAK, PSS, RSS, USS
+from ifmmin.benchmarks.scenarios.workers import EAGER, ChildFailed, Told, run_child
 from ifmmin.runtime import Pattern
 
 MIB = 1 << 20
@@ -110,7 +109,7 @@ def test_fifty_more_megabytes_show(
     plain = _first_job(bundle, tmp_path)
     plain.run()
     (tmp_path / "heavier_child.py").write_text(
-        "block = b'x' * (50 << 20)\nfrom ifmmin.benchmarks.scenarios.child_memory import main\n"
+        "block = b'x' * (50 << 20)\nfrom ifmmin.benchmarks.scenarios.worker_memory import main\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr("ifmmin.benchmarks.scenarios.memory._CHILD", "heavier_child")
@@ -186,7 +185,7 @@ def test_fifty_more_megabytes_show_in_every_measure(tmp_path: Path, child: str) 
     write(
         tmp_path,
         """
-        from ifmmin.benchmarks.scenarios.child_memory import resident_bytes
+        from ifmmin.benchmarks.scenarios.worker_memory import resident_bytes
         found = [resident_bytes()]
         block = b"x" * (50 << 20)
         found.append(resident_bytes())
@@ -211,7 +210,7 @@ def test_the_peak_of_a_child_is_its_own(tmp_path: Path, child: str) -> None:
         tmp_path,
         """
         import resource
-        from ifmmin.benchmarks.scenarios.child_memory import resident_bytes
+        from ifmmin.benchmarks.scenarios.worker_memory import resident_bytes
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         print(json.dumps([resident_bytes()["peak"], most]))
         """,

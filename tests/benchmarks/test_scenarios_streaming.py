@@ -13,14 +13,13 @@ from small_bundles import copied, nudge
 
 from ifmmin.benchmarks.record import OURS, TWIN, YARDSTICK, Row, measured_noise
 from ifmmin.benchmarks.report.summary import measure
-from ifmmin.benchmarks.scenarios import streaming
+from ifmmin.benchmarks.scenarios import stream as streaming
 from ifmmin.benchmarks.scenarios.bench import Bench
-from ifmmin.benchmarks.scenarios.cold_start import cold_start
-from ifmmin.benchmarks.scenarios.entrant import Entrant, Way
-from ifmmin.benchmarks.scenarios.fresh import BARE, EAGER
-from ifmmin.benchmarks.scenarios.idle import APART, idle
+from ifmmin.benchmarks.scenarios.contenders import Entrant, Way
 from ifmmin.benchmarks.scenarios.plan import MONOLITH, Plan
-from ifmmin.benchmarks.scenarios.streaming import CHANGED, EVERYTHING, Updates
+from ifmmin.benchmarks.scenarios.start import APART, cold_start, idle
+from ifmmin.benchmarks.scenarios.stream import CHANGED, EVERYTHING, Updates
+from ifmmin.benchmarks.scenarios.workers import BARE, EAGER
 from ifmmin.runtime import Pattern
 from ifmmin.runtime.modality import Modality
 
@@ -230,7 +229,7 @@ def test_who_answers_otherwise_or_not_at_all_is_not_timed(
 def test_an_engine_is_built_apart_and_no_round_begins_when_time_is_over(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ifmmin.benchmarks.scenarios.cold_start.BUILDERS", ("onnxruntime-cpu",))
+    monkeypatch.setattr("ifmmin.benchmarks.scenarios.start.BUILDERS", ("onnxruntime-cpu",))
     rows = cold_start(_cold(bundle, rounds=9, seconds=1e-9, patterns=(A,)))
     assert {len(row.samples) for row in rows} == {1}
     (row,) = [row for row in rows if row.part == "build"]

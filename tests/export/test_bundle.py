@@ -14,15 +14,14 @@ from small_networks import small_network
 
 from ifmmin.export.bundle_cli import main as bundle_main
 from ifmmin.export.cli import choose_shapes, main
-from ifmmin.runtime.bundle import Bundle
+from ifmmin.runtime.bundle import BACKENDS, SHAPES, Bundle
 from ifmmin.runtime.errors import BundleError
-from ifmmin.runtime.manifest import BACKENDS, SHAPES
 from ifmmin.runtime.modality import ALL_PATTERNS, Pattern
 from ifmmin.runtime.predictor import Predictor
 from ifmmin.train.checkpoint import save_checkpoint
-from ifmmin.train.corpora import load_corpus
+from ifmmin.train.data import load_corpus
 from ifmmin.train.recipe import load_recipe
-from ifmmin.train.run import fit
+from ifmmin.train.trainer import fit
 
 LOOSE = ("--allow-loss", "probabilities=0.3", "--allow-loss", "agreement=0.7")
 """These tiny networks have large weights."""

@@ -18,13 +18,10 @@ from onnx.external_data_helper import set_external_data
 from small_bundles import copied, edit, flip, put, relabel
 
 from ifmmin.export.bundle_cli import main
-from ifmmin.export.compare import Comparison
 from ifmmin.export.export import Request, export_bundle
-from ifmmin.export.fresh_limits import fresh_limits
-from ifmmin.export.limits import DEFAULTS, Evaluation
-from ifmmin.runtime import manifest
-from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.manifest import PRECISIONS, SCHEMA_VERSION, GraphEntry, Manifest
+from ifmmin.export.verify.parity import DEFAULTS, Comparison, Evaluation, fresh_limits
+from ifmmin.runtime import bundle as manifest
+from ifmmin.runtime.bundle import PRECISIONS, SCHEMA_VERSION, Bundle, GraphEntry, Manifest
 from ifmmin.runtime.modality import Modality, Pattern
 
 

@@ -12,11 +12,9 @@ import pytest
 import yaml
 
 from ifmmin.export.bundle_cli import main
-from ifmmin.export.card import model_card
-from ifmmin.export.limits import Evaluation
-from ifmmin.export.provenance import provenance
-from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.manifest import PRECISIONS, EngineEntry, Manifest
+from ifmmin.export.card import model_card, provenance
+from ifmmin.export.verify.parity import Evaluation
+from ifmmin.runtime.bundle import PRECISIONS, Bundle, EngineEntry, Manifest
 from ifmmin.runtime.modality import Modality
 
 
@@ -178,7 +176,7 @@ def test_a_bundle_without_graphs_of_utterances_shows_a_stream(manifest: Manifest
 
 def test_records_of_imports_and_of_nobody() -> None:
     def facts(training: Any) -> dict[str, str]:
-        from ifmmin.runtime.manifest import Origin
+        from ifmmin.runtime.bundle import Origin
 
         return provenance(Origin(sha256="", model="if-mmin", training=training)).facts
 

@@ -12,16 +12,15 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from small_networks import probes_of, small_network
 
-from ifmmin.export.compare import Comparison
-from ifmmin.export.graph import OPSET, to_model
-from ifmmin.export.groups import Feed, Group
-from ifmmin.export.precision import PRECISIONS
-from ifmmin.export.probes import FRESH_SEED, GATE_SEED, Probes
-from ifmmin.export.quantise import DynamicQuantiser
-from ifmmin.export.rounding import DAMPING, Grid, round_to_grid, second_moments
-from ifmmin.export.select import Choice, choose_groups
-from ifmmin.export.shapes import plan_latency
-from ifmmin.export.workshop import Workshop
+from ifmmin.export.context import Workshop
+from ifmmin.export.graph import OPSET, plan_latency, to_model
+from ifmmin.export.quantize.dynamic import DynamicQuantiser
+from ifmmin.export.quantize.gptq import DAMPING, Grid, round_to_grid, second_moments
+from ifmmin.export.quantize.groups import Feed, Group
+from ifmmin.export.quantize.search import Choice, choose_groups
+from ifmmin.export.specialise.encoder import PRECISIONS
+from ifmmin.export.verify.parity import Comparison
+from ifmmin.export.verify.probes import FRESH_SEED, GATE_SEED, Probes
 from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from ifmmin.runtime.modality import Modality, Pattern
 

@@ -16,20 +16,17 @@ import pytest
 from small_networks import probes_of, small_network
 
 from ifmmin.export.cli import main
-from ifmmin.export.engines import graphs_for
-from ifmmin.export.graph import to_bytes, to_model
-from ifmmin.export.groups import STATIC, operator_groups
-from ifmmin.export.missing import measure_missing
-from ifmmin.export.precision import PRECISIONS
-from ifmmin.export.shapes import Plan, plan_latency, plan_throughput
-from ifmmin.export.static import StaticQuantiser
-from ifmmin.export.workshop import file_name
-from ifmmin.export.writer import modality_specs
+from ifmmin.export.context import file_name
+from ifmmin.export.graph import Plan, plan_latency, plan_throughput, to_bytes, to_model
+from ifmmin.export.quantize.groups import STATIC, operator_groups
+from ifmmin.export.quantize.static import StaticQuantiser
+from ifmmin.export.specialise.encoder import PRECISIONS
+from ifmmin.export.verify.missing import measure_missing
+from ifmmin.export.writer import graphs_for, modality_specs
 from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
-from ifmmin.runtime.batch import pad_batch
-from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.manifest import GraphEntry
+from ifmmin.runtime.bundle import Bundle, GraphEntry
 from ifmmin.runtime.modality import ALL_PATTERNS, Pattern
+from ifmmin.runtime.validate import pad_batch
 
 pytest.importorskip(
     "tensorrt_rtx", reason="TensorRT-RTX is not installed; pip install 'ifmmin[rtx]'"
@@ -129,7 +126,7 @@ def test_an_engine_goes_with_its_graph(
     assert main([*words, "--engine", "tensorrt-rtx", "--target", "SM86"]) == 0
     (engine,) = Bundle(out).manifest.engines
     # Other utterances set other ranges: the same graph by name, another by content.
-    monkeypatch.setattr("ifmmin.export.workshop.CALIBRATION_SEEDS", range(2, 3))
+    monkeypatch.setattr("ifmmin.export.context.CALIBRATION_SEEDS", range(2, 3))
     assert main(words) == 0
     (graph,) = Bundle(out).manifest.graphs
     assert graph.file == engine.graph

@@ -12,31 +12,33 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifmmin.export import shapes
+from ifmmin.export import graph as shapes
 from ifmmin.export.cli import main
-from ifmmin.export.compare import TOLERANCE, Comparison, compare
-from ifmmin.export.evaluate_on import Evaluator
-from ifmmin.export.limits import (
+from ifmmin.export.context import Workshop
+from ifmmin.export.graph import Plan
+from ifmmin.export.specialise.encoder import PRECISIONS
+from ifmmin.export.streams import StreamCorpus
+from ifmmin.export.verify.corpus import Evaluator
+from ifmmin.export.verify.parity import (
     DEFAULTS,
+    TOLERANCE,
+    Comparison,
     Evaluation,
     allowed,
+    compare,
     judge,
     parse_losses,
     require,
 )
-from ifmmin.export.precision import PRECISIONS
-from ifmmin.export.probes import Probes
-from ifmmin.export.shapes import Plan
-from ifmmin.export.stream_corpus import StreamCorpus
-from ifmmin.export.workshop import Workshop
+from ifmmin.export.verify.probes import Probes
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.errors import CorpusError, InputError, ParityError
 from ifmmin.runtime.modality import MODALITIES, Modality, Pattern
 from ifmmin.train.checkpoint import load_checkpoint
-from ifmmin.train.corpora import load_corpus
-from ifmmin.train.corpus import Corpus
+from ifmmin.train.data import load_corpus
+from ifmmin.train.data.corpus import Corpus
 from ifmmin.train.recipe import load_recipe
-from ifmmin.train.run import fit
+from ifmmin.train.trainer import fit
 
 FINE = Comparison(1e-5, 1e-6, 0.1, 1e-5, 1e-6, 1e-6, 1.0, 100, 4, 1.0, "T_a=7")
 
@@ -132,7 +134,7 @@ def nudged(monkeypatch: pytest.MonkeyPatch) -> None:
             made.module.get_parameter("head.rest.classifier.linears.1.weight").mul_(1.01)
         return made
 
-    monkeypatch.setattr("ifmmin.export.variants.plan_latency", plan)
+    monkeypatch.setattr("ifmmin.export.export.plan_latency", plan)
 
 
 @pytest.mark.usefixtures("nudged")

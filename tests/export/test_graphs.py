@@ -18,13 +18,11 @@ from small_networks import CASES, load, probes_of, small_network, stream_logits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ifmmin.export.compare import Comparison
-from ifmmin.export.drive import StreamProbes, run_alone, run_batches
 from ifmmin.export.export import Request, export_bundle
-from ifmmin.export.graph import check_axes, to_bytes, to_model, trace
-from ifmmin.export.precision import FP32
-from ifmmin.export.probes import compare_probes
-from ifmmin.export.shapes import plan_latency, plan_throughput
+from ifmmin.export.graph import check_axes, plan_latency, plan_throughput, to_bytes, to_model, trace
+from ifmmin.export.specialise.encoder import FP32
+from ifmmin.export.verify.parity import Comparison
+from ifmmin.export.verify.probes import StreamProbes, compare_probes, run_alone, run_batches
 from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.errors import ParityError

@@ -12,31 +12,23 @@ import pytest
 from onnx import TensorProto
 from small_networks import CASES, load, probes_of, small_network
 
-from ifmmin.export.drive import run_alone, run_batches
-from ifmmin.export.graph import to_bytes, to_model
-from ifmmin.export.groups import (
-    DYNAMIC,
-    STATIC,
-    group_name,
-    operator_groups,
-)
-from ifmmin.export.missing import measure_missing
-from ifmmin.export.precision import PRECISIONS
-from ifmmin.export.probes import compare_probes
-from ifmmin.export.quantise import DynamicQuantiser, quantiser_files
-from ifmmin.export.shapes import Plan, plan_latency, plan_step, plan_throughput
-from ifmmin.export.static import StaticQuantiser
+from ifmmin.export.graph import Plan, plan_latency, plan_step, plan_throughput, to_bytes, to_model
+from ifmmin.export.quantize.dynamic import DynamicQuantiser, quantiser_files
+from ifmmin.export.quantize.groups import DYNAMIC, STATIC, group_name, operator_groups
+from ifmmin.export.quantize.static import StaticQuantiser
+from ifmmin.export.specialise.encoder import PRECISIONS
+from ifmmin.export.verify.missing import measure_missing
+from ifmmin.export.verify.probes import compare_probes, run_alone, run_batches
 from ifmmin.export.writer import modality_specs
 from ifmmin.runtime.backends import Loaded, Runner
 from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from ifmmin.runtime.backends.profile import profile_of
-from ifmmin.runtime.batch import pad_batch
-from ifmmin.runtime.cutting import within
-from ifmmin.runtime.manifest import GraphEntry, ProfileSpec
+from ifmmin.runtime.bundle import GraphEntry, ProfileSpec
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality, Pattern
-from ifmmin.runtime.step import ModalityStream
+from ifmmin.runtime.stream.graphs import ModalityStream, within
+from ifmmin.runtime.validate import pad_batch
 from ifmmin.train.config import FeatureConfig, ModelConfig
-from ifmmin.train.models import build_network
+from ifmmin.train.model.models import build_network
 
 LARGEST = 0.1
 """Of a probability: these networks have large weights; wrong graphs are off by 0.5 and more."""

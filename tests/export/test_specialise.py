@@ -13,16 +13,21 @@ from small_networks import CASES, logits_alone, small_network
 from torch import nn
 
 from ifmmin.export.cli import main, parse_frames
-from ifmmin.export.missing import TOLERANCE, measure_missing
-from ifmmin.export.specialise import specialise, stream_encoder, stream_head, stream_summary
+from ifmmin.export.specialise.network import (
+    specialise,
+    stream_encoder,
+    stream_head,
+    stream_summary,
+)
+from ifmmin.export.verify.missing import TOLERANCE, measure_missing
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.modality import MODALITIES, Modality, Pattern
 from ifmmin.runtime.predictor import Predictor
 from ifmmin.train.checkpoint import save_checkpoint
-from ifmmin.train.corpus import Utterance
-from ifmmin.train.encoders import SequenceEncoder
-from ifmmin.train.network import FUSION_ORDER, EmotionNetwork
+from ifmmin.train.data.corpus import Utterance
+from ifmmin.train.model.encoders import SequenceEncoder
+from ifmmin.train.model.network import FUSION_ORDER, EmotionNetwork
 
 DIMS = {Modality.A: 5, Modality.V: 7, Modality.T: 11}
 LENGTHS = (5, 6, 17, 60)

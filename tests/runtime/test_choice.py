@@ -17,8 +17,7 @@ from ifmmin.runtime import BackendUnavailable, Pattern, Predictor
 from ifmmin.runtime.backends import Backend, BackendOptions, Loaded
 from ifmmin.runtime.backends import base as backends
 from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
-from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.manifest import GraphEntry
+from ifmmin.runtime.bundle import Bundle, GraphEntry
 
 PATTERN = Pattern.parse("a")
 GIVEN = {"a": np.zeros((9, 5), np.float32)}
@@ -68,7 +67,7 @@ def bundle(make_bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     }
     known["onnxruntime-cpu"] = lambda options: OnnxRuntimeCpu(options.threads)
     monkeypatch.setattr(backends, "BACKENDS", known)
-    monkeypatch.setattr("ifmmin.runtime.shelf.BACKENDS", known)
+    monkeypatch.setattr("ifmmin.runtime.sessions.BACKENDS", known)
     precisions = ("fp32", "int8")
     own = copied(make_bundle(("a", "t"), precisions, shapes=("latency",)), tmp_path)
     spec = {"recurrences": ["lstm"], "precisions": precisions}
@@ -111,7 +110,7 @@ def test_precisions_join_when_allowed(bundle: Path, tmp_path: Path) -> None:
 def test_threads_are_measured_when_asked_for(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ifmmin.runtime.shelf.usable_cores", lambda: 2)
+    monkeypatch.setattr("ifmmin.runtime.sessions.usable_cores", lambda: 2)
     cpu = Predictor(bundle, backend="onnxruntime-cpu", threads="auto", options=_options(tmp_path))
     assert {t.candidate.threads for t in cpu.explain()} == {1, 2}
 
@@ -123,7 +122,7 @@ def test_a_choice_is_remembered(
     _, record = _kept(tmp_path)
     assert record["choices"]["latency a"]["backend"] == "onnxruntime-cpu"
     # Nothing is timed again, and what cannot run is not even asked.
-    monkeypatch.setattr("ifmmin.runtime.candidates.Trials.choose", _forbidden)
+    monkeypatch.setattr("ifmmin.runtime.sessions.Trials.choose", _forbidden)
     again = Predictor(bundle, options=_options(tmp_path))
     assert again.predict(GIVEN).backend == "onnxruntime-cpu"
 
@@ -169,7 +168,7 @@ def test_another_device_chooses_for_itself(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for device in ("one", "two"):
-        monkeypatch.setattr("ifmmin.runtime.shelf.device_name", lambda name=device: name)
+        monkeypatch.setattr("ifmmin.runtime.sessions.device_name", lambda name=device: name)
         Predictor(bundle, options=_options(tmp_path)).predict(GIVEN)
     assert len(list((tmp_path / "cache" / "choices").iterdir())) == 2
 

@@ -18,19 +18,11 @@ from small_bundles import copied, edit, nudge
 
 from ifmmin.runtime.backends import Backend, Loaded
 from ifmmin.runtime.backends.onnxruntime import UNKNOWN, OnnxRuntimeCpu
-from ifmmin.runtime.bundle import Bundle
+from ifmmin.runtime.bundle import Bundle, GraphEntry
 from ifmmin.runtime.doctor import answer, cli
 from ifmmin.runtime.doctor.facts import BackendState, Clock, Facts, Folder, Temperature
-from ifmmin.runtime.doctor.report import (
-    Report,
-    SelfTest,
-    make_report,
-    run_selftests,
-    show,
-    to_json,
-)
+from ifmmin.runtime.doctor.report import Report, SelfTest, make_report, run_selftests, show, to_json
 from ifmmin.runtime.errors import BackendUnavailable, BundleError
-from ifmmin.runtime.manifest import GraphEntry
 
 _BLOCKED = """
 import sys

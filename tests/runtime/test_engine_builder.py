@@ -28,8 +28,8 @@ from ifmmin.runtime.backends.tensorrt_build import (
     make_config,
     monitor_of,
 )
+from ifmmin.runtime.bundle import ProfileSpec
 from ifmmin.runtime.errors import BackendUnavailable, EngineError, InputError
-from ifmmin.runtime.manifest import ProfileSpec
 
 trt = pytest.importorskip(
     "tensorrt_rtx",

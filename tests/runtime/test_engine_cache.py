@@ -21,8 +21,8 @@ from ifmmin.runtime.backends.engine_cache import (
     EngineKey,
     default_directory,
 )
+from ifmmin.runtime.bundle import ProfileSpec
 from ifmmin.runtime.errors import OutputError
-from ifmmin.runtime.manifest import ProfileSpec
 
 DEVICE = DeviceKey(flavour="tensorrt", version="10.3.0", gpu="NVIDIA Orin/Nano (8 GB)", sm="SM87")
 SIZES = ProfileSpec(minimum=(1, 5), optimum=(25, 5), maximum=(200, 5))

@@ -19,8 +19,8 @@ from small_graphs import (
 )
 
 from ifmmin.runtime.backends.profile import Shape, check_profile, profile_of
+from ifmmin.runtime.bundle import ModalitySpec, ProfileSpec
 from ifmmin.runtime.errors import BundleError, InputError
-from ifmmin.runtime.manifest import ModalitySpec, ProfileSpec
 from ifmmin.runtime.modality import Modality
 
 A, T = Modality.A, Modality.T

@@ -20,10 +20,8 @@ from rich.console import Console
 from run_command import command, event, frames, run
 
 from ifmmin.runtime import Pattern, Predictor, StreamOptions
-from ifmmin.runtime.modality import Modality
-from ifmmin.runtime.prediction import Prediction
-from ifmmin.runtime.stream.events import Tick, Update
-from ifmmin.runtime.stream.live import (
+from ifmmin.runtime.cli.events import Tick, Update
+from ifmmin.runtime.cli.live import (
     DROPPED,
     HEARD,
     MISSING,
@@ -35,6 +33,8 @@ from ifmmin.runtime.stream.live import (
     light_of,
     live_screen,
 )
+from ifmmin.runtime.modality import Modality
+from ifmmin.runtime.prediction import Prediction
 
 SHARES = {"angry": 0.0625, "happy": 0.5, "neutral": 0.25, "sad and very long": 0.1875}
 ABSENT = {Modality.V: "silent for 3.12 s, more than 2.5", Modality.T: "not given"}

@@ -19,9 +19,8 @@ from ifmmin.runtime.backends.base import Backend, Loaded
 from ifmmin.runtime.backends.onnxruntime import UNKNOWN, OnnxRuntimeCpu
 from ifmmin.runtime.backends.onnxruntime_gpu import OnnxRuntimeCuda, OnnxRuntimeTensorrt
 from ifmmin.runtime.backends.openvino import OpenVino
-from ifmmin.runtime.bundle import Bundle
+from ifmmin.runtime.bundle import PRECISIONS, Bundle
 from ifmmin.runtime.errors import BackendUnavailable
-from ifmmin.runtime.manifest import PRECISIONS
 
 ASSIGNMENT = "get_provider_graph_assignment_info"
 """Versions have it since 1.24."""

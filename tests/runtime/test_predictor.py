@@ -15,10 +15,9 @@ from run_command import DIMS, frames, run_bundle
 from small_bundles import ALL, copied, edit
 
 from ifmmin.runtime import InputError, Pattern, Predictor
-from ifmmin.runtime.batching import plan_batches
 from ifmmin.runtime.modality import ALL_PATTERNS, Modality
 from ifmmin.runtime.prediction import is_answer, softmax, softmax_of_one
-from ifmmin.runtime.validate import Policy, examine
+from ifmmin.runtime.validate import Policy, examine, plan_batches
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ import pytest
 from run_command import arrays, line, npz
 from small_bundles import ALL, copied, flip
 
-from ifmmin.runtime.cli import main
+from ifmmin.runtime.bundle import MANIFEST_NAME
+from ifmmin.runtime.cli.run import main
 from ifmmin.runtime.errors import InputError
-from ifmmin.runtime.manifest import MANIFEST_NAME
 from ifmmin.runtime.modality import ALL_PATTERNS
 from ifmmin.runtime.predictor import Predictor
 
@@ -149,7 +149,7 @@ def test_manifests(bundle: Path, tmp_path: Path, capsys: Any) -> None:
 
 
 def test_our_own_faults_keep_their_traceback() -> None:
-    from ifmmin.runtime.command import command
+    from ifmmin.runtime.console import command
 
     with pytest.raises(ZeroDivisionError):
         command(lambda arguments: 1 // 0)()
@@ -176,7 +176,7 @@ def test_every_command_runs(page: str, bundle: Path, tmp_path: Path) -> None:
     commands = [text for block in blocks for text in block.splitlines()]
     commands += re.findall(r"^\$ (.*)$", page, re.MULTILINE)
     assert len(commands) >= 5
-    function = f'ifmmin-run() {{ "{sys.executable}" -m ifmmin.runtime.cli "$@"; }}'
+    function = f'ifmmin-run() {{ "{sys.executable}" -m ifmmin.runtime.cli.run "$@"; }}'
     script = "\n".join(["set -e", function, *commands])
     done = subprocess.run(
         ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False

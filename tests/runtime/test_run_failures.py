@@ -23,11 +23,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from run_command import BACKEND, arrays, line, npz, run, run_bundle
 
+from ifmmin.runtime.cli.readers import find_inputs, read_line
 from ifmmin.runtime.errors import InputError
-from ifmmin.runtime.inputs import find_inputs
-from ifmmin.runtime.inputs_jsonl import read_line
 
-COMMAND = [sys.executable, "-m", "ifmmin.runtime.cli"]
+COMMAND = [sys.executable, "-m", "ifmmin.runtime.cli.run"]
 
 
 bundle = pytest.fixture(run_bundle, scope="module")
@@ -162,7 +161,7 @@ def test_every_kind_of_input_gives_the_same_answer(bundle: Path, tmp_path: Path)
 
 
 def test_a_line_is_answered_before_the_next_is_sent(bundle: Path) -> None:
-    command = [sys.executable, "-m", "ifmmin.runtime.cli", str(bundle), "-", "--format", "json"]
+    command = [sys.executable, "-m", "ifmmin.runtime.cli.run", str(bundle), "-", "--format", "json"]
     with subprocess.Popen(
         [*command, *BACKEND], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

@@ -14,11 +14,8 @@ import pytest
 from safetensors.numpy import load_file, save
 from small_bundles import copied, edit, exchange, flip, nudge, put, relabel
 
-from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.check import Check
-from ifmmin.runtime.judge import judge
-from ifmmin.runtime.manifest import MANIFEST_NAME, PRECISIONS, GraphEntry
-from ifmmin.runtime.selftest import check_bundle
+from ifmmin.runtime.bundle import MANIFEST_NAME, PRECISIONS, Bundle, GraphEntry
+from ifmmin.runtime.verify import Check, check_bundle, judge
 
 Spoil = Callable[[Path], object]
 
@@ -211,8 +208,8 @@ def test_without_an_engine_one_line_says_what_to_install(bundle: Path) -> None:
     script = (
         "import sys; sys.modules['onnxruntime'] = None\n"
         "from ifmmin.runtime.bundle import Bundle\n"
-        "from ifmmin.runtime.command import command\n"
-        "from ifmmin.runtime.selftest import check_bundle\n"
+        "from ifmmin.runtime.console import command\n"
+        "from ifmmin.runtime.verify import check_bundle\n"
         "sys.exit(command(lambda a: check_bundle(Bundle(sys.argv[1])) and 0)())"
     )
     done = subprocess.run(

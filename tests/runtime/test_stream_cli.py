@@ -19,8 +19,8 @@ import pytest
 from run_command import conversation, event, frames, line, npz, run
 
 from ifmmin.runtime import Predictor, Smoothing, StreamOptions
+from ifmmin.runtime.cli.stream import Interrupts
 from ifmmin.runtime.modality import Modality
-from ifmmin.runtime.stream.cli_stream import Interrupts
 
 
 def test_answers_are_those_of_all_frames_so_far(bundle: Path) -> None:
@@ -201,7 +201,7 @@ def test_real_time_wants_times_at_once(bundle: Path) -> None:
 def test_who_streams_nothing_imports_no_streams(bundle: Path, tmp_path: Path) -> None:
     clip = npz(tmp_path / "clip.npz", a=np.array(frames("a", 4)))
     script = (
-        "import sys\nfrom ifmmin.runtime.cli import main\n"
+        "import sys\nfrom ifmmin.runtime.cli.run import main\n"
         f"assert main([{str(bundle)!r}, {str(clip)!r}, '--backend', 'onnxruntime-cpu']) == 0\n"
         "found = {m for m in sys.modules if m.startswith('ifmmin.runtime.stream.')}\n"
         # The options are public names of the package, and import nothing.
@@ -222,7 +222,7 @@ def test_the_commands_of_the_documentation_run(bundle: Path, root: Path, tmp_pat
     (block,) = re.findall(r"^```bash\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     (tmp_path / "bundle").symlink_to(bundle)
     (tmp_path / "session.jsonl").write_text(event("push", a=frames("a", 4)))
-    function = f'ifmmin-run() {{ "{sys.executable}" -m ifmmin.runtime.cli "$@"; }}'
+    function = f'ifmmin-run() {{ "{sys.executable}" -m ifmmin.runtime.cli.run "$@"; }}'
     done = subprocess.run(
         ["bash", "-c", "\n".join(["set -e", function, block])], cwd=tmp_path, capture_output=True,
         text=True,

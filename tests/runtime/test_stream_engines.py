@@ -31,7 +31,7 @@ def _cut_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def whole(loaded: Loaded, profile: Any) -> Loaded:
         return loaded
 
-    monkeypatch.setattr("ifmmin.runtime.candidates.within", whole)
+    monkeypatch.setattr("ifmmin.runtime.sessions.within", whole)
 
 
 @pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])

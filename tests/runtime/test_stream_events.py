@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifmmin.runtime import InputError, Predictor, StreamOptions
+from ifmmin.runtime.cli.events import Event, Listener, RealTime, read_event
+from ifmmin.runtime.cli.stream import arriving, opened
 from ifmmin.runtime.modality import Modality
-from ifmmin.runtime.stream.cli_stream import arriving, opened
-from ifmmin.runtime.stream.events import Event, Listener, RealTime, read_event
 
 A, V, T = ([[0.5] * 5] * 3), ([[0.25] * 7] * 2), ([[1.0] * 11] * 6)
 ONE_OF_EACH: list[dict[str, Any]] = [

@@ -10,11 +10,11 @@ from run_command import DIMS
 
 from ifmmin.runtime import Predictor, StreamOptions
 from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
-from ifmmin.runtime.batch import pad_batch
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.modality import Modality
-from ifmmin.runtime.step import ModalityStream
+from ifmmin.runtime.stream.graphs import ModalityStream
 from ifmmin.runtime.stream.stream import Stream
+from ifmmin.runtime.validate import pad_batch
 
 MINUTE = 600
 """Frames of the small networks."""

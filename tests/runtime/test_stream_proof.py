@@ -18,11 +18,10 @@ from ifmmin.runtime import BackendUnavailable, BundleError, Predictor
 from ifmmin.runtime.backends import Backend, BackendOptions, Loaded
 from ifmmin.runtime.backends import base as backends
 from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
-from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.candidates import STREAM
-from ifmmin.runtime.manifest import GraphEntry
+from ifmmin.runtime.bundle import Bundle, GraphEntry
 from ifmmin.runtime.modality import Pattern
-from ifmmin.runtime.parts import Parts
+from ifmmin.runtime.sessions import STREAM
+from ifmmin.runtime.stream.graphs import Parts
 
 FULLEST = Pattern.parse("a_t")
 DIMS = {"a": 5, "t": 11}
@@ -91,7 +90,7 @@ def bundle(
         name: (lambda _, backend=backend: backend) for name, backend in made.items()
     }
     monkeypatch.setattr(backends, "BACKENDS", known)
-    monkeypatch.setattr("ifmmin.runtime.shelf.BACKENDS", known)
+    monkeypatch.setattr("ifmmin.runtime.sessions.BACKENDS", known)
     own = copied(make_bundle(), tmp_path)
     spec = {"recurrences": ["lstm"], "precisions": ["fp32"]}
     edit(own, lambda manifest: manifest.__setitem__("backends", dict.fromkeys(known, spec)))

@@ -20,10 +20,9 @@ from ifmmin.runtime.backends.base import Loaded
 from ifmmin.runtime.backends.profile import profile_of
 from ifmmin.runtime.backends.tensorrt import Tensorrt, TensorrtRtx
 from ifmmin.runtime.backends.tensorrt_build import build_engine
-from ifmmin.runtime.batch import pad_batch
-from ifmmin.runtime.bundle import Bundle, GoldenCase
+from ifmmin.runtime.bundle import Bundle, GoldenCase, GraphEntry, Manifest
 from ifmmin.runtime.errors import BackendUnavailable, EngineError
-from ifmmin.runtime.manifest import GraphEntry, Manifest
+from ifmmin.runtime.validate import pad_batch
 
 gpu = pytest.fixture(machine)
 
@@ -350,7 +349,7 @@ def test_without_a_gpu_one_line(name: str) -> None:
     script = (
         "import sys, time\n"
         f"from ifmmin.runtime.backends.tensorrt import {name} as kind\n"
-        "from ifmmin.runtime.command import command\n"
+        "from ifmmin.runtime.console import command\n"
         "code = command(lambda a: kind() and 0)()\n"
         "print(time.process_time()); sys.exit(code)"
     )

@@ -10,11 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from ifmmin.runtime.bundle import MissingSpec, ModalitySpec
 from ifmmin.runtime.errors import InputError
-from ifmmin.runtime.frames import is_finite
-from ifmmin.runtime.manifest import MissingSpec, ModalitySpec
 from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, MODALITIES, Modality, Pattern
-from ifmmin.runtime.validate import Policy, examine, nothing_present
+from ifmmin.runtime.validate import Policy, examine, is_finite, nothing_present
 
 _MISSING = MissingSpec(length=5, deviation=0.0, settled_at=5, tolerance=1e-6)
 SPECS = {

@@ -17,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ifmmin.runtime.cli import main
+from ifmmin.runtime.cli.run import main
 
 SHAPES = {"a": (9, 5), "v": (4, 7), "t": (6, 11)}
 BACKEND = ("--backend", "onnxruntime-cpu")
@@ -131,7 +131,7 @@ class Conversation:
 
 def command(bundle: Path, *options: object) -> Sequence[str]:
     """The command line."""
-    start = [sys.executable, "-m", "ifmmin.runtime.cli", str(bundle), "--stream", "-"]
+    start = [sys.executable, "-m", "ifmmin.runtime.cli.run", str(bundle), "--stream", "-"]
     return [*start, *map(str, options), *BACKEND]
 
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from ifmmin.benchmarks.device.energy import Energy
 from ifmmin.benchmarks.device.machine import Cache, DeviceRecord, Processor, Software
 from ifmmin.benchmarks.device.monitor import Span, Watched
-from ifmmin.benchmarks.limits.probe import Rates, Reading
 from ifmmin.benchmarks.record import (
     OURS,
     TWIN,
@@ -25,6 +24,7 @@ from ifmmin.benchmarks.record import (
     Row,
     measured_noise,
 )
+from ifmmin.benchmarks.roofline.probe import Rates, Reading
 from ifmmin.runtime.doctor.facts import Memory, Python, System, Temperature
 
 FRAMES = {"a": 45, "v": 50, "t": 22}

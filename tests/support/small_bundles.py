@@ -19,12 +19,10 @@ from onnx import numpy_helper
 
 from ifmmin.runtime.atomic import atomic_directory
 from ifmmin.runtime.backends.base import Backend, Loaded
-from ifmmin.runtime.batch import pad_batch
-from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.check import Check
-from ifmmin.runtime.check_golden import GoldenRun, read_golden
-from ifmmin.runtime.manifest import MANIFEST_NAME, MODALITY_SHAPES, SHAPES
+from ifmmin.runtime.bundle import MANIFEST_NAME, MODALITY_SHAPES, SHAPES, Bundle
 from ifmmin.runtime.modality import Pattern
+from ifmmin.runtime.validate import pad_batch
+from ifmmin.runtime.verify import Check, GoldenRun, read_golden
 
 ALL = ("a", "v", "t", "a_v", "a_t", "v_t", "a_v_t")
 """Patterns."""

@@ -25,8 +25,8 @@ from small_graphs import (
 from ifmmin.runtime.backends.profile import profile_of
 from ifmmin.runtime.backends.tensorrt_build import BuiltEngine, build_engine
 from ifmmin.runtime.backends.tensorrt_engine import EngineRunner
+from ifmmin.runtime.bundle import ProfileSpec
 from ifmmin.runtime.errors import IfmminError
-from ifmmin.runtime.manifest import ProfileSpec
 
 Profile = dict[str, ProfileSpec]
 TARGETS = ("SM86", "SM89", "SM120")

@@ -12,7 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from ifmmin.runtime.manifest import GraphEntry, MissingSpec, ModalitySpec, StateSpec, TensorSpec
+from ifmmin.runtime.bundle import GraphEntry, MissingSpec, ModalitySpec, StateSpec, TensorSpec
 from ifmmin.runtime.modality import Modality
 
 HIDDEN, CLASSES, CHANNELS = 8, 4, 6

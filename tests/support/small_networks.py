@@ -8,15 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ifmmin.export.drive import StreamProbes, run_head, run_summary
-from ifmmin.export.graph import to_bytes, to_model
-from ifmmin.export.precision import Precision
-from ifmmin.export.probes import Probes
-from ifmmin.export.shapes import Plan, plan_head, plan_step, plan_summary
+from ifmmin.export.graph import Plan, plan_head, plan_step, plan_summary, to_bytes, to_model
+from ifmmin.export.specialise.encoder import Precision
+from ifmmin.export.verify.probes import Probes, StreamProbes, run_head, run_summary
 from ifmmin.runtime.backends import Runner
 from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality, Pattern
-from ifmmin.train.batch import collate
 from ifmmin.train.config import (
     Architecture,
     FeatureConfig,
@@ -24,11 +21,10 @@ from ifmmin.train.config import (
     StatisticsConfig,
     TransformConfig,
 )
-from ifmmin.train.corpus import Utterance
-from ifmmin.train.linear import LinearNetwork
-from ifmmin.train.models import build_network
-from ifmmin.train.network import EmotionNetwork
-from ifmmin.train.statistics import StatisticsEncoder
+from ifmmin.train.data.corpus import Utterance, collate
+from ifmmin.train.model.encoders import StatisticsEncoder
+from ifmmin.train.model.models import LinearNetwork, build_network
+from ifmmin.train.model.network import EmotionNetwork
 
 # The tests run beside each other; threads that wait for one another's cores make all of them crawl.
 torch.set_num_threads(1)

@@ -15,9 +15,10 @@ from scipy.stats import multivariate_normal
 from ifmmin.runtime.errors import CorpusError
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Pattern
 from ifmmin.train.cli import main
-from ifmmin.train.corpora import AdapterLayout, load_corpus
-from ifmmin.train.corpora.released import FeatureFile, ReleasedLayout
-from ifmmin.train.corpora.synthetic import (
+from ifmmin.train.data import AdapterLayout, load_corpus
+from ifmmin.train.data.corpus import Utterance
+from ifmmin.train.data.released import FeatureFile, ReleasedLayout
+from ifmmin.train.data.synthetic import (
     SyntheticLayout,
     SyntheticModality,
     bayes_posterior,
@@ -25,10 +26,9 @@ from ifmmin.train.corpora.synthetic import (
     draw_synthetic,
     envelope,
 )
-from ifmmin.train.corpus import Utterance
 from ifmmin.train.evaluate import evaluate
 from ifmmin.train.recipe import load_recipe
-from ifmmin.train.stages import train
+from ifmmin.train.trainer import train
 
 TINY = SyntheticLayout(
     modalities={
@@ -215,8 +215,8 @@ ADAPTER = """
 import numpy as np
 from ifmmin.train import Corpus, FeatureConfig, Utterance
 from ifmmin.runtime.modality import MODALITIES
-from ifmmin.train.corpora import draw_synthetic
-from ifmmin.train.corpora.synthetic import SyntheticLayout, SyntheticModality
+from ifmmin.train.data import draw_synthetic
+from ifmmin.train.data.synthetic import SyntheticLayout, SyntheticModality
 def load(*, fold, features, targets, frames=4, give="corpus"):
     if give != "corpus":
         return give

@@ -23,10 +23,16 @@ from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality, Pattern
 from ifmmin.train.checkpoint import SCHEMA_VERSION, load_checkpoint, save_checkpoint
 from ifmmin.train.cli import main
 from ifmmin.train.config import MODELS
-from ifmmin.train.corpus import Utterance
-from ifmmin.train.evaluate import Scores, write_predictions
+from ifmmin.train.data.corpus import Utterance
+from ifmmin.train.evaluate import (
+    Point,
+    Scores,
+    principal_components,
+    project,
+    read_projection,
+    write_predictions,
+)
 from ifmmin.train.plots import confusion, losses, projection, save
-from ifmmin.train.projection import Point, principal_components, project, read_projection
 from ifmmin.train.recipe import dump_recipe, load_recipe, recipe_names
 
 TINY = [
@@ -315,7 +321,7 @@ def test_a_run_holds_its_plots(tiny: list[str], tmp_path: Path, model: str) -> N
 
 
 def test_nothing_is_imported_before_something_is_drawn() -> None:
-    modules = "sys, ifmmin.train, ifmmin.train.sweeps.run"
+    modules = "sys, ifmmin.train, ifmmin.train.sweep.run"
     script = f"import {modules}; assert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 

@@ -17,24 +17,22 @@ from small_networks import small_network, small_utterance
 
 from ifmmin.runtime.errors import CorpusError
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Pattern
-from ifmmin.train.calibration import calibrate, fit_temperature
 from ifmmin.train.checkpoint import load_checkpoint
 from ifmmin.train.cli import main
-from ifmmin.train.corpora import load_corpus
-from ifmmin.train.corpus import Corpus, Utterance
-from ifmmin.train.evaluate import embed, labels_of, score
-from ifmmin.train.losses import (
+from ifmmin.train.data import load_corpus
+from ifmmin.train.data.corpus import Corpus, Utterance
+from ifmmin.train.evaluate import calibrate, embed, fit_temperature, labels_of, report, score
+from ifmmin.train.metrics import measure, softmax
+from ifmmin.train.model.losses import (
     bounded,
     central_moment_discrepancy,
     imagination_target,
     invariance_discrepancy,
     missing_error,
 )
-from ifmmin.train.measure import report
-from ifmmin.train.metrics import measure, softmax
-from ifmmin.train.network import EmotionNetwork
+from ifmmin.train.model.network import EmotionNetwork
 from ifmmin.train.recipe import load_recipe
-from ifmmin.train.stages import train
+from ifmmin.train.trainer import train
 
 ALL = torch.ones(64, 3, dtype=torch.bool)
 
@@ -280,7 +278,7 @@ def test_a_run_reports_both_and_its_checkpoint_holds_the_temperatures(tmp_path: 
 
 
 def test_the_test_part_never_reaches_the_temperatures() -> None:
-    from ifmmin.train.corpus import Corpus
+    from ifmmin.train.data.corpus import Corpus
 
     network = small_network()
     rng = np.random.default_rng(1)

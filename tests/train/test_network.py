@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from small_networks import CASES, KINDS, logits_alone, small_network, small_utterance
 
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality, Pattern
-from ifmmin.train.batch import collate, pattern_mask
 from ifmmin.train.config import Architecture, ModelConfig
-from ifmmin.train.corpus import Utterance
+from ifmmin.train.data.corpus import Utterance, collate, pattern_mask
 
 Weights = dict[str, np.ndarray]
 FRAMES = {"a": 13, "v": 6, "t": 8}

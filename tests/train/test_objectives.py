@@ -14,15 +14,19 @@ from small_networks import small_network, small_utterance
 from torch.nn import functional as F
 
 from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, MODALITIES
-from ifmmin.train.batch import collate, pattern_mask
-from ifmmin.train.corpus import Utterance
-from ifmmin.train.feed import Feed, endless_rows
-from ifmmin.train.losses import bounded, invariance_discrepancy
-from ifmmin.train.models import FusionNetwork, ImaginationNetwork
-from ifmmin.train.objectives import Objective, TaughtObjective, draw_patterns
-from ifmmin.train.optimise import build_optimiser, update
-from ifmmin.train.schedule import Stage1, Stage2
-from ifmmin.train.teacher import Teacher
+from ifmmin.train.config import Stage1, Stage2
+from ifmmin.train.data.corpus import Utterance, collate, pattern_mask
+from ifmmin.train.model.loader import Feed, endless_rows
+from ifmmin.train.model.losses import (
+    Objective,
+    TaughtObjective,
+    Teacher,
+    bounded,
+    draw_patterns,
+    invariance_discrepancy,
+)
+from ifmmin.train.model.models import FusionNetwork, ImaginationNetwork
+from ifmmin.train.trainer import build_optimiser, update
 
 COMMON: dict[str, Any] = {
     "epochs": 1, "decay_epochs": 0, "batch_size": 16, "learning_rate": 1e-3, "dropout": 0.0,

@@ -29,9 +29,9 @@ from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Pattern
 from ifmmin.runtime.predictor import Predictor
 from ifmmin.train.checkpoint import load_checkpoint
 from ifmmin.train.cli import main as train
-from ifmmin.train.corpus import Utterance
+from ifmmin.train.data.corpus import Utterance
 from ifmmin.train.recipe import load_recipe
-from ifmmin.train.released_checkpoint import import_released
+from ifmmin.train.reference.checkpoint import import_released
 
 
 def _ours(network: Any, utterance: Frames, pattern: Pattern) -> np.ndarray:

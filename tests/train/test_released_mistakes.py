@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from released_reference import MISSING, Reference, form_option, run_import
 
 from ifmmin.runtime.errors import CheckpointError
-from ifmmin.train.released_checkpoint import import_released
+from ifmmin.train.reference.checkpoint import import_released
 
 Breaker = Callable[[Path, Reference], None]
 

@@ -12,17 +12,23 @@ import torch
 from small_networks import small_network, small_utterance
 
 from ifmmin.runtime.modality import INCOMPLETE_PATTERNS, MODALITIES
-from ifmmin.train import optimise
+from ifmmin.train import trainer as optimise
 from ifmmin.train.checkpoint import save_checkpoint
-from ifmmin.train.corpora import load_corpus
-from ifmmin.train.corpus import Corpus
-from ifmmin.train.evaluate import embed, evaluate, score
-from ifmmin.train.health import active_shares, effective_dimensions, examine, warn
-from ifmmin.train.network import EmotionNetwork
-from ifmmin.train.objectives import Objective
-from ifmmin.train.optimise import Validation
+from ifmmin.train.data import load_corpus
+from ifmmin.train.data.corpus import Corpus
+from ifmmin.train.evaluate import (
+    active_shares,
+    effective_dimensions,
+    embed,
+    evaluate,
+    examine,
+    score,
+    warn,
+)
+from ifmmin.train.model.losses import Objective
+from ifmmin.train.model.network import EmotionNetwork
 from ifmmin.train.recipe import Recipe, load_recipe
-from ifmmin.train.stages import train
+from ifmmin.train.trainer import Validation, train
 
 SMALL = (
     "corpus.modalities={a: {dim: 5, frames: [2, 6]}, v: {dim: 6, frames: [2, 6]}, "

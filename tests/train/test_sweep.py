@@ -28,10 +28,8 @@ from ifmmin.runtime.errors import IfmminError, InputError
 from ifmmin.runtime.modality import ALL_PATTERNS
 from ifmmin.train.cli import main
 from ifmmin.train.recipe import dump_recipe, load_recipe
-from ifmmin.train.sweeps.figures import COLUMNS, spreads
-from ifmmin.train.sweeps.paired import differences, pairs
-from ifmmin.train.sweeps.plan import Plan, Unit, parse_numbers, resolve
-from ifmmin.train.sweeps.results import Answers, Result
+from ifmmin.train.sweep.plan import Plan, Unit, parse_numbers, resolve
+from ifmmin.train.sweep.results import COLUMNS, Answers, Result, differences, pairs, spreads
 
 MODELS = ("--model", "if-mmin,linear")
 
@@ -52,7 +50,7 @@ def copy(swept: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports without plots, which take their time and are looked at in other tests."""
-    monkeypatch.setattr("ifmmin.train.sweeps.report.figures", lambda *_: ())
+    monkeypatch.setattr("ifmmin.train.sweep.report.figures", lambda *_: ())
 
 
 def _units(out: Path) -> dict[str, int]:
@@ -273,7 +271,7 @@ def test_a_damaged_run_is_named(copy: Path, tiny: list[str], capsys: Any) -> Non
 
 ADAPTER = """
 import os, signal
-from ifmmin.train.corpora.synthetic import SyntheticLayout, draw_synthetic
+from ifmmin.train.data.synthetic import SyntheticLayout, draw_synthetic
 import msgspec
 
 def read(fold, features, targets, **options):

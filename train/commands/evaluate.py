@@ -10,20 +10,15 @@ import msgspec
 from ifmmin.runtime.console import say
 from ifmmin.runtime.errors import CheckpointError, IfmminError
 from ifmmin.runtime.modality import MODALITIES
-from ifmmin.train.checkpoint import Header, load_checkpoint
-from ifmmin.train.commands.options import add_roots, add_threads, use_threads
-from ifmmin.train.commands.show import print_metrics
-from ifmmin.train.corpora import load_corpus
-from ifmmin.train.corpus import PARTS, Corpus
-from ifmmin.train.evaluate import (
-    labels_of,
-    measure_scores,
-    require_predictions_file,
-    score,
-    write_predictions,
-)
-from ifmmin.train.network import EmotionNetwork
-from ifmmin.train.recipe import Recipe, load_recipe
+
+from ..checkpoint import Header, load_checkpoint
+from ..data import load_corpus
+from ..data.corpus import PARTS, Corpus
+from ..evaluate import labels_of, measure_scores, require_predictions_file, score, write_predictions
+from ..model.network import EmotionNetwork
+from ..recipe import Recipe, load_recipe
+from .options import add_roots, add_threads, use_threads
+from .show import print_metrics
 
 NAME, HELP = "evaluate", "measure a checkpoint under all patterns"
 

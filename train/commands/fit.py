@@ -6,13 +6,14 @@ import argparse
 from pathlib import Path
 
 from ifmmin.runtime.console import say
-from ifmmin.train.commands.options import add_recipe, add_roots, add_threads, use_threads
-from ifmmin.train.commands.show import print_metrics
-from ifmmin.train.config import MODELS
-from ifmmin.train.corpora import load_corpus
-from ifmmin.train.corpus import PARTS
-from ifmmin.train.recipe import load_recipe
-from ifmmin.train.run import CHECKPOINT_NAME, fit
+
+from ..config import MODELS
+from ..data import load_corpus
+from ..data.corpus import PARTS
+from ..recipe import load_recipe
+from ..trainer import CHECKPOINT_NAME, fit
+from .options import add_recipe, add_roots, add_threads, use_threads
+from .show import print_metrics
 
 NAME, HELP = "fit", "train a network and write a run"
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from ifmmin.runtime.console import say
 from ifmmin.runtime.errors import InputError, OutputError
 from ifmmin.runtime.modality import Modality
-from ifmmin.train.checkpoint import save_checkpoint
-from ifmmin.train.config import IMAGINATION_FORMS
-from ifmmin.train.released_checkpoint import import_released
+
+from ..checkpoint import save_checkpoint
+from ..config import IMAGINATION_FORMS
+from ..reference.checkpoint import import_released
 
 NAME, HELP = "import-released", "make a checkpoint from one of the reference implementation"
 

@@ -10,11 +10,11 @@ import numpy as np
 from ifmmin.runtime.console import print_table, say
 from ifmmin.runtime.errors import CorpusError
 from ifmmin.runtime.modality import MODALITIES, Modality
-from ifmmin.train.commands.options import add_recipe, add_roots
-from ifmmin.train.corpora import fold_count, read_corpus
-from ifmmin.train.corpus import PARTS, Corpus, Utterance
-from ifmmin.train.problems import problems
-from ifmmin.train.recipe import load_recipe
+
+from ..data import fold_count, read_corpus
+from ..data.corpus import PARTS, Corpus, Utterance, problems
+from ..recipe import load_recipe
+from .options import add_recipe, add_roots
 
 NAME, HELP = "inspect", "print what a corpus contains: counts, lengths, missing, class balance"
 _SHOWN_PROBLEMS = 20

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from ifmmin.runtime.errors import InputError
-from ifmmin.train.recipe import recipe_names
+
+from ..recipe import recipe_names
 
 
 def add_roots(action: argparse.ArgumentParser) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from ifmmin.runtime.console import print_table
 from ifmmin.runtime.modality import Pattern
-from ifmmin.train.evaluate import mean_over_incomplete
-from ifmmin.train.metrics import Metrics
+
+from ..evaluate import mean_over_incomplete
+from ..metrics import Metrics
 
 FIGURES = ("wa", "ua", "f1", "ece")
 

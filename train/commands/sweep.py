@@ -8,12 +8,13 @@ from pathlib import Path
 
 from ifmmin.runtime.console import print_table, say
 from ifmmin.runtime.errors import InputError
-from ifmmin.train.commands.options import add_recipe, add_roots
-from ifmmin.train.sweeps.executors import EXECUTORS
-from ifmmin.train.sweeps.figures import COLUMNS, spreads
-from ifmmin.train.sweeps.markdown import Findings
-from ifmmin.train.sweeps.plan import Plan, parse_numbers, resolve
-from ifmmin.train.sweeps.run import sweep
+
+from ..sweep.executors import EXECUTORS
+from ..sweep.plan import Plan, parse_numbers, resolve
+from ..sweep.report import Findings
+from ..sweep.results import COLUMNS, spreads
+from ..sweep.run import sweep
+from .options import add_recipe, add_roots
 
 NAME, HELP = "sweep", "train and compare models over folds and seeds; call again to go on"
 

@@ -1,0 +1,268 @@
+"""The page docs/benchmarks.md and the table of README.md, written from the record of a run.
+
+    python -m ifmmin.benchmarks.report.publish                   # from what make bench wrote
+    python -m ifmmin.benchmarks.report.publish --check           # exit code 1 where the two differ
+    python -m ifmmin.benchmarks.report.publish --check RECORD    # ... or differ from a record
+
+A figure that was typed by hand cannot be believed, and grows old unseen.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from ifmmin.runtime.atomic import atomic_file
+from ifmmin.runtime.console import command, markdown_table, parser, say
+from ifmmin.runtime.errors import InputError
+
+from ..record import OURS, TWIN, Report, read_report, spread
+from ..scenarios.plan import MONOLITH, ORDINARY
+from ..scenarios.worker_memory import IMPORTS, RSS
+from .facts import caveats, device_facts, headline
+from .sections import gain_text, stage_and_measure
+from .summary import TIMES, Measured, Scale, measure, number, percent
+
+RECORD = Path("bench/report.json")
+PAGE, README = Path("docs/benchmarks.md"), Path("README.md")
+BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+_BLOCK = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
+_CPU = "onnxruntime-cpu"
+
+
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write or check the figures of the documentation; returns the exit code."""
+    cli = parser("ifmmin.benchmarks.report.publish", "Write the figures of the documentation.")
+    cli.add_argument("record", type=Path, nargs="?", help=f"of a run; written from: {RECORD}")
+    cli.add_argument("--check", action="store_true", help="write nothing; 1 where they differ")
+    options = cli.parse_args(arguments)
+    readme = _text(README)
+    block = _block(readme)
+    if options.check and options.record is None:
+        if _block(_text(PAGE)) == block:
+            return 0
+        say(
+            f"{PAGE} and {README} differ; run make bench and "
+            "python -m ifmmin.benchmarks.report.publish"
+        )
+        return 1
+    record = options.record or RECORD
+    report = read_report(record)
+    wanted = {
+        PAGE: page_text(report),
+        README: readme.replace(block, marked_table(report), 1),
+    }
+    stale = [path for path, text in wanted.items() if not path.is_file() or _text(path) != text]
+    for path in stale:
+        if options.check:
+            say(
+                f"{path} differs from {record}; "
+                f"run python -m ifmmin.benchmarks.report.publish {record}"
+            )
+            continue
+        with atomic_file(path) as part:
+            part.write_text(wanted[path])
+        say(f"wrote {path}")
+    return 1 if options.check and stale else 0
+
+
+def marked_table(report: Report) -> str:
+    """The table between its marks, as README and page have it.
+
+    A row per pattern: time and accuracy of ours in 32 and in 8 bits, the monolith, the gains, of
+    one thread and ONNX Runtime's CPU alone, which the monolith runs on too.
+    """
+    items = [item for item in _timed(report, "latency") if item.row.backend == _CPU]
+    plain, small = (_by_pattern(items, OURS, precision) for precision in ("fp32", "int8"))
+    peers = _by_pattern(items, MONOLITH, "fp32")
+    headers = ["pattern", "monolith us", "fp32 us", "gain", "UA"]
+    headers += ["int8 us", "gain", "UA"] if small else []
+    rows = [
+        [
+            pattern,
+            _us(peers.get(pattern)),
+            *_cells(plain.get(pattern)),
+            *(_cells(small.get(pattern)) if small else []),
+        ]
+        for pattern in dict.fromkeys([*plain, *small])
+    ]
+    return f"{BEGIN}\n{markdown_table(headers, rows)}\n\n{_caption(report)}\n{END}"
+
+
+def page_text(report: Report) -> str:
+    """All of docs/benchmarks.md: what a person reads; the record has every sample."""
+    blocks = [
+        "<!-- Written by python -m ifmmin.benchmarks.report.publish. -->",
+        "# Benchmarks",
+        f"{headline(report)} [How it is measured](benchmarking.md); `bench/report.html`, which "
+        "`make bench` writes, has every row with its samples and intervals.",
+        marked_table(report),
+        *(block for part in _PARTS for block in part(report)),
+        "## Device",
+        "\n".join(f"- {name}: {text}" for name, text in device_facts(report)),
+        "## Beware",
+        "\n".join(f"- {caveat}" for caveat in caveats(report)),
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _peers(report: Report) -> Iterator[str]:
+    items = _timed(report, "latency")
+    if items:
+        yield "## Beside what one would use instead"
+        yield "Medians of the same utterance on one thread; answers are proven before."
+        yield _crosstab(items, lambda item: item.row.pattern, "backend")
+
+
+def _streams(report: Report) -> Iterator[str]:
+    updates = [item for item in _timed(report, "stream") if item.row.part in ("", "usual")]
+    if updates:
+        yield "## Streams"
+        yield (
+            "An answer after one new frame, by the frames that came before: as it usually comes, "
+            "with everything computed that could change, and the whole asked again."
+        )
+        yield _crosstab(updates, _frames_before, "pattern", "part")
+    many = [item for item in measure(report, "streams") if item.row.contender != TWIN]
+    if many:
+        yield "Many at once, all their updates together:"
+        yield _crosstab(many, lambda item: f"{item.row.pattern}, {item.row.streams} streams,")
+
+
+def _starts(report: Report) -> Iterator[str]:
+    items = _timed(report, "cold-start")
+    if items:
+        yield "## Cold start"
+        yield "Fresh processes up to their first answer."
+        yield _crosstab(items, lambda item: item.row.part or "whole", "pattern")
+
+
+def _memory(report: Report) -> Iterator[str]:
+    held = [
+        item
+        for item in measure(report, "memory")
+        if stage_and_measure(item.row.part)[1] == RSS
+        and item.row.streams == 1
+        and item.row.contender != TWIN
+    ]
+    if held:
+        held.sort(key=lambda item: stage_and_measure(item.row.part)[0] != IMPORTS)
+        yield "## Memory"
+        yield "Resident memory of a process that did so much."
+        yield _crosstab(held, lambda item: stage_and_measure(item.row.part)[0])
+
+
+def _limits(report: Report) -> Iterator[str]:
+    items = [item for item in _timed(report, "latency") if item.of_bound is not None]
+    if items:
+        yield "## Limits"
+        yield (
+            "Measured time by the least that the processor's rates allow for a graph's arithmetic "
+            "and weights: what better kernels could gain."
+        )
+        yield _crosstab(
+            items, lambda item: item.row.pattern, show=lambda x: f"{number(x.of_bound or 0)}{TIMES}"
+        )
+
+
+_PARTS: tuple[Callable[[Report], Iterator[str]], ...] = (
+    _peers, _streams, _starts, _memory, _limits,
+)  # fmt: skip
+
+
+def _timed(report: Report, scenario: str) -> list[Measured]:
+    """What was measured on one thread, without the twin."""
+    return [
+        item
+        for item in measure(report, scenario)
+        if (item.row.threads, item.row.unit) == (1, "s") and item.row.contender != TWIN
+    ]
+
+
+def _crosstab(
+    items: Sequence[Measured],
+    across: Callable[[Measured], str],
+    *down: str,
+    show: Callable[[Measured], str] | None = None,
+) -> str:
+    """A row per contender, precision and what else is named in `down`, a column per `across`.
+
+    show: what a cell says of its item; the median where None.
+    """
+    scale = Scale.of(items[0].row.unit, [item.summary.p50 for item in items])
+    names = ("contender", "precision", *down)
+    rows: dict[tuple[str, ...], dict[str, str]] = {}
+    for item in items:
+        text = show(item) if show else scale.number(item.summary.p50)
+        key = tuple(getattr(item.row, name) for name in names)
+        rows.setdefault(key, {})[across(item)] = text
+    columns = list(dict.fromkeys(map(across, items)))
+    unit = "" if show else f" {scale.unit}"
+    return markdown_table(
+        [*names, *(f"{column}{unit}" for column in columns)],
+        [[*key, *(cells.get(column, "") for column in columns)] for key, cells in rows.items()],
+    )
+
+
+def _frames_before(item: Measured) -> str:
+    return f"{sum(item.row.lengths.values()):,} frames"
+
+
+def _by_pattern(items: Iterable[Measured], contender: str, precision: str) -> dict[str, Measured]:
+    return {
+        item.row.pattern: item
+        for item in items
+        if (item.row.contender, item.row.precision) == (contender, precision)
+    }
+
+
+def _cells(item: Measured | None) -> list[str]:
+    """Time, gain on the monolith and accuracy."""
+    if item is None:
+        return ["", "", ""]
+    accuracy = item.row.accuracy
+    return [_us(item), gain_text(item), f"{accuracy.ua:.3f}" if accuracy else ""]
+
+
+def _us(item: Measured | None) -> str:
+    return f"{item.summary.p50 * 1e6:,.0f}" if item else ""
+
+
+def _caption(report: Report) -> str:
+    device = dict(device_facts(report)).get("processor", "")
+    noise = spread(report.noise, "latency")
+    told = "" if noise is None else (
+        f" Two sessions of one graph differed by up to {percent(noise)} in this run; a gain within "
+        "that is no difference."
+    )  # fmt: skip
+    counts = {item.row.accuracy.count for item in measure(report, "latency") if item.row.accuracy}
+    where = f" UA: unweighted accuracy on {max(counts):,} utterances." if counts else ""
+    frames = " + ".join(map(str, ORDINARY.values()))
+    return (
+        f"Median of one utterance of {frames} frames, in microseconds, on one thread of {device}. "
+        "monolith: the same weights exported once, zeros for what is missing, in the same engine. "
+        f"gain: monolith / ours, with its 95 % interval.{where}{told} Run of {report.started[:10]}."
+    )
+
+
+def _block(text: str) -> str:
+    """The marks and what is between them; InputError where they are not there."""
+    found = _BLOCK.search(text)
+    if not found:
+        raise InputError(
+            f"{README} and {PAGE} want {BEGIN} ... {END}, and one has not; put both where the "
+            f"table belongs in {README}, and write {PAGE} by "
+            "python -m ifmmin.benchmarks.report.publish"
+        )
+    return found.group()
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.is_file() else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,271 @@
+"""Contenders of calls that take turns: our configurations, A/A control, reference workload."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ifmmin.runtime.backends import BackendOptions
+from ifmmin.runtime.bundle import Bundle
+from ifmmin.runtime.errors import BundleError, IfmminError, ParityError
+from ifmmin.runtime.modality import Modality, Pattern
+from ifmmin.runtime.predictor import Predictor
+from ifmmin.runtime.verify import GoldenRun, GoldenVectors, read_golden
+
+from ..record import OURS, TWIN, YARDSTICK
+from .plan import Plan
+
+if TYPE_CHECKING:
+    import onnx
+
+Features = dict[Modality, NDArray[np.float32]]
+"""Raw features (T, D) of what is present."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """What executes the answers."""
+
+    backend: str
+    precision: str
+    threads: int
+
+
+def _as_it_is(features: Features, lengths: Mapping[Modality, int]) -> Features:
+    return features
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A call, and what its row says of it."""
+
+    name: str
+    call: Callable[..., Any]
+    """From what `ready` made to the answer; this is timed."""
+    way: Way
+    ready: Callable[[Features, Mapping[Modality, int]], Any] = _as_it_is
+    """Inputs of the call from features and from the lengths of what is missing; not timed."""
+    placement: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
+    others: Sequence[Callable[..., Any]] = ()
+    """The same call in further sessions: what a session drew, such as where its memory came to lie,
+    moves a graph by some per cent for as long as it lives."""
+    peer: bool = False
+    """It runs another graph than the bundle's, whose accuracy was not measured."""
+
+    def prepared(self, features: Features, lengths: Mapping[Modality, int]) -> Callable[[], Any]:
+        """A call on prepared inputs, to be timed."""
+        return partial(self.call, self.ready(features, lengths))
+
+    def in_turns(
+        self, features: Features, lengths: Mapping[Modality, int]
+    ) -> Sequence[Callable[[], Any]]:
+        """The same of every session."""
+        inputs = self.ready(features, lengths)
+        return [partial(call, inputs) for call in (self.call, *self.others)]
+
+
+_EMBEDDING = 128
+_CHAIN = (128, 64, 128, 256, 256)
+_BLOCKS = 5
+_CLASSES = 4
+_OPSET = 17
+SESSIONS = 3
+"""Of every graph of ours, its twin and a yardstick in latencies; each round asks another one."""
+
+
+def yardstick_bytes(dims: Mapping[Modality, int], pattern: Pattern) -> bytes:
+    """An ONNX file: (T, D) per modality, an LSTM or a product with its maximum over time each, then
+    thirty small layers -> `logits` (1, 4). Needs the package onnx."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    weights: list[onnx.TensorProto] = []
+    nodes: list[onnx.NodeProto] = []
+
+    def weight(*shape: int) -> str:
+        values = rng.standard_normal(shape) * np.sqrt(2 / shape[-1])  # nothing dies out or explodes
+        name = f"w{len(weights)}"
+        weights.append(numpy_helper.from_array(values.astype(np.float32), name))
+        return name
+
+    def add(operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+        output = output or f"n{len(nodes)}"
+        nodes.append(helper.make_node(operator, inputs, [output], **attributes))
+        return output
+
+    weights.append(numpy_helper.from_array(np.array([1], np.int64), "one"))
+    embedded = []
+    for modality in pattern:
+        dim = dims[modality]
+        if modality == Modality.T:
+            heard = add("MatMul", modality.value, weight(dim, 12 * _EMBEDDING))
+            pooled = add("ReduceMax", heard, axes=[0], keepdims=1)
+            embedded.append(add("Gemm", pooled, weight(_EMBEDDING, 12 * _EMBEDDING), transB=1))
+            continue
+        frames = add("Unsqueeze", modality.value, "one")
+        inputs = weight(1, 4 * _EMBEDDING, dim), weight(1, 4 * _EMBEDDING, _EMBEDDING)
+        heard = add("LSTM", frames, *inputs, hidden_size=_EMBEDDING)
+        pooled = add("ReduceMax", heard, axes=[0, 1], keepdims=0)
+        embedded.append(pooled)
+    value = add("Concat", *embedded, axis=1) if len(embedded) > 1 else embedded[0]
+    width = _EMBEDDING * len(embedded)
+    for size in (256, *_CHAIN * _BLOCKS):
+        value = add("Relu", add("Gemm", value, weight(size, width), transB=1))
+        width = size
+    add("Gemm", value, weight(_CLASSES, width), output="logits", transB=1)
+    given = [helper.make_tensor_value_info(m.value, TensorProto.FLOAT, [None, dims[m]])
+             for m in pattern]  # fmt: skip
+    said = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, _CLASSES])]
+    graph = helper.make_graph(nodes, "yardstick", given, said, weights)
+    opset = [helper.make_opsetid("", _OPSET)]
+    made: bytes = helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
+    return made
+
+
+def open_yardstick(
+    dims: Mapping[Modality, int], pattern: Pattern, threads: int
+) -> Callable[[Mapping[Modality, NDArray[np.float32]]], NDArray[np.float32]]:
+    """What runs it in a session of its own. ImportError without onnx or onnxruntime."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    session = ort.InferenceSession(
+        yardstick_bytes(dims, pattern), options, providers=["CPUExecutionProvider"]
+    )
+
+    def run(features: Mapping[Modality, NDArray[np.float32]]) -> NDArray[np.float32]:
+        outputs: Any = session.run(None, {m.value: features[m] for m in pattern})
+        logits: NDArray[np.float32] = outputs[0]
+        return logits
+
+    return run
+
+
+class Ours:
+    """Predictors, twins and yardsticks of one run, each made at its first use.
+
+    refuse: is told what is left out, on how many threads, and why.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        bundle: Bundle,
+        say: Callable[[str], None],
+        refuse: Callable[[str, int, Exception | str], None],
+    ) -> None:
+        self._plan, self._bundle = plan, bundle
+        self._say, self._refuse = say, refuse
+        self._predictors: dict[tuple[Way, str], Predictor | None] = {}
+        self._yardsticks: dict[tuple[Pattern, int], list[Entrant]] = {}
+
+    def predictor(self, way: Way, name: str = OURS) -> Predictor | None:
+        """A predictor with sessions of its own; None where it cannot run, which is noted."""
+        if (way, name) not in self._predictors:
+            self._predictors[way, name] = self._open(way)
+        return self._predictors[way, name]
+
+    def entrants(self, pattern: Pattern, threads: int) -> list[Entrant]:
+        """Our own ways to answer a pattern, each held against the golden vectors, and the first
+        one's twin."""
+        found: list[Entrant] = []
+        for way in ways(self._plan):
+            if way.threads == threads:
+                found += self._entrant(pattern, way, OURS)
+        return found + self._entrant(pattern, found[0].way, TWIN) if found else []
+
+    def yardstick(self, pattern: Pattern, threads: int) -> list[Entrant]:
+        """A yardstick in a list; none where it cannot run, or something else answers."""
+        if not set(self._plan.backends) <= {"onnxruntime-cpu", "openvino"}:
+            return []
+        key = (pattern, threads)
+        if key not in self._yardsticks:
+            dims = {m: self._bundle.manifest.modalities[m].dim for m in pattern}
+            way = Way("onnxruntime-cpu", "fp32", threads)
+            try:
+                call, *others = (open_yardstick(dims, pattern, threads) for _ in range(SESSIONS))
+                self._yardsticks[key] = [Entrant(YARDSTICK, call, way, others=others, peer=True)]
+            except ImportError as error:
+                self._refuse(YARDSTICK, threads, error)
+                self._yardsticks[key] = []
+        return self._yardsticks[key]
+
+    def _entrant(self, pattern: Pattern, way: Way, name: str) -> list[Entrant]:
+        predictor = self.predictor(way, name)
+        if predictor is None:
+            return []
+        example = {m: x[:50] for m, x in self.golden.items() if m in pattern}
+        try:
+            answer = predictor.predict(example)
+            self._require_right(predictor, pattern, way)
+        except IfmminError as error:
+            self._refuse(f"{way.backend} {way.precision} {pattern}", way.threads, error)
+            return []
+        return [
+            Entrant(
+                name,
+                predictor.predict,
+                way,
+                placement=answer.placement,
+                others=[one.predict for one in self._again(name, way, example)],
+            )
+        ]
+
+    def _again(self, name: str, way: Way, example: Features) -> Iterator[Predictor]:
+        """More sessions of what answered rightly."""
+        for number in range(2, SESSIONS + 1):
+            predictor = self.predictor(way, f"{name} {number}")
+            if predictor is not None:
+                predictor.predict(example)
+                yield predictor
+
+    def _require_right(self, predictor: Predictor, pattern: Pattern, way: Way) -> None:
+        """ParityError unless the golden vectors are answered as the network did: fast and wrong
+        is worth nothing."""
+        entry = self._bundle.entry(pattern, way.precision, "latency", way.backend)
+        golden = GoldenRun(self._bundle.manifest, self._vectors)
+        check = golden.check(entry, lambda inputs: [predictor.predict(inputs).logits], whole=True)
+        if check is None or not check.passed:
+            raise ParityError(f"{entry.file} was not timed: {check.detail if check else ''}")
+
+    def _open(self, way: Way) -> Predictor | None:
+        try:
+            return Predictor(
+                self._plan.bundle,
+                backend=way.backend,
+                precision=way.precision,
+                threads=way.threads,
+                options=BackendOptions(progress=self._say),
+            )
+        except IfmminError as error:
+            self._refuse(f"{way.backend} {way.precision}", way.threads, error)
+            return None
+
+    @cached_property
+    def _vectors(self) -> GoldenVectors:
+        vectors, check = read_golden(self._bundle)
+        if vectors is None:
+            raise BundleError(f"{check}")
+        return vectors
+
+    @cached_property
+    def golden(self) -> Features:
+        """Frames of all golden inputs, one after the other."""
+        inputs = self._bundle.golden_inputs()
+        return {m: np.concatenate([one[m] for one in inputs]) for m in inputs[0]}
+
+
+def ways(plan: Plan) -> Iterator[Way]:
+    """Every combination that was asked for."""
+    for threads in plan.threads:
+        for backend in plan.backends:
+            for precision in plan.precisions:
+                yield Way(backend, precision, threads)

@@ -1,0 +1,268 @@
+"""Cold start in fresh processes, and the first call after a pause, in shuffled turns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from ifmmin.runtime.errors import IfmminError
+from ifmmin.runtime.modality import Pattern
+
+from ..record import OURS, TWIN, Row
+from ..timing import FEWEST
+from .bench import Bench
+from .contenders import Entrant
+from .plan import MONOLITH, ORDINARY, alone_and_fullest
+from .workers import PATIENCE, Fresh, bare, ours, peers, reference, refused_row, run_child
+
+_CHILD = "ifmmin.benchmarks.scenarios.worker_start"
+BUILDERS = ("tensorrt", "tensorrt-rtx", "onnxruntime-tensorrt")
+"""Backends that build an engine once on a device and keep it. Not run on a GPU."""
+BUILD_PART = "build"
+BUILD_NOTE = (
+    "the very first start only, measured once: loading with an empty cache of engines, less "
+    "loading with one that was built before"
+)
+_BUILD_PATIENCE = 3600.0
+"""Seconds that a start gets which builds an engine."""
+ROUNDS = 10
+NOTE = (
+    "page cache warm: all files had been read before, and engines built; a first start after boot "
+    "also reads the disk. The part process is the interpreter, up to its first line"
+)
+
+
+class _Output(msgspec.Struct):
+    moments: dict[str, float]
+    """When each part was done, in order."""
+    logits: list[float]
+
+
+@dataclass
+class Starter:
+    """Starts processes until one fails."""
+
+    fresh: Fresh
+    words: Mapping[str, str]
+    starts: list[dict[str, float]] = field(default_factory=list)
+    """Seconds by part of each start; the part without a name is the whole."""
+    failure: str = ""
+    """Why it is left out."""
+
+    def start(self) -> None:
+        """Once more."""
+        try:
+            self.starts.append(self.fresh_start(self.words))
+        except IfmminError as error:
+            self.failure = str(error)
+
+    def fresh_start(self, words: Mapping[str, str], patience: float = PATIENCE) -> dict[str, float]:
+        """Seconds by part. Raises ChildFailed, or ParityError for a wrong answer."""
+        told = run_child(_CHILD, words, _Output, patience)
+        self.fresh.require_right(told.output.logits)
+        before, parts = told.started, {}
+        for part, moment in told.output.moments.items():
+            parts[part] = max(0.0, moment - before)
+            before = moment
+        return {**parts, "": before - told.started}
+
+
+def builds(starter: Starter) -> bool:
+    """Whether this contender builds an engine that later starts find."""
+    entrant = starter.fresh.entrant
+    return not starter.failure and entrant.name == OURS and entrant.way.backend in BUILDERS
+
+
+def build_row(bench: Bench, starter: Starter, pattern: Pattern, cache: Path) -> Row:
+    """One start with an empty cache, whose loading is told against the usual one."""
+    entrant = starter.fresh.entrant
+    bench.say(f"build the {entrant.way.backend} engine of {pattern} anew")
+    words: Mapping[str, str] = {**starter.words, "cache": str(cache)}
+    try:
+        load = starter.fresh_start(words, _BUILD_PATIENCE)["load"]
+    except IfmminError as error:
+        return bench.row("cold-start", entrant, pattern, part=BUILD_PART, note=str(error))
+    usual = float(np.median([start["load"] for start in starter.starts]))
+    return bench.row(
+        "cold-start",
+        entrant,
+        pattern,
+        part=BUILD_PART,
+        lengths={m.value: ORDINARY[m] for m in pattern},
+        samples=(max(0.0, load - usual),),
+        note=BUILD_NOTE,
+    )
+
+
+def cold_start(bench: Bench) -> list[Row]:
+    """Rows of every part and of the whole, for the acoustic pattern and the fullest."""
+    rows: list[Row] = []
+    patterns = alone_and_fullest(bench.patterns)
+    bench.pace.expect(len(patterns))
+    with TemporaryDirectory(prefix="ifmmin-bench-") as name:
+        for pattern in patterns:
+            bench.say(f"cold start of {pattern}")
+            starters = _starters(bench, pattern, Path(name))
+            _take_turns(bench, starters)
+            for starter in starters:
+                rows += _start_rows(bench, starter, pattern)
+            rows += [
+                build_row(bench, starter, pattern, Path(name) / f"engines.{pattern}.{number}")
+                for number, starter in enumerate(starters)
+                if builds(starter)
+            ]
+    return rows
+
+
+def _starters(bench: Bench, pattern: Pattern, folder: Path) -> list[Starter]:
+    threads = bench.plan.threads[0]
+    found = ours(bench, pattern, threads)
+    found += [bare(bench, pattern, one) for one in found if _is_plain(one)]
+    found += peers(bench, pattern, threads, folder)
+    found += reference(bench, pattern, threads, folder) if found else []
+    starters = []
+    for number, one in enumerate(found):
+        inputs = folder / f"{pattern}.{number}"
+        one.write_inputs(inputs)
+        starters.append(Starter(one, {**one.words, "inputs": str(inputs)}))
+    return starters
+
+
+def _is_plain(fresh: Fresh) -> bool:
+    """What a bare session would load: our graph in full precision for ONNX Runtime's CPU."""
+    way = fresh.entrant.way
+    return (fresh.entrant.name, way.backend, way.precision) == (OURS, "onnxruntime-cpu", "fp32")
+
+
+def _take_turns(bench: Bench, starters: Sequence[Starter]) -> None:
+    """Start all, round after round; who fails once is left out of the rest."""
+    rng = np.random.default_rng(bench.plan.seed)
+    for starter in starters:
+        starter.start()  # modules are compiled and files come into the page cache
+        starter.starts.clear()
+    limit, wanted, turn = bench.pace.limit(FEWEST), min(bench.plan.rounds, ROUNDS), 0
+    ends = time.monotonic() + limit.seconds
+    while turn < wanted and (turn < limit.fewest or time.monotonic() <= ends):
+        for index in rng.permutation(len(starters)):
+            if not starters[index].failure:
+                starters[index].start()
+        turn += 1
+    bench.pace.measured(turn, wanted)
+
+
+def _start_rows(bench: Bench, starter: Starter, pattern: Pattern) -> list[Row]:
+    fresh = starter.fresh
+    if starter.failure:
+        return [refused_row(bench, "cold-start", fresh, pattern, starter.failure)]
+    note = "; ".join(filter(None, (NOTE, fresh.entrant.note)))
+    return [
+        bench.row(
+            "cold-start",
+            fresh.entrant,
+            pattern,
+            part=part,
+            lengths={m.value: ORDINARY[m] for m in pattern},
+            samples=tuple(start[part] for start in starter.starts),
+            note=note,
+        )
+        for part in starter.starts[0]
+    ]
+
+
+PAUSE = 10.0
+"""Seconds without a call."""
+PAUSES = 4
+APART = 0.1
+"""Seconds between the first calls of different contenders after a pause."""
+BUSY = "busy"
+"""Part: calls without a pause."""
+_BUSY_ROUNDS = 50
+
+
+@dataclass
+class _Caller:
+    entrant: Entrant
+    pattern: Pattern
+    call: Callable[[], Any]
+    first_calls: list[float] = field(default_factory=list)
+    """Seconds, one a pause."""
+    woke: list[int] = field(default_factory=list)
+    """Pauses after which it was the first of all, from 1."""
+    busy: Sequence[float] = ()
+
+
+def idle(bench: Bench, *, pause: float = PAUSE, pauses: int = PAUSES) -> list[Row]:
+    """Rows `after 10 s` and `busy` of every contender, for the acoustic pattern and the fullest.
+
+    pause: seconds. The plan's rounds do not apply: a round is a pause.
+    """
+    callers = [c for pattern in alone_and_fullest(bench.patterns) for c in _callers(bench, pattern)]
+    # Not all may come to be the first: ours and the peer to beat do.
+    callers.sort(key=lambda c: (c.entrant.name not in (OURS, MONOLITH), c.entrant.name == TWIN))
+    if not callers:
+        return []
+    for pattern in dict.fromkeys(caller.pattern for caller in callers):
+        _keep_busy(bench, [caller for caller in callers if caller.pattern == pattern])
+    bench.say(f"first calls after {pauses} pauses of {pause:g} s")
+    rng = np.random.default_rng(bench.plan.seed)
+    for number in range(pauses):
+        time.sleep(pause)
+        _wake(callers, number, rng)
+    part = f"after {pause:g} s"
+    return [row for caller in callers for row in _idle_rows(bench, caller, part)]
+
+
+def _callers(bench: Bench, pattern: Pattern) -> list[_Caller]:
+    features = bench.features({m: ORDINARY[m] for m in pattern})
+    entrants = bench.entrants(pattern, bench.plan.threads[0])
+    return [_Caller(one, pattern, one.prepared(features, ORDINARY)) for one in entrants]
+
+
+def _keep_busy(bench: Bench, callers: Sequence[_Caller]) -> None:
+    calls = {number: caller.call for number, caller in enumerate(callers)}
+    timings = bench.time(calls, rounds=_BUSY_ROUNDS)
+    for number, caller in enumerate(callers):
+        caller.busy = tuple(timings[number].samples)
+
+
+def _wake(callers: Sequence[_Caller], number: int, rng: np.random.Generator) -> None:
+    """Call each once. number: of the pause, which says who is first."""
+    first = number % len(callers)
+    others = [index for index in rng.permutation(len(callers)) if index != first]
+    callers[first].woke.append(number + 1)
+    for index in (first, *others):
+        caller = callers[index]
+        started = time.perf_counter()
+        caller.call()
+        caller.first_calls.append(time.perf_counter() - started)
+        time.sleep(APART)
+
+
+def _idle_rows(bench: Bench, caller: _Caller, part: str) -> list[Row]:
+    woke = ", ".join(map(str, caller.woke))
+    waited = (
+        f"all contenders of both patterns waited together, then each was called once, {APART:g} s "
+        f"apart; this one was {f'the first after pause {woke}' if woke else 'never the first'}"
+    )
+    return [
+        bench.row(
+            "idle",
+            caller.entrant,
+            caller.pattern,
+            lengths={m.value: ORDINARY[m] for m in caller.pattern},
+            part=name,
+            samples=tuple(samples),
+            note="; ".join(filter(None, (note, caller.entrant.note))),
+        )
+        for name, samples, note in (
+            (part, caller.first_calls, waited),
+            (BUSY, caller.busy, "calls without a pause, in turns"),
+        )
+    ]

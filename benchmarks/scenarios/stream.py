@@ -1,0 +1,275 @@
+"""Streams: what an update costs as the past grows, beside asking for the whole again; many at once.
+
+An update is one new frame of a modality and an answer. In most of them a running maximum has not
+moved and nothing after the step has to be computed; here every update is made to compute all of
+it, which is the most that one can cost. `usual` updates are beside them, as they come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ifmmin.runtime.errors import IfmminError
+from ifmmin.runtime.modality import Modality, Pattern
+from ifmmin.runtime.predictor import Predictor
+from ifmmin.runtime.stream.stream import Stream
+
+from ..record import OURS, YARDSTICK, Row
+from ..timing import Call
+from .bench import Bench
+from .contenders import Entrant, Way, ways
+from .plan import ORDINARY
+
+GROUP = 64
+"""Streams that are served at the same time."""
+CHANGED = "changed"
+"""The new frame's summary and the head are made anew, whether a maximum moved or not."""
+EVERYTHING = "everything"
+"""Summaries of all modalities are made anew, also of those that heard nothing."""
+_NEW_FRAMES = 256
+PASTS = (50, 400, 4000)
+"""Acoustic frames before the update against which the whole is asked again."""
+LATE_SECONDS = (10, 600)
+"""Age of a stream whose updates should cost the same."""
+RATE = 10
+"""Acoustic frames a second of the released features, comParE's."""
+RERUN = "whole again"
+"""Contender: `predict` of all frames so far."""
+ANEW = "all summaries"
+"""Contender: summaries of all modalities made anew, also of those that heard nothing."""
+ALONE = "pushed alone"
+"""Contender: streams that are answered together, though each frame comes in a call of its own."""
+SINGLE = "one by one"
+"""Contender: the same streams, each updated on its own."""
+USUAL = "usual"
+"""Part: updates as they come, where what did not change is not computed again."""
+AGE = "age"
+"""Part: updates of a young and of an old stream, in the same rounds."""
+ANSWER = "answer alone"
+"""Part: what follows the step, summaries and head, without a new frame."""
+_FEWEST_ROUNDS = 60
+"""That a budget leaves to an update: it is short."""
+Ready = Sequence[tuple[Way, Predictor]]
+Calls = dict[tuple[str, str, int, Way], Call | Sequence[Call]]
+"""By contender, part, acoustic frames of the past, and way."""
+
+
+class Updates:
+    """One new acoustic frame, and an answer, again and again.
+
+    past: acoustic frames that came before. changes: CHANGED, EVERYTHING, or nothing: as it comes.
+    """
+
+    def __init__(
+        self, bench: Bench, predictor: Predictor, pattern: Pattern, past: int, changes: str = ""
+    ) -> None:
+        self._stream = predictor.stream()
+        self._changes = changes
+        lengths = {m: past if m == Modality.A else ORDINARY[m] for m in pattern}
+        for modality, frames in bench.features(lengths).items():
+            self._stream.push({modality: frames})
+        self._stream.predict()
+        self._frames = bench.features({Modality.A: _NEW_FRAMES}, past)[Modality.A]
+        self._next = 0
+
+    def __call__(self) -> Any:
+        """Push a frame and answer."""
+        number = self._next % len(self._frames)
+        self._next += 1
+        self._stream.push(a=self._frames[number : number + 1])
+        return self.answer()
+
+    def answer(self) -> Any:
+        """Answer without a frame: the summaries that are made anew, and the head."""
+        channels = self._stream.session.channels
+        if self._changes == CHANGED:
+            channels[Modality.A].pooled = None
+        elif self._changes == EVERYTHING:
+            for channel in channels.values():
+                channel.pooled = None
+        return self._stream.predict()
+
+
+def together(bench: Bench, predictor: Predictor, pattern: Pattern) -> Callable[[], Any]:
+    """One new acoustic frame for each of GROUP streams, and all answers, in batches."""
+    group = predictor.streams(GROUP)
+    members, frames = _begun(bench, list(group), pattern)
+
+    def call() -> Any:
+        group.push_all(a=frames)
+        _forget(members)
+        return group.update()
+
+    return call
+
+
+def pushed_alone(bench: Bench, predictor: Predictor, pattern: Pattern) -> Callable[[], Any]:
+    """The same where frames come one by one, as from GROUP connections."""
+    group = predictor.streams(GROUP)
+    members, frames = _begun(bench, list(group), pattern)
+
+    def call() -> Any:
+        _push_each(members, frames)
+        _forget(members)
+        return group.update()
+
+    return call
+
+
+def one_by_one(bench: Bench, predictor: Predictor, pattern: Pattern) -> Callable[[], Any]:
+    """The same, each stream on its own."""
+    members, frames = _begun(bench, [predictor.stream() for _ in range(GROUP)], pattern)
+
+    def call() -> Any:
+        _push_each(members, frames)
+        _forget(members)
+        return [one.predict() for one in members]
+
+    return call
+
+
+def _begun(
+    bench: Bench, members: list[Stream], pattern: Pattern
+) -> tuple[list[Stream], NDArray[np.float32]]:
+    """Streams with a past of ordinary length, and a frame for each of them, (GROUP, 1, D)."""
+    for number, one in enumerate(members):
+        one.push(bench.features({m: ORDINARY[m] for m in pattern}, number))
+        one.predict()
+    return members, bench.features({Modality.A: GROUP})[Modality.A][:, None]
+
+
+def _push_each(members: Sequence[Stream], frames: NDArray[np.float32]) -> None:
+    for one, frame in zip(members, frames, strict=True):
+        one.push(a=frame)
+
+
+def _forget(members: Sequence[Stream]) -> None:
+    """Let summaries be made anew, whether a maximum moves or not."""
+    for one in members:
+        one.session.channels[Modality.A].pooled = None
+
+
+def stream(bench: Bench) -> list[Row]:
+    """One stream: updates against the whole again, as it ages, and the answer alone."""
+    ready, patterns = _ready(bench), _patterns(bench)
+    bench.pace.expect(len(patterns) * (len(PASTS) + 2))
+    rows: list[Row] = []
+    for pattern in patterns if ready else ():
+        for past in PASTS:
+            bench.say(f"update of a stream of {pattern} after {past} frames")
+            rows += _measure(bench, pattern, _against_whole(bench, ready, pattern, past))
+        bench.say(f"update of a stream of {pattern} as it ages, and its answer alone")
+        rows += _measure(bench, pattern, _aged(bench, ready, pattern))
+        rows += _measure(bench, pattern, _answers(bench, ready, pattern))
+    return rows
+
+
+def streams(bench: Bench) -> list[Row]:
+    """Many streams: all of them in batches, against each on its own."""
+    ready, patterns = _ready(bench), _patterns(bench)
+    bench.pace.expect(len(patterns))
+    rows: list[Row] = []
+    for pattern in patterns if ready else ():
+        bench.say(f"{GROUP} streams of {pattern}")
+        calls: dict[tuple[str, Way], Call | Sequence[Call]] = {
+            (name, way): make(bench, predictor, pattern)
+            for way, predictor in ready
+            for name, make in ((OURS, together), (ALONE, pushed_alone), (SINGLE, one_by_one))
+        }
+        calls |= {(YARDSTICK, way): turns for way, turns in _reference(bench, pattern).items()}
+        for (name, way), timing in bench.time(calls).items():
+            answers = 1 if name == YARDSTICK else GROUP
+            row = bench.row(
+                "streams",
+                _contender(name, way),
+                pattern,
+                streams=GROUP,
+                unit="1/s",
+                samples=tuple(answers / np.asarray(timing.samples)),
+            )
+            rows.append(row)
+    return rows
+
+
+def _ready(bench: Bench) -> Ready:
+    """Our ways that can stream, on the first number of threads; others are noted."""
+    found = []
+    for way in ways(bench.plan):
+        predictor = bench.predictor(way) if way.threads == bench.plan.threads[0] else None
+        if predictor is not None:
+            try:
+                predictor.stream()
+                found.append((way, predictor))
+            except IfmminError as error:
+                bench.refuse(f"stream {way.backend} {way.precision}", way.threads, error)
+    return found
+
+
+def _patterns(bench: Bench) -> list[Pattern]:
+    """The acoustic one, and the fullest."""
+    heard = [pattern for pattern in bench.patterns if Modality.A in pattern]
+    return list(dict.fromkeys([*heard[:1], *heard[-1:]]))
+
+
+def _against_whole(bench: Bench, ready: Ready, pattern: Pattern, past: int) -> Calls:
+    lengths = {m: past if m == Modality.A else ORDINARY[m] for m in pattern}
+    features, calls = bench.features(lengths), Calls()
+    for way, predictor in ready:
+        calls[OURS, "", past, way] = Updates(bench, predictor, pattern, past, CHANGED)
+        calls[OURS, USUAL, past, way] = Updates(bench, predictor, pattern, past)
+        calls[RERUN, "", past, way] = partial(predictor.predict, features)
+    return calls
+
+
+def _aged(bench: Bench, ready: Ready, pattern: Pattern) -> Calls:
+    return {
+        (OURS, AGE, seconds * RATE, way): Updates(
+            bench, predictor, pattern, seconds * RATE, CHANGED
+        )
+        for way, predictor in ready
+        for seconds in LATE_SECONDS
+    }
+
+
+def _answers(bench: Bench, ready: Ready, pattern: Pattern) -> Calls:
+    """What is saved where only what changed is computed again, and by a head in 8 bits."""
+    past = ORDINARY[Modality.A]
+    return {
+        (name, ANSWER, past, way): Updates(bench, predictor, pattern, past, changes).answer
+        for way, predictor in ready
+        for name, changes in ((OURS, CHANGED), (ANEW, EVERYTHING))
+    }
+
+
+def _reference(bench: Bench, pattern: Pattern) -> dict[Way, Sequence[Call]]:
+    """Calls of the yardstick on an utterance of ordinary length; empty where it cannot run."""
+    features = bench.features({m: ORDINARY[m] for m in pattern})
+    found = bench.reference(pattern, bench.plan.threads[0])
+    return {one.way: one.in_turns(features, ORDINARY) for one in found}
+
+
+def _contender(name: str, way: Way) -> Entrant:
+    """What a row says of who was timed."""
+    return Entrant(name, lambda: None, way, peer=name == YARDSTICK)
+
+
+def _measure(bench: Bench, pattern: Pattern, calls: Calls) -> list[Row]:
+    """A row a call; all took turns, the yardstick once for every condition."""
+    for way, turns in _reference(bench, pattern).items():
+        calls |= {(YARDSTICK, part, past, way): turns for _, part, past, _ in calls}
+    return [
+        bench.row(
+            "stream",
+            _contender(name, way),
+            pattern,
+            lengths={Modality.A.value: past},
+            samples=tuple(timing.samples),
+            part=part,
+        )
+        for (name, part, past, way), timing in bench.time(calls, fewest=_FEWEST_ROUNDS).items()
+    ]

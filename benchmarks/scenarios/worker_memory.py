@@ -1,0 +1,127 @@
+"""Body of the memory worker: what a fresh process holds after each stage of its work."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from .worker_start import WAYS, ChildWay, Inputs, PredictorWay, Words, read_inputs, read_words
+
+PEAK, RSS, PSS, USS = "peak", "RSS", "PSS", "USS"
+IMPORTS, ONE, ALL = "imports", "one pattern", "all patterns"
+PRELOADED, STREAMS = "all patterns preloaded", "streams"
+ANSWERS = 20
+"""Of every pattern before memory is read, so that what the first calls allocate is there."""
+Stage = tuple[str, list[float]]
+"""Its name and the logits of its last answer."""
+
+
+def resident_bytes() -> dict[str, int]:
+    """Bytes by measure.
+
+    RSS: pages in memory; PSS: shared ones divided among the processes that map them; USS: only
+    those of this process, which its end would give back.
+    """
+    pages, status = (_table(Path("/proc/self") / name) for name in ("smaps_rollup", "status"))
+    return {
+        # Not `ru_maxrss`: Linux counts in it what the process held before it became this program,
+        # and that is its parent's memory, however large. Its counters lag a little.
+        PEAK: max(status["VmHWM"], pages["Rss"]),
+        RSS: pages["Rss"],
+        PSS: pages["Pss"],
+        USS: sum(pages.get(f"Private_{kind}", 0) for kind in ("Clean", "Dirty", "Hugetlb")),
+    }
+
+
+def _table(path: Path) -> dict[str, int]:
+    """Bytes by name of lines like `VmHWM:  8564 kB`."""
+    found = re.findall(r"^(\w+):\s*([0-9]+) kB$", path.read_text(), flags=re.MULTILINE)
+    return {name: int(kib) << 10 for name, kib in found}
+
+
+def main(began: float) -> None:
+    """Work as told, stage by stage, and print what was resident after each.
+
+    words: way and what it wants; patterns: what to answer, the first alone at first; work: `lazy`,
+    `preload`, or a number of streams.
+    """
+    words = read_words()
+    way = WAYS[words["way"]](words)
+    way.imports()
+    found = [_reading(IMPORTS, [])]
+    patterns, work = words["patterns"].split(","), words["work"]
+    found += [_reading(*stage) for stage in _WORK.get(work, _stream)(way, words, patterns)]
+    sys.stdout.write(json.dumps(found) + "\n")
+
+
+def _reading(stage: str, logits: list[float]) -> dict[str, Any]:
+    return {"stage": stage, "logits": logits, "bytes": resident_bytes()}
+
+
+def _lazy(way: ChildWay, words: Words, patterns: Sequence[str]) -> Iterator[Stage]:
+    """One pattern, then all of them."""
+    way.load()
+    yield ONE, _answer(way, words, patterns[:1])
+    if len(patterns) > 1:
+        yield ALL, _answer(way, words, patterns[1:])
+
+
+def _preload(way: ChildWay, words: Words, patterns: Sequence[str]) -> Iterator[Stage]:
+    """All patterns, by graphs that they share."""
+    way.load()
+    yield PRELOADED, _answer(way, words, patterns)
+
+
+def _stream(way: ChildWay, words: Words, patterns: Sequence[str]) -> Iterator[Stage]:
+    """As many streams as told, each of which hears an utterance again and again."""
+    assert isinstance(way, PredictorWay)
+    way.load()
+    inputs, count = _inputs(words, patterns[0]), int(words["work"])
+    if count == 1:
+        yield STREAMS, _one_stream(way, inputs)
+    else:
+        yield STREAMS, _group(way, inputs, count)
+
+
+def _one_stream(way: PredictorWay, inputs: Inputs) -> list[float]:
+    stream, found = way.predictor.stream(), []
+    for _ in range(ANSWERS):
+        stream.push(inputs)
+        found = stream.predict().logits.tolist()
+    return found
+
+
+def _group(way: PredictorWay, inputs: Inputs, count: int) -> list[float]:
+    group, found = way.predictor.streams(count), []
+    for _ in range(ANSWERS):
+        for index in range(count):
+            group.push(index, inputs)
+        last = group.update()[-1]
+        assert last is not None
+        found = last.logits.tolist()
+    return found
+
+
+def _answer(way: ChildWay, words: Words, patterns: Sequence[str]) -> list[float]:
+    """Logits (C,) of the last pattern's last answer."""
+    found: list[float] = []
+    for pattern in patterns:
+        inputs = _inputs(words, pattern)
+        for _ in range(ANSWERS):
+            found = way.answer(inputs).tolist()
+    return found
+
+
+def _inputs(words: Words, pattern: str) -> Inputs:
+    """An utterance of a pattern, of which a peer is given all modalities."""
+    return read_inputs(f"{words['inputs']}/{pattern}")
+
+
+_WORK: dict[str, Callable[[ChildWay, Words, Sequence[str]], Iterator[Stage]]] = {
+    "lazy": _lazy,
+    "preload": _preload,
+}

@@ -1,0 +1,223 @@
+"""Body of the cold-start worker: what a fresh process does up to its first answer, and when."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ifmmin.runtime.predictor import Predictor
+
+_ENGINES = {
+    "onnxruntime-cpu": "onnxruntime",
+    "onnxruntime-cuda": "onnxruntime",
+    "onnxruntime-tensorrt": "onnxruntime",
+    "openvino": "openvino",
+}
+"""Modules that the runtime imports when it loads the first graph."""
+Words = Mapping[str, str]
+Inputs = Mapping[str, "NDArray[np.float32]"]
+"""Arrays (T, D) by letter."""
+
+
+class ChildWay(Protocol):
+    """What a fresh process can do, in this order."""
+
+    engine_seconds: float | None
+    """Of the last answer, what the engine took, where it is the way's own to tell."""
+
+    def imports(self) -> None:
+        """Import what is needed up to the answer."""
+        ...
+
+    def load(self) -> None:
+        """Make it ready."""
+        ...
+
+    def answer(self, inputs: Inputs) -> NDArray[np.float32]:
+        """Logits (C,) of arrays (T, D) by letter."""
+        ...
+
+
+class PredictorWay:
+    """The runtime, as a caller writes it; a pattern's graph is loaded by its first answer.
+
+    words: bundle, backend, precision, threads; preload: whether all patterns are loaded at once;
+    cache: directory of engines.
+    """
+
+    predictor: Predictor
+
+    def __init__(self, words: Words) -> None:
+        self._words = words
+        self.engine_seconds: float | None = None
+
+    def imports(self) -> None:
+        """The runtime, and the engine that it would import while it loads."""
+        import ifmmin.runtime  # noqa: F401
+
+        engine = _ENGINES.get(self._words["backend"])
+        if engine is not None:
+            import_module(engine)
+
+    def load(self) -> None:
+        """Read the manifest; with `preload` check and load the graphs too."""
+        from ifmmin.runtime import Predictor
+
+        words = self._words
+        self.predictor = Predictor(
+            words["bundle"],
+            backend=words["backend"],
+            precision=words["precision"],
+            threads=int(words["threads"]),
+            preload="preload" in words,
+            options=_options(words),
+        )
+
+    def answer(self, inputs: Inputs) -> NDArray[np.float32]:
+        """Logits (C,)."""
+        found = self.predictor.predict(inputs)
+        self.engine_seconds = found.seconds
+        return found.logits
+
+
+class SessionWay:
+    """A bare session of ONNX Runtime on the CPU. words: file, threads."""
+
+    engine_seconds: float | None = None
+
+    def __init__(self, words: Words) -> None:
+        self._words = words
+        self._session: Any = None
+
+    def imports(self) -> None:
+        """ONNX Runtime, and numpy with it."""
+        import onnxruntime  # noqa: F401
+
+    def load(self) -> None:
+        """Make the session."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = int(self._words["threads"])
+        options.inter_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(
+            self._words["file"], options, providers=["CPUExecutionProvider"]
+        )
+
+    def answer(self, inputs: Inputs) -> NDArray[np.float32]:
+        """Logits (C,) of the graph's only output."""
+        logits: NDArray[np.float32] = self._session.run(None, dict(inputs))[0]
+        return logits.reshape(-1)
+
+
+class EagerWay:
+    """The whole network in PyTorch, on standardised frames of all modalities.
+
+    words: checkpoint, threads.
+    """
+
+    engine_seconds: float | None = None
+
+    def __init__(self, words: Words) -> None:
+        self._words = words
+        self._eager: Any = None
+
+    def imports(self) -> None:
+        """PyTorch and the modules of the network."""
+        # The package's own imports are those of training, h5py and scipy among them, for a third
+        # of the time: one who answers with PyTorch imports the network alone.
+        if "ifmmin.train" not in sys.modules:
+            sys.modules["ifmmin.train"] = _bare_package("ifmmin.train")
+        import ifmmin.benchmarks.peers.torch
+        import ifmmin.train.checkpoint  # noqa: F401
+
+    def load(self) -> None:
+        """Read the checkpoint and make the module."""
+        from pathlib import Path
+
+        from ifmmin.train.checkpoint import load_checkpoint
+
+        from ..peers.torch import Eager
+
+        network, _ = load_checkpoint(Path(self._words["checkpoint"]))
+        self._eager = Eager(network, int(self._words["threads"]))
+
+    def answer(self, inputs: Inputs) -> NDArray[np.float32]:
+        """Logits (C,)."""
+        import torch
+
+        logits: NDArray[np.float32] = self._eager(tuple(torch.from_numpy(inputs[m]) for m in "avt"))
+        return logits
+
+
+WAYS: Mapping[str, Callable[[Words], ChildWay]] = {
+    "predictor": PredictorWay,
+    "session": SessionWay,
+    "eager": EagerWay,
+}
+
+
+def read_words() -> dict[str, str]:
+    """What this process was told."""
+    return dict(word.split("=", 1) for word in sys.argv[1:])
+
+
+def read_inputs(folder: str) -> Inputs:
+    """The arrays of a folder, by their names."""
+    import numpy as np
+
+    found = (entry.name for entry in os.scandir(folder))
+    return {name.removesuffix(".npy"): np.load(f"{folder}/{name}") for name in found}
+
+
+def _options(words: Words) -> Any:
+    if "cache" not in words:
+        return None
+    from pathlib import Path
+
+    from ifmmin.runtime.backends import BackendOptions
+
+    return BackendOptions(cache=Path(words["cache"]))
+
+
+def _bare_package(name: str) -> ModuleType:
+    """A package whose modules can be imported without what its `__init__` does."""
+    found = find_spec(name)
+    assert found is not None
+    module = ModuleType(name)
+    module.__path__ = list(found.submodule_search_locations or ())
+    return module
+
+
+def main(began: float) -> None:
+    """Answer one utterance, then print the moment at which each part was done.
+
+    began: the clock at Python's first line. A predictor loads within its first call; what the
+    engine itself took of that is the answer, the rest is loading.
+    """
+    words = read_words()
+    way = WAYS[words["way"]](words)
+    way.imports()
+    inputs = read_inputs(words["inputs"])
+    imported = time.monotonic()
+    way.load()
+    loaded = time.monotonic()
+    logits = way.answer(inputs)
+    answered = time.monotonic()
+    if way.engine_seconds is not None:
+        loaded = answered - way.engine_seconds
+
+    import json  # only now: it is no part of a start
+
+    moments = {"process": began, "import": imported, "load": loaded, "first answer": answered}
+    sys.stdout.write(json.dumps({"moments": moments, "logits": logits.tolist()}) + "\n")

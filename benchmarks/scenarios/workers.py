@@ -1,0 +1,221 @@
+"""Worker processes: what is started in one, what it has to answer there, and what it tells."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ifmmin.runtime.errors import IfmminError, ParityError, one_line
+from ifmmin.runtime.modality import MODALITIES, Pattern
+
+from ..record import YARDSTICK, Row
+from .bench import Bench
+from .contenders import Entrant, yardstick_bytes
+from .plan import MONOLITH, ORDINARY
+
+PATIENCE = 120.0
+"""Seconds that a process gets; importing PyTorch from a slow card takes tens."""
+_PROGRAM = "import time; began = time.monotonic(); from {module} import main; main(began)"
+_LONGEST_REASON = 300
+T = TypeVar("T")
+BARE = "bare session"
+"""Contender: our graph in a session of ONNX Runtime, without the runtime around it."""
+EAGER = "eager"
+"""The peer in PyTorch."""
+MONOLITH_FILE = "monolith.onnx"
+_TOLERANCE = 1e-3
+"""Of a logit, to what the same contender answered in this process."""
+
+
+class ChildFailed(IfmminError):  # noqa: N818 - what it should have measured is left out
+    """A process that was to be measured did not do its work; the message says why."""
+
+
+@dataclass(frozen=True)
+class Told(Generic[T]):
+    """What came of a process."""
+
+    started: float
+    """When it was asked for, by the clock `time.monotonic`, which all processes share."""
+    output: T
+
+
+def run_child(
+    module: str, words: Mapping[str, str], kind: type[T], patience: float = PATIENCE
+) -> Told[T]:
+    """Run `main(began)` of a module in a process that has imported nothing yet.
+
+    began: the clock at Python's first line. words: what it finds in `sys.argv`, as `key=value`.
+    kind: what the last line of its output is, as JSON. The process has ended when this returns.
+    Raises ChildFailed with the last line of its complaint.
+    """
+    program = _PROGRAM.format(module=module)
+    command = [sys.executable, "-c", program, *(f"{k}={v}" for k, v in words.items())]
+    started = time.monotonic()
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=patience
+        )
+    except OSError as error:
+        raise ChildFailed(f"no process can be started ({error.strerror})") from error
+    except subprocess.TimeoutExpired as error:
+        raise ChildFailed(f"it was not done in {patience:g} seconds") from error
+    if done.returncode:
+        raise ChildFailed(_complaint(done))
+    try:
+        return Told(started, msgspec.json.decode(done.stdout.splitlines()[-1], type=kind))
+    except (IndexError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ChildFailed(
+            f"it printed something else than was asked ({one_line(error)})"
+        ) from error
+
+
+def _complaint(done: subprocess.CompletedProcess[bytes]) -> str:
+    """The last line that it wrote, without the module of a class of ours."""
+    lines = done.stderr.decode(errors="replace").strip().splitlines()
+    if lines:
+        return lines[-1].removeprefix("ifmmin.runtime.errors.")[:_LONGEST_REASON]
+    if done.returncode < 0:
+        return f"signal {-done.returncode} ended it"
+    return f"it ended with status {done.returncode}"
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """A contender, as a fresh process is told of it."""
+
+    entrant: Entrant
+    """What its rows say of it."""
+    words: Mapping[str, str]
+    """See `child_start`."""
+    inputs: Mapping[str, NDArray[np.float32]]
+    """What it is asked, by letter (T, D)."""
+    logits: NDArray[np.float32]
+    """What it has to answer (C,)."""
+
+    def require_right(self, logits: list[float], wanted: NDArray[np.float32] | None = None) -> None:
+        """ParityError where a process answered something else: fast and wrong is worth nothing.
+
+        wanted: (C,); None: those of its inputs.
+        """
+        found = np.asarray(logits, dtype=np.float32)
+        wanted = self.logits if wanted is None else wanted
+        if found.shape != wanted.shape:
+            raise ParityError(f"it answered {len(found)} logits, {len(wanted)} were wanted")
+        difference = float(np.abs(found - wanted).max())
+        if not difference <= _TOLERANCE:
+            raise ParityError(
+                f"its answer is wrong: a logit is off by {difference:.1e}, allowed {_TOLERANCE:.0e}"
+            )
+
+    def write_inputs(self, folder: Path) -> None:
+        """Put the inputs where the process finds them."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, array in self.inputs.items():
+            np.save(folder / f"{name}.npy", array)
+
+
+def ours(bench: Bench, pattern: Pattern, threads: int) -> list[Fresh]:
+    """Our own ways and the twin of the first."""
+    features = bench.features({m: ORDINARY[m] for m in pattern})
+    return [
+        Fresh(
+            entrant=entrant,
+            words={
+                "way": "predictor",
+                "bundle": str(bench.bundle.directory.resolve()),
+                "backend": entrant.way.backend,
+                "precision": entrant.way.precision,
+                "threads": str(entrant.way.threads),
+            },
+            inputs={m.value: x for m, x in features.items()},
+            logits=entrant.call(features).logits,
+        )
+        for entrant in bench.ours(pattern, threads)
+    ]
+
+
+def bare(bench: Bench, pattern: Pattern, of: Fresh) -> Fresh:
+    """A session of the graph that one of our ways on ONNX Runtime's CPU loads."""
+    way = of.entrant.way
+    entry = bench.bundle.entry(pattern, way.precision, backend=way.backend)
+    return Fresh(
+        entrant=replace(of.entrant, name=BARE),
+        words={
+            "way": "session",
+            "file": str((bench.bundle.directory / entry.file).resolve()),
+            "threads": str(way.threads),
+        },
+        inputs=of.inputs,
+        logits=of.logits,
+    )
+
+
+def reference(bench: Bench, pattern: Pattern, threads: int, folder: Path) -> list[Fresh]:
+    """The yardstick in a bare session, in a list; empty where it cannot run.
+
+    folder: where it is written.
+    """
+    features = bench.features({m: ORDINARY[m] for m in pattern})
+    file, found = folder / f"{pattern}.{YARDSTICK}.onnx", []
+    for entrant in bench.reference(pattern, threads):
+        file.write_bytes(yardstick_bytes({m: x.shape[1] for m, x in features.items()}, pattern))
+        words = {"way": "session", "file": str(file), "threads": str(threads)}
+        inputs = {m.value: x for m, x in features.items()}
+        found.append(Fresh(entrant, words, inputs, logits=entrant.call(features).reshape(-1)))
+    return found
+
+
+def peers(bench: Bench, pattern: Pattern, threads: int, folder: Path) -> list[Fresh]:
+    """The monolith in a bare session and PyTorch's eager mode, on zeros for what is missing.
+
+    Empty without a checkpoint, without PyTorch, and where the plan wants no peers. folder: where
+    the monolith is written, once.
+    """
+    found = [
+        peer(bench, name, words, pattern, threads)
+        for name, words in (
+            (MONOLITH, {"way": "session", "file": str(folder / MONOLITH_FILE)}),
+            (EAGER, {"way": "eager", "checkpoint": str(bench.plan.checkpoint)}),
+        )
+        if bench.plan.peers
+    ]
+    return [one for one in found if one is not None]
+
+
+def peer(
+    bench: Bench, name: str, words: Mapping[str, str], pattern: Pattern, threads: int
+) -> Fresh | None:
+    """A peer that runs the whole network; None where it cannot, which is noted."""
+    entrant = bench.peer(name, threads)
+    if entrant is None:
+        return None
+    from ..peers.onnx import export_monolith
+    from ..peers.torch import standardise
+
+    network = bench.source.network
+    if "file" in words and not Path(words["file"]).exists():
+        Path(words["file"]).write_bytes(export_monolith(network))
+    features = bench.features({m: ORDINARY[m] for m in pattern})
+    inputs = standardise(network, features, ORDINARY)
+    return Fresh(
+        entrant=entrant,
+        words={**words, "threads": str(threads)},
+        inputs={m.value: inputs[m] for m in MODALITIES},
+        logits=entrant.call(entrant.ready(features, ORDINARY)),
+    )
+
+
+def refused_row(bench: Bench, scenario: str, fresh: Fresh, pattern: Pattern, why: str) -> Row:
+    """The row of a contender that was not measured."""
+    bench.say(f"{fresh.entrant.name} is left out: {why}")
+    return bench.row(scenario, fresh.entrant, pattern, note=why)

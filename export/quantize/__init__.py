@@ -1,0 +1,1 @@
+"""8-bit graphs: which operators bear it, how weights are rounded."""

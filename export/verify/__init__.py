@@ -1,0 +1,1 @@
+"""Proof that graphs answer as their network does."""

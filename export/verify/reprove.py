@@ -1,0 +1,139 @@
+"""Comparison of a bundle's graphs with their checkpoint, on inputs that export never saw."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ifmmin.runtime.backends import Runner
+from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
+from ifmmin.runtime.bundle import Bundle, GraphEntry
+from ifmmin.runtime.console import Advance
+from ifmmin.runtime.errors import BundleError, CheckpointError
+from ifmmin.runtime.modality import Modality, Pattern
+from ifmmin.runtime.verify import Check, load_as_exported
+from ifmmin.train.checkpoint import load_checkpoint
+from ifmmin.train.model.network import EmotionNetwork
+
+from .missing import with_missing_frames
+from .parity import Comparison, fresh_limits, judge
+from .probes import (
+    FRESH_SEED,
+    Probes,
+    StreamProbes,
+    compare_probes,
+    run_alone,
+    run_batches,
+    run_head,
+    run_summary,
+)
+
+WHAT = "fresh probes"
+SHAPES = ("latency", "throughput", "head")
+"""What gives logits; steps and summaries are proven by heads."""
+_STREAMS, _LONG = 10, 900
+"""Utterances that are cut into chunks, and frames of one that is longer."""
+
+
+def comparable(bundle: Bundle) -> list[GraphEntry]:
+    """The graphs that `reprove` compares."""
+    return [entry for entry in bundle.manifest.graphs if entry.shape in SHAPES]
+
+
+def reprove(bundle: Bundle, checkpoint: Path, *, advance: Advance) -> list[Check]:
+    """Compare every latency, throughput and head graph with the network in float64.
+
+    advance: called once per graph. Raises CheckpointError where the file is not the checkpoint of
+    the bundle, and BundleError where a graph is damaged.
+    """
+    network = _network(bundle, checkpoint)
+    proof = _Proof(bundle, network)
+    checks = []
+    for entry in comparable(bundle):
+        checks.append(proof.check(entry))
+        advance(entry.file)
+    return checks
+
+
+def _network(bundle: Bundle, checkpoint: Path) -> EmotionNetwork:
+    """The network as it was exported."""
+    try:
+        found = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"no checkpoint at {checkpoint} ({error.strerror})") from error
+    wanted = bundle.manifest.checkpoint.sha256
+    if found != wanted:
+        raise CheckpointError(
+            f"{checkpoint} is not the checkpoint of {bundle.directory}: its sha256 is "
+            f"{found[:12]}..., the bundle was made from {wanted[:12]}...; give that one"
+        )
+    network, _ = load_checkpoint(checkpoint)
+    # The bundle may have been exported with other canonical lengths than the checkpoint's.
+    lengths = {m: spec.missing.length for m, spec in bundle.manifest.modalities.items()}
+    with_missing_frames(network, lengths)
+    return network
+
+
+class _Proof:
+    def __init__(self, bundle: Bundle, network: EmotionNetwork) -> None:
+        self._bundle = bundle
+        self._engine = OnnxRuntimeCpu()
+        self._probes = Probes(network, seed=FRESH_SEED)
+        self._summaries: dict[tuple[Modality, str], NDArray[np.floating]] = {}
+
+    @cached_property
+    def _streams(self) -> StreamProbes:
+        return StreamProbes(self._probes.truth, self._probes.stream_inputs(_STREAMS, _LONG))
+
+    def check(self, entry: GraphEntry) -> Check:
+        assert entry.pattern is not None
+        comparison = self._compare(entry, entry.pattern)
+        limits = fresh_limits(entry)
+        found = judge(entry.file, comparison, None, limits)
+        detail = "; ".join(f"{v.figure} {v.got:.2g}, allowed {v.allowed:.2g}" for v in found)
+        by_logits = limits.logits is not None
+        return Check(
+            file=entry.file,
+            what=WHAT,
+            passed=not found,
+            detail=detail or str(comparison),
+            difference=comparison.max_difference if by_logits else comparison.probability_max,
+            unit="logit" if by_logits else "probability",
+            allowed=limits.logits if by_logits else limits.probabilities,
+        )
+
+    def _compare(self, entry: GraphEntry, pattern: Pattern) -> Comparison:
+        if entry.shape == "head":
+            made = {m: self._summarised(m, entry.precision) for m in pattern}
+            return compare_probes(
+                run_head(self._load(entry), pattern, made), self._streams.of(pattern)
+            )
+        drive = run_alone if entry.shape == "latency" else run_batches
+        probes = self._probes.of(pattern)
+        return compare_probes(drive(self._load(entry), probes), probes)
+
+    def _summarised(self, modality: Modality, precision: str) -> NDArray[np.floating]:
+        """Summaries (N, S) of a modality after every chunk."""
+        key = (modality, precision)
+        if key not in self._summaries:
+            step, summary = (self._one(shape, *key) for shape in ("step", "summary"))
+            pooled = self._streams.pooled(modality, step, self._load(step))
+            self._summaries[key] = run_summary(self._load(summary), pooled)
+        return self._summaries[key]
+
+    def _one(self, shape: str, modality: Modality, precision: str) -> GraphEntry:
+        found = self._bundle.find(shape, modality, precision)
+        if not found:
+            raise BundleError(
+                f"{self._bundle.directory} has heads but no {precision} {shape} graph of "
+                f"{modality}; export it again"
+            )
+        return found[0]
+
+    def _load(self, entry: GraphEntry) -> Runner:
+        content = self._bundle.graph(entry)
+        return load_as_exported(self._engine, self._bundle.manifest, entry, content)

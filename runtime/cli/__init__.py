@@ -1,0 +1,1 @@
+"""Command `ifmmin-run`: options, readers, writers, streams of events."""

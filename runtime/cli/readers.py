@@ -1,0 +1,252 @@
+"""Readers of `ifmmin-run`: utterances from .npz files, directories and lines of JSON.
+
+docs/run.md has the schema. An utterance is read when its turn comes.
+"""
+
+from __future__ import annotations
+
+import sys
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from ..modality import MODALITIES
+from ..validate import Utterance
+
+Frames = list[list[float | None]]
+Content = TypeVar("Content")
+
+
+class Quality(msgspec.Struct, forbid_unknown_fields=True):
+    """How far each modality can be trusted, where that is known."""
+
+    a: float | None = None
+    v: float | None = None
+    t: float | None = None
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Those that are known, per letter."""
+        given = msgspec.structs.asdict(self)
+        return {letter: score for letter, score in given.items() if score is not None}
+
+
+def decode_line(decoder: msgspec.json.Decoder[Content], line: bytes, example: str) -> Content:
+    """What a line of JSON holds; InputError says where in it something else was found.
+
+    example: what would have been right.
+    """
+    try:
+        return decoder.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(_explain(line, str(error), example)) from None
+
+
+def frames_by_letter(**given: Frames | None) -> dict[str, NDArray[np.float64]]:
+    """Frames (T, D) of each modality that is given, with NaN for null.
+
+    Raises InputError for frames that are not equally long.
+    """
+    return {letter: _array(letter, x) for letter, x in given.items() if x is not None}
+
+
+def numbered(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Lines that are not blank, each with its number from 1; blank ones are counted."""
+    return ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
+
+
+@contextmanager
+def readable(source: object) -> Iterator[None]:
+    """InputError in place of what the system says of a source that cannot be read."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{source} cannot be read: {error.strerror}") from error
+
+
+def _array(letter: str, frames: Frames) -> NDArray[np.float64]:
+    for index, frame in enumerate(frames):
+        if len(frame) != len(frames[0]):
+            raise InputError(
+                f"modality {letter}: frame {index} has {len(frame)} numbers, frame 0 has "
+                f"{len(frames[0])}; wanted as many in each"
+            )
+    return np.array(frames, dtype=np.float64)
+
+
+def _explain(line: bytes, reason: str, example: str) -> str:
+    if "JSON is malformed" in reason and any(word in line for word in (b"NaN", b"Infinity")):
+        return f"{reason}; JSON has no NaN, write null for it"
+    return f"{reason}; wanted an object such as {example}"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One utterance to answer."""
+
+    name: str
+    utterance: Utterance
+    quality: Mapping[str, float] = field(default_factory=dict)
+    """Per letter a score that came with it."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One input that is not read yet."""
+
+    name: str
+    """What the answer is called if the input has no name of its own."""
+    where: str
+    """What messages call it: a path, or a file and a line."""
+    read: Callable[[], Clip]
+    """Raises InputError."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Inputs that come one after the other."""
+
+    count: int | None
+    """How many; None: known only at the end."""
+    items: Callable[[], Iterator[Item]]
+
+
+_EXAMPLE = '{"id": "clip1", "a": [[0.1, 0.2], [0.3, 0.4]], "t": null}'
+
+
+class _Line(msgspec.Struct, forbid_unknown_fields=True):
+    id: str | int | None = None
+    a: Frames | None = None
+    v: Frames | None = None
+    t: Frames | None = None
+    quality: Quality | None = None
+
+
+_decoder = msgspec.json.Decoder(_Line)
+
+
+def jsonl_file(path: Path) -> Source:
+    """The lines of a file; InputError when it cannot be read."""
+    with readable(path), path.open("rb") as file:
+        count = sum(1 for _ in numbered(file))
+    if not count:
+        raise InputError(f"{path} is empty; each line is an utterance, such as {_EXAMPLE}")
+    return Source(count, lambda: _file_items(path))
+
+
+def jsonl_stdin() -> Source:
+    """The lines of standard input, each handed on before the next one is read."""
+    return Source(None, _stdin_items)
+
+
+def read_line(line: bytes, name: str) -> Clip:
+    """The utterance in one line of JSON; InputError says where in the line it is not one.
+
+    name: for a line without `id`.
+    """
+    content = decode_line(_decoder, line, _EXAMPLE)
+    return Clip(
+        name if content.id is None else str(content.id),
+        frames_by_letter(a=content.a, v=content.v, t=content.t),
+        content.quality.scores if content.quality else {},
+    )
+
+
+def _file_items(path: Path) -> Iterator[Item]:
+    with readable(path), path.open("rb") as file:
+        yield from _items(file, str(path))
+
+
+def _stdin_items() -> Iterator[Item]:
+    with readable("stdin"):
+        yield from _items(sys.stdin.buffer, "stdin")
+
+
+def _items(lines: Iterable[bytes], source: str) -> Iterator[Item]:
+    for number, line in numbered(lines):
+        name = f"{Path(source).name}:{number}"
+        yield Item(name, f"{source}, line {number}", partial(read_line, line, name))
+
+
+STDIN = "-"
+
+
+def find_inputs(arguments: Sequence[str]) -> Source:
+    """All inputs meant by `arguments`, directories in order of names; InputError if one is not."""
+    sources = [source for argument in arguments for source in _sources(argument)]
+    known = [source.count for source in sources if source.count is not None]
+    return Source(
+        sum(known) if len(known) == len(sources) else None,
+        lambda: chain.from_iterable(source.items() for source in sources),
+    )
+
+
+def _sources(argument: str) -> Iterator[Source]:
+    path = Path(argument)
+    if argument == STDIN:
+        yield jsonl_stdin()
+    elif path.is_dir():
+        inside = sorted(path.glob("*.npz"))
+        if not inside:
+            raise InputError(f"{path} holds no .npz file; each holds the arrays a, v, t")
+        yield from map(_npz_file, inside)
+    elif not path.exists():
+        raise InputError(
+            f"no input at {path}; give .npz files, directories of them, .jsonl files, or - to read "
+            "lines of JSON from standard input"
+        )
+    elif path.suffix == ".jsonl":
+        yield jsonl_file(path)
+    elif path.suffix == ".npz":
+        yield _npz_file(path)
+    else:
+        raise InputError(f"{path}: got a {path.suffix or 'nameless'} file, wanted .npz or .jsonl")
+
+
+def _npz_file(path: Path) -> Source:
+    item = Item(path.stem, str(path), partial(_read_npz, path))
+    return Source(1, lambda: iter([item]))
+
+
+def _read_npz(path: Path) -> Clip:
+    """The arrays of one .npz; InputError for another file, other names or pickled objects."""
+    try:
+        # Opened here: numpy leaves a file open that it finds damaged.
+        with path.open("rb") as file:
+            return Clip(path.stem, _arrays(np.load(file, allow_pickle=False)))
+    except _UNREADABLE as error:
+        raise InputError(f"cannot be read as .npz ({error})") from error
+
+
+def _arrays(archive: Any) -> dict[str, NDArray[Any]]:
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise InputError("not an .npz archive; save it with numpy.savez")
+    with archive:
+        unknown = sorted(set(archive.files) - {m.value for m in MODALITIES})
+        if unknown:
+            raise InputError(f"unknown array {unknown[0]!r}; name them a, v, t")
+        return {name: archive[name] for name in archive.files}
+
+
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,  # an archive whose directory names what it does not hold
+    MemoryError,  # a damaged header that promises more than there is
+    RuntimeError,  # encrypted, or packed in a way that zipfile does not know
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What numpy and zipfile raise for damaged files."""

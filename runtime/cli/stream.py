@@ -1,0 +1,321 @@
+"""Session of `ifmmin-run --stream`: events in, an answer out after each.
+
+Reads standard input or a file as events arrive, keeps snapshots, ends by a signal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, BinaryIO
+
+from ..atomic import atomic_file, require_writable
+from ..console import say, write
+from ..errors import IfmminError, InputError, OutputError
+from ..predictor import Predictor
+from ..stream.options import Smoothing, StreamOptions
+from ..stream.stream import Stream
+from .events import SPEEDS, Event, Listener, RealTime, Screen, Tick, UpdateLines, read_event
+from .options import numbers_by_modality
+from .readers import numbered, readable
+from .run import Rules, Tally
+from .writers import LAYOUT_OF, saved_lines
+
+
+def chosen_pace(options: argparse.Namespace) -> Callable[[Event], None]:
+    """What to call before each event, by `--replay`."""
+    speed = options.replay or "fast"
+    if speed not in SPEEDS:
+        raise InputError(f"--replay: got {speed!r}, wanted {' or '.join(SPEEDS)}")
+    return RealTime() if speed == "real" else lambda _event: None
+
+
+def stream_options(options: argparse.Namespace) -> StreamOptions:
+    """What the stream is told; InputError for values that are out of range."""
+    started = time.monotonic()
+    return StreamOptions(
+        window=options.window,
+        hop=options.hop,
+        stale_after=numbers_by_modality("--stale-after", options.stale_after or []),
+        late=options.late or "refuse",
+        clock=(lambda: time.monotonic() - started) if options.clock else None,
+        smoothing=_smoothing(options),
+    )
+
+
+def _smoothing(options: argparse.Namespace) -> Smoothing | None:
+    given = {
+        "half_life": options.smooth,
+        "margin": options.margin,
+        "patience": options.patience,
+    }
+    told = {name: value for name, value in given.items() if value is not None}
+    return Smoothing(**told) if told else None
+
+
+STDIN = "-"
+_CHUNK_BYTES = 1 << 16
+
+
+@contextmanager
+def opened(source: str) -> Iterator[BinaryIO]:
+    """The bytes of a path, or of standard input for `-`; InputError where there are none."""
+    if source == STDIN:
+        yield sys.stdin.buffer
+        return
+    if not Path(source).exists():
+        raise InputError(f"no session at {source}; give a file of events, or - for standard input")
+    with ExitStack() as stack:
+        with readable(source):
+            file = stack.enter_context(Path(source).open("rb"))
+        yield file
+
+
+def arriving(
+    file: BinaryIO, source: str, every: float | None = None
+) -> Iterator[tuple[int, bytes] | None]:
+    """Numbered lines, each handed on as soon as it is there; blank ones are counted only.
+
+    every: seconds of silence after each of which None comes; None: silence is waited out. Raises
+    InputError where the source breaks off.
+    """
+    with readable(source):
+        if every is None:
+            yield from numbered(file)
+        else:
+            yield from _with_silences(file.fileno(), every)
+
+
+def _with_silences(descriptor: int, every: float) -> Iterator[tuple[int, bytes] | None]:
+    number = 0
+    for line in _lines(descriptor, every):
+        if line is None:
+            yield None
+            continue
+        number += 1
+        if line.strip():
+            yield number, line
+
+
+def _lines(descriptor: int, every: float) -> Iterator[bytes | None]:
+    """Lines by way of the descriptor: a buffered file cannot say whether something is there."""
+    begun = bytearray()
+    while True:
+        if not select.select([descriptor], [], [], every)[0]:
+            yield None
+            continue
+        chunk = os.read(descriptor, _CHUNK_BYTES)
+        begun += chunk
+        if chunk and b"\n" not in chunk:
+            continue
+        *whole, rest = bytes(begun).split(b"\n")
+        yield from whole
+        begun = bytearray(rest)
+        if not chunk:
+            # What stands behind the last line's end, if anything does.
+            if rest:
+                yield rest
+            return
+
+
+class Interrupts:
+    """Delivers SIGINT as KeyboardInterrupt and SIGTERM as SystemExit while the block lasts.
+
+    Within `held` they wait for its end: an event is heard and answered, or it is not. Signals that
+    are ignored, as those of a background job, stay so. Outside of the main thread, where Python
+    delivers none, this does nothing.
+    """
+
+    def __init__(self) -> None:
+        self._before: dict[int, Any] = {}
+        self._holding = False
+        self._waiting: int | None = None
+
+    def __enter__(self) -> Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._arrive)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let signals wait for the end of the block."""
+        self._holding = True
+        try:
+            yield
+        finally:
+            self._holding = False
+            number, self._waiting = self._waiting, None
+            if number is not None:
+                _deliver(number)
+
+    def _arrive(self, number: int, frame: FrameType | None) -> None:
+        if self._holding:
+            self._waiting = number
+        else:
+            _deliver(number)
+
+
+def _deliver(number: int) -> None:
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(128 + number)
+
+
+def require_place(path: Path) -> None:
+    """OutputError where a snapshot could not be written; before a session, not after it."""
+    require_writable(path)
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: it is a directory; choose a file name")
+
+
+@contextmanager
+def kept(stream: Stream, path: Path) -> Iterator[None]:
+    """Go on from the snapshot at `path` where there is one, and write one there at the end.
+
+    The end is also Ctrl-C, the request to end, or that nobody reads the answers any more: a stream
+    is whole between events. After any other error what stood at `path` is untouched. Raises
+    InputError where it is no snapshot of such a stream.
+    """
+    if path.exists():
+        with readable(path):
+            content = path.read_bytes()
+        try:
+            stream.resume(content)
+        except InputError as error:
+            raise InputError(f"{path}: {error}; or name another file to begin anew") from error
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, BrokenPipeError):
+        _write(stream, path)
+        raise
+    _write(stream, path)
+
+
+def _write(stream: Stream, path: Path) -> None:
+    content = stream.snapshot()
+    with atomic_file(path) as part:
+        part.write_bytes(content)
+
+
+EXIT_SOME_FAILED = 1
+
+
+def run_stream(
+    options: argparse.Namespace, rules: Rules, open_predictor: Callable[[], Predictor]
+) -> int:
+    """Answer a session; returns the exit code: 0, or 1 when some events have no answer.
+
+    Mistakes in the options are told before the predictor is opened.
+    """
+    told, wait = stream_options(options), chosen_pace(options)
+    _require_places(options)
+    with ExitStack() as stack:
+        file = stack.enter_context(opened(options.stream))
+        predictor = open_predictor()
+        stream = predictor.stream(told)
+        interrupts = stack.enter_context(Interrupts())
+        if options.snapshot is not None:
+            stack.enter_context(kept(stream, options.snapshot))
+        screens = _screens(options, predictor.labels, rules.top_k, stack)
+        session = _Session(
+            "stdin" if options.stream == STDIN else options.stream,
+            Listener(stream, predictor.labels, rules.threshold),
+            screens,
+            wait,
+            interrupts,
+            Tally(),
+        )
+        for arrived in arriving(file, session.name, options.tick):
+            session.take(arrived)
+        tally = session.tally
+        if not tally.total:
+            raise InputError(f"got no event; {session.name} held no line")
+    if options.latency and len(tally.seconds):
+        say(tally.latency())
+    if tally.failed:
+        say(f"{tally.failed} of {tally.total} events have no answer")
+    return EXIT_SOME_FAILED if tally.failed else 0
+
+
+@dataclass(frozen=True)
+class _Session:
+    name: str
+    listener: Listener
+    screens: Sequence[Screen]
+    wait: Callable[[Event], None]
+    interrupts: Interrupts
+    tally: Tally
+
+    def take(self, arrived: tuple[int, bytes] | None) -> None:
+        """A line, or None for silence; raises InputError where its time cannot be kept."""
+        number, line = arrived or (None, b"")
+        where = f"{self.name}, line {number}" if number else f"{self.name}, silence"
+        try:
+            event = read_event(line) if number else Tick()
+        except InputError as error:
+            self._fail(number, None, where, error)
+            return
+        try:
+            self.wait(event)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
+        with self.interrupts.held():
+            self._hear(number, event, where)
+
+    def _hear(self, number: int | None, event: Event, where: str) -> None:
+        try:
+            update = self.listener.hear(number, event)
+        except IfmminError as error:
+            self._fail(number, event, where, error)
+            return
+        self.tally.seconds.append(update.seconds)
+        for screen in self.screens:
+            screen.show(update)
+
+    def _fail(self, number: int | None, event: Event | None, where: str, error: Exception) -> None:
+        message = f"{where}: {' '.join(str(error).split())}"
+        self.tally.failed += 1
+        for screen in self.screens:
+            screen.fail(number, event, message)
+        say(f"error: {message}")
+
+
+def _screens(
+    options: argparse.Namespace, labels: Sequence[str], top_k: int, stack: ExitStack
+) -> list[Screen]:
+    screens: list[Screen] = []
+    if options.save is not None:
+        keep = stack.enter_context(saved_lines(options.save))
+        screens.append(UpdateLines(labels, top_k, keep))
+    if options.live:
+        from .live import live_screen
+
+        return [*screens, stack.enter_context(live_screen(labels))]
+    return [*screens, UpdateLines(labels, top_k, write)]
+
+
+def _require_places(options: argparse.Namespace) -> None:
+    if options.live:
+        from .live import require_terminal
+
+        require_terminal()
+    if options.snapshot is not None:
+        require_place(options.snapshot)
+    if options.save is not None and LAYOUT_OF.get(options.save.suffix) != "json":
+        raise InputError(f"--save {options.save}: answers of a stream are JSON; name it .jsonl")

@@ -1,0 +1,198 @@
+"""Writers of `ifmmin-run`: predictions as a table, as lines of JSON or as CSV.
+
+Lines are written as predictions come; a file appears whole, when all of them are there.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..atomic import atomic_file, require_writable
+from ..errors import OutputError
+from ..prediction import Prediction
+
+FORMATS = ("table", "json", "csv")
+
+Write = Callable[[str], None]
+"""Takes a line without its end."""
+ShowTable = Callable[[Sequence[str], Sequence[Sequence[str]], str], None]
+"""Takes headers, rows and a title."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A prediction with the name of its input."""
+
+    name: str
+    prediction: Prediction
+    label: str | None
+    """The winner; None where it was not sure enough."""
+    ranking: list[tuple[str, float]]
+    """The most probable classes with their probabilities, best first; empty: not asked for."""
+
+
+class Sheet(ABC):
+    """Something that answers are written on."""
+
+    @abstractmethod
+    def add(self, answer: Answer) -> None:
+        """Write down one answer."""
+
+    def fail(self, name: str, message: str) -> None:  # noqa: B027 - most have no place for it
+        """Write down that an input has no answer, where that helps."""
+
+    def close(self) -> None:  # noqa: B027 - most have written all by then
+        """Write what can be written only when all is known."""
+
+
+class TableSheet(Sheet):
+    """A table, shown at the end, when the widths of its columns are known."""
+
+    def __init__(self, labels: Sequence[str], top_k: int, show: ShowTable) -> None:
+        shares = [f"top {rank}" for rank in range(1, top_k + 1)] or list(labels)
+        self._headers = ["input", "pattern", "emotion", *shares, "ms"]
+        self._show = show
+        self._rows: list[list[str]] = []
+        self._backends: dict[str, None] = {}
+
+    def add(self, answer: Answer) -> None:
+        """Keep a row."""
+        prediction = answer.prediction
+        shares = [f"{label} {p:.3f}" for label, p in answer.ranking]
+        self._rows.append(
+            [
+                "".join(c if c.isprintable() else "?" for c in answer.name),
+                str(prediction.pattern or "-"),
+                answer.label or "-",
+                *(shares or [f"{p:.3f}" for p in prediction.probabilities]),
+                f"{prediction.seconds * 1e3:.2f}",
+            ]
+        )
+        self._backends[prediction.backend] = None
+
+    def close(self) -> None:
+        """Show the rows, if there are any."""
+        if self._rows:
+            self._show(self._headers, self._rows, f"backend: {', '.join(self._backends)}")
+
+
+class JsonSheet(Sheet):
+    """An object a line, for inputs without an answer too: who waits for a line gets one."""
+
+    def __init__(self, labels: Sequence[str], write: Write) -> None:
+        self._labels = labels
+        self._write = write
+
+    def add(self, answer: Answer) -> None:
+        """Write the answer's line."""
+        prediction = answer.prediction
+        shares = prediction.probabilities.tolist()
+        content: dict[str, Any] = {
+            "input": answer.name,
+            "pattern": str(prediction.pattern) if prediction.pattern else None,
+            "label": answer.label,
+            "probabilities": dict(zip(self._labels, shares, strict=True)),
+            "logits": prediction.logits.tolist(),
+            "backend": prediction.backend,
+            "requested": prediction.requested,
+            "precision": prediction.precision,
+            "placement": dict(prediction.placement),
+            "seconds": prediction.seconds,
+        }
+        if answer.ranking:
+            content["top"] = [{"label": label, "probability": p} for label, p in answer.ranking]
+        if prediction.absent:
+            content["absent"] = {str(m): reason for m, reason in prediction.absent.items()}
+        if prediction.dropped:
+            content["dropped_frames"] = {str(m): n for m, n in prediction.dropped.items()}
+        self._write(json.dumps(content, ensure_ascii=False))
+
+    def fail(self, name: str, message: str) -> None:
+        """Write the name and what is wrong."""
+        self._write(json.dumps({"input": name, "error": message}, ensure_ascii=False))
+
+
+class CsvSheet(Sheet):
+    """A header and a row an answer."""
+
+    def __init__(self, labels: Sequence[str], top_k: int, write: Write) -> None:
+        self._write = write
+        ranks = range(1, top_k + 1)
+        shares = [word for rank in ranks for word in (f"top{rank}", f"probability{rank}")]
+        end = ("backend", "seconds", "absent", "dropped_frames")
+        self._row("input", "pattern", "label", *(shares or labels), *end)
+
+    def add(self, answer: Answer) -> None:
+        """Write the answer's row."""
+        prediction = answer.prediction
+        shares = [value for pair in answer.ranking for value in pair]
+        self._row(
+            answer.name,
+            prediction.pattern or "-",
+            answer.label or "-",
+            *(shares or prediction.probabilities.tolist()),
+            prediction.backend,
+            prediction.seconds,
+            "; ".join(f"{m}: {reason}" for m, reason in prediction.absent.items()),
+            "; ".join(f"{m}: {n}" for m, n in prediction.dropped.items()),
+        )
+
+    def _row(self, *values: object) -> None:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="").writerow(values)
+        self._write(text.getvalue())
+
+
+def make_sheet(
+    layout: str, labels: Sequence[str], top_k: int, write: Write, show: ShowTable
+) -> Sheet:
+    """The sheet of one of FORMATS. top_k: columns of the best classes; 0: one for each class."""
+    if layout == "json":
+        return JsonSheet(labels, write)
+    if layout == "csv":
+        return CsvSheet(labels, top_k, write)
+    return TableSheet(labels, top_k, show)
+
+
+LAYOUT_OF = {".csv": "csv", ".jsonl": "json", ".json": "json"}
+"""What a file is by its suffix."""
+_IN_MEMORY_BYTES = 1 << 24
+
+
+@contextmanager
+def saved_lines(path: Path) -> Iterator[Write]:
+    """Give a function that takes lines; after the block they are the content of `path`.
+
+    Lines wait in an unnamed temporary file, so after an error or Ctrl-C a file that stood at
+    `path` is untouched. Raises OutputError at once where nothing can be written.
+    """
+    require_writable(path)
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: it is a directory; choose a file name")
+    with tempfile.SpooledTemporaryFile(
+        _IN_MEMORY_BYTES, "w+", encoding="utf-8", newline=""
+    ) as kept:
+
+        def write(text: str) -> None:
+            try:
+                kept.write(text + "\n")
+            except OSError as error:
+                raise OutputError(f"cannot keep lines for {path}: {error.strerror}") from error
+
+        yield write
+        kept.seek(0)
+        with (
+            atomic_file(path) as part,
+            part.open("w", encoding="utf-8", newline="") as file,
+        ):
+            shutil.copyfileobj(kept, file)

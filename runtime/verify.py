@@ -1,0 +1,560 @@
+"""Verification of a bundle on this device, without torch and without its checkpoint.
+
+Files, interfaces of graphs and golden vectors, with the tolerance of each precision.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from .backends import Loaded, Runner
+from .backends.onnxruntime import OnnxRuntimeCpu
+from .bundle import (
+    MANIFEST_NAME,
+    MODALITY_SHAPES,
+    SHAPES,
+    Bundle,
+    EngineEntry,
+    Features,
+    GraphEntry,
+    Manifest,
+    TensorSpec,
+)
+from .console import Advance
+from .errors import BackendUnavailable, BundleError, IfmminError, one_line
+from .modality import Modality, Pattern
+from .stream.graphs import ModalityStream, Parts
+from .validate import pad_batch
+
+TOLERANCE = 1e-4
+"""Of a logit: what a float32 graph is allowed at export."""
+ROUNDING = {"fp32": 5e-6, "fp16": 1e-2}
+"""The same as a share of an answer's largest logit, where that is more; some 20 to 80 times what
+one number of the type is rounded by."""
+PROBABILITY = 2e-2
+"""Of a probability, for graphs in 8 bits."""
+MARGINS = {"latency": 2.0, "throughput": 2.0, "head": 4.0}
+"""Times the largest difference measured at export. Another processor sums in another order and
+rounds integers elsewhere; a graph that is not the one exported is off by far more. A head was
+measured on few utterances, cut into chunks, and not on the golden ones."""
+EIGHT_BITS = ("int8", "int8-qdq")
+
+
+def judge(
+    entry: GraphEntry, what: str, found: NDArray[np.floating], truth: NDArray[np.floating]
+) -> Check:
+    """Logits (N, C) of a graph against the network's.
+
+    Graphs in 8 bits are compared by probabilities: their logits may be far off where the answer is
+    sure. What is not finite, or has another shape, is wrong.
+    """
+    if found.shape != truth.shape:
+        return Check(entry.file, what, False, f"logits {found.shape}, wanted {truth.shape}")
+    if entry.precision in EIGHT_BITS:
+        unit, differences = "probability", _largest(softmax(found) - softmax(truth))
+        limits = np.full(len(truth), max(PROBABILITY, _measured(entry, "probability_max")))
+    else:
+        unit, differences = "logit", _largest(found - truth)
+        own = max(TOLERANCE, _measured(entry, "max_difference"))
+        limits = np.maximum(own, ROUNDING[entry.precision] * np.abs(truth).max(axis=1))
+    worst = int((differences / limits).argmax())
+    difference, allowed = float(differences[worst]), float(limits[worst])
+    detail = (
+        f"largest difference of a {unit} {difference:.1e} at golden input {worst}, "
+        f"allowed {allowed:.1e}"
+    )
+    return Check(
+        entry.file, what, difference <= allowed, detail, difference, unit=unit, allowed=allowed
+    )
+
+
+def softmax(logits: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Probabilities (N, C) of logits (N, C); not finite where those are not."""
+    with np.errstate(invalid="ignore"):
+        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
+
+
+def _largest(differences: NDArray[np.floating]) -> NDArray[np.float64]:
+    """(N, C) -> (N,), infinite where anything is not finite."""
+    sizes = np.nan_to_num(np.abs(differences), nan=np.inf, posinf=np.inf)
+    return np.asarray(sizes.max(axis=1), dtype=np.float64)
+
+
+def _measured(entry: GraphEntry, figure: str) -> float:
+    """A figure of the comparison at export with the margin; 0 where it is not recorded."""
+    value = entry.parity.get(figure)
+    return MARGINS[entry.shape] * float(value) if isinstance(value, int | float) else 0.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at in a bundle."""
+
+    file: str
+    """File of the bundle."""
+    what: str
+    """What was looked at, e.g. `golden vectors`."""
+    passed: bool
+    detail: str
+    """One line: what was got, and what was wanted where it is something else."""
+    difference: float | None = None
+    """Largest difference from the right answers, where answers were compared."""
+    unit: str = ""
+    """What differs: `logit` or `probability`."""
+    allowed: float | None = None
+    """What the difference may be."""
+    note: bool = False
+    """It passes, and yet somebody should hear of it."""
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.what}: {self.detail}"
+
+
+CARD_NAME = "README.md"
+
+
+def check_manifest(bundle: Bundle) -> list[Check]:
+    """Whether the manifest makes sense alone, and whether the directory holds more than it says."""
+    graphs, engines = bundle.manifest.graphs, bundle.manifest.engines
+    keys = [" ".join(entry.key) for entry in graphs]
+    files = [*(entry.file for entry in graphs), *(entry.file for entry in engines)]
+    twice = [name for name, count in Counter([*keys, *files]).items() if count > 1]
+    detail = f"named twice: {', '.join(twice)}" if twice else f"{len(graphs)} graphs"
+    return [
+        Check(MANIFEST_NAME, "names everything once", not twice, detail),
+        *_unknown_files(bundle),
+        *(_check_source(bundle, engine) for engine in engines),
+    ]
+
+
+def read_graph(bundle: Bundle, entry: GraphEntry | EngineEntry) -> tuple[bytes | None, Check]:
+    """The content of a graph or engine, None where it is not what the manifest says."""
+    try:
+        content = bundle.graph(entry)
+    except BundleError as error:
+        return None, Check(entry.file, "file", False, str(error))
+    if len(content) != entry.bytes:
+        detail = f"got {len(content)} bytes, the manifest says {entry.bytes}"
+        return None, Check(entry.file, "file", False, detail)
+    return content, Check(entry.file, "file", True, f"sha256 {entry.sha256[:12]}...")
+
+
+def _check_source(bundle: Bundle, engine: EngineEntry) -> Check:
+    """An engine must be of a graph as it is now."""
+    current = {entry.file: entry.sha256 for entry in bundle.manifest.graphs}
+    found = current.get(engine.graph, "no such graph")
+    if found == engine.graph_sha256:
+        return Check(engine.file, "built from", True, engine.graph)
+    detail = (
+        f"of {engine.graph} with sha256 {engine.graph_sha256[:12]}..., "
+        f"the bundle has {found[:12]}...; build it again"
+    )
+    return Check(engine.file, "built from", False, detail)
+
+
+def _unknown_files(bundle: Bundle) -> Iterator[Check]:
+    """Files that nothing reads do no harm, but whoever copies bundles should know of them.
+
+    Hidden ones are left alone: version control and file managers put them everywhere.
+    """
+    manifest = bundle.manifest
+    known = {MANIFEST_NAME, CARD_NAME, manifest.golden.file}
+    known.update(entry.file for entry in manifest.graphs)
+    known.update(entry.file for entry in manifest.engines)
+    for path in sorted(bundle.directory.iterdir()):
+        if path.name not in known and not path.name.startswith("."):
+            yield Check(path.name, "known", True, "not named by the manifest; unused", note=True)
+
+
+_TYPES: dict[str, str] = {"tensor(float)": "float32", "tensor(int64)": "int64"}
+_UNKNOWN = "?"
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What a graph file says of itself."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    metadata: Mapping[str, str]
+
+
+def read_interface(content: bytes) -> Interface:
+    """Read a graph with ONNX Runtime, without making it fast: that takes milliseconds.
+
+    Raises what ONNX Runtime raises of a graph that it cannot read, and BackendUnavailable.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BackendUnavailable(
+            "ONNX Runtime is not installed; run pip install 'ifmmin[cpu]'"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4  # what fails is raised
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return Interface(
+        inputs=tuple(_spec(value) for value in session.get_inputs()),
+        outputs=tuple(_spec(value) for value in session.get_outputs()),
+        metadata=dict(session.get_modelmeta().custom_metadata_map),
+    )
+
+
+def check_interface(entry: GraphEntry, manifest: Manifest, found: Interface) -> list[Check]:
+    """A graph against its entry, and the entry against the rest of the manifest."""
+    return [
+        _check("inputs", entry, _differences(found.inputs, entry.inputs)),
+        _check("outputs", entry, _differences(found.outputs, entry.outputs, derived=True)),
+        _check("metadata", entry, _metadata(entry, manifest, found.metadata)),
+        _check("sizes", entry, _sizes(entry, manifest)),
+    ]
+
+
+def _check(what: str, entry: GraphEntry, wrong: Iterator[str]) -> Check:
+    problems = list(wrong)
+    return Check(entry.file, what, not problems, "; ".join(problems) or "as the manifest says")
+
+
+def _differences(
+    found: Sequence[TensorSpec], wanted: Sequence[TensorSpec], *, derived: bool = False
+) -> Iterator[str]:
+    """derived: sizes that the exporter worked out, and may have left open."""
+    if [spec.name for spec in found] != [spec.name for spec in wanted]:
+        names = [", ".join(spec.name for spec in specs) for specs in (found, wanted)]
+        yield f"got {names[0]}; the manifest says {names[1]}"
+        return
+    for got, want in zip(found, wanted, strict=True):
+        if got.dtype != want.dtype or not _same_shape(got.shape, want.shape, derived=derived):
+            yield f"{_text(got)}; the manifest says {_text(want)}"
+
+
+def _same_shape(found: Sequence[int | str], wanted: Sequence[int | str], *, derived: bool) -> bool:
+    if len(found) != len(wanted):
+        return False
+    for got, want in zip(found, wanted, strict=True):
+        if isinstance(got, int) != isinstance(want, int):
+            if not (derived and isinstance(want, int)):
+                return False
+        elif isinstance(got, int) and got != want:
+            return False
+    return True
+
+
+def _metadata(entry: GraphEntry, manifest: Manifest, found: Mapping[str, str]) -> Iterator[str]:
+    """Where graphs have the same inputs, only this and their answers tell them apart."""
+    wanted = {
+        "subject": entry.subject,
+        "shape": entry.shape,
+        "precision": entry.precision,
+        "recurrence": entry.recurrence,
+        "labels": ",".join(manifest.labels),
+        "checkpoint_sha256": manifest.checkpoint.sha256,
+    }
+    for name, value in wanted.items():
+        got = found.get(name)
+        if got != value:
+            yield f"the graph says {name} {got or 'nothing'}, the manifest says {value}"
+
+
+def _sizes(entry: GraphEntry, manifest: Manifest) -> Iterator[str]:
+    """An entry must not contradict what the manifest says of modalities and labels."""
+    widths = {spec.name: spec.shape[-1] for spec in (*entry.inputs, *entry.outputs) if spec.shape}
+    if "logits" in widths and widths["logits"] != len(manifest.labels):
+        yield f"{widths['logits']} logits for {len(manifest.labels)} labels"
+    for name, modality in _frames_of(entry):
+        spec = manifest.modalities.get(modality)
+        if spec is None:
+            yield f"the manifest knows no modality {modality}"
+        elif widths.get(name) != spec.dim:
+            yield f"input {name} is {widths.get(name)} wide, modality {modality} is {spec.dim}"
+    names = [state.name for state in entry.states] + [state.output for state in entry.states]
+    for name in names:
+        if name not in widths:
+            yield f"state {name} is no input or output"
+
+
+def _frames_of(entry: GraphEntry) -> list[tuple[str, Modality]]:
+    """The inputs that take frames, with their modalities."""
+    if entry.shape == "step" and entry.modality is not None:
+        return [("frames", entry.modality)]
+    if entry.shape in ("latency", "throughput") and entry.pattern is not None:
+        return [(modality.value, modality) for modality in entry.pattern]
+    return []
+
+
+def _spec(value: Any) -> TensorSpec:
+    shape = tuple(_UNKNOWN if size is None else size for size in value.shape)
+    kind = str(value.type)
+    return TensorSpec(name=value.name, dtype=_TYPES.get(kind, kind), shape=shape)
+
+
+def _text(spec: TensorSpec) -> str:
+    return f"{spec.name} is {spec.dtype} ({', '.join(str(size) for size in spec.shape)})"
+
+
+WHAT = "golden vectors"
+_GARBAGE = 3e3
+"""What lies past the ends in a batch: it must not matter."""
+_CHUNKS = (1, 1, 2, 5, 1, 13, 3)
+"""Frames that a stream gets at a time, in turn, after the first chunk."""
+
+Values = list[NDArray[np.float32]]
+"""Per golden input what a step pooled (1, P) or what a summary made of it (1, S)."""
+
+
+@dataclass(frozen=True)
+class GoldenVectors:
+    """Inputs of all modalities, and the network's answers under every pattern."""
+
+    inputs: list[Features]
+    logits: dict[str, NDArray[np.float32]]
+    """Per pattern (N, C)."""
+
+    def of(self, pattern: Pattern) -> list[Features]:
+        """The inputs of a pattern."""
+        return [{m: features[m] for m in pattern} for features in self.inputs]
+
+
+def read_golden(bundle: Bundle) -> tuple[GoldenVectors | None, Check]:
+    """The golden vectors, None where the file is not what the manifest says."""
+    file = bundle.manifest.golden.file
+    try:
+        inputs, tensors = bundle.golden_inputs(), bundle.golden_tensors()
+        subjects = sorted({key.split("/")[1] for key in tensors if key.startswith("logits/")})
+        every = range(len(inputs))
+        logits = {s: np.stack([tensors[f"logits/{s}/{i}"] for i in every]) for s in subjects}
+    except (IfmminError, SafetensorError, LookupError, ValueError) as error:
+        return None, Check(file, "file", False, one_line(error))
+    if not inputs:
+        return None, Check(file, "file", False, "no inputs in it; export the bundle again")
+    return GoldenVectors(inputs, logits), Check(file, "file", True, f"{len(inputs)} inputs")
+
+
+class GoldenRun:
+    """Runs the graphs of a bundle on golden vectors, one after the other.
+
+    Steps have to come before summaries, and both before the heads that build on them.
+    """
+
+    def __init__(self, manifest: Manifest, vectors: GoldenVectors) -> None:
+        self._manifest = manifest
+        self._vectors = vectors
+        self._values: dict[tuple[str, Modality, str], Values] = {}
+        self._heads: list[tuple[GraphEntry, bool]] = []
+
+    def check(self, entry: GraphEntry, run: Runner, *, whole: bool = False) -> Check | None:
+        """The verdict; None for steps and summaries that ran, which their heads prove.
+
+        whole: whatever the graph is, `run` takes an utterance, as a latency graph does.
+        """
+        try:
+            verdict = self._check(entry, run, "latency" if whole else entry.shape)
+        # An engine may raise anything of a graph that is not what it should be.
+        except Exception as error:
+            verdict = Check(entry.file, WHAT, False, f"it does not run: {one_line(error)}")
+        if entry.shape == "head":
+            self._heads.append((entry, verdict is not None and verdict.passed))
+        return verdict
+
+    def check_by_heads(self, entry: GraphEntry) -> Check:
+        """The verdict on a step or summary once all heads have run: one right answer proves it."""
+        heads = [
+            (head.file, passed)
+            for head, passed in self._heads
+            if head.precision == entry.precision and entry.subject in (head.pattern or ())
+        ]
+        right = next((file for file, passed in heads if passed), None)
+        if right is not None:
+            return Check(entry.file, WHAT, True, f"{right} answers rightly from it")
+        if not heads:
+            return Check(entry.file, WHAT, True, "not proven: no head takes it", note=True)
+        names = ", ".join(file for file, _ in heads)
+        return Check(entry.file, WHAT, False, f"none of the heads answers rightly from it: {names}")
+
+    def _check(self, entry: GraphEntry, run: Runner, form: str) -> Check | None:
+        if entry.modality is not None:
+            make = self._pooled if entry.shape == "step" else self._summarised
+            values = make(entry, entry.modality, run)
+            self._values[entry.shape, entry.modality, entry.precision] = values
+            return None
+        assert entry.pattern is not None
+        truth = self._vectors.logits.get(entry.subject)
+        if truth is None:
+            return Check(entry.file, WHAT, False, f"the golden file has none of {entry.subject}")
+        drives: dict[str, Callable[[GraphEntry, Pattern, Runner], NDArray[np.float32]]] = {
+            "latency": self._alone,
+            "throughput": self._batch,
+            "head": self._stream,
+        }
+        return judge(entry, WHAT, drives[form](entry, entry.pattern, run), truth)
+
+    def _alone(self, entry: GraphEntry, pattern: Pattern, run: Runner) -> NDArray[np.float32]:
+        rows = [run({m.value: x for m, x in f.items()})[0] for f in self._vectors.of(pattern)]
+        return np.stack(rows)
+
+    def _batch(self, entry: GraphEntry, pattern: Pattern, run: Runner) -> NDArray[np.float32]:
+        logits: NDArray[np.float32] = run(pad_batch(self._vectors.of(pattern), _GARBAGE))[0]
+        return logits
+
+    def _stream(self, entry: GraphEntry, pattern: Pattern, run: Runner) -> NDArray[np.float32]:
+        summaries = {m: self._of("summary", m, entry) for m in pattern}
+        rows = [
+            run({m.value: made[number] for m, made in summaries.items()})[0]
+            for number in range(len(self._vectors.inputs))
+        ]
+        return np.concatenate(rows)
+
+    def _pooled(self, entry: GraphEntry, modality: Modality, run: Runner) -> Values:
+        shortest = self._manifest.modalities[modality].minimum_length
+        found = []
+        for features in self._vectors.inputs:
+            stream, frames = ModalityStream(entry, run), features[modality]
+            chunks = np.split(frames, _cuts(len(frames), shortest))
+            found.append([stream.push(chunk[None]) for chunk in chunks][-1])
+        return found
+
+    def _summarised(self, entry: GraphEntry, modality: Modality, run: Runner) -> Values:
+        return [run({"pooled": pooled})[0] for pooled in self._of("step", modality, entry)]
+
+    def _of(self, shape: str, modality: Modality, entry: GraphEntry) -> Values:
+        try:
+            return self._values[shape, modality, entry.precision]
+        except KeyError:
+            raise BundleError(
+                f"no {entry.precision} {shape} graph of {modality} ran before it"
+            ) from None
+
+
+def _cuts(length: int, shortest: int) -> list[int]:
+    """Where a stream is cut: the first chunk has the minimum, the others take turns."""
+    cuts, turn = [shortest], 0
+    while cuts[-1] < length:
+        cuts.append(cuts[-1] + _CHUNKS[turn % len(_CHUNKS)])
+        turn += 1
+    return [cut for cut in cuts if cut < length]
+
+
+class Proof:
+    """The golden vectors of a bundle, read when they are first wanted."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+
+    @cached_property
+    def vectors(self) -> GoldenVectors:
+        """Inputs and answers; BundleError where the file is damaged."""
+        vectors, check = read_golden(self._bundle)
+        if vectors is None:
+            raise BundleError(f"{check}")
+        return vectors
+
+    def fault(self, loaded: Loaded) -> str:
+        """Why a graph of utterances answers wrongly; empty where it answers rightly."""
+        return _fault(self._run(), loaded)
+
+    def fault_of_stream(self, parts: Parts, pattern: Pattern) -> str:
+        """The same of the graphs of streams: as the vectors come in chunks, and each at once.
+
+        States that are wrong show only after some calls. Other streams of the same parts go on.
+        """
+        golden = self._run()
+        with parts.lock:
+            encoders = [parts.encoder(modality) for modality in pattern]
+            head, whole = parts.head(pattern), parts.whole(pattern)
+        steps, summaries = [one.step for one in encoders], [one.summary for one in encoders]
+        for graph in (*steps, *summaries, head):
+            fault = _fault(golden, parts.in_turn(graph))
+            if fault:
+                return f"{graph.entry.file} in chunks: {fault}"
+        return _fault(golden, parts.in_turn(whole), whole=True)
+
+    def _run(self) -> GoldenRun:
+        return GoldenRun(self._bundle.manifest, self.vectors)
+
+
+def _fault(golden: GoldenRun, loaded: Loaded, *, whole: bool = False) -> str:
+    check = golden.check(loaded.entry, loaded.run, whole=whole)
+    return "" if check is None or check.passed else check.detail
+
+
+def check_bundle(
+    bundle: Bundle, *, backend: OnnxRuntimeCpu | None = None, advance: Advance | None = None
+) -> list[Check]:
+    """Look at everything in a bundle; the result says what was found, right or wrong.
+
+    Files and hashes; that every graph loads, is the one that the manifest describes, and answers
+    the golden vectors: one by one, in a padded batch, in chunks. backend: what runs the graphs.
+    advance: called once per graph of the manifest. One graph is in
+    memory at a time. Raises BackendUnavailable.
+    """
+    advance = advance or _silent
+    test = _Selftest(bundle, backend or OnnxRuntimeCpu())
+    # Heads build on summaries, those on steps: the order of SHAPES.
+    for entry in sorted(bundle.manifest.graphs, key=lambda entry: SHAPES.index(entry.shape)):
+        test.checks += test.of_graph(entry)
+        advance(entry.file)
+    return [*test.checks, *test.of_modalities()]
+
+
+def load_as_exported(
+    backend: OnnxRuntimeCpu, manifest: Manifest, entry: GraphEntry, content: bytes
+) -> Runner:
+    """Load a graph as its export did to compare it: literally, where it is for other engines."""
+    own = manifest.backends.get(backend.name)
+    return backend.load(content, literal=own is not None and entry.precision not in own.precisions)
+
+
+class _Selftest:
+    def __init__(self, bundle: Bundle, backend: OnnxRuntimeCpu) -> None:
+        self._bundle = bundle
+        self._backend = backend
+        vectors, check = read_golden(bundle)
+        self._golden = None if vectors is None else GoldenRun(bundle.manifest, vectors)
+        self.checks = [*check_manifest(bundle), check]
+        for engine in bundle.manifest.engines:
+            self.checks.append(read_graph(bundle, engine)[1])
+        self._unproven: list[GraphEntry] = []
+
+    def of_graph(self, entry: GraphEntry) -> Iterator[Check]:
+        content, check = read_graph(self._bundle, entry)
+        yield check
+        if content is None:
+            return
+        try:
+            found = read_interface(content)
+            run = load_as_exported(self._backend, self._bundle.manifest, entry, content)
+        except BackendUnavailable:
+            raise
+        # An engine may raise anything of a graph that is not what it should be.
+        except Exception as error:
+            yield Check(entry.file, "loads", False, one_line(error))
+            return
+        yield Check(entry.file, "loads", True, f"by {self._backend.name}")
+        yield from check_interface(entry, self._bundle.manifest, found)
+        if self._golden is None:
+            return
+        verdict = self._golden.check(entry, run)
+        if verdict is not None:
+            yield verdict
+        elif entry.shape in MODALITY_SHAPES:
+            self._unproven.append(entry)
+
+    def of_modalities(self) -> Iterator[Check]:
+        """What only the heads could tell."""
+        if self._golden is not None:
+            yield from (self._golden.check_by_heads(entry) for entry in self._unproven)
+
+
+def _silent(note: str) -> None:
+    """Show nothing."""

@@ -1,0 +1,203 @@
+"""Corpus: labelled utterances in three parts, their padded batches, and what can be wrong.
+
+Length 0 in a batch says that a modality is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ifmmin.runtime.errors import CorpusError
+from ifmmin.runtime.modality import MODALITIES, Modality, Pattern
+
+from ..config import FeatureConfig, ModelConfig
+
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One labelled utterance; a modality that it lacks is naturally missing."""
+
+    name: str
+    features: dict[Modality, NDArray[np.floating]]
+    """Per modality raw features (T, D), in the compact type in which they were stored."""
+    label: int
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and standard deviation (D,) with which a modality is standardised."""
+
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """One fold of a corpus."""
+
+    name: str
+    labels: tuple[str, ...]
+    features: dict[Modality, FeatureConfig]
+    parts: dict[str, list[Utterance]]
+    """`train`, `validation`, `test`; speakers of one never occur in another."""
+    statistics: dict[Modality, Statistics] = field(default_factory=dict)
+    """For the modalities to be standardised; others are taken as they are."""
+    possible: dict[Pattern, float] = field(default_factory=dict)
+    """Accuracy of the Bayes rule on the test part, where it is known."""
+
+
+def training_statistics(utterances: Sequence[Utterance], modality: Modality) -> Statistics:
+    """Statistics over all frames of the modality; a constant feature gets deviation 1."""
+    frames = [u.features[modality] for u in utterances if modality in u.features]
+    count = sum(len(x) for x in frames)
+    if count == 0:
+        raise CorpusError(f"no training utterance has modality {modality}; nothing to standardise")
+    mean = np.asarray(sum(x.sum(axis=0, dtype=np.float64) for x in frames) / count)
+    variance = np.asarray(sum(((x - mean) ** 2).sum(axis=0) for x in frames) / count)
+    return Statistics(mean, _no_zero(np.sqrt(variance)))
+
+
+def column_statistics(values: NDArray[np.floating]) -> Statistics:
+    """Mean and deviation (P,) of the columns of (N, P); a constant column gets deviation 1."""
+    exact = values.astype(np.float64)
+    return Statistics(exact.mean(axis=0), _no_zero(exact.std(axis=0)))
+
+
+def _no_zero(std: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1 where a deviation is zero, or so small that it is the rounding of a constant."""
+    return np.where(std > 1e-9, std, 1.0)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B utterances. Frames past a length are never read, whatever they hold."""
+
+    features: dict[Modality, Tensor]
+    """Per modality raw features (B, T_m, D_m)."""
+    lengths: dict[Modality, Tensor]
+    """Per modality frames (B,), int64; 0 where the modality is missing."""
+    labels: Tensor
+    """(B,) int64"""
+    pooled: dict[Modality, Tensor] | None = None
+    """Per modality pooled encodings (B, P), where they were computed before; features are then
+    empty."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def present(self) -> Tensor:
+        """(B, M) bool, canonical order."""
+        return torch.stack([self.lengths[m] > 0 for m in MODALITIES], dim=1)
+
+    def masked(self, keep: Tensor) -> Batch:
+        """The same batch where only modalities with `keep` (B, M) bool are present."""
+        lengths = {m: self.lengths[m] * keep[:, i] for i, m in enumerate(MODALITIES)}
+        return replace(self, lengths=lengths)
+
+    def to(self, dtype: torch.dtype) -> Batch:
+        """The same batch with features of another floating type."""
+        return replace(self, features={m: x.to(dtype) for m, x in self.features.items()})
+
+
+def collate(utterances: Sequence[Utterance], config: ModelConfig) -> Batch:
+    """Pad utterances to the longest of each modality, and to the network's minimum length.
+
+    A present input below the minimum counts as having it: its padding are zero frames that the
+    network sees, the same alone and in any batch.
+    """
+    features = {}
+    lengths = {}
+    for modality in MODALITIES:
+        shortest = config.minimum_length(modality)
+        arrays = [u.features.get(modality) for u in utterances]
+        frames = [0 if x is None or len(x) == 0 else max(len(x), shortest) for x in arrays]
+        shape = (len(arrays), max([shortest, *frames]), config.features[modality].dim)
+        padded = np.zeros(shape, dtype=np.float32)
+        for row, array in enumerate(arrays):
+            if array is not None:
+                padded[row, : len(array)] = array
+        features[modality] = torch.from_numpy(padded)
+        lengths[modality] = torch.tensor(frames)
+    return Batch(features, lengths, torch.tensor([u.label for u in utterances]))
+
+
+def pattern_mask(patterns: Sequence[Pattern]) -> Tensor:
+    """(B, M) bool, true where a pattern has the modality."""
+    return torch.tensor([[m in pattern for m in MODALITIES] for pattern in patterns])
+
+
+def require_sound(corpus: Corpus) -> None:
+    """CorpusError with the first problem and the number of others."""
+    found = problems(corpus)
+    first = next(found, None)
+    if first is not None:
+        others = sum(1 for _ in found)
+        more = f"; and {others} more, see ifmmin-train inspect" if others else ""
+        raise CorpusError(f"corpus {corpus.name}: {first}{more}")
+
+
+def problems(corpus: Corpus) -> Iterator[str]:
+    """Every problem of a fold, one line each."""
+    for part in PARTS:
+        if not corpus.parts[part]:
+            yield f"its {part} part is empty"
+        for utterance in corpus.parts[part]:
+            yield from utterance_problems(utterance, corpus.features, len(corpus.labels))
+    yield from _repeated(corpus)
+    train = corpus.parts["train"]
+    seen = {u.label for u in train}
+    for index, label in enumerate(corpus.labels):
+        if train and index not in seen:
+            yield f"no training utterance is of class {label}"
+    for modality in MODALITIES:
+        if train and not any(modality in u.features for u in train):
+            yield f"no training utterance has modality {modality}"
+
+
+def utterance_problems(
+    utterance: Utterance, features: Mapping[Modality, FeatureConfig], classes: int
+) -> Iterator[str]:
+    """Problems of one utterance: no features, a wrong width or type, values not finite."""
+    name = f"utterance {utterance.name}"
+    if not utterance.features:
+        yield f"{name} is in none of the feature files"
+    if not 0 <= utterance.label < classes:
+        yield f"{name}: got label {utterance.label}, wanted 0 to {classes - 1}"
+    for modality, array in utterance.features.items():
+        dim = features[modality].dim
+        where = f"{name}, modality {modality}"
+        if array.ndim != 2 or array.shape[1] != dim:
+            yield f"{where}: got shape {array.shape}, wanted (frames, {dim})"
+        elif not np.issubdtype(array.dtype, np.floating):
+            yield f"{where}: got {array.dtype}, wanted a floating type"
+        elif not np.isfinite(array).all():
+            frame, column = np.argwhere(~np.isfinite(array))[0]
+            yield (
+                f"{where}: {array[frame, column]} at frame {frame}, column {column}; "
+                "features must be finite"
+            )
+
+
+def _repeated(corpus: Corpus) -> Iterator[str]:
+    known: dict[str, tuple[str, int]] = {}
+    for part in PARTS:
+        for utterance in corpus.parts[part]:
+            if utterance.name not in known:
+                known[utterance.name] = (part, utterance.label)
+                continue
+            where, label = known[utterance.name]
+            yield f"utterance {utterance.name} is in {where} and again in {part}"
+            if label != utterance.label:
+                yield (
+                    f"utterance {utterance.name} is {corpus.labels[label]} in {where} and "
+                    f"{corpus.labels[utterance.label]} in {part}"
+                )

@@ -1,0 +1,187 @@
+"""A corpus drawn from a known generator, so that the best possible accuracy is known too.
+
+For an utterance of class c, with s shared by the modalities and p_m private to each,
+
+    s ~ N(mu_c, I),  p_m ~ N(nu_mc, I),  z_m = [s; p_m],
+    x_m[t] = offset_m + scale_m * (gain_m A_m z_m w(t) + e),  e ~ N(0, I),
+
+where A_m has orthonormal columns and w rises, stays and falls over the utterance. Each modality
+alone tells some classes apart by its private part; the shared part is seen by all, noisily, so that
+one modality says something about what another would show. A sufficient statistic of x_m is
+u_m = z_m + N(0, I / (gain_m^2 sum_t w(t)^2)), so the class posterior under every pattern is that of
+a small Gaussian, and its answer is the Bayes rule.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ifmmin.runtime.errors import CorpusError
+from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality, Pattern
+
+from ..config import FeatureConfig
+from .corpus import PARTS, Corpus, Utterance, training_statistics
+
+LABELS = ("angry", "happy", "neutral", "sad")
+_PRIOR = 1.0 / len(LABELS)
+# The three ways to halve four classes; each modality's private part shows one of them.
+_HALVES = np.array([[1.0, 1.0, -1.0, -1.0], [1.0, -1.0, 1.0, -1.0], [1.0, -1.0, -1.0, 1.0]])
+
+Array = NDArray[np.float64]
+
+
+class SyntheticModality(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One modality of the generator."""
+
+    dim: int
+    """Features per frame, at least 3."""
+    frames: tuple[int, int]
+    """Shortest and longest utterance in frames."""
+    gain: float = 2.0
+    """Strength of the signal against unit noise in every feature."""
+    frame_rate: float | None = None
+    """Frames a second; none where frames have no fixed rate."""
+    missing_length: int = 100
+    """Frames of the all-zero input that stands for the missing modality."""
+
+
+class SyntheticLayout(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="synthetic",
+    tag_field="layout",
+):  # fmt: skip
+    """The synthetic corpus; another fold is another draw from the same generator."""
+
+    modalities: dict[Modality, SyntheticModality]
+    """The generator of each modality."""
+    train: int = 1200
+    """Training utterances."""
+    validation: int = 200
+    """Validation utterances."""
+    test: int = 600
+    """Test utterances."""
+    shared: float = 0.6
+    """Class means' distance from the origin in each shared latent, in within-class deviations."""
+    private: float = 1.2
+    """The same in the private latent of each modality."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The fixed parameters of one modality's signal."""
+
+    A: Array
+    """(D, 3), orthonormal columns for the two shared latents and the private one."""
+    offset: Array
+    scale: Array
+    gain: float
+    means: Array
+    """(C, 3), class means of z_m."""
+
+    def statistic(self, x: Array) -> tuple[Array, float]:
+        """The sufficient statistic u_m (3,) of a sequence (T, D), and its noise variance."""
+        w = envelope(len(x))
+        clean = (x - self.offset) / self.scale
+        energy = float(w @ w)
+        return (w @ clean) @ self.A / (self.gain * energy), 1.0 / (self.gain**2 * energy)
+
+
+def envelope(frames: int) -> Array:
+    """Onset, apex, offset: (T,) in (0, 1]."""
+    position = (np.arange(frames) + 0.5) / frames
+    return np.asarray(np.minimum(1.0, 4.0 * np.minimum(position, 1.0 - position)))
+
+
+def build_sources(layout: SyntheticLayout) -> dict[Modality, Source]:
+    """The generator's parameters; they depend on the layout only, not on the fold."""
+    sources = {}
+    for index, modality in enumerate(MODALITIES):
+        options = layout.modalities[modality]
+        if options.dim < 3 or options.frames[0] < 1 or options.frames[1] < options.frames[0]:
+            raise CorpusError(
+                f"synthetic modality {modality} wants dim >= 3 and frames [least, most], "
+                f"got dim {options.dim}, frames {list(options.frames)}"
+            )
+        rng = np.random.default_rng([7, index])
+        means = np.column_stack([layout.shared * _HALVES[:2].T, layout.private * _HALVES[index]])
+        sources[modality] = Source(
+            A=np.linalg.qr(rng.standard_normal((options.dim, 3)))[0],
+            offset=rng.normal(0.0, 2.0, options.dim),
+            scale=np.exp(rng.normal(0.0, 0.5, options.dim)),
+            gain=options.gain,
+            means=means,
+        )
+    return sources
+
+
+def draw_synthetic(layout: SyntheticLayout, *, fold: int) -> Corpus:
+    """Draw the corpus of a fold, with the Bayes rule's accuracy on its test part."""
+    sources = build_sources(layout)
+    parts = {}
+    for index, part in enumerate(PARTS):
+        rng = np.random.default_rng([fold, index])
+        count = getattr(layout, part)
+        parts[part] = [_draw(layout, sources, rng, f"{part}-{i:05d}", i) for i in range(count)]
+    features = {
+        m: FeatureConfig(
+            dim=options.dim,
+            features=f"synthetic {m.word} features",
+            frame_rate=options.frame_rate,
+            missing_length=options.missing_length,
+        )
+        for m, options in layout.modalities.items()
+    }
+    statistics = {m: training_statistics(parts["train"], m) for m in MODALITIES}
+    test = parts["test"]
+    labels = np.array([u.label for u in test])
+    possible = {
+        pattern: float((bayes_posterior(sources, test, pattern).argmax(axis=1) == labels).mean())
+        for pattern in ALL_PATTERNS
+    }
+    return Corpus("synthetic", LABELS, features, parts, statistics, possible)
+
+
+def _draw(
+    layout: SyntheticLayout,
+    sources: dict[Modality, Source],
+    rng: np.random.Generator,
+    name: str,
+    index: int,
+) -> Utterance:
+    label = index % len(LABELS)
+    shared = rng.standard_normal(2)
+    features: dict[Modality, NDArray[np.floating]] = {}
+    for modality, source in sources.items():
+        low, high = layout.modalities[modality].frames
+        w = envelope(int(rng.integers(low, high + 1)))
+        z = source.means[label] + np.append(shared, rng.standard_normal())
+        signal = source.gain * np.outer(w, source.A @ z)
+        noise = rng.standard_normal(signal.shape)
+        features[modality] = (source.offset + source.scale * (signal + noise)).astype(np.float16)
+    return Utterance(name, features, label)
+
+
+def bayes_posterior(
+    sources: dict[Modality, Source], utterances: list[Utterance], pattern: Pattern
+) -> Array:
+    """Class posterior (N, C) given the modalities of a pattern, all of which must be present."""
+    modalities = list(pattern)
+    shared = np.diag([1.0, 1.0, 0.0])
+    covariance = np.kron(np.ones((len(modalities),) * 2), shared) + np.diag(
+        np.tile([0.0, 0.0, 1.0], len(modalities))
+    )
+    means = np.concatenate([sources[m].means for m in modalities], axis=1)
+    posteriors = np.empty((len(utterances), len(LABELS)))
+    for row, utterance in enumerate(utterances):
+        seen = [sources[m].statistic(utterance.features[m].astype(float)) for m in modalities]
+        noise = np.repeat([variance for _, variance in seen], 3)
+        residuals = np.concatenate([u for u, _ in seen]) - means
+        weighted = np.linalg.solve(covariance + np.diag(noise), residuals.T).T
+        # The covariance is the same for every class, so its determinant cancels.
+        log_joint = np.log(_PRIOR) - 0.5 * (residuals * weighted).sum(axis=1)
+        unnormalised = np.exp(log_joint - log_joint.max())
+        posteriors[row] = unnormalised / unnormalised.sum()
+    return posteriors

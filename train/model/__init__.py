@@ -1,0 +1,1 @@
+"""Networks of IF-MMIN and its baselines: encoders, imagination, losses."""

@@ -1,0 +1,289 @@
+"""Losses of both stages, term by term on a batch, and the frozen stage-1 teacher."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS
+
+from ..config import Schedule, Stage2
+from ..data.corpus import Batch, pattern_mask
+from .loader import Feed, Rows
+from .models import FusionNetwork, fusion_flat
+from .network import EmotionNetwork, Imagination, Output, initialise
+
+CMD_MOMENTS = 5
+
+
+def central_moment_discrepancy(x: Tensor, y: Tensor, moments: int = CMD_MOMENTS) -> Tensor:
+    """CMD of two samples (N, E), (N', E), a scalar: sum over k of || c_k(x) - c_k(y) ||_2.
+
+    c_1 is the mean, c_k the k-th central moment (Zellinger et al. 2017, without the 1 / (b - a)^k
+    factor, as IF-MMIN uses it). The gradient is finite everywhere: zero where a norm is zero.
+    """
+    x_mean, y_mean = x.mean(dim=0), y.mean(dim=0)
+    x_central, y_central = x - x_mean, y - y_mean
+    total: Tensor = torch.linalg.vector_norm(x_mean - y_mean)
+    for k in range(2, moments + 1):
+        difference = x_central.pow(k).mean(dim=0) - y_central.pow(k).mean(dim=0)
+        total = total + torch.linalg.vector_norm(difference)
+    return total
+
+
+def bounded(invariant: Tensor, present: Tensor) -> Tensor:
+    """H' (B, M, E) standardised over batch and present modalities, then squashed to (-1, 1).
+
+    The moments of unbounded features grow without limit, and the cheapest way to shrink them is to
+    shut an encoder; here scale is no way out, and every moment is at most 2.
+    """
+    seen = invariant[present]
+    centred = invariant - seen.mean(dim=0)
+    deviation = (seen - seen.mean(dim=0)).pow(2).mean(dim=0).add(1e-6).sqrt()
+    return torch.tanh(centred / deviation)
+
+
+def invariance_discrepancy(invariant: Tensor, present: Tensor) -> Tensor:
+    """Mean CMD over the three pairs of modalities of H' (B, M, E), where both are present (B, M).
+
+    A pair that fewer than two utterances show counts as zero.
+    """
+    pairs = []
+    for i, j in combinations(range(invariant.shape[1]), 2):
+        rows = present[:, i] & present[:, j]
+        if int(rows.sum()) < 2:
+            pairs.append(invariant.new_zeros(()))
+        else:
+            pairs.append(central_moment_discrepancy(invariant[rows, i], invariant[rows, j]))
+    return torch.stack(pairs).mean()
+
+
+def imagination_target(full: Tensor, absent: Tensor, keep: Tensor) -> Tensor:
+    """What imagination should give (B, M, E): the teacher's encoding of the complement input.
+
+    full: teacher embeddings (B, M, E) of the whole utterance; absent: its missing embeddings
+    (M, E); keep: (B, M) bool, what the student was given. Where the student lacks a modality the
+    target is its true embedding, elsewhere that of an absent one.
+    """
+    return torch.where(keep[..., None], absent, full)
+
+
+def missing_error(imagined: Tensor, full: Tensor, missing: Tensor) -> Tensor:
+    """MSE of imagined against true embeddings (B, M, E) over what is missing (B, M), else zero."""
+    squares = (imagined - full).pow(2).mean(dim=2)
+    return (squares * missing).sum() / missing.sum().clamp_min(1)
+
+
+def distillation_error(logits: Tensor, teacher: Tensor) -> Tensor:
+    """Cross-entropy of logits (B, C) against the probabilities of the teacher's logits (B, C)."""
+    return F.cross_entropy(logits, teacher.softmax(dim=1))
+
+
+_AT_ONCE = 64
+
+
+class View(NamedTuple):
+    """What the teacher sees in a batch, all modalities present that the utterances have."""
+
+    full: Tensor
+    """Embeddings (B, M, E)."""
+    absent: Tensor
+    """Its embeddings of missing modalities (M, E)."""
+    invariant: Tensor | None
+    """H' (B, M, E)."""
+    logits: Tensor
+    """(B, C)"""
+
+
+class Teacher:
+    """Looks at every training utterance once: it is frozen, and an answer has no batch mates.
+
+    With reference batches an answer does depend on them, so it looks at every batch anew.
+    """
+
+    def __init__(self, network: FusionNetwork, feed: Feed) -> None:
+        self._network = network.eval().requires_grad_(False)
+        self._seen = None if network.reference_batches else self._see_all(feed)
+
+    def see(self, batch: Batch, rows: Rows) -> View:
+        """Its view of a batch that holds the utterances `rows` of its feed."""
+        if self._seen is None:
+            return self._look(batch)
+        index = torch.from_numpy(rows)
+        seen = self._seen
+        invariant = None if seen.invariant is None else seen.invariant[index]
+        return View(seen.full[index], seen.absent, invariant, seen.logits[index])
+
+    def _look(self, batch: Batch) -> View:
+        with torch.no_grad():
+            full = self._network.embeddings(batch)
+            output = self._network.head(full, batch.present)
+            absent = self._network.absent_embeddings(batch)
+        return View(full, absent, output.invariant, output.logits)
+
+    def _see_all(self, feed: Feed) -> View:
+        views = [self._look(batch) for batch in feed.in_order(_AT_ONCE)]
+        invariants = [view.invariant for view in views if view.invariant is not None]
+        return View(
+            torch.cat([view.full for view in views]),
+            views[0].absent,
+            torch.cat(invariants) if invariants else None,
+            torch.cat([view.logits for view in views]),
+        )
+
+
+Terms = dict[str, Tensor]
+"""Weighted terms of a loss, scalars."""
+
+
+class Seen(NamedTuple):
+    """A batch as a network saw it: N cases, which are its utterances under their patterns."""
+
+    output: Output
+    h: Tensor
+    """Embeddings (N, M, E) that went into the head."""
+    labels: Tensor
+    """(N,)"""
+    present: Tensor
+    """(N, M) bool"""
+    cases: Tensor
+    """The utterance (N,) of each case."""
+
+
+class Objective:
+    """The terms without a teacher: cross-entropy and CMD."""
+
+    def __init__(
+        self, network: EmotionNetwork, stage: Schedule, feed: Feed, draws: np.random.Generator
+    ) -> None:
+        self.network = network
+        self.stage = stage
+        self._draws = draws
+        self._patterns = pattern_mask(
+            INCOMPLETE_PATTERNS if stage.patterns == "incomplete" else ALL_PATTERNS
+        )
+        self._weight = class_weights(feed.labels, network) if stage.class_balance else None
+
+    def parts(self) -> dict[str, nn.Module]:
+        """What is trained: sub-networks whose gradients are clipped apart."""
+        return self.network.parts()
+
+    def losses(self, batch: Batch, rows: Rows) -> Terms:
+        """The weighted terms on a batch of the feed's utterances `rows`."""
+        return self.own_terms(self.see(batch))
+
+    def see(self, batch: Batch) -> Seen:
+        """Run the network under the stage's patterns."""
+        present, cases = batch.present, torch.arange(len(batch))
+        if self.stage.patterns == "every":
+            keep = (self._patterns[:, None] & present[None]).flatten(0, 1)
+            some = keep.any(dim=1)
+            keep, cases = keep[some], cases.repeat(len(self._patterns))[some]
+            absent = self.network.absent_embeddings(batch)
+            h = torch.where(keep[..., None], self.network.embeddings(batch)[cases], absent)
+        else:
+            keep = present
+            if self.stage.patterns != "full":
+                keep = draw_patterns(present, self._patterns, self._draws)
+            h = self.network.embeddings(batch.masked(keep))
+        return Seen(self.network.head(h, keep), h, batch.labels[cases], keep, cases)
+
+    def own_terms(self, seen: Seen) -> Terms:
+        """The terms that need no teacher."""
+        stage, output = self.stage, seen.output
+        error = F.cross_entropy(
+            output.logits, seen.labels, self._weight, label_smoothing=stage.label_smoothing
+        )
+        terms = {"cross_entropy": error}
+        if stage.cmd and output.invariant is not None:
+            invariant = output.invariant
+            if stage.cmd_bounded:
+                invariant = bounded(invariant, seen.present)
+            terms["cmd"] = stage.cmd * invariance_discrepancy(invariant, seen.present)
+        return terms
+
+
+class TaughtObjective(Objective):
+    """Stage 2: also imagination, invariance, cycle and distillation after a teacher."""
+
+    stage: Stage2
+
+    def __init__(
+        self,
+        network: EmotionNetwork,
+        stage: Stage2,
+        feed: Feed,
+        draws: np.random.Generator,
+        teacher: Teacher,
+    ) -> None:
+        super().__init__(network, stage, feed, draws)
+        self._teacher = teacher
+        self._cycle: Imagination | None = None
+        if network.config.architecture.model == "mmin" and stage.cycle:
+            self._cycle = self._build_cycle(stage.cycle_shared)
+
+    def parts(self) -> dict[str, nn.Module]:
+        """The network's parts and the second imagination module."""
+        parts = super().parts()
+        own = self._cycle is not None and self._cycle is not parts["imagination"]
+        return parts | {"cycle": self._cycle} if own and self._cycle is not None else parts
+
+    def _build_cycle(self, shared: bool) -> Imagination:
+        if shared:
+            imagination: Imagination = self.network.get_submodule("imagination")  # type: ignore[assignment]
+            return imagination
+        # Needed by the loss alone, so it is no part of the network and of its checkpoint.
+        made = Imagination(self.network.config.architecture, "residual")
+        initialise(made)
+        return made
+
+    def losses(self, batch: Batch, rows: Rows) -> Terms:
+        """The weighted terms on a batch of the feed's utterances `rows`."""
+        seen = self.see(batch)
+        view = self._teacher.see(batch, rows)
+        return self.own_terms(seen) | self._taught_terms(seen, view)
+
+    def _taught_terms(self, seen: Seen, view: View) -> Terms:
+        stage, output = self.stage, seen.output
+        assert output.imagined is not None
+        full = view.full[seen.cases]
+        terms: Terms = {}
+        if stage.imagination:
+            terms["imagination"] = stage.imagination * self._imagination(seen, full, view.absent)
+        if stage.invariance and output.invariant is not None and view.invariant is not None:
+            error = F.mse_loss(output.invariant, view.invariant[seen.cases])
+            terms["invariance"] = stage.invariance * error
+        if self._cycle is not None:
+            again = self._cycle(fusion_flat(output.imagined), None)[1]
+            terms["cycle"] = stage.cycle * F.mse_loss(again, fusion_flat(seen.h).detach())
+        if stage.distillation:
+            error = distillation_error(output.logits, view.logits[seen.cases])
+            terms["distillation"] = stage.distillation * error
+        return terms
+
+    def _imagination(self, seen: Seen, full: Tensor, absent: Tensor) -> Tensor:
+        assert seen.output.imagined is not None
+        if self.stage.imagination_of == "missing":
+            return missing_error(seen.output.imagined, full, ~seen.present)
+        return F.mse_loss(seen.output.imagined, imagination_target(full, absent, seen.present))
+
+
+def draw_patterns(present: Tensor, patterns: Tensor, draws: np.random.Generator) -> Tensor:
+    """A pattern of `patterns` (P, M) for each utterance, within what is `present` (B, M).
+
+    Where the drawn pattern would leave nothing, the utterance keeps what it has.
+    """
+    keep = patterns[torch.from_numpy(draws.integers(len(patterns), size=len(present)))] & present
+    return torch.where(keep.any(dim=1, keepdim=True), keep, present)
+
+
+def class_weights(labels: Tensor, network: EmotionNetwork) -> Tensor:
+    """N / (C N_c) per class (C,), so that every class weighs the same in a pass."""
+    classes = len(network.config.labels)
+    counts = torch.bincount(labels, minlength=classes)
+    return len(labels) / (classes * counts.clamp_min(1))

@@ -1,0 +1,1 @@
+"""Import of checkpoints of the reference implementation."""

@@ -1,0 +1,304 @@
+"""Results of a sweep's finished units: mean, spread and paired differences of every metric.
+
+Standard errors are by bootstrap over test utterances; blind networks are listed.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ifmmin.runtime.errors import OutputError
+from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, MODALITIES, Pattern
+
+from ..evaluate import LEAST_ACTIVE, LEAST_DIMENSIONS
+from ..trainer import HISTORY_NAME, METRICS_NAME, PREDICTIONS_NAME
+from .plan import SweepFolder, Unit
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A unit's answers to its fold's test part."""
+
+    names: tuple[str, ...]
+    """The utterances."""
+    true: NDArray[np.int64]
+    """Their classes (N,)."""
+    answered: NDArray[np.int64]
+    """Classes (N, P) by pattern, in the order of ALL_PATTERNS; -1 where there was nothing to go
+    by."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished unit."""
+
+    unit: Unit
+    metrics: dict[str, Any]
+    """As metrics.json has them."""
+    history: list[dict[str, float]]
+    """A row per epoch, without the columns that do not apply."""
+    labels: tuple[str, ...]
+    answers: Answers
+    run: Path
+
+    def test(self, pattern: Pattern) -> dict[str, Any]:
+        """The figures of a pattern on the test part."""
+        figures: dict[str, Any] = self.metrics["test"][str(pattern)]
+        return figures
+
+
+def read_results(folder: SweepFolder, units: Iterable[Unit]) -> list[Result]:
+    """Every finished unit, in the order of `units`. Raises OutputError for a damaged run."""
+    return [_read(folder.path(unit), unit) for unit in units if folder.finished(unit)]
+
+
+def _read(run: Path, unit: Unit) -> Result:
+    try:
+        metrics = json.loads((run / METRICS_NAME).read_text("utf-8"))
+        labels, answers = _read_answers(run / PREDICTIONS_NAME)
+        return Result(unit, metrics, _read_history(run / HISTORY_NAME), labels, answers, run)
+    except (OSError, ValueError, KeyError, StopIteration) as error:
+        raise OutputError(
+            f"the run of {unit} is damaged ({type(error).__name__}: {error}); "
+            f"remove {run} and call again"
+        ) from error
+
+
+def _read_history(path: Path) -> list[dict[str, float]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            {name: float(text) for name, text in row.items() if text}
+            for row in csv.DictReader(file)
+        ]
+
+
+def _read_answers(path: Path) -> tuple[tuple[str, ...], Answers]:
+    column = {str(pattern): index for index, pattern in enumerate(ALL_PATTERNS)}
+    true: dict[str, int] = {}
+    found: list[tuple[str, int, int]] = []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = csv.reader(file)
+        labels = tuple(next(rows)[4:])
+        position = {label: index for index, label in enumerate(labels)}
+        for name, pattern, label, answer, *_ in rows:
+            true[name] = position[label]
+            found.append((name, column[pattern], position[answer]))
+    row_of: Mapping[str, int] = {name: row for row, name in enumerate(true)}
+    answered = np.full((len(true), len(ALL_PATTERNS)), -1, dtype=np.int64)
+    for name, pattern_column, answer_class in found:
+        answered[row_of[name], pattern_column] = answer_class
+    return labels, Answers(tuple(true), np.array(list(true.values()), dtype=np.int64), answered)
+
+
+FIGURES = ("ua", "wa", "f1", "ece")
+MEAN_OF_SIX = "mean of six"
+COLUMNS = (*(str(pattern) for pattern in ALL_PATTERNS), MEAN_OF_SIX)
+"""The seven patterns, then the mean over the six incomplete ones."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One figure of an entry under one pattern, over its units."""
+
+    mean: float
+    """Over all units."""
+    over_seeds: float
+    """Deviation (n - 1) over seeds of the mean over folds; nan with fewer than two whole seeds."""
+    over_units: float
+    """Deviation (n - 1) over all units; nan with a single one."""
+    units: int
+
+    @property
+    def shown(self) -> float:
+        """The deviation for tables: over seeds where there are several, else over units."""
+        return self.over_units if math.isnan(self.over_seeds) else self.over_seeds
+
+
+def values(results: Sequence[Result], figure: str) -> NDArray[np.float64]:
+    """A figure of units (U, 8): the seven patterns and the mean of the six incomplete ones."""
+    table = np.array([[r.test(p)[figure] for p in ALL_PATTERNS] for r in results])
+    six = table[:, : len(INCOMPLETE_PATTERNS)].mean(axis=1, keepdims=True)
+    return np.concatenate([table, six], axis=1)
+
+
+def spreads(results: Sequence[Result], figure: str) -> dict[str, Spread]:
+    """A figure of one entry's units, by column.
+
+    A seed counts in `over_seeds` when it has every fold that any seed has: means over different
+    folds do not compare.
+    """
+    table = values(results, figure)
+    seeds = np.array([r.unit.seed for r in results])
+    folds = {r.unit.fold for r in results}
+    whole = [s for s in np.unique(seeds) if (seeds == s).sum() == len(folds)]
+    by_seed = np.array([table[seeds == seed].mean(axis=0) for seed in whole])
+    found = {}
+    for index, column in enumerate(COLUMNS):
+        over_seeds = float(by_seed[:, index].std(ddof=1)) if len(whole) > 1 else math.nan
+        over_units = float(table[:, index].std(ddof=1)) if len(table) > 1 else math.nan
+        mean = float(table[:, index].mean())
+        found[column] = Spread(mean, over_seeds, over_units, len(table))
+    return found
+
+
+def possible(results: Sequence[Result]) -> dict[str, float] | None:
+    """Accuracy of the Bayes rule by column, mean over the units; None where it is not known."""
+    if not all("possible" in result.metrics for result in results):
+        return None
+    rows = [[r.metrics["possible"][str(p)] for p in ALL_PATTERNS] for r in results]
+    means = [float(value) for value in np.mean(rows, axis=0)]
+    six = float(np.mean(means[: len(INCOMPLETE_PATTERNS)]))
+    return dict(zip(COLUMNS, [*means, six], strict=True))
+
+
+RESAMPLES = 2000
+_ALL_PAIRS_UP_TO = 4
+_AT_ONCE = 100
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """UA of `first` minus UA of `second`."""
+
+    first: str
+    second: str
+    value: dict[str, float]
+    """By column."""
+    error: dict[str, float]
+    """Standard error, by column."""
+    units: int
+    """Folds x seeds that both have."""
+
+    def stands_out(self, column: str) -> bool:
+        """Whether it is more than two standard errors from zero."""
+        return abs(self.value[column]) > 2 * self.error[column]
+
+
+def pairs(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Which entries are compared: all pairs of up to four, else the first with every other."""
+    if len(names) <= _ALL_PAIRS_UP_TO:
+        return list(combinations(names, 2))
+    return [(names[0], other) for other in names[1:]]
+
+
+def differences(
+    results: Mapping[str, Sequence[Result]], *, resamples: int = RESAMPLES, seed: int = 0
+) -> list[Difference]:
+    """The paired differences of entries' units, by entry; pairs without common units are left
+    out, and so are those that were tested on different utterances."""
+    scored = []
+    for first, second in pairs(list(results)):
+        common = _common(results[first], results[second])
+        if common and _same_utterances(common):
+            scored.append((first, second, len(common), *_pool(common)))
+    totals = _resampled([(a, b) for _, _, _, a, b in scored], resamples, seed)
+    found = []
+    for (first, second, units, mine, its), drawn in zip(scored, totals, strict=True):
+        every = np.ones((1, len(mine)))
+        value = (_columns(every, mine) - _columns(every, its))[0]
+        error = drawn.std(axis=0, ddof=1)
+        found.append(Difference(first, second, _by_column(value), _by_column(error), units))
+    return found
+
+
+Common = list[tuple[Result, Result]]
+
+
+def _common(first: Sequence[Result], second: Sequence[Result]) -> Common:
+    other = {(r.unit.fold, r.unit.seed): r for r in second}
+    keys = ((r, (r.unit.fold, r.unit.seed)) for r in first)
+    return [(r, other[key]) for r, key in keys if key in other]
+
+
+def _same_utterances(common: Common) -> bool:
+    return all(
+        a.labels == b.labels
+        and a.answers.names == b.answers.names
+        and np.array_equal(a.answers.true, b.answers.true)
+        for a, b in common
+    )
+
+
+def _pool(common: Common) -> tuple[Array, Array]:
+    """Of both sides: score and presence by class and pattern, (N, 2, C, P), folds in order.
+
+    [:, 0] is the score in the utterance's own class and 0 elsewhere, [:, 1] its weight there.
+    """
+    folds = sorted({a.unit.fold for a, _ in common})
+    sides = []
+    for side in (0, 1):
+        parts = []
+        for fold in folds:
+            units = [pair[side] for pair in common if pair[side].unit.fold == fold]
+            parts.append(_fold_scores(units))
+        sides.append(np.concatenate(parts))
+    return sides[0], sides[1]
+
+
+def _fold_scores(units: Sequence[Result]) -> Array:
+    first = units[0].answers
+    right = np.mean([u.answers.answered == u.answers.true[:, None] for u in units], axis=0)
+    seen = (first.answered >= 0).astype(np.float64)
+    own = np.eye(len(units[0].labels))[first.true]
+    return np.stack([right, seen], axis=1)[:, :, None, :] * own[:, None, :, None]
+
+
+def _columns(weights: Array, scores: Array) -> Array:
+    """UA by column (R, 8) when utterances (N) weigh `weights` (R, N); scores: (N, 2, C, P)."""
+    _, _, classes, patterns = scores.shape
+    sums = (weights @ scores.reshape(len(scores), -1)).reshape(-1, 2, classes, patterns)
+    with np.errstate(invalid="ignore"):
+        recall = sums[:, 0] / sums[:, 1]
+    seen = np.isfinite(recall)
+    ua = np.where(seen, recall, 0.0).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
+    six = ua[:, : len(INCOMPLETE_PATTERNS)].mean(axis=1, keepdims=True)
+    return np.concatenate([ua, six], axis=1)
+
+
+def _resampled(scored: Sequence[tuple[Array, Array]], resamples: int, seed: int) -> list[Array]:
+    """Differences (resamples, 8) of each pair; pairs of one size share their draws."""
+    found: list[list[Array]] = [[] for _ in scored]
+    for size in dict.fromkeys(len(mine) for mine, _ in scored):
+        draws = np.random.default_rng(seed)
+        for start in range(0, resamples, _AT_ONCE):
+            count = min(_AT_ONCE, resamples - start)
+            rows = draws.integers(size, size=(count, size))
+            weights = np.stack([np.bincount(row, minlength=size) for row in rows]).astype(float)
+            for (mine, its), collected in zip(scored, found, strict=True):
+                if len(mine) == size:
+                    collected.append(_columns(weights, mine) - _columns(weights, its))
+    return [np.concatenate(collected) for collected in found]
+
+
+def _by_column(row: Array) -> dict[str, float]:
+    assert len(row) == len(ALL_PATTERNS) + 1
+    return dict(zip(COLUMNS, row.tolist(), strict=True))
+
+
+def warnings(results: Sequence[Result]) -> list[str]:
+    """A line for every weakness that units of one entry have."""
+    lines = []
+    for modality in MODALITIES:
+        entries = [r.metrics.get("health", {}).get(modality.value, {}) for r in results]
+        for what, figure, least in (
+            ("dead embedding", "active", LEAST_ACTIVE),
+            ("collapsed invariant features", "invariant_dimensions", LEAST_DIMENSIONS),
+        ):
+            weak = [e[figure] for e in entries if e.get(figure, least) < least]
+            if weak:
+                lines.append(
+                    f"{modality.word}: {what} in {len(weak)} of {len(results)} units "
+                    f"({figure} {min(weak):.2f} at worst, wanted {least} or more)"
+                )
+    return lines

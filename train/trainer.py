@@ -1,0 +1,380 @@
+"""Trainer: the optimisation loop, the two stages of IF-MMIN, and the run directory they write.
+
+Stage 1 trains a full-modality teacher, stage 2 the network that imagines what is missing. A run
+holds checkpoint, resolved recipe, metrics, history, predictions and plots.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from ifmmin.runtime.atomic import atomic_directory, require_writable
+from ifmmin.runtime.console import progress
+from ifmmin.runtime.errors import OutputError, RecipeError
+from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, MODALITIES, Modality, Pattern
+
+from .checkpoint import save_checkpoint
+from .config import ModelConfig, Schedule
+from .data.corpus import Corpus, Utterance, column_statistics
+from .evaluate import (
+    Report,
+    active_shares,
+    embed,
+    labels_of,
+    measure_scores,
+    project,
+    report,
+    score,
+    warn,
+    write_predictions,
+    write_projection,
+)
+from .model.encoders import StatisticsEncoder, frame_statistics
+from .model.loader import Feed, Rows, endless_rows
+from .model.losses import Objective, TaughtObjective, Teacher
+from .model.models import FusionNetwork, ImaginationNetwork, LinearNetwork, fit_linear
+from .model.network import EmotionNetwork
+from .plots import draw_run
+from .recipe import Recipe, dump_recipe
+
+HistoryRow = dict[str, float | int]
+
+
+class Validation:
+    """The figure by which epochs are compared: mean over some patterns on the validation part."""
+
+    def __init__(self, feed: Feed, patterns: Sequence[Pattern], figure: str) -> None:
+        self._feed = feed
+        self._patterns = patterns
+        self._figure = figure
+
+    def __call__(self, network: EmotionNetwork) -> dict[str, float]:
+        """The figure and the share of active embedding units per modality."""
+        embedded = embed(network, self._feed)
+        metrics = measure_scores(
+            score(network, embedded, self._patterns), self._feed.labels.numpy()
+        )
+        figures = [getattr(m, self._figure) for m in metrics.values()]
+        shares = {f"active_{m}": share for m, share in active_shares(embedded).items()}
+        return {"validation": float(np.mean(figures)), **shares}
+
+
+def run_stage(
+    number: int,
+    objective: Objective,
+    feed: Feed,
+    validate: Validation,
+    *,
+    buckets: int,
+    draws: np.random.Generator,
+) -> list[HistoryRow]:
+    """Optimise the objective's network and leave it at the weights that the schedule keeps."""
+    network, stage = objective.network, objective.stage
+    network.set_dropout(stage.dropout)
+    batches = endless_rows(feed, stage.batch_size, buckets, draws)
+    steps = stage.steps_per_epoch or math.ceil(len(feed) / stage.batch_size)
+    optimiser = build_optimiser(objective)
+    averaged = _averaged(network, stage)
+    judged = network if averaged is None else averaged.module
+    assert isinstance(judged, EmotionNetwork)
+    history: list[HistoryRow] = []
+    best, kept = -math.inf, network.state_dict()
+    with progress(f"stage {number}", stage.total_epochs) as advance:
+        for epoch in range(1, stage.total_epochs + 1):
+            network.train()
+            terms = _run_epoch(objective, feed, batches, epoch, steps, optimiser, averaged)
+            _require_finite(terms, number, epoch)
+            found = validate(judged)
+            figure = found["validation"]
+            if figure > best or stage.keep == "last":
+                best, kept = max(best, figure), copy.deepcopy(judged.state_dict())
+            rate = stage.rate_at(epoch * steps - 1, steps)
+            history.append({"stage": number, "epoch": epoch, "rate": rate, **terms, **found})
+            advance(f"loss {sum(terms.values()):.3f}, validation {figure:.3f}, best {best:.3f}")
+    network.load_state_dict(kept)
+    return history
+
+
+def build_optimiser(objective: Objective) -> torch.optim.Optimizer:
+    """AdamW over all parts of the objective, as its schedule says."""
+    stage = objective.stage
+    parameters = [p for part in objective.parts().values() for p in part.parameters()]
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": stage.weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, betas=(stage.beta1, stage.beta2))
+
+
+def _averaged(network: EmotionNetwork, stage: Schedule) -> AveragedModel | None:
+    if not stage.average:
+        return None
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(stage.average))  # type: ignore[no-untyped-call]
+
+
+def _run_epoch(
+    objective: Objective,
+    feed: Feed,
+    batches: Iterator[Rows],
+    epoch: int,
+    steps: int,
+    optimiser: torch.optim.Optimizer,
+    averaged: AveragedModel | None,
+) -> dict[str, float]:
+    """One epoch of updates; returns the mean of every loss term."""
+    totals: dict[str, torch.Tensor] = {}
+    for step in range((epoch - 1) * steps, epoch * steps):
+        for group in optimiser.param_groups:
+            group["lr"] = objective.stage.rate_at(step, steps)
+        rows = next(batches)
+        terms = objective.losses(feed.batch(rows), rows)
+        update(objective, optimiser, torch.stack(list(terms.values())).sum())
+        if averaged is not None:
+            averaged.update_parameters(objective.network)
+        for name, value in terms.items():
+            totals[name] = totals.get(name, torch.zeros(())) + value.detach()
+    return {name: float(total) / steps for name, total in totals.items()}
+
+
+def update(objective: Objective, optimiser: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+    """One step down the gradient of `loss`, clipped for every sub-network apart."""
+    optimiser.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    for part in objective.parts().values():
+        nn.utils.clip_grad_norm_(part.parameters(), objective.stage.clip)
+    optimiser.step()
+
+
+def _require_finite(terms: dict[str, float], stage: int, epoch: int) -> None:
+    if not all(math.isfinite(value) for value in terms.values()):
+        raise RecipeError(
+            f"the loss became {terms} in stage {stage}, epoch {epoch}; "
+            "lower the learning rate or the weight of the term that grew"
+        )
+
+
+_FULL = ALL_PATTERNS[-1:]
+_Network = TypeVar("_Network", bound=EmotionNetwork)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training gives."""
+
+    network: EmotionNetwork
+    history: list[HistoryRow]
+    """A row per epoch: stage, epoch, learning rate, mean of every loss term, validation figure,
+    share of active embedding units per modality."""
+
+
+def train(recipe: Recipe, corpus: Corpus, *, seed: int) -> Trained:
+    """Train the recipe's network on a corpus. The same seed and thread count give the same bits."""
+    torch.manual_seed(seed)
+    session = _Session(recipe, corpus, np.random.default_rng(seed))
+    model = recipe.network.model
+    if model == "linear":
+        return session.linear()
+    if model == "augmented":
+        return session.augmented()
+    if model == "fusion":
+        return session.fusion("fusion")
+    return session.imagining()
+
+
+class _Session:
+    """The corpus, the configuration and the draws of one training."""
+
+    def __init__(self, recipe: Recipe, corpus: Corpus, draws: np.random.Generator) -> None:
+        self._recipe = recipe
+        self._corpus = corpus
+        self._draws = draws
+        self._config = ModelConfig(
+            labels=corpus.labels, features=corpus.features, architecture=recipe.network
+        )
+
+    def linear(self) -> Trained:
+        network = LinearNetwork(self._config)
+        set_statistics(network, self._corpus)
+        fit_linear(network, self._corpus.parts["train"], self._corpus.parts["validation"])
+        return Trained(network.eval(), [])
+
+    def fusion(self, model: str) -> Trained:
+        network = self._prepare(FusionNetwork(self._config.with_model(model)))
+        feed = Feed(network, self._corpus.parts["train"])
+        objective = Objective(network, self._recipe.stage1, feed, self._draws)
+        return Trained(network, self._run(1, objective, feed))
+
+    def augmented(self) -> Trained:
+        assert self._recipe.stage2 is not None
+        network = self._prepare(FusionNetwork(self._config))
+        feed = Feed(network, self._corpus.parts["train"])
+        objective = Objective(network, self._recipe.stage2, feed, self._draws)
+        return Trained(network, self._run(2, objective, feed))
+
+    def imagining(self) -> Trained:
+        assert self._recipe.stage2 is not None
+        # MMIN's teacher fuses without invariant features, as the baseline `augmented` does.
+        first = self.fusion("fusion" if self._config.architecture.invariant else "augmented")
+        teacher = first.network
+        assert isinstance(teacher, FusionNetwork)
+        student = self._prepare(ImaginationNetwork(self._config))
+        for part in ("encoders", "invariant"):
+            if hasattr(teacher, part):
+                student.get_submodule(part).load_state_dict(
+                    teacher.get_submodule(part).state_dict()
+                )
+        feed = Feed(student, self._corpus.parts["train"])
+        objective = TaughtObjective(
+            student, self._recipe.stage2, feed, self._draws, Teacher(teacher, feed)
+        )
+        return Trained(student, first.history + self._run(2, objective, feed))
+
+    def _prepare(self, network: _Network) -> _Network:
+        set_statistics(network, self._corpus)
+        network.reference_batches = self._recipe.reference_batches
+        return network
+
+    def _run(self, number: int, objective: Objective, feed: Feed) -> list[HistoryRow]:
+        stage: Schedule = objective.stage
+        patterns = _FULL if stage.patterns == "full" else INCOMPLETE_PATTERNS
+        held_out = Feed(objective.network, self._corpus.parts["validation"])
+        history = run_stage(
+            number,
+            objective,
+            feed,
+            Validation(held_out, patterns, self._recipe.select),
+            buckets=self._recipe.length_buckets,
+            draws=self._draws,
+        )
+        objective.network.eval()
+        return history
+
+
+def set_statistics(network: EmotionNetwork, corpus: Corpus) -> None:
+    """Give the network the standardisation of frames, and of statistics where it pools those.
+
+    With sequence encoders, only modalities that the corpus standardises are.
+    """
+    train = corpus.parts["train"]
+    for modality in MODALITIES:
+        encoder = network.encoder(modality)
+        if isinstance(encoder, StatisticsEncoder) or modality in corpus.statistics:
+            config = network.config.architecture.transforms.get(modality)
+            network.normaliser(modality).take(frame_statistics(corpus, modality, config))
+        if isinstance(encoder, StatisticsEncoder):
+            encoder.weigh_as(network.normaliser(modality))
+            encoder.take(column_statistics(_pooled_frames(network, encoder, modality, train)))
+
+
+def _pooled_frames(
+    network: EmotionNetwork,
+    encoder: StatisticsEncoder,
+    modality: Modality,
+    utterances: Sequence[Utterance],
+) -> NDArray[np.float32]:
+    """Statistics (N, P) of the utterances that have a modality, before they are standardised."""
+    pooled = []
+    for utterance in utterances:
+        if modality in utterance.features:
+            raw = torch.from_numpy(utterance.features[modality].astype(np.float32))[None]
+            lengths = torch.tensor([raw.shape[1]])
+            pooled.append(encoder.statistics(network.frames(raw, modality), lengths).numpy())
+    return np.concatenate(pooled)
+
+
+CHECKPOINT_NAME = "model.safetensors"
+RECIPE_NAME = "recipe.yaml"
+METRICS_NAME = "metrics.json"
+HISTORY_NAME = "history.csv"
+PREDICTIONS_NAME = "predictions.csv"
+PROJECTION_NAME = "projection.csv"
+PLOTS_NAME = "plots"
+
+
+def fit(
+    recipe: Recipe,
+    corpus: Corpus,
+    *,
+    fold: int,
+    seed: int,
+    out: Path,
+    overwrite: bool = False,
+    plots: bool = True,
+) -> Report:
+    """Train, calibrate, measure on the test part once, and write the run.
+
+    plots: also draw losses, confusion and projection, a second's work.
+    Raises OutputError before training when `out` is in use and `overwrite` does not allow it.
+    """
+    check_free(out, overwrite=overwrite)
+    trained = train(recipe, corpus, seed=seed)
+    found = report(trained.network, corpus)
+    warn(found.metrics["health"])
+    training = {
+        "recipe": msgspec.to_builtins(recipe),
+        "corpus": corpus.name,
+        "fold": fold,
+        "seed": seed,
+        "prior": class_shares(labels_of(corpus.parts["train"]), len(corpus.labels)),
+        "metrics": found.metrics,
+    }
+    test, labels = corpus.parts["test"], corpus.labels
+    points = project(trained.network, found.embedded, test, labels)
+    with atomic_directory(out) as part:
+        write_run(part, trained, recipe, training)
+        write_predictions(part / PREDICTIONS_NAME, found.scores, test, labels)
+        if points:
+            write_projection(part / PROJECTION_NAME, points)
+        if plots:
+            (part / PLOTS_NAME).mkdir()
+            draw_run(part / PLOTS_NAME, trained.history, found.metrics, points, labels)
+    return found
+
+
+def check_free(out: Path, *, overwrite: bool) -> None:
+    """OutputError when something is at `out` already, or when nothing can be put there."""
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"cannot write {out}: a file is in the way; choose another --out")
+    if out.is_dir() and any(out.iterdir()):
+        if not (out / CHECKPOINT_NAME).is_file():
+            raise OutputError(f"{out} is in use by something else; choose another --out")
+        if not overwrite:
+            raise OutputError(f"{out} holds a run; choose another --out or add --overwrite")
+    require_writable(out)
+
+
+def class_shares(labels: NDArray[np.int64], classes: int) -> list[float]:
+    """How often each class occurs: what is known of an utterance of which nothing is present."""
+    counts = np.bincount(labels, minlength=classes)
+    return [float(share) for share in counts / counts.sum()]
+
+
+def write_run(folder: Path, trained: Trained, recipe: Recipe, training: dict[str, Any]) -> None:
+    """Write the files of a run into an existing folder."""
+    save_checkpoint(folder / CHECKPOINT_NAME, trained.network, training)
+    (folder / RECIPE_NAME).write_text(dump_recipe(recipe), encoding="utf-8")
+    text = json.dumps(training["metrics"], indent=2) + "\n"
+    (folder / METRICS_NAME).write_text(text, encoding="utf-8")
+    _write_history(folder / HISTORY_NAME, trained.history)
+
+
+def _write_history(path: Path, history: list[HistoryRow]) -> None:
+    columns = list(dict.fromkeys(name for row in history for name in row))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(history)
