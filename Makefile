@@ -49,7 +49,7 @@ bench: $(VENV)/installed
 	  --allow-loss probabilities=0.1 --allow-loss agreement=0.9 --out demo/bundle
 	$(BIN)/ifmmin-bench demo/bundle --checkpoint demo/run/model.safetensors --all-peers --evaluate-on 1 \
 	  --precision fp32 --precision int8 --threads 1 --threads 2 --budget $(BUDGET) --out bench
-	$(BIN)/python -m pytest benchmarks --bundle demo/bundle --checkpoint demo/run/model.safetensors \
+	$(BIN)/python -m pytest benchmarks/suite --bundle demo/bundle --checkpoint demo/run/model.safetensors \
 	  --benchmark-only --benchmark-group-by=group --benchmark-max-time=0.4
 
 $(VENV)/installed: pyproject.toml constraints.txt

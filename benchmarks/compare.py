@@ -19,7 +19,7 @@ from ifmmin.runtime.console import print_table, write
 from ifmmin.runtime.errors import InputError
 
 from .device.describe import describe
-from .record import OURS, YARDSTICK, Report, Row
+from .record import OURS, REFERENCE, Report, Row
 from .report.summary import TIMES, Scale, number, percent, span
 from .timing import FEWEST, Array, Ratio, ratio_of_medians
 
@@ -118,7 +118,7 @@ def compare(before: Report, after: Report, *, threshold: float = THRESHOLD) -> C
     """
     first, second = _by_key(before, "first"), _by_key(after, "second")
     marks, new_marks = (
-        {row.group: row for row in rows.values() if row.contender == YARDSTICK}
+        {row.group: row for row in rows.values() if row.contender == REFERENCE}
         for rows in (first, second)
     )
     rows, without, few = [], [], []
@@ -168,7 +168,7 @@ def _by_key(report: Report, which: str) -> dict[tuple[Any, ...], Row]:
     """Measured rows of ours and of the reference. Raises InputError for two rows of one key."""
     found: dict[tuple[Any, ...], Row] = {}
     for row in report.rows:
-        if row.contender in (OURS, YARDSTICK) and row.samples:
+        if row.contender in (OURS, REFERENCE) and row.samples:
             if row.key in found:
                 raise InputError(
                     f"the {which} report has two rows for {row.subject}; "

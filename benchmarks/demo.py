@@ -43,7 +43,7 @@ class Comparison:
 
     pattern: Pattern
     ours: Timing
-    twin: Timing
+    control: Timing
     """The same graph in a session of its own: what differs from `ours` is noise."""
     monolith: Timing
 
@@ -55,7 +55,7 @@ class Comparison:
     @property
     def noise(self) -> float:
         """Relative difference of the two equal sessions' medians."""
-        return abs(self.twin.p50 / self.ours.p50 - 1.0)
+        return abs(self.control.p50 / self.ours.p50 - 1.0)
 
 
 def compare_latency(
@@ -68,7 +68,7 @@ def compare_latency(
     """
     # The same engine as the monolith's: what differs is the graph.
     engine = "onnxruntime-cpu"
-    ours, twin = (Predictor(bundle, backend=engine, threads=threads) for _ in range(2))
+    ours, control = (Predictor(bundle, backend=engine, threads=threads) for _ in range(2))
     monolith = Monolith(network, threads)
     utterance = ordinary_utterance(network)
     found = []
@@ -82,7 +82,7 @@ def compare_latency(
         # Pattern by pattern: a session that took part in every pattern would have warmer caches.
         calls: dict[str, Callable[[], object]] = {
             "ours": partial(ours.predict, given),
-            "twin": partial(twin.predict, given),
+            "control": partial(control.predict, given),
             "monolith": partial(monolith, prepared),
         }
         found.append(Comparison(pattern, **time_together(calls, repeats=repeats, settled=True)))

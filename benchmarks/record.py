@@ -26,9 +26,9 @@ from .roofline.probe import Rates
 SCHEMA = 2
 """Fields may be added within a version; removing one, or a change of meaning, makes a new one."""
 OURS = "ifmmin"
-TWIN = "twin"
+CONTROL = "control"
 """The same graph in a session of its own: what differs from ours is noise, the A/A control."""
-YARDSTICK = "yardstick"
+REFERENCE = "reference"
 """A fixed graph of our graphs' kind and size: it tells what the machine did between two runs."""
 Scenario = Literal[
     "latency", "length", "throughput", "stream", "streams", "cold-start", "idle",
@@ -67,7 +67,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     scenario: Scenario
     contender: str
-    """`ifmmin`, `twin`, or a peer's name."""
+    """`ifmmin`, `control`, or a peer's name."""
     pattern: str = ""
     """What is present, such as `a_t`; empty where it varies or does not matter."""
     backend: str = ""
@@ -168,7 +168,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Where the time of the run went."""
     bundle: BundleRecord
     noise: dict[str, dict[str, float]]
-    """Per scenario and pattern the median of the twin divided by ours: the A/A control."""
+    """Per scenario and pattern the median of the A/A control divided by ours: the A/A control."""
     rows: tuple[Row, ...]
 
     def __post_init__(self) -> None:
@@ -182,19 +182,19 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def controls(rows: Iterable[Row]) -> list[tuple[Row, Row]]:
-    """Our rows beside their twins, as (ours, twin)."""
+    """Our rows beside their controls, as (ours, control)."""
     measured = [row for row in rows if row.samples]
-    twins = {_pair_key(row): row for row in measured if row.contender == TWIN}
+    paired = {_pair_key(row): row for row in measured if row.contender == CONTROL}
     ours = (row for row in measured if row.contender == OURS)
-    return [(row, twins[_pair_key(row)]) for row in ours if _pair_key(row) in twins]
+    return [(row, paired[_pair_key(row)]) for row in ours if _pair_key(row) in paired]
 
 
 def measured_noise(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     """`Report.noise` of these rows: of several controls of a pattern the one farthest from 1."""
     noise: dict[str, dict[str, float]] = {}
-    for ours, twin in controls(rows):
+    for ours, control in controls(rows):
         middle = float(np.median(ours.samples))
-        ratio = float(np.median(twin.samples)) / middle if middle > 0 else 0.0
+        ratio = float(np.median(control.samples)) / middle if middle > 0 else 0.0
         if ratio > 0:
             patterns = noise.setdefault(ours.scenario, {})
             patterns[ours.pattern] = max(patterns.get(ours.pattern, 1.0), ratio, key=_distance)
@@ -216,7 +216,7 @@ def _distance(ratio: float) -> float:
 
 
 def _pair_key(row: Row) -> tuple[object, ...]:
-    """What a twin shares with our row of the same graph."""
+    """What a control shares with our row of the same graph."""
     return (*row.group, row.backend, row.precision)
 
 

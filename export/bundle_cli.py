@@ -15,7 +15,7 @@ from ifmmin.runtime.bundle import SHAPES, Bundle, GraphEntry, Manifest, Modality
 from ifmmin.runtime.console import command, parser, print_table, progress, say, write
 from ifmmin.runtime.errors import BundleError, InputError
 from ifmmin.runtime.modality import Modality, Pattern
-from ifmmin.runtime.verify import Check, check_bundle
+from ifmmin.runtime.verify import CheckResult, check_bundle
 
 from .card import MEASURED, measured, mega, provenance, short, without_empty
 
@@ -189,7 +189,7 @@ def points_outside(content: bytes) -> bool:
     return _LOCATION in content
 
 
-def check_single_files(bundle: Bundle) -> Iterator[Check]:
+def check_single_files(bundle: Bundle) -> Iterator[CheckResult]:
     """One check per graph whose hash is right; what else is wrong with a file others say."""
     for entry in bundle.manifest.graphs:
         try:
@@ -197,7 +197,7 @@ def check_single_files(bundle: Bundle) -> Iterator[Check]:
         except BundleError:
             continue
         detail = "weights lie in another file, wanted all in this one" if outside else "weights too"
-        yield Check(entry.file, "one file", not outside, detail)
+        yield CheckResult(entry.file, "one file", not outside, detail)
 
 
 EXIT_FAILED = 1
@@ -259,7 +259,7 @@ def _verify(bundle: Bundle, options: argparse.Namespace) -> int:
     return 0
 
 
-def _again(bundle: Bundle, checkpoint: Path) -> list[Check]:
+def _again(bundle: Bundle, checkpoint: Path) -> list[CheckResult]:
     """The comparison with the network; the only part that wants torch."""
     try:
         from .verify.reprove import comparable, reprove
@@ -272,15 +272,15 @@ def _again(bundle: Bundle, checkpoint: Path) -> list[Check]:
         return reprove(bundle, checkpoint, advance=advance)
 
 
-def _rows(checks: Sequence[Check]) -> list[list[str]]:
+def _rows(checks: Sequence[CheckResult]) -> list[list[str]]:
     """A row per file, in the order in which the files came up."""
-    by_file: dict[str, list[Check]] = {}
+    by_file: dict[str, list[CheckResult]] = {}
     for check in checks:
         by_file.setdefault(check.file, []).append(check)
     return [_row(file, found) for file, found in by_file.items()]
 
 
-def _row(file: str, checks: Sequence[Check]) -> list[str]:
+def _row(file: str, checks: Sequence[CheckResult]) -> list[str]:
     """The difference shown is the one that came closest to what is allowed."""
     passed = sum(check.passed for check in checks)
     compared = [

@@ -18,7 +18,7 @@ from .verify.corpus import CorpusChoice
 from .verify.parity import FIGURES, parse_losses
 
 if TYPE_CHECKING:
-    from .context import ProvenGraph
+    from .context import ExportedGraph
     from .export import Exported
 
 HEADERS = ("graph", "MB", "logit", "probability", "log-prob. mean", "agreement", "classes")
@@ -39,7 +39,7 @@ def print_exported(exported: Exported) -> None:
         )  # fmt: skip
 
 
-def _row(graph: ProvenGraph, *, evaluated: bool) -> list[str]:
+def _row(graph: ExportedGraph, *, evaluated: bool) -> list[str]:
     found = graph.comparison
     row = [graph.name, f"{graph.entry.bytes / 1e6:.2f}"]
     if found is None:

@@ -20,12 +20,12 @@ from ifmmin.train.model.network import EmotionNetwork
 
 from .graph import OPSET, Plan, to_bytes
 from .verify.corpus import Evaluator
-from .verify.parity import Comparison, Evaluation, Limits, Violation, judge
+from .verify.parity import Comparison, Evaluation, Limits, Violation, find_violations
 from .verify.probes import CALIBRATION_SEEDS, Probes
 
 
 @dataclass(frozen=True)
-class ProvenGraph:
+class ExportedGraph:
     """A graph with what is known of it; it may be written when nothing is violated."""
 
     content: bytes
@@ -41,7 +41,7 @@ class ProvenGraph:
 
 
 @dataclass
-class Workshop:
+class ExportContext:
     """What all graphs of one export share."""
 
     network: EmotionNetwork
@@ -85,7 +85,7 @@ class Workshop:
         parity: Mapping[str, Any] | None = None,
         evaluation: Evaluation | None = None,
         quantised: tuple[str, ...] = (),
-    ) -> ProvenGraph:
+    ) -> ExportedGraph:
         """The graph's file content and entry."""
         shape, subject, precision, recurrence = key
         about = {
@@ -116,9 +116,9 @@ class Workshop:
             parity=record,
             evaluation=dataclasses.asdict(evaluation) if evaluation else None,
         )
-        made = ProvenGraph(content, entry, comparison)
+        made = ExportedGraph(content, entry, comparison)
         if comparison is not None:
-            found = judge(made.name, comparison, evaluation, self.limits[precision])
+            found = find_violations(made.name, comparison, evaluation, self.limits[precision])
             made.violations.extend(found)
         return made
 

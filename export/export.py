@@ -24,17 +24,17 @@ from ifmmin.runtime.validate import pad_batch
 from ifmmin.train.checkpoint import Header, load_checkpoint
 from ifmmin.train.model.network import EmotionNetwork
 
-from .context import ProvenGraph, Workshop
+from .context import ExportContext, ExportedGraph
 from .graph import plan_latency, plan_throughput, to_model
 from .quantize.dynamic import DynamicQuantiser
 from .quantize.search import Choice, choose_groups
 from .quantize.static import StaticQuantiser
 from .specialise import is_recurrent
 from .specialise.encoder import PRECISIONS, Precision
-from .streams import StreamSource, StreamWorkshop, modalities_of, require_proven_heads
+from .streams import StreamExporter, StreamSource, modalities_of, require_proven_heads
 from .verify.corpus import CorpusChoice, Evaluator, utterance_features
 from .verify.missing import measure_missing, require_settled, with_missing_frames
-from .verify.parity import allowed, judge, require
+from .verify.parity import allowed, find_violations, require
 from .verify.probes import Probes, compare_probes, run_alone, run_batches
 from .writer import (
     BuiltAhead,
@@ -51,22 +51,22 @@ def recurrence_of(network: EmotionNetwork, pattern: Pattern, wanted: str) -> str
     return wanted if any(is_recurrent(network, m) for m in pattern) else "none"
 
 
-def prove(
-    shop: Workshop, shape: str, pattern: Pattern, precision: Precision, recurrence: str
-) -> ProvenGraph:
+def export_graph(
+    context: ExportContext, shape: str, pattern: Pattern, precision: Precision, recurrence: str
+) -> ExportedGraph:
     """A latency or throughput graph of a pattern."""
     plan = (plan_latency if shape == "latency" else plan_throughput)(
-        shop.network, pattern, precision, recurrence
+        context.network, pattern, precision, recurrence
     )
     model = to_model(plan)
-    measure = _measurer(shop, shape, pattern, precision)
+    measure = _measurer(context, shape, pattern, precision)
     choice = (
-        _quantised(shop, model, shape, pattern, precision, measure)
+        _quantised(context, model, shape, pattern, precision, measure)
         if precision.name in ("int8", "int8-qdq")
         else measure(model)
     )
-    key = (shape, pattern, precision.name, recurrence_of(shop.network, pattern, recurrence))
-    return shop.finish(
+    key = (shape, pattern, precision.name, recurrence_of(context.network, pattern, recurrence))
+    return context.finish(
         choice.model,
         plan,
         key,
@@ -79,16 +79,20 @@ def prove(
 Measure = Callable[..., Choice]
 
 
-def _measurer(shop: Workshop, shape: str, pattern: Pattern, precision: Precision) -> Measure:
+def _measurer(
+    context: ExportContext, shape: str, pattern: Pattern, precision: Precision
+) -> Measure:
     """What runs a model of a pattern on probes and, where there is one, on the corpus."""
     drive = run_alone if shape == "latency" else run_batches
-    probes = shop.probes.of(pattern)
+    probes = context.probes.of(pattern)
 
     def measure(model: onnx.ModelProto, quantised: tuple[str, ...] = ()) -> Choice:
-        run = shop.load(model, precision.name)
+        run = context.load(model, precision.name)
         evaluation = None
-        if shop.evaluator is not None:
-            evaluate = shop.evaluator.latency if shape == "latency" else shop.evaluator.throughput
+        if context.evaluator is not None:
+            evaluate = (
+                context.evaluator.latency if shape == "latency" else context.evaluator.throughput
+            )
             evaluation = evaluate(run, pattern)
         comparison = compare_probes(drive(run, probes), probes)
         return Choice(model, comparison, evaluation, quantised)
@@ -97,7 +101,7 @@ def _measurer(shop: Workshop, shape: str, pattern: Pattern, precision: Precision
 
 
 def _quantised(
-    shop: Workshop,
+    context: ExportContext,
     model: onnx.ModelProto,
     shape: str,
     pattern: Pattern,
@@ -107,16 +111,16 @@ def _quantised(
     """The model in 8 bits as far as the limits allow; a later shape begins with what the first
     one found."""
     quantiser = StaticQuantiser if precision.name == "int8-qdq" else DynamicQuantiser
-    feeds = _feeds(shop.calibration_inputs, shape, pattern)
-    quantise = quantiser(model, feeds, shop.load_whole)
-    limits = shop.limits[precision.name]
-    found = shop.chosen.get((precision.name, pattern), tuple(quantise.groups))
+    feeds = _feeds(context.calibration_inputs, shape, pattern)
+    quantise = quantiser(model, feeds, context.load_whole)
+    limits = context.limits[precision.name]
+    found = context.chosen.get((precision.name, pattern), tuple(quantise.groups))
     choice = choose_groups(
         {name: quantise.groups[name] for name in found},
         lambda groups: measure(quantise(groups), groups),
-        lambda made: not judge("", made.comparison, made.evaluation, limits),
+        lambda made: not find_violations("", made.comparison, made.evaluation, limits),
     )
-    shop.chosen[precision.name, pattern] = choice.quantised
+    context.chosen[precision.name, pattern] = choice.quantised
     return choice
 
 
@@ -166,7 +170,7 @@ class Request:
 class Exported:
     """What was written."""
 
-    graphs: list[ProvenGraph]
+    graphs: list[ExportedGraph]
     engines: list[EngineEntry]
     missing: dict[Modality, MissingSpec]
 
@@ -192,7 +196,7 @@ def export_bundle(
     network, header = load_checkpoint(checkpoint)
     if network.config.architecture.model == "linear":
         raise CheckpointError(
-            f"{checkpoint} holds the model linear, the yardstick of sweeps, which has no graphs; "
+            f"{checkpoint} holds the model linear, the baseline of sweeps, which has no graphs; "
             "give a checkpoint of a network, such as ifmmin-train fit --model if-mmin writes"
         )
     sha256 = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
@@ -201,24 +205,24 @@ def export_bundle(
     require_settled(header, missing, request.missing_frames)
     standing = standing_bundle(out, sha256, missing, overwrite=overwrite)
     require_writable(out)
-    shop = _workshop(network, header, sha256, request)
+    context = _context(network, header, sha256, request)
     jobs = _count(network, patterns, request)
     if not jobs:
         raise InputError(
             "int8-qdq has no graphs for streams, so nothing is left to export; add --shape latency"
         )
     with progress("export", jobs) as advance:
-        made = _prove_all(shop, patterns, request, advance)
+        made = _prove_all(context, patterns, request, advance)
     require([violation for graph in made for violation in graph.violations])
     require_proven_heads(standing, made)
     engines = _build_engines(made, modality_specs(network, missing), request)
-    writer = BundleWriter(network, header, sha256, missing, shop.probes, request.licence)
+    writer = BundleWriter(network, header, sha256, missing, context.probes, request.licence)
     writer.write(out, made, engines, standing)
     return Exported(made, [engine.entry for engine in engines], missing)
 
 
 def _build_engines(
-    made: Sequence[ProvenGraph], specs: Mapping[Modality, ModalitySpec], request: Request
+    made: Sequence[ExportedGraph], specs: Mapping[Modality, ModalitySpec], request: Request
 ) -> list[BuiltAhead]:
     if request.engine is None:
         return []
@@ -227,7 +231,9 @@ def _build_engines(
         return build_ahead(request.engine, graphs, specs, request.targets, advance)
 
 
-def _workshop(network: EmotionNetwork, header: Header, sha256: str, request: Request) -> Workshop:
+def _context(
+    network: EmotionNetwork, header: Header, sha256: str, request: Request
+) -> ExportContext:
     config = network.config
     metadata = {
         "labels": ",".join(config.labels),
@@ -238,7 +244,7 @@ def _workshop(network: EmotionNetwork, header: Header, sha256: str, request: Req
     if request.evaluate_on is not None:
         corpus = request.evaluate_on.load(network, header)
         evaluator = Evaluator(network, corpus, request.evaluate_on.fold)
-    return Workshop(
+    return ExportContext(
         network=network,
         probes=Probes(network),
         metadata=metadata,
@@ -266,12 +272,12 @@ def _calibration(
 
 
 def _prove_all(
-    shop: Workshop, patterns: Sequence[Pattern], request: Request, advance: Advance
-) -> list[ProvenGraph]:
-    made: list[ProvenGraph] = []
-    source = StreamSource(shop)
+    context: ExportContext, patterns: Sequence[Pattern], request: Request, advance: Advance
+) -> list[ExportedGraph]:
+    made: list[ExportedGraph] = []
+    source = StreamSource(context)
 
-    def keep(*graphs: ProvenGraph) -> None:
+    def keep(*graphs: ExportedGraph) -> None:
         for graph in graphs:
             made.append(graph)
             comparison = graph.comparison
@@ -282,10 +288,10 @@ def _prove_all(
         precision = PRECISIONS[name]
         for pattern in patterns:
             for shape in _utterance_shapes(request):
-                for recurrence in _recurrences(shop.network, pattern, precision, request):
-                    keep(prove(shop, shape, pattern, precision, recurrence))
+                for recurrence in _recurrences(context.network, pattern, precision, request):
+                    keep(export_graph(context, shape, pattern, precision, recurrence))
         if _streams(name, request):
-            stream = StreamWorkshop(shop, precision, source)
+            stream = StreamExporter(context, precision, source)
             for modality in modalities_of(patterns):
                 keep(*stream.modality(modality))
             for pattern in patterns:

@@ -18,15 +18,15 @@ from ifmmin.runtime.errors import OutputError
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality, Pattern
 from ifmmin.runtime.stream.graphs import ModalityStream
 
-from .context import ProvenGraph, Workshop
+from .context import ExportContext, ExportedGraph
 from .graph import Plan, plan_head, plan_step, plan_summary, to_model
 from .quantize.dynamic import DynamicQuantiser
-from .quantize.groups import Feed
+from .quantize.groups import Inputs
 from .quantize.search import Choice, choose_groups
 from .specialise import is_recurrent
 from .specialise.encoder import Precision
 from .verify.corpus import Evaluator
-from .verify.parity import Comparison, Evaluation, judge
+from .verify.parity import Comparison, Evaluation, find_violations
 from .verify.probes import StreamProbes, compare_probes, run_head, run_summary
 
 Said = Mapping[int, NDArray[np.floating]]
@@ -36,8 +36,8 @@ Said = Mapping[int, NDArray[np.floating]]
 class StreamCorpus:
     """Measures summaries and heads of one precision on a corpus."""
 
-    def __init__(self, shop: Workshop, precision: Precision, evaluator: Evaluator) -> None:
-        self._shop = shop
+    def __init__(self, context: ExportContext, precision: Precision, evaluator: Evaluator) -> None:
+        self._context = context
         self._precision = precision
         self._evaluator = evaluator
         self._pooled = cache(self._pool)
@@ -72,7 +72,7 @@ class StreamCorpus:
 
     def _pool(self, modality: Modality) -> Said:
         """What the step graph pools (1, P) of every utterance that has a modality."""
-        plan = plan_step(self._shop.network, modality, self._precision)
+        plan = plan_step(self._context.network, modality, self._precision)
         run = self._load(to_model(plan))
         return {
             row: ModalityStream(plan, run).push(frames[None])
@@ -81,17 +81,17 @@ class StreamCorpus:
 
     def _say_plainly(self, modality: Modality) -> Said:
         """By a summary of which nothing is in 8 bits."""
-        plan = plan_summary(self._shop.network, modality, self._precision)
+        plan = plan_summary(self._context.network, modality, self._precision)
         return self.say(modality, self._load(to_model(plan)))
 
     def _load_head(self, pattern: Pattern) -> Runner:
-        return self._load(to_model(plan_head(self._shop.network, pattern, self._precision)))
+        return self._load(to_model(plan_head(self._context.network, pattern, self._precision)))
 
     def _load(self, model: onnx.ModelProto) -> Runner:
-        return self._shop.load(model, self._precision.name)
+        return self._context.load(model, self._precision.name)
 
 
-def require_proven_heads(standing: Bundle | None, made: Sequence[ProvenGraph]) -> None:
+def require_proven_heads(standing: Bundle | None, made: Sequence[ExportedGraph]) -> None:
     """OutputError where a step or summary would change under a head that is not made anew.
 
     How much of a step and a summary computes in 8 bits depends on the loss that is accepted, and
@@ -140,18 +140,18 @@ _SHARE = 0.25
 class StreamSource:
     """The probes of streams, drawn when they are first wanted."""
 
-    def __init__(self, shop: Workshop) -> None:
-        self._shop = shop
+    def __init__(self, context: ExportContext) -> None:
+        self._context = context
 
     @cached_property
     def probes(self) -> StreamProbes:
         """Ordinary utterances, golden ones and a long one, cut into chunks."""
-        probes = self._shop.probes
+        probes = self._context.probes
         inputs = [*probes.golden_inputs(), *probes.stream_inputs(_STREAMS, _LONG)]
         return StreamProbes(probes.truth, inputs)
 
 
-class StreamWorkshop:
+class StreamExporter:
     """The stream graphs of one precision.
 
     In int8 summaries and heads compute in 8 bits. A step computes in float32: the scale of 8 bits
@@ -159,61 +159,65 @@ class StreamWorkshop:
     errors of a state would add up. One frame at a time it is not what takes the time.
     """
 
-    def __init__(self, shop: Workshop, precision: Precision, source: StreamSource) -> None:
-        self._shop = shop
+    def __init__(self, context: ExportContext, precision: Precision, source: StreamSource) -> None:
+        self._context = context
         self._precision = precision
         self._probes = source.probes
         self._summaries: dict[Modality, NDArray[np.floating]] = {}
         self._heard: dict[Modality, list[NDArray[np.floating]]] = {}
         """Summaries (1, S) in float32 of the calibration inputs."""
-        evaluator = shop.evaluator
-        self._corpus = StreamCorpus(shop, precision, evaluator) if evaluator is not None else None
+        evaluator = context.evaluator
+        self._corpus = (
+            StreamCorpus(context, precision, evaluator) if evaluator is not None else None
+        )
 
-    def modality(self, modality: Modality) -> list[ProvenGraph]:
+    def modality(self, modality: Modality) -> list[ExportedGraph]:
         """Step and summary of a modality; the heads of the patterns that have it prove them."""
-        shop, name = self._shop, self._precision.name
-        step_plan = plan_step(shop.network, modality, self._precision)
-        summary_plan = plan_summary(shop.network, modality, self._precision)
+        context, name = self._context, self._precision.name
+        step_plan = plan_step(context.network, modality, self._precision)
+        summary_plan = plan_summary(context.network, modality, self._precision)
         step, summary = to_model(step_plan), to_model(summary_plan)
         pooled = self._probes.pooled(modality, step_plan, self._load(step))
         quantised: tuple[str, ...] = ()
         if name == "int8":
             feeds = self._calibration(modality, step_plan, step)
-            run = shop.load_whole(summary)
+            run = context.load_whole(summary)
             self._heard[modality] = [run(feed)[0] for feed in feeds]
             summary, quantised = self._reduced(modality, summary, feeds, pooled)
         self._summaries[modality] = run_summary(self._load(summary), pooled)
         if self._corpus is not None:
             self._corpus.said[modality] = self._corpus.say(modality, self._load(summary))
-        form = "lstm" if is_recurrent(shop.network, modality) else "none"
+        form = "lstm" if is_recurrent(context.network, modality) else "none"
         parity = {"proven_by": f"the head graphs of patterns with {modality}"}
         key = ("summary", modality, name, "none")
         return [
-            shop.finish(step, step_plan, ("step", modality, name, form), parity=parity),
-            shop.finish(summary, summary_plan, key, parity=parity, quantised=quantised),
+            context.finish(step, step_plan, ("step", modality, name, form), parity=parity),
+            context.finish(summary, summary_plan, key, parity=parity, quantised=quantised),
         ]
 
-    def head(self, pattern: Pattern) -> ProvenGraph:
+    def head(self, pattern: Pattern) -> ExportedGraph:
         """The head of a pattern whose modalities were made before, compared after every chunk."""
-        shop, name = self._shop, self._precision.name
-        plan = plan_head(shop.network, pattern, self._precision)
+        context, name = self._context, self._precision.name
+        plan = plan_head(context.network, pattern, self._precision)
         model = to_model(plan)
         choice = self._measure(model, pattern)
         if name == "int8":
             rows = zip(*(self._heard[m] for m in pattern), strict=True)
             feeds = [{m.value: x for m, x in zip(pattern, row, strict=True)} for row in rows]
-            quantise = DynamicQuantiser(model, feeds, shop.load_whole)
+            quantise = DynamicQuantiser(model, feeds, context.load_whole)
 
             def build(groups: tuple[str, ...]) -> Choice:
                 return self._measure(quantise(groups), pattern, groups)
 
             def passes(choice: Choice) -> bool:
-                return not judge("", choice.comparison, choice.evaluation, shop.limits[name])
+                return not find_violations(
+                    "", choice.comparison, choice.evaluation, context.limits[name]
+                )
 
             reduced = choose_groups(quantise.groups, build, passes)
             if passes(reduced):  # else what is lost is lost before the head, or by any of it
                 choice = reduced
-        return shop.finish(
+        return context.finish(
             choice.model,
             plan,
             ("head", pattern, name, "none"),
@@ -231,16 +235,16 @@ class StreamWorkshop:
         comparison = self._compare(model, pattern, self._summaries)
         return Choice(model, comparison, evaluation, quantised)
 
-    def _calibration(self, modality: Modality, plan: Plan, step: onnx.ModelProto) -> list[Feed]:
+    def _calibration(self, modality: Modality, plan: Plan, step: onnx.ModelProto) -> list[Inputs]:
         """What a summary is given for the calibration inputs."""
-        run, inputs = self._shop.load_whole(step), self._shop.calibration_inputs
+        run, inputs = self._context.load_whole(step), self._context.calibration_inputs
         return [{"pooled": ModalityStream(plan, run).push(x[modality][None])} for x in inputs]
 
     def _reduced(
         self,
         modality: Modality,
         summary: onnx.ModelProto,
-        feeds: Sequence[Feed],
+        feeds: Sequence[Inputs],
         pooled: Sequence[NDArray[np.floating]],
     ) -> tuple[onnx.ModelProto, tuple[str, ...]]:
         """A summary with 8 bits as far as what the modality alone then says bears it, and groups.
@@ -249,10 +253,10 @@ class StreamWorkshop:
         modality is asked: a summary that turns no answer of its own may turn one beside others.
         """
         alone = Pattern.of([modality])
-        head = to_model(plan_head(self._shop.network, alone, self._precision))
-        limits = self._shop.limits["int8"]
+        head = to_model(plan_head(self._context.network, alone, self._precision))
+        limits = self._context.limits["int8"]
         limit = _SHARE * (limits.probabilities or 0.0)
-        quantise = DynamicQuantiser(summary, feeds, self._shop.load_whole)
+        quantise = DynamicQuantiser(summary, feeds, self._context.load_whole)
 
         def build(groups: tuple[str, ...]) -> Choice:
             made = quantise(groups)
@@ -271,7 +275,7 @@ class StreamWorkshop:
         return (choice.model, choice.quantised) if passes(choice) else (summary, ())
 
     def _load(self, model: onnx.ModelProto) -> Runner:
-        return self._shop.load(model, self._precision.name)
+        return self._context.load(model, self._precision.name)
 
     def _compare(
         self,

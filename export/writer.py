@@ -38,7 +38,7 @@ from ifmmin.train.checkpoint import Header
 from ifmmin.train.model.network import EmotionNetwork
 
 from .card import model_card
-from .context import ProvenGraph
+from .context import ExportedGraph
 from .verify.probes import LONGEST, Probes
 
 ENGINE_SHAPES = ("latency", "throughput")
@@ -52,11 +52,11 @@ class BuiltAhead:
     entry: EngineEntry
 
 
-def graphs_for(flavour: str, graphs: Sequence[ProvenGraph]) -> list[ProvenGraph]:
+def graphs_for(flavour: str, graphs: Sequence[ExportedGraph]) -> list[ExportedGraph]:
     """Of every pattern, shape and precision the graph in the form that the engine takes first."""
     spec = BACKENDS[flavour]
     order = [*spec.recurrences, "none"]
-    best: dict[tuple[str, ...], ProvenGraph] = {}
+    best: dict[tuple[str, ...], ExportedGraph] = {}
     for graph in graphs:
         entry = graph.entry
         if entry.shape not in ENGINE_SHAPES or entry.precision not in spec.precisions:
@@ -71,7 +71,7 @@ def graphs_for(flavour: str, graphs: Sequence[ProvenGraph]) -> list[ProvenGraph]
 
 def build_ahead(
     flavour: str,
-    graphs: Sequence[ProvenGraph],
+    graphs: Sequence[ExportedGraph],
     modalities: Mapping[Modality, ModalitySpec],
     targets: Sequence[str],
     advance: Callable[[str], None],
@@ -160,7 +160,7 @@ class BundleWriter:
     def write(
         self,
         out: Path,
-        made: Sequence[ProvenGraph],
+        made: Sequence[ExportedGraph],
         ahead: Sequence[BuiltAhead],
         standing: Bundle | None,
     ) -> None:

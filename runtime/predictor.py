@@ -17,20 +17,20 @@ from .bundle import Bundle
 from .errors import InputError
 from .modality import ALL_PATTERNS, Modality, Pattern
 from .prediction import Prediction, is_answer, no_answer, softmax, softmax_of_one
-from .sessions import AUTO, STREAM, ReadyGraph, Shelf, Trial, Wish
+from .sessions import AUTO, STREAM, Session, SessionConfig, SessionPool, Trial
 from .validate import (
-    Conformed,
     Policy,
     Utterance,
-    examine,
+    ValidatedInput,
     nothing_present,
     pad_batch,
     plan_batches,
+    validate,
 )
 
 if TYPE_CHECKING:
     from .stream.options import StreamOptions
-    from .stream.stream import Stream, StreamGroup, Streams
+    from .stream.stream import Stream, StreamFactory, StreamGroup
 
 _EMPTY: Mapping[str, int] = {}
 _PATTERN_OF = {pattern.present: pattern for pattern in ALL_PATTERNS}
@@ -74,9 +74,9 @@ class Predictor:
             raise InputError(f"on_empty must be one of {', '.join(ON_EMPTY)}, got {on_empty!r}")
         self.requested = backend
         """What was asked for, `auto` or a backend's name."""
-        wish = Wish(backend, precision, threads, options or BackendOptions())
+        config = SessionConfig(backend, precision, threads, options or BackendOptions())
         self.bundle = Bundle(bundle)
-        self._shelf = Shelf(self.bundle, wish, share=preload if share is None else share)
+        self._pool = SessionPool(self.bundle, config, share=preload if share is None else share)
         self._specs = self.bundle.manifest.modalities
         self._labels = self.bundle.manifest.labels
         self._policy = policy or Policy()
@@ -84,7 +84,7 @@ class Predictor:
         self._prior = self._read_prior() if on_empty == "prior" else None
         if preload:
             for pattern in self.patterns:
-                self._shelf.get("latency", pattern)
+                self._pool.get("latency", pattern)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -94,7 +94,7 @@ class Predictor:
     @property
     def patterns(self) -> tuple[Pattern, ...]:
         """The patterns of which whole utterances can be answered."""
-        return self._shelf.patterns
+        return self._pool.patterns
 
     @property
     def stream_patterns(self) -> tuple[Pattern, ...]:
@@ -104,7 +104,7 @@ class Predictor:
     @property
     def history(self) -> tuple[Trial, ...]:
         """What was tried so far to find how patterns are run; empty where it was remembered."""
-        return tuple(self._shelf.history)
+        return tuple(self._pool.history)
 
     def explain(self) -> list[Trial]:
         """Try every way to run every pattern's graph anew, and say what came of each.
@@ -112,8 +112,8 @@ class Predictor:
         Of a bundle for streams only: their graphs.
         """
         if not self.bundle.patterns:
-            return self._shelf.explain(STREAM, self.stream_patterns)
-        return self._shelf.explain("latency", self.bundle.patterns)
+            return self._pool.explain(STREAM, self.stream_patterns)
+        return self._pool.explain("latency", self.bundle.patterns)
 
     def predict(
         self,
@@ -128,11 +128,11 @@ class Predictor:
         mean missing. pattern: use only these modalities; they must be present. None: use what is
         present. quality: per modality a score; one below the policy's minimum means missing.
         """
-        found = examine(utterance, self._specs, self._policy, quality, only=pattern)
+        found = validate(utterance, self._specs, self._policy, quality, only=pattern)
         used = self._used(found, pattern)
         if used is None:
             return self._of_prior(found.absent, found.dropped)
-        graph = self._shelf.get("latency", used)
+        graph = self._pool.get("latency", used)
         inputs = {modality.value: found.features[modality] for modality in used}
         started = time.perf_counter()
         (logits,) = graph(inputs)
@@ -195,14 +195,14 @@ class Predictor:
         return self._streams.many(count, StreamOptions() if options is None else options)
 
     @cached_property
-    def _streams(self) -> Streams:
+    def _streams(self) -> StreamFactory:
         """Imported when wanted: who asks for one answer should not wait for it."""
-        from .stream.stream import Streams
+        from .stream.stream import StreamFactory
 
-        parts, candidate = self._shelf.parts()
-        return Streams(
+        graphs, candidate = self._pool.graphs()
+        return StreamFactory(
             self.bundle,
-            parts,
+            graphs,
             candidate,
             requested=self.requested,
             policy=self._policy,
@@ -211,7 +211,7 @@ class Predictor:
 
     def _run_batch(
         self, pattern: Pattern, inputs: list[dict[Modality, NDArray[np.float32]]]
-    ) -> tuple[ReadyGraph, NDArray[np.float32], float]:
+    ) -> tuple[Session, NDArray[np.float32], float]:
         """Logits (B, C) of utterances of one pattern."""
         graph = self._graph_of_batches(pattern)
         started = time.perf_counter()
@@ -222,14 +222,14 @@ class Predictor:
             rows = np.stack([graph(one)[0] for one in single])
         return graph, rows, time.perf_counter() - started
 
-    def _graph_of_batches(self, pattern: Pattern) -> ReadyGraph:
+    def _graph_of_batches(self, pattern: Pattern) -> Session:
         """The throughput graph, or the latency graph where there is none, or where it finds the
         scale of its 8 bits in the whole batch: an answer would depend on its neighbours."""
-        if self._shelf.has("throughput", pattern):
-            graph = self._shelf.get("throughput", pattern)
+        if self._pool.has("throughput", pattern):
+            graph = self._pool.get("throughput", pattern)
             if graph.candidate.precision != "int8":
                 return graph
-        return self._shelf.get("latency", pattern)
+        return self._pool.get("latency", pattern)
 
     def _examined(
         self,
@@ -237,11 +237,11 @@ class Predictor:
         utterance: Utterance,
         quality: Mapping[str, float] | None,
         pattern: Pattern | None,
-    ) -> Conformed:
+    ) -> ValidatedInput:
         with _named(index):
-            return examine(utterance, self._specs, self._policy, quality, only=pattern)
+            return validate(utterance, self._specs, self._policy, quality, only=pattern)
 
-    def _used(self, found: Conformed, pattern: Pattern | None) -> Pattern | None:
+    def _used(self, found: ValidatedInput, pattern: Pattern | None) -> Pattern | None:
         """The pattern to answer; None where nothing is present and the prior is asked for."""
         if pattern is not None:
             for modality in pattern:
@@ -263,9 +263,9 @@ class Predictor:
         probabilities: NDArray[np.float32],
         winner: int,
         pattern: Pattern,
-        graph: ReadyGraph,
+        graph: Session,
         seconds: float,
-        found: Conformed,
+        found: ValidatedInput,
     ) -> Prediction:
         if not is_answer(probabilities):
             raise no_answer(graph.candidate.precision)

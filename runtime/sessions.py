@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from .backends import BACKENDS, Backend, BackendOptions, Loaded, make_backend
+from .backends import BACKENDS, Backend, BackendOptions, LoadedGraph, make_backend
 from .backends.profile import PROFILED, profile_of
 from .bundle import MANIFEST_NAME, PRECISIONS, SHAPES, Bundle, GraphEntry
 from .console import installed_versions
@@ -35,7 +35,7 @@ from .errors import (
     OutputError,
 )
 from .modality import Modality, Pattern
-from .stream.graphs import Parts, within
+from .stream.graphs import StreamGraphs, fit_to_profile
 
 if TYPE_CHECKING:
     from .verify import Proof
@@ -48,12 +48,12 @@ _GPUS = Path("/proc/driver/nvidia/gpus")
 @cache
 def device_name() -> str:
     """Processor, cores, GPUs and, on a Jetson, its release and power mode; one line."""
-    parts = [_machine(), _processor(), f"{os.cpu_count()} cores", *_gpus()]
+    graphs = [_machine(), _processor(), f"{os.cpu_count()} cores", *_gpus()]
     for path in (_TEGRA, _NVPMODEL):
         text = _read(path)
         if text:
-            parts.append(text.splitlines()[0])
-    return " | ".join(part for part in parts if part)
+            graphs.append(text.splitlines()[0])
+    return " | ".join(part for part in graphs if part)
 
 
 def usable_cores() -> int:
@@ -112,7 +112,7 @@ def cache_directory(chosen: Path | None = None) -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "ifmmin"
 
 
-class ChoiceCache:
+class TuningCache:
     """One small file per combination of bundle, device, versions and what was asked for.
 
     A file that is not what it should be counts as absent: a choice is found again in a second.
@@ -120,8 +120,8 @@ class ChoiceCache:
     read-only.
     """
 
-    def __init__(self, directory: Path | None, parts: Mapping[str, object]) -> None:
-        self._key = json.dumps(parts, sort_keys=True, default=str)
+    def __init__(self, directory: Path | None, graphs: Mapping[str, object]) -> None:
+        self._key = json.dumps(graphs, sort_keys=True, default=str)
         name = hashlib.sha256(self._key.encode()).hexdigest()[:32]
         self._path = cache_directory(directory) / "choices" / f"{name}.json"
 
@@ -185,7 +185,7 @@ class Trial:
     detail: str = ""
 
 
-class Trials:
+class Tuner:
     """Finds the fastest sound candidate for a shape and pattern.
 
     make: gives the backend of a candidate, or raises BackendUnavailable.
@@ -194,44 +194,44 @@ class Trials:
     def __init__(self, bundle: Bundle, make: Callable[[Candidate], Backend]) -> None:
         self._bundle = bundle
         self._make = make
-        self._parts: dict[Candidate, Parts] = {}
+        self._graphs: dict[Candidate, StreamGraphs] = {}
 
     def choose(
         self, shape: str, pattern: Pattern, candidates: Sequence[Candidate]
-    ) -> tuple[Loaded, list[Trial]]:
+    ) -> tuple[LoadedGraph, list[Trial]]:
         """The fastest of those that answer the golden vectors rightly, and what came of each.
 
         Raises BundleError if nothing fitting was exported or the bundle is damaged, and
         BackendUnavailable if nothing can run here.
         """
-        trials: list[Trial] = []
-        sound: list[tuple[Candidate, Loaded]] = []
+        tuner: list[Trial] = []
+        sound: list[tuple[Candidate, LoadedGraph]] = []
         for candidate in candidates:
             if not self.exported(shape, pattern, candidate):
                 detail = f"no {candidate.precision} {shape} graph of {pattern} for it"
-                trials.append(Trial(shape, pattern, candidate, "absent", detail=detail))
+                tuner.append(Trial(shape, pattern, candidate, "absent", detail=detail))
                 continue
             try:
                 loaded = self._open(shape, pattern, candidate)
             except (BackendUnavailable, EngineError) as error:
-                trials.append(Trial(shape, pattern, candidate, "unavailable", detail=str(error)))
+                tuner.append(Trial(shape, pattern, candidate, "unavailable", detail=str(error)))
                 continue
             fault = self._fault(shape, pattern, candidate, loaded)
             if fault:
-                trials.append(Trial(shape, pattern, candidate, "refused", detail=fault))
+                tuner.append(Trial(shape, pattern, candidate, "refused", detail=fault))
             else:
                 sound.append((candidate, loaded))
         if not sound:
-            raise _nothing(self._bundle, shape, pattern, trials)
+            raise _nothing(self._bundle, shape, pattern, tuner)
         times = self._time([loaded for _, loaded in sound]) if len(sound) > 1 else [None]
         best = min(range(len(sound)), key=lambda i: times[i] or 0.0)
         for index, (candidate, loaded) in enumerate(sound):
             outcome = "taken" if index == best else "slower"
             detail = "; ".join(loaded.notes)
-            trials.append(Trial(shape, pattern, candidate, outcome, times[index], detail))
-        return sound[best][1], trials
+            tuner.append(Trial(shape, pattern, candidate, outcome, times[index], detail))
+        return sound[best][1], tuner
 
-    def open(self, shape: str, pattern: Pattern, candidate: Candidate) -> Loaded:
+    def open(self, shape: str, pattern: Pattern, candidate: Candidate) -> LoadedGraph:
         """A candidate's graph, or the graphs of its stream, ready to run on whole utterances.
 
         Those of a stream are held against the golden vectors, since one way serves all patterns and
@@ -248,32 +248,34 @@ class Trials:
             )
         return loaded
 
-    def parts(self, candidate: Candidate) -> Parts:
+    def graphs(self, candidate: Candidate) -> StreamGraphs:
         """The stream graphs of a candidate; the same ones whenever they are asked for."""
-        if candidate not in self._parts:
-            self._parts[candidate] = Parts(partial(self._load_part, candidate=candidate))
-        return self._parts[candidate]
+        if candidate not in self._graphs:
+            self._graphs[candidate] = StreamGraphs(partial(self._load_part, candidate=candidate))
+        return self._graphs[candidate]
 
     def release(self, kept: Candidate) -> None:
         """Forget the stream graphs of all other candidates, which were loaded to be tried."""
-        self._parts = {kept: self.parts(kept)}
+        self._graphs = {kept: self.graphs(kept)}
 
-    def _open(self, shape: str, pattern: Pattern, candidate: Candidate) -> Loaded:
+    def _open(self, shape: str, pattern: Pattern, candidate: Candidate) -> LoadedGraph:
         if shape != STREAM:
             return self._load(shape, pattern, candidate)
-        parts = self.parts(candidate)
-        with parts.lock:
-            return parts.in_turn(parts.whole(pattern))
+        graphs = self.graphs(candidate)
+        with graphs.lock:
+            return graphs.in_turn(graphs.whole(pattern))
 
-    def _load_part(self, shape: str, subject: Pattern | Modality, candidate: Candidate) -> Loaded:
+    def _load_part(
+        self, shape: str, subject: Pattern | Modality, candidate: Candidate
+    ) -> LoadedGraph:
         """A graph of streams, for any number of them. Where there is no profile nothing is cut: it
         would cost calls and spare none."""
         loaded = self._load(shape, subject, candidate)
         if candidate.backend not in PROFILED:
             return loaded
-        return within(loaded, profile_of(loaded.entry, self._bundle.manifest.modalities))
+        return fit_to_profile(loaded, profile_of(loaded.entry, self._bundle.manifest.modalities))
 
-    def _load(self, shape: str, subject: Pattern | Modality, candidate: Candidate) -> Loaded:
+    def _load(self, shape: str, subject: Pattern | Modality, candidate: Candidate) -> LoadedGraph:
         entry = self._bundle.entry(subject, candidate.precision, shape, candidate.backend)
         return self._make(candidate).open(self._bundle, entry)
 
@@ -285,10 +287,12 @@ class Trials:
         found = self._bundle.find(shape, pattern, candidate.precision)
         return any(entry.recurrence in (*spec.recurrences, "none") for entry in found)
 
-    def _fault(self, shape: str, pattern: Pattern, candidate: Candidate, loaded: Loaded) -> str:
+    def _fault(
+        self, shape: str, pattern: Pattern, candidate: Candidate, loaded: LoadedGraph
+    ) -> str:
         """Why the answers to the golden vectors are wrong; empty where they are right."""
         if shape == STREAM:
-            return self._proof.fault_of_stream(self.parts(candidate), pattern)
+            return self._proof.fault_of_stream(self.graphs(candidate), pattern)
         return self._proof.fault(loaded)
 
     @cached_property
@@ -297,7 +301,7 @@ class Trials:
 
         return Proof(self._bundle)
 
-    def _time(self, graphs: Sequence[Loaded]) -> list[float | None]:
+    def _time(self, graphs: Sequence[LoadedGraph]) -> list[float | None]:
         """Median seconds of each on an ordinary input, in turns: what runs after its twin would
         find warm caches."""
         calls = [(loaded, self._inputs(loaded.entry)) for loaded in graphs]
@@ -327,11 +331,11 @@ class Trials:
         return {m.value: x for m, x in chosen.items()}
 
 
-def _nothing(bundle: Bundle, shape: str, pattern: Pattern, trials: Sequence[Trial]) -> IfmminError:
+def _nothing(bundle: Bundle, shape: str, pattern: Pattern, tuner: Sequence[Trial]) -> IfmminError:
     """The error that helps most: why what was exported does not run, or what to export."""
-    tried = [trial for trial in trials if trial.outcome != "absent"]
+    tried = [trial for trial in tuner if trial.outcome != "absent"]
     if not tried:
-        precisions = sorted({trial.candidate.precision for trial in trials})
+        precisions = sorted({trial.candidate.precision for trial in tuner})
         have = ", ".join(" ".join(e.key) for e in bundle.manifest.graphs if e.shape == shape)
         return BundleError(
             f"the bundle {bundle.directory} has no {' or '.join(precisions)} {shape} graph of "
@@ -354,7 +358,7 @@ _MOST_THREADS = 4
 
 
 @dataclass(frozen=True)
-class Wish:
+class SessionConfig:
     """What a caller asks of the way graphs are run."""
 
     backend: str = AUTO
@@ -376,10 +380,10 @@ class Wish:
 
 
 @dataclass
-class ReadyGraph:
+class Session:
     """A graph that is loaded, with the lock that keeps its calls apart."""
 
-    loaded: Loaded
+    loaded: LoadedGraph
     candidate: Candidate
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -389,21 +393,21 @@ class ReadyGraph:
             return self.loaded.run(inputs)
 
 
-class Shelf:
+class SessionPool:
     """Graphs of one bundle by shape and pattern. May be used from many threads."""
 
-    def __init__(self, bundle: Bundle, wish: Wish, *, share: bool = False) -> None:
+    def __init__(self, bundle: Bundle, config: SessionConfig, *, share: bool = False) -> None:
         self._bundle = bundle
-        self._wish = wish
-        self._share = share and wish.backend in (AUTO, *ON_CPU)
-        self._graphs: dict[tuple[str, Pattern], ReadyGraph] = {}
+        self._wish = config
+        self._share = share and config.backend in (AUTO, *ON_CPU)
+        self._graphs: dict[tuple[str, Pattern], Session] = {}
         self._backends: dict[tuple[str, int], Backend | BackendUnavailable] = {}
-        self._trials = Trials(bundle, self._backend)
+        self._tuner = Tuner(bundle, self._backend)
         self._lock = threading.RLock()
         self.history: list[Trial] = []
         """What was tried, for `--explain`."""
 
-    def get(self, shape: str, pattern: Pattern) -> ReadyGraph:
+    def get(self, shape: str, pattern: Pattern) -> Session:
         """The graph, loaded at its first use."""
         found = self._graphs.get((shape, pattern))
         if found is not None:
@@ -418,7 +422,7 @@ class Shelf:
         if (shape, pattern) in self._graphs:
             return True
         return self._bundle.has(shape, pattern) and any(
-            self._trials.exported(shape, pattern, candidate) for candidate in self._candidates()
+            self._tuner.exported(shape, pattern, candidate) for candidate in self._candidates()
         )
 
     @property
@@ -428,31 +432,31 @@ class Shelf:
             return self._bundle.patterns
         return tuple(dict.fromkeys((*self._bundle.patterns, *self._bundle.stream_patterns)))
 
-    def _ready(self, shape: str, pattern: Pattern) -> ReadyGraph:
+    def _ready(self, shape: str, pattern: Pattern) -> Session:
         if shape == "latency" and not self.patterns:
             raise _none_alone(self._bundle)
         candidates = self._candidates()
         if self._share and shape == "latency" and self._bundle.has("head", pattern):
             first = next(c for c in candidates if c.backend in ON_CPU)
-            parts = self._trials.parts(first)
-            return ReadyGraph(parts.whole(pattern), first, parts.lock)
+            graphs = self._tuner.graphs(first)
+            return Session(graphs.whole(pattern), first, graphs.lock)
         if len(candidates) == 1:
             # Nothing to choose: what was asked for runs, or the caller hears why not.
             (only,) = candidates
-            return ReadyGraph(self._trials.open(shape, pattern, only), only)
+            return Session(self._tuner.open(shape, pattern, only), only)
         known = self._cache.read(shape, pattern)
         if known in candidates:
             try:
-                return ReadyGraph(self._trials.open(shape, pattern, known), known)
+                return Session(self._tuner.open(shape, pattern, known), known)
             except (BackendUnavailable, EngineError) as error:
                 # The device is not what it was: say so, and choose anew.
                 detail = f"it ran here before: {error}"
                 self.history.append(Trial(shape, pattern, known, "unavailable", detail=detail))
-        graph, trials = self._chosen(shape, pattern, candidates)
-        self.history += trials
+        graph, tuner = self._chosen(shape, pattern, candidates)
+        self.history += tuner
         return graph
 
-    def parts(self) -> tuple[Parts, Candidate]:
+    def graphs(self) -> tuple[StreamGraphs, Candidate]:
         """The graphs of streams and how they run: one way for all patterns, found by the fullest.
 
         Raises BundleError where the bundle has none.
@@ -466,45 +470,46 @@ class Shelf:
         fullest = max(heads, key=len)
         with self._lock:
             candidate = self.get(STREAM, fullest).candidate
-            self._trials.release(candidate)
-            return self._trials.parts(candidate), candidate
+            self._tuner.release(candidate)
+            return self._tuner.graphs(candidate), candidate
 
     def explain(self, shape: str, patterns: Sequence[Pattern]) -> list[Trial]:
         """Try everything anew for some patterns; what came of each candidate."""
         tried: list[Trial] = []
         for pattern in patterns:
-            graph, trials = self._chosen(shape, pattern, self._candidates())
+            graph, tuner = self._chosen(shape, pattern, self._candidates())
             with self._lock:
                 self._graphs[shape, pattern] = graph
-            tried += trials
+            tried += tuner
         return tried
 
     def _chosen(
         self, shape: str, pattern: Pattern, candidates: Sequence[Candidate]
-    ) -> tuple[ReadyGraph, list[Trial]]:
+    ) -> tuple[Session, list[Trial]]:
         """The fastest sound candidate, remembered from now on, and what came of each."""
-        loaded, trials = self._trials.choose(shape, pattern, candidates)
-        taken = next(trial.candidate for trial in trials if trial.outcome == "taken")
+        loaded, tuner = self._tuner.choose(shape, pattern, candidates)
+        taken = next(trial.candidate for trial in tuner if trial.outcome == "taken")
         self._cache.write(shape, pattern, taken)
-        return ReadyGraph(loaded, taken), trials
+        return Session(loaded, taken), tuner
 
     def _candidates(self) -> list[Candidate]:
         """Every combination that was asked for, for backends that take it."""
-        wish, made = self._wish, []
-        names = list(BACKENDS) if wish.backend == AUTO else [wish.backend]
+        config, made = self._wish, []
+        names = list(BACKENDS) if config.backend == AUTO else [config.backend]
         for name in names:
             spec = self._bundle.manifest.backends.get(name)
             if spec is None:
                 continue
-            precisions = spec.precisions if wish.precision == AUTO else [wish.precision]
+            precisions = spec.precisions if config.precision == AUTO else [config.precision]
             for precision in precisions:
                 if precision in spec.precisions:
                     made += [Candidate(name, precision, n) for n in self._threads(name)]
         if not made:
             taken = self._bundle.manifest.backends
-            fits = ", ".join(n for n, s in taken.items() if wish.precision in s.precisions)
+            fits = ", ".join(n for n, s in taken.items() if config.precision in s.precisions)
             raise InputError(
-                f"backend {wish.backend} does not take {wish.precision} graphs; it is for {fits}"
+                f"backend {config.backend} does not take {config.precision} graphs; "
+                f"it is for {fits}"
             )
         return made
 
@@ -530,18 +535,18 @@ class Shelf:
         return found
 
     @cached_property
-    def _cache(self) -> ChoiceCache:
+    def _cache(self) -> TuningCache:
         """Choices hold for this bundle on this device with these versions."""
-        wish = self._wish
+        config = self._wish
         content = (self._bundle.directory / MANIFEST_NAME).read_bytes()
-        parts = {
+        graphs = {
             "bundle": hashlib.sha256(content).hexdigest(),
             "device": device_name(),
             "versions": installed_versions(),
-            "wish": [wish.backend, wish.precision, wish.threads, wish.options.spinning],
-            "gpu": wish.options.device,
+            "config": [config.backend, config.precision, config.threads, config.options.spinning],
+            "gpu": config.options.device,
         }
-        return ChoiceCache(wish.options.cache, parts)
+        return TuningCache(config.options.cache, graphs)
 
 
 def _none_alone(bundle: Bundle) -> BundleError:

@@ -110,16 +110,16 @@ def _require_none(
 
 
 __all__ = [
-    "Conformed",
     "Policy",
     "Quality",
-    "Usable",
     "Utterance",
-    "examine",
+    "ValidFrames",
+    "ValidatedInput",
+    "below_quality",
     "nothing_present",
     "pad_frames",
-    "too_poor",
-    "usable_frames",
+    "valid_frames",
+    "validate",
 ]
 
 Utterance = Mapping[str, Any] | Mapping[Modality, Any]
@@ -159,7 +159,7 @@ class Policy:
 
 
 @dataclass(frozen=True)
-class Conformed:
+class ValidatedInput:
     """An utterance as a graph can take it."""
 
     features: dict[Modality, NDArray[np.float32]]
@@ -170,7 +170,7 @@ class Conformed:
     """Frames left out because of a NaN; only where there are some."""
 
 
-class Usable(NamedTuple):
+class ValidFrames(NamedTuple):
     """What of a caller's (T, D) counts."""
 
     frames: NDArray[np.float32]
@@ -193,14 +193,14 @@ class Usable(NamedTuple):
 _DEFAULT = Policy()
 
 
-def examine(
+def validate(
     utterance: Utterance,
     specs: Mapping[Modality, ModalitySpec],
     policy: Policy = _DEFAULT,
     quality: Quality | None = None,
     *,
     only: Pattern | None = None,
-) -> Conformed:
+) -> ValidatedInput:
     """Sort an utterance into what is present and what is missing; nothing present is no error.
 
     quality: scores to hold against `policy.minimum_quality`. only: modalities to look at; the
@@ -208,7 +208,7 @@ def examine(
     naming the modality, what was got and what is wanted: other letters, no numbers, another shape,
     infinities, and NaN unless the policy drops them.
     """
-    found = Conformed({}, {}, {})
+    found = ValidatedInput({}, {}, {})
     judged = quality is not None or only is not None
     known = 0
     for modality in MODALITIES:
@@ -266,10 +266,10 @@ def _reason_unseen(
         return f"left out by pattern {only}"
     if quality is None:
         return None
-    return too_poor(modality, policy, quality)
+    return below_quality(modality, policy, quality)
 
 
-def too_poor(modality: Modality, policy: Policy, quality: Quality) -> str | None:
+def below_quality(modality: Modality, policy: Policy, quality: Quality) -> str | None:
     """Why a modality's score makes it missing; None where it is good enough or not known."""
     if not isinstance(quality, Mapping):
         raise InputError(
@@ -295,30 +295,30 @@ def _take(
     value: Any,
     specs: Mapping[Modality, ModalitySpec],
     policy: Policy,
-    found: Conformed,
+    found: ValidatedInput,
 ) -> str | None:
     """Put the usable frames of a modality into `found`; the reason where there are none."""
-    usable = usable_frames(modality, value, specs, policy)
-    if usable.dropped:
-        found.dropped[modality] = usable.dropped
-    if usable.reason is None:
-        found.features[modality] = pad_frames(usable.frames, specs[modality].minimum_length)
-    return usable.reason
+    valid = valid_frames(modality, value, specs, policy)
+    if valid.dropped:
+        found.dropped[modality] = valid.dropped
+    if valid.reason is None:
+        found.features[modality] = pad_frames(valid.frames, specs[modality].minimum_length)
+    return valid.reason
 
 
-def usable_frames(
+def valid_frames(
     modality: Modality, value: Any, specs: Mapping[Modality, ModalitySpec], policy: Policy
-) -> Usable:
+) -> ValidFrames:
     """A caller's (T, D) as the frames (T', D) that count.
 
-    Raises InputError as `examine` does. A conforming array is passed on without a copy.
+    Raises InputError as `validate` does. A conforming array is passed on without a copy.
     """
     spec = specs.get(modality)
     if spec is not None and _is_ready(value, spec.dim, 1):
-        return Usable(value, None, len(value))
+        return ValidFrames(value, None, len(value))
     array = as_float32(modality, value)
     if array.size == 0:
-        return Usable(array, "empty")
+        return ValidFrames(array, "empty")
     if spec is None:
         known = ", ".join(m.value for m in specs)
         raise InputError(f"this bundle knows no modality {modality}; it knows {known}")
@@ -328,10 +328,10 @@ def usable_frames(
             f"wanted (frames, {spec.dim}): {spec.features}"
         )
     if is_finite(array):
-        return Usable(array, given=len(array))
+        return ValidFrames(array, given=len(array))
     kept, reason = without_nan(modality, array, policy.nan_frames)
     dropped = len(array) - len(kept) if policy.nan_frames == "drop" else 0
-    return Usable(array[kept], reason, len(array), kept, dropped)
+    return ValidFrames(array[kept], reason, len(array), kept, dropped)
 
 
 @dataclass(frozen=True)
@@ -342,13 +342,13 @@ class PlannedBatch:
     rows: list[int]
     """Their positions in what was given."""
 
-    def inputs(self, found: Sequence[Conformed]) -> list[dict[Modality, NDArray[np.float32]]]:
+    def inputs(self, found: Sequence[ValidatedInput]) -> list[dict[Modality, NDArray[np.float32]]]:
         """Their features."""
         return [{m: found[i].features[m] for m in self.pattern} for i in self.rows]
 
 
 def plan_batches(
-    found: Sequence[Conformed], used: Sequence[Pattern | None], size: int
+    found: Sequence[ValidatedInput], used: Sequence[Pattern | None], size: int
 ) -> Iterator[PlannedBatch]:
     """Batches of at most `size` utterances, those of a pattern sorted by their frames."""
     if size < 1:

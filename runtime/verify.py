@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from .backends import Loaded, Runner
+from .backends import LoadedGraph, Runner
 from .backends.onnxruntime import OnnxRuntimeCpu
 from .bundle import (
     MANIFEST_NAME,
@@ -31,7 +31,7 @@ from .bundle import (
 from .console import Advance
 from .errors import BackendUnavailable, BundleError, IfmminError, one_line
 from .modality import Modality, Pattern
-from .stream.graphs import ModalityStream, Parts
+from .stream.graphs import ModalityStream, StreamGraphs
 from .validate import pad_batch
 
 TOLERANCE = 1e-4
@@ -48,16 +48,16 @@ measured on few utterances, cut into chunks, and not on the golden ones."""
 EIGHT_BITS = ("int8", "int8-qdq")
 
 
-def judge(
+def check_outputs(
     entry: GraphEntry, what: str, found: NDArray[np.floating], truth: NDArray[np.floating]
-) -> Check:
+) -> CheckResult:
     """Logits (N, C) of a graph against the network's.
 
     Graphs in 8 bits are compared by probabilities: their logits may be far off where the answer is
     sure. What is not finite, or has another shape, is wrong.
     """
     if found.shape != truth.shape:
-        return Check(entry.file, what, False, f"logits {found.shape}, wanted {truth.shape}")
+        return CheckResult(entry.file, what, False, f"logits {found.shape}, wanted {truth.shape}")
     if entry.precision in EIGHT_BITS:
         unit, differences = "probability", _largest(softmax(found) - softmax(truth))
         limits = np.full(len(truth), max(PROBABILITY, _measured(entry, "probability_max")))
@@ -71,7 +71,7 @@ def judge(
         f"largest difference of a {unit} {difference:.1e} at golden input {worst}, "
         f"allowed {allowed:.1e}"
     )
-    return Check(
+    return CheckResult(
         entry.file, what, difference <= allowed, detail, difference, unit=unit, allowed=allowed
     )
 
@@ -96,7 +96,7 @@ def _measured(entry: GraphEntry, figure: str) -> float:
 
 
 @dataclass(frozen=True)
-class Check:
+class CheckResult:
     """One thing that was looked at in a bundle."""
 
     file: str
@@ -122,7 +122,7 @@ class Check:
 CARD_NAME = "README.md"
 
 
-def check_manifest(bundle: Bundle) -> list[Check]:
+def check_manifest(bundle: Bundle) -> list[CheckResult]:
     """Whether the manifest makes sense alone, and whether the directory holds more than it says."""
     graphs, engines = bundle.manifest.graphs, bundle.manifest.engines
     keys = [" ".join(entry.key) for entry in graphs]
@@ -130,38 +130,38 @@ def check_manifest(bundle: Bundle) -> list[Check]:
     twice = [name for name, count in Counter([*keys, *files]).items() if count > 1]
     detail = f"named twice: {', '.join(twice)}" if twice else f"{len(graphs)} graphs"
     return [
-        Check(MANIFEST_NAME, "names everything once", not twice, detail),
+        CheckResult(MANIFEST_NAME, "names everything once", not twice, detail),
         *_unknown_files(bundle),
         *(_check_source(bundle, engine) for engine in engines),
     ]
 
 
-def read_graph(bundle: Bundle, entry: GraphEntry | EngineEntry) -> tuple[bytes | None, Check]:
+def read_graph(bundle: Bundle, entry: GraphEntry | EngineEntry) -> tuple[bytes | None, CheckResult]:
     """The content of a graph or engine, None where it is not what the manifest says."""
     try:
         content = bundle.graph(entry)
     except BundleError as error:
-        return None, Check(entry.file, "file", False, str(error))
+        return None, CheckResult(entry.file, "file", False, str(error))
     if len(content) != entry.bytes:
         detail = f"got {len(content)} bytes, the manifest says {entry.bytes}"
-        return None, Check(entry.file, "file", False, detail)
-    return content, Check(entry.file, "file", True, f"sha256 {entry.sha256[:12]}...")
+        return None, CheckResult(entry.file, "file", False, detail)
+    return content, CheckResult(entry.file, "file", True, f"sha256 {entry.sha256[:12]}...")
 
 
-def _check_source(bundle: Bundle, engine: EngineEntry) -> Check:
+def _check_source(bundle: Bundle, engine: EngineEntry) -> CheckResult:
     """An engine must be of a graph as it is now."""
     current = {entry.file: entry.sha256 for entry in bundle.manifest.graphs}
     found = current.get(engine.graph, "no such graph")
     if found == engine.graph_sha256:
-        return Check(engine.file, "built from", True, engine.graph)
+        return CheckResult(engine.file, "built from", True, engine.graph)
     detail = (
         f"of {engine.graph} with sha256 {engine.graph_sha256[:12]}..., "
         f"the bundle has {found[:12]}...; build it again"
     )
-    return Check(engine.file, "built from", False, detail)
+    return CheckResult(engine.file, "built from", False, detail)
 
 
-def _unknown_files(bundle: Bundle) -> Iterator[Check]:
+def _unknown_files(bundle: Bundle) -> Iterator[CheckResult]:
     """Files that nothing reads do no harm, but whoever copies bundles should know of them.
 
     Hidden ones are left alone: version control and file managers put them everywhere.
@@ -172,7 +172,9 @@ def _unknown_files(bundle: Bundle) -> Iterator[Check]:
     known.update(entry.file for entry in manifest.engines)
     for path in sorted(bundle.directory.iterdir()):
         if path.name not in known and not path.name.startswith("."):
-            yield Check(path.name, "known", True, "not named by the manifest; unused", note=True)
+            yield CheckResult(
+                path.name, "known", True, "not named by the manifest; unused", note=True
+            )
 
 
 _TYPES: dict[str, str] = {"tensor(float)": "float32", "tensor(int64)": "int64"}
@@ -211,7 +213,7 @@ def read_interface(content: bytes) -> Interface:
     )
 
 
-def check_interface(entry: GraphEntry, manifest: Manifest, found: Interface) -> list[Check]:
+def check_interface(entry: GraphEntry, manifest: Manifest, found: Interface) -> list[CheckResult]:
     """A graph against its entry, and the entry against the rest of the manifest."""
     return [
         _check("inputs", entry, _differences(found.inputs, entry.inputs)),
@@ -221,9 +223,11 @@ def check_interface(entry: GraphEntry, manifest: Manifest, found: Interface) -> 
     ]
 
 
-def _check(what: str, entry: GraphEntry, wrong: Iterator[str]) -> Check:
+def _check(what: str, entry: GraphEntry, wrong: Iterator[str]) -> CheckResult:
     problems = list(wrong)
-    return Check(entry.file, what, not problems, "; ".join(problems) or "as the manifest says")
+    return CheckResult(
+        entry.file, what, not problems, "; ".join(problems) or "as the manifest says"
+    )
 
 
 def _differences(
@@ -326,7 +330,7 @@ class GoldenVectors:
         return [{m: features[m] for m in pattern} for features in self.inputs]
 
 
-def read_golden(bundle: Bundle) -> tuple[GoldenVectors | None, Check]:
+def read_golden(bundle: Bundle) -> tuple[GoldenVectors | None, CheckResult]:
     """The golden vectors, None where the file is not what the manifest says."""
     file = bundle.manifest.golden.file
     try:
@@ -335,13 +339,13 @@ def read_golden(bundle: Bundle) -> tuple[GoldenVectors | None, Check]:
         every = range(len(inputs))
         logits = {s: np.stack([tensors[f"logits/{s}/{i}"] for i in every]) for s in subjects}
     except (IfmminError, SafetensorError, LookupError, ValueError) as error:
-        return None, Check(file, "file", False, one_line(error))
+        return None, CheckResult(file, "file", False, one_line(error))
     if not inputs:
-        return None, Check(file, "file", False, "no inputs in it; export the bundle again")
-    return GoldenVectors(inputs, logits), Check(file, "file", True, f"{len(inputs)} inputs")
+        return None, CheckResult(file, "file", False, "no inputs in it; export the bundle again")
+    return GoldenVectors(inputs, logits), CheckResult(file, "file", True, f"{len(inputs)} inputs")
 
 
-class GoldenRun:
+class GoldenVerifier:
     """Runs the graphs of a bundle on golden vectors, one after the other.
 
     Steps have to come before summaries, and both before the heads that build on them.
@@ -353,7 +357,7 @@ class GoldenRun:
         self._values: dict[tuple[str, Modality, str], Values] = {}
         self._heads: list[tuple[GraphEntry, bool]] = []
 
-    def check(self, entry: GraphEntry, run: Runner, *, whole: bool = False) -> Check | None:
+    def check(self, entry: GraphEntry, run: Runner, *, whole: bool = False) -> CheckResult | None:
         """The verdict; None for steps and summaries that ran, which their heads prove.
 
         whole: whatever the graph is, `run` takes an utterance, as a latency graph does.
@@ -362,12 +366,12 @@ class GoldenRun:
             verdict = self._check(entry, run, "latency" if whole else entry.shape)
         # An engine may raise anything of a graph that is not what it should be.
         except Exception as error:
-            verdict = Check(entry.file, WHAT, False, f"it does not run: {one_line(error)}")
+            verdict = CheckResult(entry.file, WHAT, False, f"it does not run: {one_line(error)}")
         if entry.shape == "head":
             self._heads.append((entry, verdict is not None and verdict.passed))
         return verdict
 
-    def check_by_heads(self, entry: GraphEntry) -> Check:
+    def check_by_heads(self, entry: GraphEntry) -> CheckResult:
         """The verdict on a step or summary once all heads have run: one right answer proves it."""
         heads = [
             (head.file, passed)
@@ -376,13 +380,15 @@ class GoldenRun:
         ]
         right = next((file for file, passed in heads if passed), None)
         if right is not None:
-            return Check(entry.file, WHAT, True, f"{right} answers rightly from it")
+            return CheckResult(entry.file, WHAT, True, f"{right} answers rightly from it")
         if not heads:
-            return Check(entry.file, WHAT, True, "not proven: no head takes it", note=True)
+            return CheckResult(entry.file, WHAT, True, "not proven: no head takes it", note=True)
         names = ", ".join(file for file, _ in heads)
-        return Check(entry.file, WHAT, False, f"none of the heads answers rightly from it: {names}")
+        return CheckResult(
+            entry.file, WHAT, False, f"none of the heads answers rightly from it: {names}"
+        )
 
-    def _check(self, entry: GraphEntry, run: Runner, form: str) -> Check | None:
+    def _check(self, entry: GraphEntry, run: Runner, form: str) -> CheckResult | None:
         if entry.modality is not None:
             make = self._pooled if entry.shape == "step" else self._summarised
             values = make(entry, entry.modality, run)
@@ -391,13 +397,15 @@ class GoldenRun:
         assert entry.pattern is not None
         truth = self._vectors.logits.get(entry.subject)
         if truth is None:
-            return Check(entry.file, WHAT, False, f"the golden file has none of {entry.subject}")
+            return CheckResult(
+                entry.file, WHAT, False, f"the golden file has none of {entry.subject}"
+            )
         drives: dict[str, Callable[[GraphEntry, Pattern, Runner], NDArray[np.float32]]] = {
             "latency": self._alone,
             "throughput": self._batch,
             "head": self._stream,
         }
-        return judge(entry, WHAT, drives[form](entry, entry.pattern, run), truth)
+        return check_outputs(entry, WHAT, drives[form](entry, entry.pattern, run), truth)
 
     def _alone(self, entry: GraphEntry, pattern: Pattern, run: Runner) -> NDArray[np.float32]:
         rows = [run({m.value: x for m, x in f.items()})[0] for f in self._vectors.of(pattern)]
@@ -459,38 +467,38 @@ class Proof:
             raise BundleError(f"{check}")
         return vectors
 
-    def fault(self, loaded: Loaded) -> str:
+    def fault(self, loaded: LoadedGraph) -> str:
         """Why a graph of utterances answers wrongly; empty where it answers rightly."""
         return _fault(self._run(), loaded)
 
-    def fault_of_stream(self, parts: Parts, pattern: Pattern) -> str:
+    def fault_of_stream(self, graphs: StreamGraphs, pattern: Pattern) -> str:
         """The same of the graphs of streams: as the vectors come in chunks, and each at once.
 
         States that are wrong show only after some calls. Other streams of the same parts go on.
         """
         golden = self._run()
-        with parts.lock:
-            encoders = [parts.encoder(modality) for modality in pattern]
-            head, whole = parts.head(pattern), parts.whole(pattern)
+        with graphs.lock:
+            encoders = [graphs.encoder(modality) for modality in pattern]
+            head, whole = graphs.head(pattern), graphs.whole(pattern)
         steps, summaries = [one.step for one in encoders], [one.summary for one in encoders]
         for graph in (*steps, *summaries, head):
-            fault = _fault(golden, parts.in_turn(graph))
+            fault = _fault(golden, graphs.in_turn(graph))
             if fault:
                 return f"{graph.entry.file} in chunks: {fault}"
-        return _fault(golden, parts.in_turn(whole), whole=True)
+        return _fault(golden, graphs.in_turn(whole), whole=True)
 
-    def _run(self) -> GoldenRun:
-        return GoldenRun(self._bundle.manifest, self.vectors)
+    def _run(self) -> GoldenVerifier:
+        return GoldenVerifier(self._bundle.manifest, self.vectors)
 
 
-def _fault(golden: GoldenRun, loaded: Loaded, *, whole: bool = False) -> str:
+def _fault(golden: GoldenVerifier, loaded: LoadedGraph, *, whole: bool = False) -> str:
     check = golden.check(loaded.entry, loaded.run, whole=whole)
     return "" if check is None or check.passed else check.detail
 
 
 def check_bundle(
     bundle: Bundle, *, backend: OnnxRuntimeCpu | None = None, advance: Advance | None = None
-) -> list[Check]:
+) -> list[CheckResult]:
     """Look at everything in a bundle; the result says what was found, right or wrong.
 
     Files and hashes; that every graph loads, is the one that the manifest describes, and answers
@@ -520,13 +528,13 @@ class _Selftest:
         self._bundle = bundle
         self._backend = backend
         vectors, check = read_golden(bundle)
-        self._golden = None if vectors is None else GoldenRun(bundle.manifest, vectors)
+        self._golden = None if vectors is None else GoldenVerifier(bundle.manifest, vectors)
         self.checks = [*check_manifest(bundle), check]
         for engine in bundle.manifest.engines:
             self.checks.append(read_graph(bundle, engine)[1])
         self._unproven: list[GraphEntry] = []
 
-    def of_graph(self, entry: GraphEntry) -> Iterator[Check]:
+    def of_graph(self, entry: GraphEntry) -> Iterator[CheckResult]:
         content, check = read_graph(self._bundle, entry)
         yield check
         if content is None:
@@ -538,9 +546,9 @@ class _Selftest:
             raise
         # An engine may raise anything of a graph that is not what it should be.
         except Exception as error:
-            yield Check(entry.file, "loads", False, one_line(error))
+            yield CheckResult(entry.file, "loads", False, one_line(error))
             return
-        yield Check(entry.file, "loads", True, f"by {self._backend.name}")
+        yield CheckResult(entry.file, "loads", True, f"by {self._backend.name}")
         yield from check_interface(entry, self._bundle.manifest, found)
         if self._golden is None:
             return
@@ -550,7 +558,7 @@ class _Selftest:
         elif entry.shape in MODALITY_SHAPES:
             self._unproven.append(entry)
 
-    def of_modalities(self) -> Iterator[Check]:
+    def of_modalities(self) -> Iterator[CheckResult]:
         """What only the heads could tell."""
         if self._golden is not None:
             yield from (self._golden.check_by_heads(entry) for entry in self._unproven)

@@ -27,7 +27,7 @@ from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, MODALITIE
 
 from .data.corpus import Corpus, Utterance, pattern_mask
 from .metrics import Metrics, log_loss, measure, softmax
-from .model.loader import Feed
+from .model.loader import BatchLoader
 from .model.network import EmotionNetwork
 
 _RANGE = (0.05, 20.0)
@@ -283,14 +283,14 @@ class Embedded:
     """What stands for a missing modality: (1 or N, M, E)."""
 
 
-def embed(network: EmotionNetwork, utterances: Sequence[Utterance] | Feed) -> Embedded:
+def embed(network: EmotionNetwork, utterances: Sequence[Utterance] | BatchLoader) -> Embedded:
     """Encode every modality once, in eval mode."""
-    feed = utterances if isinstance(utterances, Feed) else Feed(network, utterances)
+    loader = utterances if isinstance(utterances, BatchLoader) else BatchLoader(network, utterances)
     training = network.training
     network.eval()
     h, present, absent = [], [], []
     with torch.no_grad():
-        for batch in feed.in_order(_BATCH):
+        for batch in loader.in_order(_BATCH):
             h.append(network.embeddings(batch))
             present.append(batch.present)
             if network.reference_batches:
@@ -303,7 +303,7 @@ def embed(network: EmotionNetwork, utterances: Sequence[Utterance] | Feed) -> Em
 
 def score(
     network: EmotionNetwork,
-    utterances: Sequence[Utterance] | Feed | Embedded,
+    utterances: Sequence[Utterance] | BatchLoader | Embedded,
     patterns: Sequence[Pattern] = ALL_PATTERNS,
 ) -> dict[Pattern, Scores]:
     """Calibrated logits under every pattern."""

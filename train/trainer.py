@@ -44,7 +44,7 @@ from .evaluate import (
     write_projection,
 )
 from .model.encoders import StatisticsEncoder, frame_statistics
-from .model.loader import Feed, Rows, endless_rows
+from .model.loader import BatchLoader, Rows, endless_rows
 from .model.losses import Objective, TaughtObjective, Teacher
 from .model.models import FusionNetwork, ImaginationNetwork, LinearNetwork, fit_linear
 from .model.network import EmotionNetwork
@@ -57,8 +57,8 @@ HistoryRow = dict[str, float | int]
 class Validation:
     """The figure by which epochs are compared: mean over some patterns on the validation part."""
 
-    def __init__(self, feed: Feed, patterns: Sequence[Pattern], figure: str) -> None:
-        self._feed = feed
+    def __init__(self, loader: BatchLoader, patterns: Sequence[Pattern], figure: str) -> None:
+        self._feed = loader
         self._patterns = patterns
         self._figure = figure
 
@@ -76,7 +76,7 @@ class Validation:
 def run_stage(
     number: int,
     objective: Objective,
-    feed: Feed,
+    loader: BatchLoader,
     validate: Validation,
     *,
     buckets: int,
@@ -85,8 +85,8 @@ def run_stage(
     """Optimise the objective's network and leave it at the weights that the schedule keeps."""
     network, stage = objective.network, objective.stage
     network.set_dropout(stage.dropout)
-    batches = endless_rows(feed, stage.batch_size, buckets, draws)
-    steps = stage.steps_per_epoch or math.ceil(len(feed) / stage.batch_size)
+    batches = endless_rows(loader, stage.batch_size, buckets, draws)
+    steps = stage.steps_per_epoch or math.ceil(len(loader) / stage.batch_size)
     optimiser = build_optimiser(objective)
     averaged = _averaged(network, stage)
     judged = network if averaged is None else averaged.module
@@ -96,7 +96,7 @@ def run_stage(
     with progress(f"stage {number}", stage.total_epochs) as advance:
         for epoch in range(1, stage.total_epochs + 1):
             network.train()
-            terms = _run_epoch(objective, feed, batches, epoch, steps, optimiser, averaged)
+            terms = _run_epoch(objective, loader, batches, epoch, steps, optimiser, averaged)
             _require_finite(terms, number, epoch)
             found = validate(judged)
             figure = found["validation"]
@@ -128,7 +128,7 @@ def _averaged(network: EmotionNetwork, stage: Schedule) -> AveragedModel | None:
 
 def _run_epoch(
     objective: Objective,
-    feed: Feed,
+    loader: BatchLoader,
     batches: Iterator[Rows],
     epoch: int,
     steps: int,
@@ -141,7 +141,7 @@ def _run_epoch(
         for group in optimiser.param_groups:
             group["lr"] = objective.stage.rate_at(step, steps)
         rows = next(batches)
-        terms = objective.losses(feed.batch(rows), rows)
+        terms = objective.losses(loader.batch(rows), rows)
         update(objective, optimiser, torch.stack(list(terms.values())).sum())
         if averaged is not None:
             averaged.update_parameters(objective.network)
@@ -214,16 +214,16 @@ class _Session:
 
     def fusion(self, model: str) -> Trained:
         network = self._prepare(FusionNetwork(self._config.with_model(model)))
-        feed = Feed(network, self._corpus.parts["train"])
-        objective = Objective(network, self._recipe.stage1, feed, self._draws)
-        return Trained(network, self._run(1, objective, feed))
+        loader = BatchLoader(network, self._corpus.parts["train"])
+        objective = Objective(network, self._recipe.stage1, loader, self._draws)
+        return Trained(network, self._run(1, objective, loader))
 
     def augmented(self) -> Trained:
         assert self._recipe.stage2 is not None
         network = self._prepare(FusionNetwork(self._config))
-        feed = Feed(network, self._corpus.parts["train"])
-        objective = Objective(network, self._recipe.stage2, feed, self._draws)
-        return Trained(network, self._run(2, objective, feed))
+        loader = BatchLoader(network, self._corpus.parts["train"])
+        objective = Objective(network, self._recipe.stage2, loader, self._draws)
+        return Trained(network, self._run(2, objective, loader))
 
     def imagining(self) -> Trained:
         assert self._recipe.stage2 is not None
@@ -237,25 +237,25 @@ class _Session:
                 student.get_submodule(part).load_state_dict(
                     teacher.get_submodule(part).state_dict()
                 )
-        feed = Feed(student, self._corpus.parts["train"])
+        loader = BatchLoader(student, self._corpus.parts["train"])
         objective = TaughtObjective(
-            student, self._recipe.stage2, feed, self._draws, Teacher(teacher, feed)
+            student, self._recipe.stage2, loader, self._draws, Teacher(teacher, loader)
         )
-        return Trained(student, first.history + self._run(2, objective, feed))
+        return Trained(student, first.history + self._run(2, objective, loader))
 
     def _prepare(self, network: _Network) -> _Network:
         set_statistics(network, self._corpus)
         network.reference_batches = self._recipe.reference_batches
         return network
 
-    def _run(self, number: int, objective: Objective, feed: Feed) -> list[HistoryRow]:
+    def _run(self, number: int, objective: Objective, loader: BatchLoader) -> list[HistoryRow]:
         stage: Schedule = objective.stage
         patterns = _FULL if stage.patterns == "full" else INCOMPLETE_PATTERNS
-        held_out = Feed(objective.network, self._corpus.parts["validation"])
+        held_out = BatchLoader(objective.network, self._corpus.parts["validation"])
         history = run_stage(
             number,
             objective,
-            feed,
+            loader,
             Validation(held_out, patterns, self._recipe.select),
             buckets=self._recipe.length_buckets,
             draws=self._draws,

@@ -1,7 +1,7 @@
 """What a peer is: another way to run the same weights, behind one small interface.
 
 A `Peer` says what it is and whether it can run here, without importing torch; `open` makes a
-`Contender` of it, which holds the weights and answers. Shapes: T frames, D features, C classes.
+`OpenPeer` of it, which holds the weights and answers. Shapes: T frames, D features, C classes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _TF32_TOLERANCE = 0.05
 """TensorRT inside of ONNX Runtime may drop 13 bits of every factor, and has no option against."""
 
 
-class Contender(ABC):
+class OpenPeer(ABC):
     """A peer that holds the weights. Not for use from two threads at once.
 
     Answers are those of the whole network, fed zeros for what is missing, before calibration.
@@ -141,7 +141,7 @@ class Peer:
         """Why it cannot be opened here, in one line; None where it can."""
         return source.lacks or self._kind().lacks()
 
-    def open(self, source: Source, threads: int = 1) -> Contender:
+    def open(self, source: Source, threads: int = 1) -> OpenPeer:
         """Make it ready. Raises BackendUnavailable where it cannot run."""
         if threads < 1:
             raise InputError(f"threads: got {threads}, wanted 1 or more")
@@ -153,9 +153,9 @@ class Peer:
         contender.build_seconds = time.perf_counter() - started
         return contender
 
-    def _kind(self) -> type[Contender]:
+    def _kind(self) -> type[OpenPeer]:
         module, name = self.home.split(":")
-        kind: type[Contender] = getattr(import_module(f"ifmmin.benchmarks.peers.{module}"), name)
+        kind: type[OpenPeer] = getattr(import_module(f"ifmmin.benchmarks.peers.{module}"), name)
         return kind
 
 

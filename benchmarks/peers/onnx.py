@@ -31,13 +31,13 @@ from ifmmin.runtime.errors import BackendUnavailable
 from ifmmin.runtime.modality import MODALITIES, Pattern
 from ifmmin.train.model.network import EmotionNetwork
 
-from .base import Contender, Features, Lengths
+from .base import Features, Lengths, OpenPeer
 from .torch import Standardised, example_inputs, standardise, whole
 
 FILE = "monolith.onnx"
 
 
-class Monolith(Contender):
+class Monolith(OpenPeer):
     """One ONNX graph of the whole network, all three inputs always given."""
 
     backend = "onnxruntime-cpu"

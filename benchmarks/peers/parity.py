@@ -21,7 +21,7 @@ from ifmmin.train.data.corpus import Batch, Utterance, collate
 from ifmmin.train.model.encoders import untransform
 from ifmmin.train.model.network import EmotionNetwork
 
-from .base import Contender, Features, Lengths, Peer, Source
+from .base import Features, Lengths, OpenPeer, Peer, Source
 
 LENGTHS: tuple[Lengths, ...] = tuple(
     dict(zip(MODALITIES, frames, strict=True))
@@ -51,7 +51,7 @@ class Case:
 class Proven:
     """A contender that answers rightly, and how far its answers are off."""
 
-    contender: Contender
+    contender: OpenPeer
     comparison: Comparison
 
     @property
@@ -84,7 +84,7 @@ def open_proven(
     return Proven(contender, prove(peer.name, contender, cases, peer.tolerance))
 
 
-def prove(name: str, contender: Contender, cases: list[Case], tolerance: float) -> Comparison:
+def prove(name: str, contender: OpenPeer, cases: list[Case], tolerance: float) -> Comparison:
     """The comparison over all cases; ParityError with figures where a logit is too far off."""
     prepared = [contender.prepare(case.features, case.lengths) for case in cases]
     found = np.stack([contender(inputs) for inputs in prepared])

@@ -27,8 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
-from ifmmin.export.specialise.encoder import Front
-from ifmmin.export.specialise.network import ExportEncoder
+from ifmmin.export.specialise.encoder import ExportEncoder, Front
 from ifmmin.export.specialise.sequence import ExportSequenceEncoder
 from ifmmin.export.specialise.text import ExportTextCNN
 from ifmmin.runtime.errors import BackendUnavailable, one_line
@@ -37,7 +36,7 @@ from ifmmin.train.data.corpus import Utterance, collate
 from ifmmin.train.model.encoders import SequenceEncoder, TextCNN
 from ifmmin.train.model.network import EmotionNetwork
 
-from .base import Contender, Features, Lengths
+from .base import Features, Lengths, OpenPeer
 
 Standardised = Mapping[Modality, NDArray[np.float32]]
 """Per modality, all three of them, frames (T, D) as the encoders see them."""
@@ -124,7 +123,7 @@ def example_inputs(network: EmotionNetwork) -> tuple[Tensor, ...]:
     return tuple(torch.zeros(n, width) for n, width in zip(lengths, widths, strict=False))
 
 
-class Eager(Contender):
+class Eager(OpenPeer):
     """PyTorch's eager mode under `torch.inference_mode`.
 
     PyTorch has one number of threads for the whole process; a call sets it where it is another.

@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from ifmmin.runtime.modality import INCOMPLETE_PATTERNS, MODALITIES, Modality
 from ifmmin.train.config import Architecture, FeatureConfig, ModelConfig, Stage2
 from ifmmin.train.data.corpus import Utterance, pattern_mask
-from ifmmin.train.model.loader import Feed, endless_rows
+from ifmmin.train.model.loader import BatchLoader, endless_rows
 from ifmmin.train.model.losses import TaughtObjective, Teacher
 from ifmmin.train.model.models import FusionNetwork, ImaginationNetwork
 from ifmmin.train.model.network import MLP, Imagination
@@ -139,16 +139,16 @@ def our_steps(utterances: list[Utterance]) -> Callable[[], None]:
         clip=1.0,
     )  # fmt: skip
     draws = np.random.default_rng(0)
-    feed = Feed(student, utterances)
-    objective = TaughtObjective(student, stage, feed, draws, Teacher(teacher, feed))
+    loader = BatchLoader(student, utterances)
+    objective = TaughtObjective(student, stage, loader, draws, Teacher(teacher, loader))
     optimiser = build_optimiser(objective)
-    rows = endless_rows(feed, BATCH, 8, draws)
+    rows = endless_rows(loader, BATCH, 8, draws)
 
     def run() -> None:
         student.train()
         for _ in range(STEPS):
             chosen = next(rows)
-            terms = objective.losses(feed.batch(chosen), chosen)
+            terms = objective.losses(loader.batch(chosen), chosen)
             update(objective, optimiser, sum(terms.values()))  # type: ignore[arg-type]
 
     return run

@@ -32,7 +32,7 @@ from matplotlib.transforms import IdentityTransform
 
 from ifmmin.runtime.modality import Modality
 
-from ..record import OURS, TWIN, YARDSTICK, Report
+from ..record import CONTROL, OURS, REFERENCE, Report
 from ..scenarios.worker_memory import RSS
 from .sections import KINDS, stage_and_measure
 from .summary import Measured, Scale, cost, fastest, measure
@@ -44,7 +44,7 @@ _CUT, _TAIL, _MOST, _WIDE = 2.5, 1.35, 7, 20.0
 lines in a plot, the slower are in the table; largest by smallest value of an axis of ratios."""
 _SHADES = (1.0, 0.72, 0.48, 0.28, 0.14)
 _SHAPES = {"fp32": "o", "int8": "s", "fp16": "^", "int8-qdq": "D"}
-_KNOWN = (OURS, "monolith", "eager", "openvino", "compile", "torchscript", TWIN)
+_KNOWN = (OURS, "monolith", "eager", "openvino", "compile", "torchscript", CONTROL)
 """Contenders that have the same colour in every report, in the order of the style sheet."""
 
 _SHEET = files("ifmmin.benchmarks.report").joinpath("style.css").read_text("utf-8")
@@ -90,13 +90,13 @@ class Drawing:
 
 
 def draw_plots(report: Report, section: str) -> list[Drawing]:
-    """Drawings of the section of this name; the A/A twin is in the tables alone."""
-    items = [item for item in measure(report, section) if item.row.contender != TWIN]
+    """Drawings of the section of this name; the A/A control is in the tables alone."""
+    items = [item for item in measure(report, section) if item.row.contender != CONTROL]
     used = {row.contender for row in report.rows}
     colours = {name: _INK[f"c{place}"] for place, name in enumerate(_KNOWN) if name in used}
     inks = [_INK[f"c{place}"] for place in (7, 8, 9, 1, 3, 4, 2, 5)]
     free = [ink for ink in inks if ink not in colours.values()] or inks
-    for place, name in enumerate(sorted(used - {*_KNOWN, YARDSTICK})):
+    for place, name in enumerate(sorted(used - {*_KNOWN, REFERENCE})):
         colours[name] = free[place % len(free)]
     title = next((kind.title for kind in KINDS if kind.name == section), section)
     with matplotlib.style.context(["default", _STYLE]):
@@ -376,9 +376,12 @@ def _ticks(low: float, high: float, kind: str) -> list[float]:
 
 def _labels(items: Sequence[Measured]) -> dict[tuple[str, str], str]:
     """Names of contenders and precisions: the precision where a contender has several."""
-    ways = dict.fromkeys(map(_way, items))
-    count = Counter(contender for contender, _ in ways)
-    return {way: " ".join(way).rstrip() if count[way[0]] > 1 else way[0] for way in ways}
+    run_configs = dict.fromkeys(map(_way, items))
+    count = Counter(contender for contender, _ in run_configs)
+    return {
+        config: " ".join(config).rstrip() if count[config[0]] > 1 else config[0]
+        for config in run_configs
+    }
 
 
 def _grouped(

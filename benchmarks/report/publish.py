@@ -18,7 +18,7 @@ from ifmmin.runtime.atomic import atomic_file
 from ifmmin.runtime.console import command, markdown_table, parser, say
 from ifmmin.runtime.errors import InputError
 
-from ..record import OURS, TWIN, Report, read_report, spread
+from ..record import CONTROL, OURS, Report, read_report, spread
 from ..scenarios.plan import MONOLITH, ORDINARY
 from ..scenarios.worker_memory import IMPORTS, RSS
 from .facts import caveats, device_facts, headline
@@ -126,7 +126,7 @@ def _streams(report: Report) -> Iterator[str]:
             "with everything computed that could change, and the whole asked again."
         )
         yield _crosstab(updates, _frames_before, "pattern", "part")
-    many = [item for item in measure(report, "streams") if item.row.contender != TWIN]
+    many = [item for item in measure(report, "streams") if item.row.contender != CONTROL]
     if many:
         yield "Many at once, all their updates together:"
         yield _crosstab(many, lambda item: f"{item.row.pattern}, {item.row.streams} streams,")
@@ -146,7 +146,7 @@ def _memory(report: Report) -> Iterator[str]:
         for item in measure(report, "memory")
         if stage_and_measure(item.row.part)[1] == RSS
         and item.row.streams == 1
-        and item.row.contender != TWIN
+        and item.row.contender != CONTROL
     ]
     if held:
         held.sort(key=lambda item: stage_and_measure(item.row.part)[0] != IMPORTS)
@@ -174,11 +174,11 @@ _PARTS: tuple[Callable[[Report], Iterator[str]], ...] = (
 
 
 def _timed(report: Report, scenario: str) -> list[Measured]:
-    """What was measured on one thread, without the twin."""
+    """What was measured on one thread, without the A/A control."""
     return [
         item
         for item in measure(report, scenario)
-        if (item.row.threads, item.row.unit) == (1, "s") and item.row.contender != TWIN
+        if (item.row.threads, item.row.unit) == (1, "s") and item.row.contender != CONTROL
     ]
 
 

@@ -487,5 +487,5 @@ def _noise_note(report: Report, scenarios: Sequence[str]) -> str:
         return "No A/A control ran here, so how much of a gain is chance is not known."
     return (
         f"Two sessions of one graph differed by up to {percent(max(measured))} here (A/A control, "
-        "the contender twin); a gain within that, or whose interval holds 1, is no difference."
+        "the contender control); a gain within that, or whose interval holds 1, is no difference."
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 from ifmmin.runtime.modality import ALL_PATTERNS
 
-from ..record import OURS, TWIN, YARDSTICK, Report, Row, spread
+from ..record import CONTROL, OURS, REFERENCE, Report, Row, spread
 from ..timing import FEWEST, Ratio, Summary, no_difference, ratio_of_medians, summarise
 
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -125,7 +125,7 @@ class Measured:
 
 def measure(report: Report, *scenarios: str) -> tuple[Measured, ...]:
     """Rows of some scenarios: patterns in canonical order, then conditions, then the best first."""
-    rows = [row for row in report.of(*scenarios) if row.contender != YARDSTICK]
+    rows = [row for row in report.of(*scenarios) if row.contender != REFERENCE]
     baselines = _baselines(rows)
     found = []
     for row in rows:
@@ -168,7 +168,7 @@ def fastest(items: Iterable[Measured], *fields: str) -> list[Measured]:
 def _baselines(rows: Sequence[Row]) -> Mapping[tuple[Any, ...], Row]:
     """The baseline's row per group, in full precision where it has several: the first of BASELINES
     in it, else the only other contender of all these rows."""
-    others = {row.contender for row in rows if row.contender not in (OURS, TWIN)}
+    others = {row.contender for row in rows if row.contender not in (OURS, CONTROL)}
     names = (*BASELINES, *(others if len(others) == 1 else ()))
     found: dict[tuple[Any, ...], Row] = {}
     for row in sorted(rows, key=lambda row: row.precision != "fp32"):

@@ -14,7 +14,7 @@ from ifmmin.runtime.predictor import Predictor
 
 from ..record import Accuracy
 from .bench import Bench
-from .contenders import Way, ways
+from .contenders import RunConfig, run_configs
 
 if TYPE_CHECKING:
     from ifmmin.train.data.corpus import Corpus, Utterance
@@ -41,22 +41,26 @@ def measure_accuracies(bench: Bench) -> Accuracies:
         bench.refuse("accuracy", bench.plan.threads[0], reason)
         return {}
     test, found = corpus.parts["test"], {}
-    for way in ways(bench.plan):
-        if way.threads != bench.plan.threads[0]:
+    for config in run_configs(bench.plan):
+        if config.threads != bench.plan.threads[0]:
             continue
-        predictor = bench.predictor(way)
+        predictor = bench.predictor(config)
         if predictor is None:
             continue
-        bench.say(f"accuracy of {way.backend} {way.precision} on {len(test)} utterances")
+        bench.say(f"accuracy of {config.backend} {config.precision} on {len(test)} utterances")
         for pattern in bench.patterns:
-            measured = _measure(bench, way, predictor, pattern, test)
+            measured = _measure(bench, config, predictor, pattern, test)
             if measured is not None:
-                found[str(pattern), way.backend, way.precision] = measured
+                found[str(pattern), config.backend, config.precision] = measured
     return found
 
 
 def _measure(
-    bench: Bench, way: Way, predictor: Predictor, pattern: Pattern, test: Sequence[Utterance]
+    bench: Bench,
+    config: RunConfig,
+    predictor: Predictor,
+    pattern: Pattern,
+    test: Sequence[Utterance],
 ) -> Accuracy | None:
     """None where nothing has all of the pattern, and where the way cannot answer it."""
     from ifmmin.train.metrics import measure
@@ -67,7 +71,9 @@ def _measure(
     try:
         rows = [predictor.predict(_features(u, pattern)).logits for u in complete]
     except IfmminError as error:
-        bench.refuse(f"accuracy of {way.backend} {way.precision} {pattern}", way.threads, error)
+        bench.refuse(
+            f"accuracy of {config.backend} {config.precision} {pattern}", config.threads, error
+        )
         return None
     metrics = measure(np.stack(rows), np.array([u.label for u in complete]))
     return Accuracy(wa=metrics.wa, ua=metrics.ua, ece=metrics.ece, count=len(complete))

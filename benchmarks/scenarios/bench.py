@@ -24,7 +24,7 @@ from ..roofline import (
     measure_rates,
 )
 from ..timing import Call, Name, Timing, time_together
-from .contenders import Entrant, Features, Ours, Way
+from .contenders import Contender, Features, Ours, RunConfig
 from .plan import FEWEST_ROUNDS, MONOLITH, Pace, Plan
 
 _ON_CPU = ("onnxruntime-cpu", "openvino")
@@ -60,14 +60,14 @@ class Bounds:
         return self._rates[threads]
 
     def of(
-        self, pattern: Pattern, way: Way, lengths: Mapping[Modality, int], batch: int = 1
+        self, pattern: Pattern, config: RunConfig, lengths: Mapping[Modality, int], batch: int = 1
     ) -> Bound | None:
         """The bound of one call of a pattern's graph; None where it is not known."""
-        rates = self.rates(way.threads)
-        if rates is None or way.backend not in _ON_CPU:
+        rates = self.rates(config.threads)
+        if rates is None or config.backend not in _ON_CPU:
             return None
         shape = "latency" if batch == 1 else "throughput"
-        entry = self._bundle.entry(pattern, way.precision, shape, way.backend)
+        entry = self._bundle.entry(pattern, config.precision, shape, config.backend)
         sizes = axis_sizes({m.value: lengths[m] for m in pattern}, batch)
         count = count_graph(self._bundle.graph(entry), sizes, input_owners(entry))
         return lower_bound(count, rates)
@@ -90,7 +90,7 @@ class Bench:
         self.refused: dict[tuple[str, int], str] = {}
         """Peers and ways that cannot run here, with the reason."""
         self._own = Ours(plan, self.bundle, say, self.refuse)
-        self._peers: dict[tuple[str, int], Entrant | None] = {}
+        self._peers: dict[tuple[str, int], Contender | None] = {}
         self.accuracies: Mapping[tuple[str, str, str], Accuracy] = {}
         """By pattern, backend and precision; filled where a corpus is given."""
 
@@ -100,7 +100,7 @@ class Bench:
             self.say(f"make ready what answers on {threads} threads, and measure the processor")
             self.bounds.rates(threads)
             for pattern in self.patterns:
-                self.entrants(pattern, threads)
+                self.contenders(pattern, threads)
 
     def time(
         self,
@@ -130,8 +130,8 @@ class Bench:
         self.pace.measured(min((len(one.samples) for one in timings.values()), default=0), wanted)
         return timings
 
-    def entrants(self, pattern: Pattern, threads: int) -> list[Entrant]:
-        """All that answer a pattern with so many threads: ours, the first one's twin, the peers.
+    def contenders(self, pattern: Pattern, threads: int) -> list[Contender]:
+        """All that answer a pattern with so many threads: ours, an A/A control, the peers.
 
         On the first number of threads all peers; on further ones the monolith alone, since making
         the others ready takes minutes and tells little more.
@@ -143,27 +143,30 @@ class Bench:
                 found += [peer] if peer is not None else []
         return found
 
-    def marked(self, pattern: Pattern, threads: int) -> list[Entrant]:
-        """The entrants with a yardstick, which tells what the machine did; without one where none
-        of ours answers, where it cannot run, or where something else than the processor answers."""
-        found = self.entrants(pattern, threads)
-        ours = any(entrant.name == OURS for entrant in found)
+    def marked(self, pattern: Pattern, threads: int) -> list[Contender]:
+        """The contenders with a reference workload, which tells what the machine did.
+
+        Without one where none of ours answers, where it cannot run, or where something else than
+        the processor answers.
+        """
+        found = self.contenders(pattern, threads)
+        ours = any(contender.name == OURS for contender in found)
         return found + self.reference(pattern, threads) if ours else found
 
-    def reference(self, pattern: Pattern, threads: int) -> list[Entrant]:
-        """The yardstick, in a list; none where it cannot run or something else than the processor
-        answers."""
-        return self._own.yardstick(pattern, threads)
+    def reference(self, pattern: Pattern, threads: int) -> list[Contender]:
+        """The reference workload, in a list; none where it cannot run, or where something else
+        than the processor answers."""
+        return self._own.reference_workload(pattern, threads)
 
-    def ours(self, pattern: Pattern, threads: int) -> list[Entrant]:
-        """Our own ways to answer a pattern, and the first one's twin."""
-        return self._own.entrants(pattern, threads)
+    def ours(self, pattern: Pattern, threads: int) -> list[Contender]:
+        """Our own configurations to answer a pattern, and an A/A control of the first."""
+        return self._own.contenders(pattern, threads)
 
-    def predictor(self, way: Way, name: str = OURS) -> Predictor | None:
+    def predictor(self, config: RunConfig, name: str = OURS) -> Predictor | None:
         """A predictor with sessions of its own; None where it cannot run, which is noted."""
-        return self._own.predictor(way, name)
+        return self._own.predictor(config, name)
 
-    def peer(self, name: str, threads: int) -> Entrant | None:
+    def peer(self, name: str, threads: int) -> Contender | None:
         """A peer that answers rightly; None where it cannot, which is noted."""
         if (name, threads) not in self._peers:
             with self.pace.phase(READY):
@@ -179,20 +182,20 @@ class Bench:
             made[modality] = np.ascontiguousarray(frames[rows])
         return made
 
-    def row(self, scenario: str, entrant: Entrant, pattern: Pattern, **more: Any) -> Row:
-        """A row of what an entrant did under a pattern."""
-        way = entrant.way
-        measured = self.accuracies.get((str(pattern), way.backend, way.precision))
-        told: dict[str, Any] = {"note": entrant.note, **more}
+    def row(self, scenario: str, contender: Contender, pattern: Pattern, **more: Any) -> Row:
+        """A row of what a contender did under a pattern."""
+        config = contender.config
+        measured = self.accuracies.get((str(pattern), config.backend, config.precision))
+        told: dict[str, Any] = {"note": contender.note, **more}
         return Row(
             scenario=scenario,  # type: ignore[arg-type]
-            contender=entrant.name,
+            contender=contender.name,
             pattern=str(pattern),
-            backend=way.backend,
-            precision=way.precision,
-            threads=way.threads,
-            placement=dict(entrant.placement),
-            accuracy=None if entrant.peer else measured,
+            backend=config.backend,
+            precision=config.precision,
+            threads=config.threads,
+            placement=dict(contender.placement),
+            accuracy=None if contender.peer else measured,
             **told,
         )
 
@@ -202,7 +205,7 @@ class Bench:
         self.refused[what, threads] = reason
         self.say(f"{what} is left out: {reason}")
 
-    def _prove(self, name: str, threads: int) -> Entrant | None:
+    def _prove(self, name: str, threads: int) -> Contender | None:
         self.say(f"make the peer {name} ready, {threads} threads")
         peer = find_peer(name)
         try:
@@ -213,10 +216,10 @@ class Bench:
             self.refuse(name, threads, error)
             return None
         one = proven.contender
-        return Entrant(
+        return Contender(
             name=name,
             call=one,
-            way=Way(peer.backend, "fp32", threads),
+            config=RunConfig(peer.backend, "fp32", threads),
             ready=one.prepare,
             placement=one.placement,
             note=proven.note,

@@ -15,9 +15,9 @@ from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.errors import BundleError, IfmminError, ParityError
 from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.runtime.predictor import Predictor
-from ifmmin.runtime.verify import GoldenRun, GoldenVectors, read_golden
+from ifmmin.runtime.verify import GoldenVectors, GoldenVerifier, read_golden
 
-from ..record import OURS, TWIN, YARDSTICK
+from ..record import CONTROL, OURS, REFERENCE
 from .plan import Plan
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ Features = dict[Modality, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
-class Way:
+class RunConfig:
     """What executes the answers."""
 
     backend: str
@@ -41,13 +41,13 @@ def _as_it_is(features: Features, lengths: Mapping[Modality, int]) -> Features:
 
 
 @dataclass(frozen=True)
-class Entrant:
+class Contender:
     """A call, and what its row says of it."""
 
     name: str
     call: Callable[..., Any]
     """From what `ready` made to the answer; this is timed."""
-    way: Way
+    config: RunConfig
     ready: Callable[[Features, Mapping[Modality, int]], Any] = _as_it_is
     """Inputs of the call from features and from the lengths of what is missing; not timed."""
     placement: Mapping[str, Any] = field(default_factory=dict)
@@ -76,10 +76,10 @@ _BLOCKS = 5
 _CLASSES = 4
 _OPSET = 17
 SESSIONS = 3
-"""Of every graph of ours, its twin and a yardstick in latencies; each round asks another one."""
+"""Sessions of each contender in latencies; each round asks another one."""
 
 
-def yardstick_bytes(dims: Mapping[Modality, int], pattern: Pattern) -> bytes:
+def reference_bytes(dims: Mapping[Modality, int], pattern: Pattern) -> bytes:
     """An ONNX file: (T, D) per modality, an LSTM or a product with its maximum over time each, then
     thirty small layers -> `logits` (1, 4). Needs the package onnx."""
     from onnx import TensorProto, helper, numpy_helper
@@ -122,13 +122,13 @@ def yardstick_bytes(dims: Mapping[Modality, int], pattern: Pattern) -> bytes:
     given = [helper.make_tensor_value_info(m.value, TensorProto.FLOAT, [None, dims[m]])
              for m in pattern]  # fmt: skip
     said = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, _CLASSES])]
-    graph = helper.make_graph(nodes, "yardstick", given, said, weights)
+    graph = helper.make_graph(nodes, "reference_workload", given, said, weights)
     opset = [helper.make_opsetid("", _OPSET)]
     made: bytes = helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
     return made
 
 
-def open_yardstick(
+def open_reference(
     dims: Mapping[Modality, int], pattern: Pattern, threads: int
 ) -> Callable[[Mapping[Modality, NDArray[np.float32]]], NDArray[np.float32]]:
     """What runs it in a session of its own. ImportError without onnx or onnxruntime."""
@@ -138,7 +138,7 @@ def open_yardstick(
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     session = ort.InferenceSession(
-        yardstick_bytes(dims, pattern), options, providers=["CPUExecutionProvider"]
+        reference_bytes(dims, pattern), options, providers=["CPUExecutionProvider"]
     )
 
     def run(features: Mapping[Modality, NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -150,7 +150,7 @@ def open_yardstick(
 
 
 class Ours:
-    """Predictors, twins and yardsticks of one run, each made at its first use.
+    """Predictors, controls and reference workloads of one run, each made at its first use.
 
     refuse: is told what is left out, on how many threads, and why.
     """
@@ -164,89 +164,91 @@ class Ours:
     ) -> None:
         self._plan, self._bundle = plan, bundle
         self._say, self._refuse = say, refuse
-        self._predictors: dict[tuple[Way, str], Predictor | None] = {}
-        self._yardsticks: dict[tuple[Pattern, int], list[Entrant]] = {}
+        self._predictors: dict[tuple[RunConfig, str], Predictor | None] = {}
+        self._references: dict[tuple[Pattern, int], list[Contender]] = {}
 
-    def predictor(self, way: Way, name: str = OURS) -> Predictor | None:
+    def predictor(self, config: RunConfig, name: str = OURS) -> Predictor | None:
         """A predictor with sessions of its own; None where it cannot run, which is noted."""
-        if (way, name) not in self._predictors:
-            self._predictors[way, name] = self._open(way)
-        return self._predictors[way, name]
+        if (config, name) not in self._predictors:
+            self._predictors[config, name] = self._open(config)
+        return self._predictors[config, name]
 
-    def entrants(self, pattern: Pattern, threads: int) -> list[Entrant]:
-        """Our own ways to answer a pattern, each held against the golden vectors, and the first
-        one's twin."""
-        found: list[Entrant] = []
-        for way in ways(self._plan):
-            if way.threads == threads:
-                found += self._entrant(pattern, way, OURS)
-        return found + self._entrant(pattern, found[0].way, TWIN) if found else []
+    def contenders(self, pattern: Pattern, threads: int) -> list[Contender]:
+        """Our own configurations that answer a pattern, each held against the golden vectors, and
+        the A/A control of the first."""
+        found: list[Contender] = []
+        for config in run_configs(self._plan):
+            if config.threads == threads:
+                found += self._entrant(pattern, config, OURS)
+        return found + self._entrant(pattern, found[0].config, CONTROL) if found else []
 
-    def yardstick(self, pattern: Pattern, threads: int) -> list[Entrant]:
-        """A yardstick in a list; none where it cannot run, or something else answers."""
+    def reference_workload(self, pattern: Pattern, threads: int) -> list[Contender]:
+        """A reference workload in a list; none where it cannot run, or something else answers."""
         if not set(self._plan.backends) <= {"onnxruntime-cpu", "openvino"}:
             return []
         key = (pattern, threads)
-        if key not in self._yardsticks:
+        if key not in self._references:
             dims = {m: self._bundle.manifest.modalities[m].dim for m in pattern}
-            way = Way("onnxruntime-cpu", "fp32", threads)
+            config = RunConfig("onnxruntime-cpu", "fp32", threads)
             try:
-                call, *others = (open_yardstick(dims, pattern, threads) for _ in range(SESSIONS))
-                self._yardsticks[key] = [Entrant(YARDSTICK, call, way, others=others, peer=True)]
+                call, *others = (open_reference(dims, pattern, threads) for _ in range(SESSIONS))
+                self._references[key] = [
+                    Contender(REFERENCE, call, config, others=others, peer=True)
+                ]
             except ImportError as error:
-                self._refuse(YARDSTICK, threads, error)
-                self._yardsticks[key] = []
-        return self._yardsticks[key]
+                self._refuse(REFERENCE, threads, error)
+                self._references[key] = []
+        return self._references[key]
 
-    def _entrant(self, pattern: Pattern, way: Way, name: str) -> list[Entrant]:
-        predictor = self.predictor(way, name)
+    def _entrant(self, pattern: Pattern, config: RunConfig, name: str) -> list[Contender]:
+        predictor = self.predictor(config, name)
         if predictor is None:
             return []
         example = {m: x[:50] for m, x in self.golden.items() if m in pattern}
         try:
             answer = predictor.predict(example)
-            self._require_right(predictor, pattern, way)
+            self._require_right(predictor, pattern, config)
         except IfmminError as error:
-            self._refuse(f"{way.backend} {way.precision} {pattern}", way.threads, error)
+            self._refuse(f"{config.backend} {config.precision} {pattern}", config.threads, error)
             return []
         return [
-            Entrant(
+            Contender(
                 name,
                 predictor.predict,
-                way,
+                config,
                 placement=answer.placement,
-                others=[one.predict for one in self._again(name, way, example)],
+                others=[one.predict for one in self._again(name, config, example)],
             )
         ]
 
-    def _again(self, name: str, way: Way, example: Features) -> Iterator[Predictor]:
+    def _again(self, name: str, config: RunConfig, example: Features) -> Iterator[Predictor]:
         """More sessions of what answered rightly."""
         for number in range(2, SESSIONS + 1):
-            predictor = self.predictor(way, f"{name} {number}")
+            predictor = self.predictor(config, f"{name} {number}")
             if predictor is not None:
                 predictor.predict(example)
                 yield predictor
 
-    def _require_right(self, predictor: Predictor, pattern: Pattern, way: Way) -> None:
+    def _require_right(self, predictor: Predictor, pattern: Pattern, config: RunConfig) -> None:
         """ParityError unless the golden vectors are answered as the network did: fast and wrong
         is worth nothing."""
-        entry = self._bundle.entry(pattern, way.precision, "latency", way.backend)
-        golden = GoldenRun(self._bundle.manifest, self._vectors)
+        entry = self._bundle.entry(pattern, config.precision, "latency", config.backend)
+        golden = GoldenVerifier(self._bundle.manifest, self._vectors)
         check = golden.check(entry, lambda inputs: [predictor.predict(inputs).logits], whole=True)
         if check is None or not check.passed:
             raise ParityError(f"{entry.file} was not timed: {check.detail if check else ''}")
 
-    def _open(self, way: Way) -> Predictor | None:
+    def _open(self, config: RunConfig) -> Predictor | None:
         try:
             return Predictor(
                 self._plan.bundle,
-                backend=way.backend,
-                precision=way.precision,
-                threads=way.threads,
+                backend=config.backend,
+                precision=config.precision,
+                threads=config.threads,
                 options=BackendOptions(progress=self._say),
             )
         except IfmminError as error:
-            self._refuse(f"{way.backend} {way.precision}", way.threads, error)
+            self._refuse(f"{config.backend} {config.precision}", config.threads, error)
             return None
 
     @cached_property
@@ -263,9 +265,9 @@ class Ours:
         return {m: np.concatenate([one[m] for one in inputs]) for m in inputs[0]}
 
 
-def ways(plan: Plan) -> Iterator[Way]:
+def run_configs(plan: Plan) -> Iterator[RunConfig]:
     """Every combination that was asked for."""
     for threads in plan.threads:
         for backend in plan.backends:
             for precision in plan.precisions:
-                yield Way(backend, precision, threads)
+                yield RunConfig(backend, precision, threads)

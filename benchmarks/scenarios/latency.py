@@ -12,11 +12,11 @@ import numpy as np
 from ifmmin.runtime.errors import IfmminError
 from ifmmin.runtime.modality import Modality, Pattern
 
-from ..record import OURS, TWIN, YARDSTICK, Row
+from ..record import CONTROL, OURS, REFERENCE, Row
 from ..roofline import Bound, input_owners, split_time
 from ..timing import FEWEST
 from .bench import Bench
-from .contenders import Entrant, Features
+from .contenders import Contender, Features
 from .plan import ACOUSTIC_LENGTHS, BATCHES, MONOLITH, ORDINARY
 
 _WARM_UP = 3
@@ -63,18 +63,18 @@ def _measure(
     lengths: Mapping[Modality, int],
     warm_up: int | None = None,
 ) -> list[Row]:
-    entrants = bench.marked(pattern, threads)
+    contenders = bench.marked(pattern, threads)
     features = _present(bench, pattern, lengths)
-    calls = {i: one.in_turns(features, lengths) for i, one in enumerate(entrants)}
+    calls = {i: one.in_turns(features, lengths) for i, one in enumerate(contenders)}
     timings = bench.time(calls, warm_up=warm_up)
     rows = []
-    for i, entrant in enumerate(entrants):
-        bound = _latency_bound(bench, entrant, pattern, lengths)
-        notes = [entrant.note, *(bound.notes if bound else ())]
+    for i, contender in enumerate(contenders):
+        bound = _latency_bound(bench, contender, pattern, lengths)
+        notes = [contender.note, *(bound.notes if bound else ())]
         rows.append(
             bench.row(
                 scenario,
-                entrant,
+                contender,
                 pattern,
                 lengths={m.value: lengths[m] for m in pattern},
                 samples=tuple(timings[i].samples),
@@ -86,12 +86,12 @@ def _measure(
 
 
 def _latency_bound(
-    bench: Bench, entrant: Entrant, pattern: Pattern, lengths: Mapping[Modality, int]
+    bench: Bench, contender: Contender, pattern: Pattern, lengths: Mapping[Modality, int]
 ) -> Bound | None:
-    if entrant.name != OURS:
+    if contender.name != OURS:
         return None
     try:
-        return bench.bounds.of(pattern, entrant.way, lengths)
+        return bench.bounds.of(pattern, contender.config, lengths)
     except IfmminError:
         return None
 
@@ -113,8 +113,8 @@ def _with_split(bench: Bench, row: Row, pattern: Pattern) -> Row:
 
 _ROUNDS = 20
 _IN_A_ROW = 8
-"""Utterances of a sample of the monolith's and of the yardstick's: they are asked one by one, so
-that a larger batch is the same again, and takes long."""
+"""Utterances of a sample of the monolith's and of the reference workload's: they are asked one by
+one, so that a larger batch is the same again, and takes long."""
 
 
 def throughput(bench: Bench) -> list[Row]:
@@ -140,15 +140,15 @@ def throughput(bench: Bench) -> list[Row]:
 
 
 def _measure_batches(bench: Bench, pattern: Pattern, threads: int, batch: int) -> list[Row]:
-    entrants = [
-        entrant
-        for entrant in bench.entrants(pattern, threads)
-        if entrant.name == MONOLITH or _takes_batches(bench, entrant, pattern)
+    contenders = [
+        contender
+        for contender in bench.contenders(pattern, threads)
+        if contender.name == MONOLITH or _takes_batches(bench, contender, pattern)
     ]
-    if any(entrant.name == OURS for entrant in entrants):
-        entrants += bench.reference(pattern, threads)
+    if any(contender.name == OURS for contender in contenders):
+        contenders += bench.reference(pattern, threads)
     utterances = [bench.features({m: ORDINARY[m] for m in pattern}, i) for i in range(batch)]
-    calls = [_call(bench, entrant, utterances) for entrant in entrants]
+    calls = [_call(bench, contender, utterances) for contender in contenders]
     timings = bench.time(
         {i: call for i, (call, _) in enumerate(calls)},
         rounds=_ROUNDS,
@@ -159,39 +159,39 @@ def _measure_batches(bench: Bench, pattern: Pattern, threads: int, batch: int) -
     return [
         bench.row(
             "throughput",
-            entrant,
+            contender,
             pattern,
             batch=batch,
             unit="1/s",
             lengths={m.value: ORDINARY[m] for m in pattern},
             samples=tuple(calls[i][1] / np.asarray(timings[i].samples)),
-            bound=_rate_bound(bench, entrant, pattern, batch),
+            bound=_rate_bound(bench, contender, pattern, batch),
         )
-        for i, entrant in enumerate(entrants)
+        for i, contender in enumerate(contenders)
     ]
 
 
-def _takes_batches(bench: Bench, entrant: Entrant, pattern: Pattern) -> bool:
-    exported = bench.bundle.find("throughput", pattern, entrant.way.precision)
-    return entrant.name in (OURS, TWIN) and bool(exported)
+def _takes_batches(bench: Bench, contender: Contender, pattern: Pattern) -> bool:
+    exported = bench.bundle.find("throughput", pattern, contender.config.precision)
+    return contender.name in (OURS, CONTROL) and bool(exported)
 
 
 def _call(
-    bench: Bench, entrant: Entrant, utterances: list[Features]
+    bench: Bench, contender: Contender, utterances: list[Features]
 ) -> tuple[Callable[[], Any], int]:
     """What is timed, and how many utterances it answers."""
-    if entrant.name in (MONOLITH, YARDSTICK):
-        calls = [entrant.prepared(features, ORDINARY) for features in utterances[:_IN_A_ROW]]
+    if contender.name in (MONOLITH, REFERENCE):
+        calls = [contender.prepared(features, ORDINARY) for features in utterances[:_IN_A_ROW]]
         return lambda: [call() for call in calls], len(calls)
-    predictor = bench.predictor(entrant.way, entrant.name)
+    predictor = bench.predictor(contender.config, contender.name)
     assert predictor is not None
     together = partial(predictor.predict_batch, utterances, batch_size=len(utterances))
     return together, len(utterances)
 
 
-def _rate_bound(bench: Bench, entrant: Entrant, pattern: Pattern, batch: int) -> float | None:
+def _rate_bound(bench: Bench, contender: Contender, pattern: Pattern, batch: int) -> float | None:
     """Utterances a second at best."""
-    if entrant.name != OURS:
+    if contender.name != OURS:
         return None
-    bound = bench.bounds.of(pattern, entrant.way, ORDINARY, batch)
+    bound = bench.bounds.of(pattern, contender.config, ORDINARY, batch)
     return None if bound is None else batch / bound.seconds

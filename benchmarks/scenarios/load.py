@@ -15,7 +15,7 @@ from ifmmin.runtime.modality import Pattern
 
 from ..record import OURS, Row
 from .bench import Bench
-from .contenders import Entrant
+from .contenders import Contender
 from .loadgen import (
     FULL,
     CallSystem,
@@ -49,7 +49,7 @@ _REDUCED_TOLERANCE = 0.1
 class _Load:
     """A contender and what it is asked."""
 
-    entrant: Entrant
+    contender: Contender
     pattern: Pattern
 
 
@@ -68,7 +68,7 @@ def load(bench: Bench, *, length: Length = BRIEF, generator: str = "auto") -> li
     rows = []
     for scenario in _ORDER:
         for one, system, truth in systems:
-            if scenario == "multi-stream" and one.entrant.name != OURS:
+            if scenario == "multi-stream" and one.contender.name != OURS:
                 continue  # a peer has no batches: eight single calls, one after the other
             if time.monotonic() > ends and not plan.full_rules:
                 why = f"the {LONGEST_SECONDS:g} s of this scenario were over; take --full-rules"
@@ -82,29 +82,29 @@ def _loads(bench: Bench) -> Iterator[_Load]:
     """Ours before the peer, the acoustic pattern before the fullest one: time may be short, and
     a server's rate of slow answers takes long to find."""
     threads, patterns = bench.plan.threads[0], alone_and_fullest(bench.patterns)
-    entrants = {pattern: bench.entrants(pattern, threads) for pattern in patterns}
+    contenders = {pattern: bench.contenders(pattern, threads) for pattern in patterns}
     for name in (OURS, MONOLITH):
         for pattern in patterns:
-            for entrant in entrants[pattern]:
-                if entrant.name == name:
-                    yield _Load(entrant, pattern)
+            for contender in contenders[pattern]:
+                if contender.name == name:
+                    yield _Load(contender, pattern)
 
 
 def _system(bench: Bench, one: _Load) -> tuple[System, NDArray[np.float32]]:
     """What is put under load, and its answers to each utterance alone (N, C)."""
-    entrant = one.entrant
+    contender = one.contender
     lengths = {m: ORDINARY[m] for m in one.pattern}
     features = [bench.features(lengths, number) for number in range(_UTTERANCES)]
-    inputs = [entrant.ready(given, ORDINARY) for given in features]
-    if entrant.name != OURS:
+    inputs = [contender.ready(given, ORDINARY) for given in features]
+    if contender.name != OURS:
         return (
-            CallSystem(entrant.name, entrant.call, inputs),
-            np.stack([entrant.call(given) for given in inputs]),
+            CallSystem(contender.name, contender.call, inputs),
+            np.stack([contender.call(given) for given in inputs]),
         )
-    predictor = bench.predictor(entrant.way)
+    predictor = bench.predictor(contender.config)
     assert predictor is not None
     truth = np.stack([predictor.predict(given).logits for given in features])
-    return PredictorSystem(predictor, features, name=entrant.name), truth
+    return PredictorSystem(predictor, features, name=contender.name), truth
 
 
 def _measured(
@@ -115,8 +115,8 @@ def _measured(
     system: System,
     truth: NDArray[np.float32],
 ) -> Row:
-    bench.say(f"{scenario} of {one.entrant.name}, {one.pattern}")
-    precision = one.entrant.way.precision
+    bench.say(f"{scenario} of {one.contender.name}, {one.pattern}")
+    precision = one.contender.config.precision
     try:
         result = measure_scenario(
             system,
@@ -126,21 +126,21 @@ def _measured(
             tolerance=_TOLERANCE.get(precision, _REDUCED_TOLERANCE),
         )
     except IfmminError as error:
-        bench.say(f"{one.entrant.name} is left out: {error}")
+        bench.say(f"{one.contender.name} is left out: {error}")
         return _row(bench, one, scenario, note=str(error))
     if scenario in _RATES:
         samples: tuple[float, ...] = (result.figure,) if result.figure > 0 else ()
     else:
         samples = result.samples or (result.figure,)
     note = _note(result)
-    if scenario in _BATCHES and one.entrant.name == OURS:
+    if scenario in _BATCHES and one.contender.name == OURS:
         note += _one_by_one(bench, one)
     return _row(bench, one, scenario, samples=samples, note=note)
 
 
 def _one_by_one(bench: Bench, one: _Load) -> str:
     """Why batches were answered one by one; empty where they were not."""
-    precision = one.entrant.way.precision
+    precision = one.contender.config.precision
     if precision == "int8":
         return "; one by one: in int8 an answer would depend on its batch"
     if bench.bundle.find("throughput", one.pattern, precision):
@@ -151,7 +151,7 @@ def _one_by_one(bench: Bench, one: _Load) -> str:
 def _row(bench: Bench, one: _Load, scenario: Scenario, **more: Any) -> Row:
     return bench.row(
         scenario,
-        one.entrant,
+        one.contender,
         one.pattern,
         lengths={m.value: ORDINARY[m] for m in one.pattern},
         batch=SAMPLES_PER_QUERY if scenario == "multi-stream" else 1,

@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from ifmmin.runtime.errors import IfmminError
 from ifmmin.runtime.modality import Modality, Pattern
 
-from ..record import OURS, TWIN, Row
+from ..record import CONTROL, OURS, Row
 from .bench import Bench
 from .plan import alone_and_fullest
 from .worker_memory import ALL, ANSWERS, IMPORTS, ONE, PRELOADED, STREAMS
-from .workers import Fresh, ours, peers, refused_row, run_child
+from .workers import ChildJob, ours, peers, refused_row, run_child
 
 STREAM_COUNTS = (1, 64)
 _CHILD = "ifmmin.benchmarks.scenarios.worker_memory"
-ByPattern = Mapping[Pattern, Fresh]
+ByPattern = Mapping[Pattern, ChildJob]
 """A contender, by the patterns that it answers."""
 PART = "bundle"
 _WHY = {
@@ -56,7 +56,7 @@ class _Reading(msgspec.Struct):
 class Job:
     """A process, and what was read of it, round after round."""
 
-    fresh: Fresh
+    fresh: ChildJob
     """Of the first pattern."""
     pattern: Pattern
     streams: int
@@ -80,27 +80,27 @@ class Job:
 
 
 def find_contenders(bench: Bench, folder: Path) -> list[ByPattern]:
-    """Ours, the twin and the peers. folder: where the monolith is written."""
-    found: dict[tuple[object, ...], dict[Pattern, Fresh]] = {}
+    """Ours, the A/A control and the peers. folder: where the monolith is written."""
+    found: dict[tuple[object, ...], dict[Pattern, ChildJob]] = {}
     threads = bench.plan.threads[0]
     for pattern in bench.patterns:
         for one in (*ours(bench, pattern, threads), *peers(bench, pattern, threads, folder)):
-            found.setdefault((one.entrant.name, one.entrant.way), {})[pattern] = one
+            found.setdefault((one.contender.name, one.contender.config), {})[pattern] = one
     return list(found.values())
 
 
 def make_jobs(contender: ByPattern, folder: Path) -> list[Job]:
     """The fullest pattern alone, then all from the smallest on; ours preloaded and as streams too.
 
-    folder: where the inputs are written. The twin has the first alone.
+    folder: where the inputs are written. The A/A control has the first alone.
     """
     for pattern, fresh in contender.items():
         fresh.write_inputs(folder / str(pattern))
     fullest = alone_and_fullest(list(contender))[-1:]
     every = _every(list(contender))
-    name = contender[every[0]].entrant.name
+    name = contender[every[0]].contender.name
     jobs = [_job(contender, "lazy", fullest, folder)]
-    if name != TWIN and len(every) > 1:
+    if name != CONTROL and len(every) > 1:
         jobs.append(_job(contender, "lazy", every, folder))
     if name == OURS:
         jobs.append(_job(contender, "preload", every, folder))
@@ -128,11 +128,11 @@ def _job(contender: ByPattern, work: str, patterns: Sequence[Pattern], folder: P
     streams = int(work) if work.isdecimal() else 1
     if work.isdecimal():
         heard = {Modality.of(m): np.concatenate([x] * ANSWERS) for m, x in first.inputs.items()}
-        expected[STREAMS] = first.entrant.call(heard).logits
+        expected[STREAMS] = first.contender.call(heard).logits
     return Job(first, patterns[0], streams, words, expected)
 
 
-def bundle_sizes(bench: Bench, contenders: Sequence[Mapping[Pattern, Fresh]]) -> list[Row]:
+def bundle_sizes(bench: Bench, contenders: Sequence[Mapping[Pattern, ChildJob]]) -> list[Row]:
     """Rows per contender and pattern, and of all patterns together where there are several.
 
     contenders: each by the patterns that it answers.
@@ -141,7 +141,7 @@ def bundle_sizes(bench: Bench, contenders: Sequence[Mapping[Pattern, Fresh]]) ->
     for contender in contenders:
         files = {pattern: _file(bench, pattern, one) for pattern, one in contender.items()}
         first = next(iter(contender.values()))
-        if first.entrant.name == TWIN:
+        if first.contender.name == CONTROL:
             continue
         found = [_row(bench, contender[p], p, file.stat().st_size) for p, file in files.items()]
         if len(files) > 1:
@@ -152,23 +152,23 @@ def bundle_sizes(bench: Bench, contenders: Sequence[Mapping[Pattern, Fresh]]) ->
     return rows
 
 
-def _file(bench: Bench, pattern: Pattern, fresh: Fresh) -> Path:
-    words, way = fresh.words, fresh.entrant.way
-    if words["way"] == "predictor":
-        entry = bench.bundle.entry(pattern, way.precision, backend=way.backend)
+def _file(bench: Bench, pattern: Pattern, fresh: ChildJob) -> Path:
+    words, config = fresh.words, fresh.contender.config
+    if words["config"] == "predictor":
+        entry = bench.bundle.entry(pattern, config.precision, backend=config.backend)
         return bench.bundle.directory / entry.file
     return Path(words.get("file") or words["checkpoint"])
 
 
-def _row(bench: Bench, fresh: Fresh, pattern: Pattern, size: int) -> Row:
+def _row(bench: Bench, fresh: ChildJob, pattern: Pattern, size: int) -> Row:
     return bench.row(
         "memory",
-        fresh.entrant,
+        fresh.contender,
         pattern,
         part=PART,
         unit="bytes",
         samples=(float(size),),
-        note=_WHY[fresh.words["way"]],
+        note=_WHY[fresh.words["config"]],
     )
 
 
@@ -212,7 +212,7 @@ def _rows(bench: Bench, job: Job) -> list[Row]:
     for (stage, measure), samples in reversed(job.samples.items()):
         row = bench.row(
             "memory",
-            job.fresh.entrant,
+            job.fresh.contender,
             job.pattern,
             part=f"{stage}, {measure}",
             streams=job.streams if stage == STREAMS else 1,

@@ -15,12 +15,12 @@ import numpy as np
 from ifmmin.runtime.errors import IfmminError
 from ifmmin.runtime.modality import Pattern
 
-from ..record import OURS, TWIN, Row
+from ..record import CONTROL, OURS, Row
 from ..timing import FEWEST
 from .bench import Bench
-from .contenders import Entrant
+from .contenders import Contender
 from .plan import MONOLITH, ORDINARY, alone_and_fullest
-from .workers import PATIENCE, Fresh, bare, ours, peers, reference, refused_row, run_child
+from .workers import PATIENCE, ChildJob, bare, ours, peers, reference, refused_row, run_child
 
 _CHILD = "ifmmin.benchmarks.scenarios.worker_start"
 BUILDERS = ("tensorrt", "tensorrt-rtx", "onnxruntime-tensorrt")
@@ -49,7 +49,7 @@ class _Output(msgspec.Struct):
 class Starter:
     """Starts processes until one fails."""
 
-    fresh: Fresh
+    fresh: ChildJob
     words: Mapping[str, str]
     starts: list[dict[str, float]] = field(default_factory=list)
     """Seconds by part of each start; the part without a name is the whole."""
@@ -76,23 +76,23 @@ class Starter:
 
 def builds(starter: Starter) -> bool:
     """Whether this contender builds an engine that later starts find."""
-    entrant = starter.fresh.entrant
-    return not starter.failure and entrant.name == OURS and entrant.way.backend in BUILDERS
+    contender = starter.fresh.contender
+    return not starter.failure and contender.name == OURS and contender.config.backend in BUILDERS
 
 
 def build_row(bench: Bench, starter: Starter, pattern: Pattern, cache: Path) -> Row:
     """One start with an empty cache, whose loading is told against the usual one."""
-    entrant = starter.fresh.entrant
-    bench.say(f"build the {entrant.way.backend} engine of {pattern} anew")
+    contender = starter.fresh.contender
+    bench.say(f"build the {contender.config.backend} engine of {pattern} anew")
     words: Mapping[str, str] = {**starter.words, "cache": str(cache)}
     try:
         load = starter.fresh_start(words, _BUILD_PATIENCE)["load"]
     except IfmminError as error:
-        return bench.row("cold-start", entrant, pattern, part=BUILD_PART, note=str(error))
+        return bench.row("cold-start", contender, pattern, part=BUILD_PART, note=str(error))
     usual = float(np.median([start["load"] for start in starter.starts]))
     return bench.row(
         "cold-start",
-        entrant,
+        contender,
         pattern,
         part=BUILD_PART,
         lengths={m.value: ORDINARY[m] for m in pattern},
@@ -135,10 +135,14 @@ def _starters(bench: Bench, pattern: Pattern, folder: Path) -> list[Starter]:
     return starters
 
 
-def _is_plain(fresh: Fresh) -> bool:
+def _is_plain(fresh: ChildJob) -> bool:
     """What a bare session would load: our graph in full precision for ONNX Runtime's CPU."""
-    way = fresh.entrant.way
-    return (fresh.entrant.name, way.backend, way.precision) == (OURS, "onnxruntime-cpu", "fp32")
+    config = fresh.contender.config
+    return (fresh.contender.name, config.backend, config.precision) == (
+        OURS,
+        "onnxruntime-cpu",
+        "fp32",
+    )
 
 
 def _take_turns(bench: Bench, starters: Sequence[Starter]) -> None:
@@ -161,11 +165,11 @@ def _start_rows(bench: Bench, starter: Starter, pattern: Pattern) -> list[Row]:
     fresh = starter.fresh
     if starter.failure:
         return [refused_row(bench, "cold-start", fresh, pattern, starter.failure)]
-    note = "; ".join(filter(None, (NOTE, fresh.entrant.note)))
+    note = "; ".join(filter(None, (NOTE, fresh.contender.note)))
     return [
         bench.row(
             "cold-start",
-            fresh.entrant,
+            fresh.contender,
             pattern,
             part=part,
             lengths={m.value: ORDINARY[m] for m in pattern},
@@ -188,7 +192,7 @@ _BUSY_ROUNDS = 50
 
 @dataclass
 class _Caller:
-    entrant: Entrant
+    contender: Contender
     pattern: Pattern
     call: Callable[[], Any]
     first_calls: list[float] = field(default_factory=list)
@@ -205,7 +209,9 @@ def idle(bench: Bench, *, pause: float = PAUSE, pauses: int = PAUSES) -> list[Ro
     """
     callers = [c for pattern in alone_and_fullest(bench.patterns) for c in _callers(bench, pattern)]
     # Not all may come to be the first: ours and the peer to beat do.
-    callers.sort(key=lambda c: (c.entrant.name not in (OURS, MONOLITH), c.entrant.name == TWIN))
+    callers.sort(
+        key=lambda c: (c.contender.name not in (OURS, MONOLITH), c.contender.name == CONTROL)
+    )
     if not callers:
         return []
     for pattern in dict.fromkeys(caller.pattern for caller in callers):
@@ -221,8 +227,8 @@ def idle(bench: Bench, *, pause: float = PAUSE, pauses: int = PAUSES) -> list[Ro
 
 def _callers(bench: Bench, pattern: Pattern) -> list[_Caller]:
     features = bench.features({m: ORDINARY[m] for m in pattern})
-    entrants = bench.entrants(pattern, bench.plan.threads[0])
-    return [_Caller(one, pattern, one.prepared(features, ORDINARY)) for one in entrants]
+    contenders = bench.contenders(pattern, bench.plan.threads[0])
+    return [_Caller(one, pattern, one.prepared(features, ORDINARY)) for one in contenders]
 
 
 def _keep_busy(bench: Bench, callers: Sequence[_Caller]) -> None:
@@ -254,12 +260,12 @@ def _idle_rows(bench: Bench, caller: _Caller, part: str) -> list[Row]:
     return [
         bench.row(
             "idle",
-            caller.entrant,
+            caller.contender,
             caller.pattern,
             lengths={m.value: ORDINARY[m] for m in caller.pattern},
             part=name,
             samples=tuple(samples),
-            note="; ".join(filter(None, (note, caller.entrant.note))),
+            note="; ".join(filter(None, (note, caller.contender.note))),
         )
         for name, samples, note in (
             (part, caller.first_calls, waited),

@@ -19,10 +19,10 @@ from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.runtime.predictor import Predictor
 from ifmmin.runtime.stream.stream import Stream
 
-from ..record import OURS, YARDSTICK, Row
+from ..record import OURS, REFERENCE, Row
 from ..timing import Call
 from .bench import Bench
-from .contenders import Entrant, Way, ways
+from .contenders import Contender, RunConfig, run_configs
 from .plan import ORDINARY
 
 GROUP = 64
@@ -54,8 +54,8 @@ ANSWER = "answer alone"
 """Part: what follows the step, summaries and head, without a new frame."""
 _FEWEST_ROUNDS = 60
 """That a budget leaves to an update: it is short."""
-Ready = Sequence[tuple[Way, Predictor]]
-Calls = dict[tuple[str, str, int, Way], Call | Sequence[Call]]
+Ready = Sequence[tuple[RunConfig, Predictor]]
+Calls = dict[tuple[str, str, int, RunConfig], Call | Sequence[Call]]
 """By contender, part, acoustic frames of the past, and way."""
 
 
@@ -86,7 +86,7 @@ class Updates:
 
     def answer(self) -> Any:
         """Answer without a frame: the summaries that are made anew, and the head."""
-        channels = self._stream.session.channels
+        channels = self._stream.state.channels
         if self._changes == CHANGED:
             channels[Modality.A].pooled = None
         elif self._changes == EVERYTHING:
@@ -151,7 +151,7 @@ def _push_each(members: Sequence[Stream], frames: NDArray[np.float32]) -> None:
 def _forget(members: Sequence[Stream]) -> None:
     """Let summaries be made anew, whether a maximum moves or not."""
     for one in members:
-        one.session.channels[Modality.A].pooled = None
+        one.state.channels[Modality.A].pooled = None
 
 
 def stream(bench: Bench) -> list[Row]:
@@ -176,17 +176,19 @@ def streams(bench: Bench) -> list[Row]:
     rows: list[Row] = []
     for pattern in patterns if ready else ():
         bench.say(f"{GROUP} streams of {pattern}")
-        calls: dict[tuple[str, Way], Call | Sequence[Call]] = {
-            (name, way): make(bench, predictor, pattern)
-            for way, predictor in ready
+        calls: dict[tuple[str, RunConfig], Call | Sequence[Call]] = {
+            (name, config): make(bench, predictor, pattern)
+            for config, predictor in ready
             for name, make in ((OURS, together), (ALONE, pushed_alone), (SINGLE, one_by_one))
         }
-        calls |= {(YARDSTICK, way): turns for way, turns in _reference(bench, pattern).items()}
-        for (name, way), timing in bench.time(calls).items():
-            answers = 1 if name == YARDSTICK else GROUP
+        calls |= {
+            (REFERENCE, config): turns for config, turns in _reference(bench, pattern).items()
+        }
+        for (name, config), timing in bench.time(calls).items():
+            answers = 1 if name == REFERENCE else GROUP
             row = bench.row(
                 "streams",
-                _contender(name, way),
+                _contender(name, config),
                 pattern,
                 streams=GROUP,
                 unit="1/s",
@@ -199,14 +201,14 @@ def streams(bench: Bench) -> list[Row]:
 def _ready(bench: Bench) -> Ready:
     """Our ways that can stream, on the first number of threads; others are noted."""
     found = []
-    for way in ways(bench.plan):
-        predictor = bench.predictor(way) if way.threads == bench.plan.threads[0] else None
+    for config in run_configs(bench.plan):
+        predictor = bench.predictor(config) if config.threads == bench.plan.threads[0] else None
         if predictor is not None:
             try:
                 predictor.stream()
-                found.append((way, predictor))
+                found.append((config, predictor))
             except IfmminError as error:
-                bench.refuse(f"stream {way.backend} {way.precision}", way.threads, error)
+                bench.refuse(f"stream {config.backend} {config.precision}", config.threads, error)
     return found
 
 
@@ -219,19 +221,19 @@ def _patterns(bench: Bench) -> list[Pattern]:
 def _against_whole(bench: Bench, ready: Ready, pattern: Pattern, past: int) -> Calls:
     lengths = {m: past if m == Modality.A else ORDINARY[m] for m in pattern}
     features, calls = bench.features(lengths), Calls()
-    for way, predictor in ready:
-        calls[OURS, "", past, way] = Updates(bench, predictor, pattern, past, CHANGED)
-        calls[OURS, USUAL, past, way] = Updates(bench, predictor, pattern, past)
-        calls[RERUN, "", past, way] = partial(predictor.predict, features)
+    for config, predictor in ready:
+        calls[OURS, "", past, config] = Updates(bench, predictor, pattern, past, CHANGED)
+        calls[OURS, USUAL, past, config] = Updates(bench, predictor, pattern, past)
+        calls[RERUN, "", past, config] = partial(predictor.predict, features)
     return calls
 
 
 def _aged(bench: Bench, ready: Ready, pattern: Pattern) -> Calls:
     return {
-        (OURS, AGE, seconds * RATE, way): Updates(
+        (OURS, AGE, seconds * RATE, config): Updates(
             bench, predictor, pattern, seconds * RATE, CHANGED
         )
-        for way, predictor in ready
+        for config, predictor in ready
         for seconds in LATE_SECONDS
     }
 
@@ -240,36 +242,36 @@ def _answers(bench: Bench, ready: Ready, pattern: Pattern) -> Calls:
     """What is saved where only what changed is computed again, and by a head in 8 bits."""
     past = ORDINARY[Modality.A]
     return {
-        (name, ANSWER, past, way): Updates(bench, predictor, pattern, past, changes).answer
-        for way, predictor in ready
+        (name, ANSWER, past, config): Updates(bench, predictor, pattern, past, changes).answer
+        for config, predictor in ready
         for name, changes in ((OURS, CHANGED), (ANEW, EVERYTHING))
     }
 
 
-def _reference(bench: Bench, pattern: Pattern) -> dict[Way, Sequence[Call]]:
-    """Calls of the yardstick on an utterance of ordinary length; empty where it cannot run."""
+def _reference(bench: Bench, pattern: Pattern) -> dict[RunConfig, Sequence[Call]]:
+    """Calls of the reference workload on an ordinary utterance; empty where it cannot run."""
     features = bench.features({m: ORDINARY[m] for m in pattern})
     found = bench.reference(pattern, bench.plan.threads[0])
-    return {one.way: one.in_turns(features, ORDINARY) for one in found}
+    return {one.config: one.in_turns(features, ORDINARY) for one in found}
 
 
-def _contender(name: str, way: Way) -> Entrant:
+def _contender(name: str, config: RunConfig) -> Contender:
     """What a row says of who was timed."""
-    return Entrant(name, lambda: None, way, peer=name == YARDSTICK)
+    return Contender(name, lambda: None, config, peer=name == REFERENCE)
 
 
 def _measure(bench: Bench, pattern: Pattern, calls: Calls) -> list[Row]:
-    """A row a call; all took turns, the yardstick once for every condition."""
-    for way, turns in _reference(bench, pattern).items():
-        calls |= {(YARDSTICK, part, past, way): turns for _, part, past, _ in calls}
+    """A row a call; all took turns, the reference workload once for every condition."""
+    for config, turns in _reference(bench, pattern).items():
+        calls |= {(REFERENCE, part, past, config): turns for _, part, past, _ in calls}
     return [
         bench.row(
             "stream",
-            _contender(name, way),
+            _contender(name, config),
             pattern,
             lengths={Modality.A.value: past},
             samples=tuple(timing.samples),
             part=part,
         )
-        for (name, part, past, way), timing in bench.time(calls, fewest=_FEWEST_ROUNDS).items()
+        for (name, part, past, config), timing in bench.time(calls, fewest=_FEWEST_ROUNDS).items()
     ]

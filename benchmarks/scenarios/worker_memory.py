@@ -9,7 +9,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .worker_start import WAYS, ChildWay, Inputs, PredictorWay, Words, read_inputs, read_words
+from .worker_start import (
+    WAYS,
+    ChildRuntime,
+    Inputs,
+    PredictorRuntime,
+    Words,
+    read_inputs,
+    read_words,
+)
 
 PEAK, RSS, PSS, USS = "peak", "RSS", "PSS", "USS"
 IMPORTS, ONE, ALL = "imports", "one pattern", "all patterns"
@@ -50,11 +58,11 @@ def main(began: float) -> None:
     `preload`, or a number of streams.
     """
     words = read_words()
-    way = WAYS[words["way"]](words)
-    way.imports()
+    config = WAYS[words["config"]](words)
+    config.imports()
     found = [_reading(IMPORTS, [])]
     patterns, work = words["patterns"].split(","), words["work"]
-    found += [_reading(*stage) for stage in _WORK.get(work, _stream)(way, words, patterns)]
+    found += [_reading(*stage) for stage in _WORK.get(work, _stream)(config, words, patterns)]
     sys.stdout.write(json.dumps(found) + "\n")
 
 
@@ -62,41 +70,41 @@ def _reading(stage: str, logits: list[float]) -> dict[str, Any]:
     return {"stage": stage, "logits": logits, "bytes": resident_bytes()}
 
 
-def _lazy(way: ChildWay, words: Words, patterns: Sequence[str]) -> Iterator[Stage]:
+def _lazy(config: ChildRuntime, words: Words, patterns: Sequence[str]) -> Iterator[Stage]:
     """One pattern, then all of them."""
-    way.load()
-    yield ONE, _answer(way, words, patterns[:1])
+    config.load()
+    yield ONE, _answer(config, words, patterns[:1])
     if len(patterns) > 1:
-        yield ALL, _answer(way, words, patterns[1:])
+        yield ALL, _answer(config, words, patterns[1:])
 
 
-def _preload(way: ChildWay, words: Words, patterns: Sequence[str]) -> Iterator[Stage]:
+def _preload(config: ChildRuntime, words: Words, patterns: Sequence[str]) -> Iterator[Stage]:
     """All patterns, by graphs that they share."""
-    way.load()
-    yield PRELOADED, _answer(way, words, patterns)
+    config.load()
+    yield PRELOADED, _answer(config, words, patterns)
 
 
-def _stream(way: ChildWay, words: Words, patterns: Sequence[str]) -> Iterator[Stage]:
+def _stream(config: ChildRuntime, words: Words, patterns: Sequence[str]) -> Iterator[Stage]:
     """As many streams as told, each of which hears an utterance again and again."""
-    assert isinstance(way, PredictorWay)
-    way.load()
+    assert isinstance(config, PredictorRuntime)
+    config.load()
     inputs, count = _inputs(words, patterns[0]), int(words["work"])
     if count == 1:
-        yield STREAMS, _one_stream(way, inputs)
+        yield STREAMS, _one_stream(config, inputs)
     else:
-        yield STREAMS, _group(way, inputs, count)
+        yield STREAMS, _group(config, inputs, count)
 
 
-def _one_stream(way: PredictorWay, inputs: Inputs) -> list[float]:
-    stream, found = way.predictor.stream(), []
+def _one_stream(config: PredictorRuntime, inputs: Inputs) -> list[float]:
+    stream, found = config.predictor.stream(), []
     for _ in range(ANSWERS):
         stream.push(inputs)
         found = stream.predict().logits.tolist()
     return found
 
 
-def _group(way: PredictorWay, inputs: Inputs, count: int) -> list[float]:
-    group, found = way.predictor.streams(count), []
+def _group(config: PredictorRuntime, inputs: Inputs, count: int) -> list[float]:
+    group, found = config.predictor.streams(count), []
     for _ in range(ANSWERS):
         for index in range(count):
             group.push(index, inputs)
@@ -106,13 +114,13 @@ def _group(way: PredictorWay, inputs: Inputs, count: int) -> list[float]:
     return found
 
 
-def _answer(way: ChildWay, words: Words, patterns: Sequence[str]) -> list[float]:
+def _answer(config: ChildRuntime, words: Words, patterns: Sequence[str]) -> list[float]:
     """Logits (C,) of the last pattern's last answer."""
     found: list[float] = []
     for pattern in patterns:
         inputs = _inputs(words, pattern)
         for _ in range(ANSWERS):
-            found = way.answer(inputs).tolist()
+            found = config.answer(inputs).tolist()
     return found
 
 
@@ -121,7 +129,7 @@ def _inputs(words: Words, pattern: str) -> Inputs:
     return read_inputs(f"{words['inputs']}/{pattern}")
 
 
-_WORK: dict[str, Callable[[ChildWay, Words, Sequence[str]], Iterator[Stage]]] = {
+_WORK: dict[str, Callable[[ChildRuntime, Words, Sequence[str]], Iterator[Stage]]] = {
     "lazy": _lazy,
     "preload": _preload,
 }

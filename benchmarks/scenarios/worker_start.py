@@ -29,7 +29,7 @@ Inputs = Mapping[str, "NDArray[np.float32]"]
 """Arrays (T, D) by letter."""
 
 
-class ChildWay(Protocol):
+class ChildRuntime(Protocol):
     """What a fresh process can do, in this order."""
 
     engine_seconds: float | None
@@ -48,7 +48,7 @@ class ChildWay(Protocol):
         ...
 
 
-class PredictorWay:
+class PredictorRuntime:
     """The runtime, as a caller writes it; a pattern's graph is loaded by its first answer.
 
     words: bundle, backend, precision, threads; preload: whether all patterns are loaded at once;
@@ -90,7 +90,7 @@ class PredictorWay:
         return found.logits
 
 
-class SessionWay:
+class SessionRuntime:
     """A bare session of ONNX Runtime on the CPU. words: file, threads."""
 
     engine_seconds: float | None = None
@@ -120,7 +120,7 @@ class SessionWay:
         return logits.reshape(-1)
 
 
-class EagerWay:
+class EagerRuntime:
     """The whole network in PyTorch, on standardised frames of all modalities.
 
     words: checkpoint, threads.
@@ -160,10 +160,10 @@ class EagerWay:
         return logits
 
 
-WAYS: Mapping[str, Callable[[Words], ChildWay]] = {
-    "predictor": PredictorWay,
-    "session": SessionWay,
-    "eager": EagerWay,
+WAYS: Mapping[str, Callable[[Words], ChildRuntime]] = {
+    "predictor": PredictorRuntime,
+    "session": SessionRuntime,
+    "eager": EagerRuntime,
 }
 
 
@@ -206,16 +206,16 @@ def main(began: float) -> None:
     engine itself took of that is the answer, the rest is loading.
     """
     words = read_words()
-    way = WAYS[words["way"]](words)
-    way.imports()
+    config = WAYS[words["config"]](words)
+    config.imports()
     inputs = read_inputs(words["inputs"])
     imported = time.monotonic()
-    way.load()
+    config.load()
     loaded = time.monotonic()
-    logits = way.answer(inputs)
+    logits = config.answer(inputs)
     answered = time.monotonic()
-    if way.engine_seconds is not None:
-        loaded = answered - way.engine_seconds
+    if config.engine_seconds is not None:
+        loaded = answered - config.engine_seconds
 
     import json  # only now: it is no part of a start
 

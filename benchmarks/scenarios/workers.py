@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from ifmmin.runtime.errors import IfmminError, ParityError, one_line
 from ifmmin.runtime.modality import MODALITIES, Pattern
 
-from ..record import YARDSTICK, Row
+from ..record import REFERENCE, Row
 from .bench import Bench
-from .contenders import Entrant, yardstick_bytes
+from .contenders import Contender, reference_bytes
 from .plan import MONOLITH, ORDINARY
 
 PATIENCE = 120.0
@@ -41,7 +41,7 @@ class ChildFailed(IfmminError):  # noqa: N818 - what it should have measured is 
 
 
 @dataclass(frozen=True)
-class Told(Generic[T]):
+class ChildResult(Generic[T]):
     """What came of a process."""
 
     started: float
@@ -51,7 +51,7 @@ class Told(Generic[T]):
 
 def run_child(
     module: str, words: Mapping[str, str], kind: type[T], patience: float = PATIENCE
-) -> Told[T]:
+) -> ChildResult[T]:
     """Run `main(began)` of a module in a process that has imported nothing yet.
 
     began: the clock at Python's first line. words: what it finds in `sys.argv`, as `key=value`.
@@ -72,7 +72,7 @@ def run_child(
     if done.returncode:
         raise ChildFailed(_complaint(done))
     try:
-        return Told(started, msgspec.json.decode(done.stdout.splitlines()[-1], type=kind))
+        return ChildResult(started, msgspec.json.decode(done.stdout.splitlines()[-1], type=kind))
     except (IndexError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ChildFailed(
             f"it printed something else than was asked ({one_line(error)})"
@@ -90,10 +90,10 @@ def _complaint(done: subprocess.CompletedProcess[bytes]) -> str:
 
 
 @dataclass(frozen=True)
-class Fresh:
+class ChildJob:
     """A contender, as a fresh process is told of it."""
 
-    entrant: Entrant
+    contender: Contender
     """What its rows say of it."""
     words: Mapping[str, str]
     """See `child_start`."""
@@ -124,58 +124,60 @@ class Fresh:
             np.save(folder / f"{name}.npy", array)
 
 
-def ours(bench: Bench, pattern: Pattern, threads: int) -> list[Fresh]:
-    """Our own ways and the twin of the first."""
+def ours(bench: Bench, pattern: Pattern, threads: int) -> list[ChildJob]:
+    """Our own configurations and the A/A control of the first."""
     features = bench.features({m: ORDINARY[m] for m in pattern})
     return [
-        Fresh(
-            entrant=entrant,
+        ChildJob(
+            contender=contender,
             words={
-                "way": "predictor",
+                "config": "predictor",
                 "bundle": str(bench.bundle.directory.resolve()),
-                "backend": entrant.way.backend,
-                "precision": entrant.way.precision,
-                "threads": str(entrant.way.threads),
+                "backend": contender.config.backend,
+                "precision": contender.config.precision,
+                "threads": str(contender.config.threads),
             },
             inputs={m.value: x for m, x in features.items()},
-            logits=entrant.call(features).logits,
+            logits=contender.call(features).logits,
         )
-        for entrant in bench.ours(pattern, threads)
+        for contender in bench.ours(pattern, threads)
     ]
 
 
-def bare(bench: Bench, pattern: Pattern, of: Fresh) -> Fresh:
+def bare(bench: Bench, pattern: Pattern, of: ChildJob) -> ChildJob:
     """A session of the graph that one of our ways on ONNX Runtime's CPU loads."""
-    way = of.entrant.way
-    entry = bench.bundle.entry(pattern, way.precision, backend=way.backend)
-    return Fresh(
-        entrant=replace(of.entrant, name=BARE),
+    config = of.contender.config
+    entry = bench.bundle.entry(pattern, config.precision, backend=config.backend)
+    return ChildJob(
+        contender=replace(of.contender, name=BARE),
         words={
-            "way": "session",
+            "config": "session",
             "file": str((bench.bundle.directory / entry.file).resolve()),
-            "threads": str(way.threads),
+            "threads": str(config.threads),
         },
         inputs=of.inputs,
         logits=of.logits,
     )
 
 
-def reference(bench: Bench, pattern: Pattern, threads: int, folder: Path) -> list[Fresh]:
-    """The yardstick in a bare session, in a list; empty where it cannot run.
+def reference(bench: Bench, pattern: Pattern, threads: int, folder: Path) -> list[ChildJob]:
+    """The reference workload in a bare session, in a list; empty where it cannot run.
 
     folder: where it is written.
     """
     features = bench.features({m: ORDINARY[m] for m in pattern})
-    file, found = folder / f"{pattern}.{YARDSTICK}.onnx", []
-    for entrant in bench.reference(pattern, threads):
-        file.write_bytes(yardstick_bytes({m: x.shape[1] for m, x in features.items()}, pattern))
-        words = {"way": "session", "file": str(file), "threads": str(threads)}
+    file, found = folder / f"{pattern}.{REFERENCE}.onnx", []
+    for contender in bench.reference(pattern, threads):
+        file.write_bytes(reference_bytes({m: x.shape[1] for m, x in features.items()}, pattern))
+        words = {"config": "session", "file": str(file), "threads": str(threads)}
         inputs = {m.value: x for m, x in features.items()}
-        found.append(Fresh(entrant, words, inputs, logits=entrant.call(features).reshape(-1)))
+        found.append(
+            ChildJob(contender, words, inputs, logits=contender.call(features).reshape(-1))
+        )
     return found
 
 
-def peers(bench: Bench, pattern: Pattern, threads: int, folder: Path) -> list[Fresh]:
+def peers(bench: Bench, pattern: Pattern, threads: int, folder: Path) -> list[ChildJob]:
     """The monolith in a bare session and PyTorch's eager mode, on zeros for what is missing.
 
     Empty without a checkpoint, without PyTorch, and where the plan wants no peers. folder: where
@@ -184,8 +186,8 @@ def peers(bench: Bench, pattern: Pattern, threads: int, folder: Path) -> list[Fr
     found = [
         peer(bench, name, words, pattern, threads)
         for name, words in (
-            (MONOLITH, {"way": "session", "file": str(folder / MONOLITH_FILE)}),
-            (EAGER, {"way": "eager", "checkpoint": str(bench.plan.checkpoint)}),
+            (MONOLITH, {"config": "session", "file": str(folder / MONOLITH_FILE)}),
+            (EAGER, {"config": "eager", "checkpoint": str(bench.plan.checkpoint)}),
         )
         if bench.plan.peers
     ]
@@ -194,10 +196,10 @@ def peers(bench: Bench, pattern: Pattern, threads: int, folder: Path) -> list[Fr
 
 def peer(
     bench: Bench, name: str, words: Mapping[str, str], pattern: Pattern, threads: int
-) -> Fresh | None:
+) -> ChildJob | None:
     """A peer that runs the whole network; None where it cannot, which is noted."""
-    entrant = bench.peer(name, threads)
-    if entrant is None:
+    contender = bench.peer(name, threads)
+    if contender is None:
         return None
     from ..peers.onnx import export_monolith
     from ..peers.torch import standardise
@@ -207,15 +209,15 @@ def peer(
         Path(words["file"]).write_bytes(export_monolith(network))
     features = bench.features({m: ORDINARY[m] for m in pattern})
     inputs = standardise(network, features, ORDINARY)
-    return Fresh(
-        entrant=entrant,
+    return ChildJob(
+        contender=contender,
         words={**words, "threads": str(threads)},
         inputs={m.value: inputs[m] for m in MODALITIES},
-        logits=entrant.call(entrant.ready(features, ORDINARY)),
+        logits=contender.call(contender.ready(features, ORDINARY)),
     )
 
 
-def refused_row(bench: Bench, scenario: str, fresh: Fresh, pattern: Pattern, why: str) -> Row:
+def refused_row(bench: Bench, scenario: str, fresh: ChildJob, pattern: Pattern, why: str) -> Row:
     """The row of a contender that was not measured."""
-    bench.say(f"{fresh.entrant.name} is left out: {why}")
-    return bench.row(scenario, fresh.entrant, pattern, note=why)
+    bench.say(f"{fresh.contender.name} is left out: {why}")
+    return bench.row(scenario, fresh.contender, pattern, note=why)

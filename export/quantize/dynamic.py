@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from .gptq import Grid, round_to_grid, second_moments
-from .groups import DYNAMIC, Feed, Load, operator_groups
+from .groups import DYNAMIC, Inputs, Load, operator_groups
 
 _TRANSPOSED = "_Transposed"
 """What the quantiser adds to the name of a Gemm's weight when it makes it a MatMul's."""
@@ -30,7 +30,7 @@ class DynamicQuantiser:
     inputs by which weights are rounded, all run once; without any, to the nearest levels.
     """
 
-    def __init__(self, model: onnx.ModelProto, feeds: Sequence[Feed], load: Load) -> None:
+    def __init__(self, model: onnx.ModelProto, feeds: Sequence[Inputs], load: Load) -> None:
         self._model = model
         self._moments = second_moments(model, feeds, load)
         self._levels: dict[str, NDArray[np.generic]] = {}

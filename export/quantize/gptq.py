@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from .groups import DYNAMIC, Feed, Load, Watched
+from .groups import DYNAMIC, Inputs, Load, WithIntermediates
 
 DAMPING = 0.1
 """Of the mean second moment, added to each: inputs that calibration data do not show have a size
@@ -23,7 +23,7 @@ _AT_ONCE = 64
 
 
 def second_moments(
-    model: onnx.ModelProto, feeds: Sequence[Feed], load: Load
+    model: onnx.ModelProto, feeds: Sequence[Inputs], load: Load
 ) -> dict[str, NDArray[np.float64]]:
     """Mean of x x^T (K, K) over all rows x that a weight multiplies, by the name of the weight.
 
@@ -33,7 +33,9 @@ def second_moments(
     made = onnx.ModelProto()
     made.CopyFrom(model)
     multiplied = _multiplied(made)
-    run = Watched(made, {name for values in multiplied.values() for name, _ in values}, load)
+    run = WithIntermediates(
+        made, {name for values in multiplied.values() for name, _ in values}, load
+    )
     sums: dict[str, NDArray[np.float64]] = {}
     counts: defaultdict[str, int] = defaultdict(int)
     for first in range(0, len(feeds), _AT_ONCE):

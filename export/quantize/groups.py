@@ -14,7 +14,7 @@ from onnx import helper
 
 from ifmmin.runtime.backends import Runner
 
-Feed = Mapping[str, NDArray[Any]]
+Inputs = Mapping[str, NDArray[Any]]
 Load = Callable[[onnx.ModelProto], Runner]
 DYNAMIC = ("LSTM", "MatMul", "Gemm")
 """Operators that ONNX Runtime's CPU computes in 8 bits faster than in float32."""
@@ -56,7 +56,7 @@ def group_name(node: str) -> str:
     return ".".join(kept) or node.strip("/")
 
 
-class Watched:
+class WithIntermediates:
     """A graph that gives some values, also inputs and what is no output, with every call."""
 
     def __init__(self, model: onnx.ModelProto, names: Collection[str], load: Load) -> None:
@@ -68,7 +68,7 @@ class Watched:
         made.graph.output.extend(helper.make_empty_tensor_value_info(n) for n in self._more)
         self._run = load(made)
 
-    def __call__(self, inputs: Feed) -> dict[str, NDArray[Any]]:
+    def __call__(self, inputs: Inputs) -> dict[str, NDArray[Any]]:
         """The values by name."""
         more = self._run(inputs)[self._outputs :]
         return {**inputs, **dict(zip(self._more, more, strict=True))}

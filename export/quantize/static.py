@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from .dynamic import quantiser_files
-from .groups import STATIC, Feed, Load, Watched, operator_groups
+from .groups import STATIC, Inputs, Load, WithIntermediates, operator_groups
 
 
 class StaticQuantiser:
@@ -20,7 +20,7 @@ class StaticQuantiser:
     show the ranges of activations: all of them are run once, however many groups are tried.
     """
 
-    def __init__(self, model: onnx.ModelProto, feeds: Sequence[Feed], load: Load) -> None:
+    def __init__(self, model: onnx.ModelProto, feeds: Sequence[Inputs], load: Load) -> None:
         self._model = model
         self._feeds = feeds
         self.groups = operator_groups(model, STATIC)
@@ -35,8 +35,8 @@ class StaticQuantiser:
         class Reader(CalibrationDataReader):  # type: ignore[misc]
             """The quantiser wants to see an input, though all ranges are given."""
 
-            def __init__(self, feeds: Sequence[Feed]) -> None:
-                self._feeds: Iterator[Feed] = iter(feeds)
+            def __init__(self, feeds: Sequence[Inputs]) -> None:
+                self._feeds: Iterator[Inputs] = iter(feeds)
 
             def get_next(self) -> Any:
                 return next(self._feeds, None)
@@ -83,7 +83,7 @@ class StaticQuantiser:
         """The largest magnitude of what each operator that can have 8 bits is given."""
         every = [name for group in self.groups.values() for name in group.nodes]
         names = self._activations(every)
-        run = Watched(self._model, names, load)
+        run = WithIntermediates(self._model, names, load)
         largest = dict.fromkeys(names, np.float32(0))
         for feed in self._feeds:
             seen = run(feed)

@@ -115,7 +115,7 @@ class Constants:
         """What the columns of absent modalities add to the bias."""
         return columns(matrix, self.absent, self.width) @ constant
 
-    def cool(self, mlp: MLP) -> None:
+    def apply_temperature(self, mlp: MLP) -> None:
         """Divide what a classifier says by the temperature, in its last layer."""
         weight, bias = weights(mlp.linears[-1])
         mlp.linears[-1] = affine(weight / self.temperature, bias / self.temperature)

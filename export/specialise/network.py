@@ -40,7 +40,7 @@ class _Rest(nn.Module):
         assert isinstance(network, FusionNetwork | ImaginationNetwork)
         self.chain = build_chain(network)
         classifier = copy_mlp(network.classifier)
-        constants.cool(classifier)
+        constants.apply_temperature(classifier)
         # Where nothing is imagined its first layer is the entry; what is left begins with the
         # activation.
         fuses = isinstance(network, FusionNetwork)

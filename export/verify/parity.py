@@ -156,7 +156,7 @@ class Violation:
     allowed: float
 
 
-def judge(
+def find_violations(
     graph: str, comparison: Comparison, evaluation: Evaluation | None, limits: Limits
 ) -> list[Violation]:
     """What a graph loses beyond the limits."""

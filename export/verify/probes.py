@@ -53,7 +53,7 @@ class Probe:
         return ", ".join(f"T_{m}={len(x)}" for m, x in self.features.items())
 
 
-class Truth:
+class ReferenceNetwork:
     """The network's answers in float64, every utterance encoded once for all patterns."""
 
     def __init__(self, network: EmotionNetwork) -> None:
@@ -85,7 +85,7 @@ class Probes:
     """Probes of a network for every pattern, drawn once."""
 
     def __init__(self, network: EmotionNetwork, *, seed: int = GATE_SEED) -> None:
-        self.truth = Truth(network)
+        self.truth = ReferenceNetwork(network)
         self._inputs = self.draw(seed)
 
     def draw(self, seed: int) -> list[Features]:
@@ -243,7 +243,7 @@ def run_batches(
 class StreamProbes:
     """Utterances cut into chunks, with the network's answer after every chunk."""
 
-    def __init__(self, truth: Truth, utterances: Sequence[Features]) -> None:
+    def __init__(self, truth: ReferenceNetwork, utterances: Sequence[Features]) -> None:
         self.utterances = utterances
         network = truth.network
         shortest = {m: network.config.minimum_length(m) for m in MODALITIES}

@@ -15,12 +15,12 @@ from ifmmin.runtime.bundle import Bundle, GraphEntry
 from ifmmin.runtime.console import Advance
 from ifmmin.runtime.errors import BundleError, CheckpointError
 from ifmmin.runtime.modality import Modality, Pattern
-from ifmmin.runtime.verify import Check, load_as_exported
+from ifmmin.runtime.verify import CheckResult, load_as_exported
 from ifmmin.train.checkpoint import load_checkpoint
 from ifmmin.train.model.network import EmotionNetwork
 
 from .missing import with_missing_frames
-from .parity import Comparison, fresh_limits, judge
+from .parity import Comparison, find_violations, fresh_limits
 from .probes import (
     FRESH_SEED,
     Probes,
@@ -44,7 +44,7 @@ def comparable(bundle: Bundle) -> list[GraphEntry]:
     return [entry for entry in bundle.manifest.graphs if entry.shape in SHAPES]
 
 
-def reprove(bundle: Bundle, checkpoint: Path, *, advance: Advance) -> list[Check]:
+def reprove(bundle: Bundle, checkpoint: Path, *, advance: Advance) -> list[CheckResult]:
     """Compare every latency, throughput and head graph with the network in float64.
 
     advance: called once per graph. Raises CheckpointError where the file is not the checkpoint of
@@ -89,14 +89,14 @@ class _Proof:
     def _streams(self) -> StreamProbes:
         return StreamProbes(self._probes.truth, self._probes.stream_inputs(_STREAMS, _LONG))
 
-    def check(self, entry: GraphEntry) -> Check:
+    def check(self, entry: GraphEntry) -> CheckResult:
         assert entry.pattern is not None
         comparison = self._compare(entry, entry.pattern)
         limits = fresh_limits(entry)
-        found = judge(entry.file, comparison, None, limits)
+        found = find_violations(entry.file, comparison, None, limits)
         detail = "; ".join(f"{v.figure} {v.got:.2g}, allowed {v.allowed:.2g}" for v in found)
         by_logits = limits.logits is not None
-        return Check(
+        return CheckResult(
             file=entry.file,
             what=WHAT,
             passed=not found,

@@ -1,5 +1,5 @@
 """What executes a graph. One small interface, one module per engine."""
 
-from .base import BACKENDS, Backend, BackendOptions, Loaded, Runner, make_backend
+from .base import BACKENDS, Backend, BackendOptions, LoadedGraph, Runner, make_backend
 
-__all__ = ["BACKENDS", "Backend", "BackendOptions", "Loaded", "Runner", "make_backend"]
+__all__ = ["BACKENDS", "Backend", "BackendOptions", "LoadedGraph", "Runner", "make_backend"]

@@ -24,7 +24,7 @@ class Runner(Protocol):
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedGraph:
     """A graph of a bundle that is ready to run, and where it runs."""
 
     run: Runner
@@ -43,7 +43,7 @@ class Backend(ABC):
     """As in `Predictor(backend=...)` and in every answer."""
 
     @abstractmethod
-    def open(self, bundle: Bundle, entry: GraphEntry) -> Loaded:
+    def open(self, bundle: Bundle, entry: GraphEntry) -> LoadedGraph:
         """Make a graph of a bundle ready, after its hash was found right.
 
         Raises BackendUnavailable where this graph cannot run on this engine here.

@@ -278,7 +278,7 @@ def _dotted(version: int) -> str:
 _OUT_OF_MEMORY = 2
 
 
-class Owned:
+class CudaHandle:
     """Something that CUDA made; given back by `free`, or when nobody holds it any more."""
 
     def __init__(self, handle: Any, release: Callable[[Any], object]) -> None:
@@ -291,11 +291,11 @@ class Owned:
         self._finalizer()
 
 
-class Memory(Owned):
+class Memory(CudaHandle):
     """Memory of the device; `handle` is its address."""
 
 
-class HostMemory(Owned):
+class HostMemory(CudaHandle):
     """Pinned memory of the host, from which the device copies without help of the CPU."""
 
     def __init__(self, address: int, nbytes: int, release: Callable[[Any], object]) -> None:
@@ -346,26 +346,26 @@ class Cuda:
         (address,) = self._call("cudaHostAlloc", nbytes, 0)
         return HostMemory(int(address), nbytes, self._release("cudaFreeHost"))
 
-    def stream(self) -> Owned:
+    def stream(self) -> CudaHandle:
         """A queue of work that does not wait for other queues."""
         (stream,) = self._call("cudaStreamCreateWithFlags", self._runtime.cudaStreamNonBlocking)
-        return Owned(stream, self._release("cudaStreamDestroy"))
+        return CudaHandle(stream, self._release("cudaStreamDestroy"))
 
-    def copy_in(self, to: Memory, source: HostMemory, nbytes: int, stream: Owned) -> None:
+    def copy_in(self, to: Memory, source: HostMemory, nbytes: int, stream: CudaHandle) -> None:
         """Queue a copy from the host; the source is read at some time before `synchronise`."""
         kind = self._runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._call("cudaMemcpyAsync", to.handle, source.handle, nbytes, kind, stream.handle)
 
-    def copy_out(self, to: HostMemory, source: Memory, nbytes: int, stream: Owned) -> None:
+    def copy_out(self, to: HostMemory, source: Memory, nbytes: int, stream: CudaHandle) -> None:
         """Queue a copy to the host; it is there after `synchronise`."""
         kind = self._runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._call("cudaMemcpyAsync", to.handle, source.handle, nbytes, kind, stream.handle)
 
-    def synchronise(self, stream: Owned) -> None:
+    def synchronise(self, stream: CudaHandle) -> None:
         """Wait until all that was queued is done."""
         self._call("cudaStreamSynchronize", stream.handle)
 
-    def record(self, stream: Owned, work: Callable[[], None]) -> Owned:
+    def record(self, stream: CudaHandle, work: Callable[[], None]) -> CudaHandle:
         """What `work` queues, as a CUDA graph, which can be launched again and again; not done yet.
 
         What is raised in `work` goes through; the stream is in order then.
@@ -383,13 +383,13 @@ class Cuda:
             (executable,) = self._call("cudaGraphInstantiate", graph, 0)
         finally:
             self._runtime.cudaGraphDestroy(graph)
-        return Owned(executable, self._release("cudaGraphExecDestroy"))
+        return CudaHandle(executable, self._release("cudaGraphExecDestroy"))
 
-    def launch(self, graph: Owned, stream: Owned) -> None:
+    def launch(self, graph: CudaHandle, stream: CudaHandle) -> None:
         """Queue what was recorded."""
         self._call("cudaGraphLaunch", graph.handle, stream.handle)
 
-    def _stop_recording(self, stream: Owned) -> None:
+    def _stop_recording(self, stream: CudaHandle) -> None:
         status, graph = self._runtime.cudaStreamEndCapture(stream.handle)
         if int(status) == 0:
             self._runtime.cudaGraphDestroy(graph)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle, GraphEntry
 from ..errors import BackendUnavailable, one_line
-from .base import Backend, Loaded, Runner
+from .base import Backend, LoadedGraph, Runner
 
 CPU = "CPUExecutionProvider"
 UNKNOWN = "this version of ONNX Runtime does not tell what runs where"
@@ -139,7 +139,7 @@ class OnnxRuntimeCpu(Backend):
         self._threads = threads
         self._spinning = spinning
 
-    def open(self, bundle: Bundle, entry: GraphEntry) -> Loaded:
+    def open(self, bundle: Bundle, entry: GraphEntry) -> LoadedGraph:
         """Make a session of a graph of a bundle; one for other engines is computed literally.
 
         Raises BackendUnavailable where this version cannot run the graph.
@@ -155,7 +155,7 @@ class OnnxRuntimeCpu(Backend):
                 f"({one_line(error)}); update it with pip install -U onnxruntime"
             ) from error
         placement = placement_of(session)
-        return Loaded(runner_of(session), entry, placement.nodes, placement.notes)
+        return LoadedGraph(runner_of(session), entry, placement.nodes, placement.notes)
 
     def load(self, graph: bytes, *, literal: bool = False) -> Runner:
         """Make a session of the graph; whatever ONNX Runtime raises of it passes through.

@@ -23,7 +23,7 @@ from typing import Any
 
 from ..bundle import Bundle, GraphEntry, ProfileSpec
 from ..errors import BackendUnavailable, one_line
-from .base import Backend, Loaded
+from .base import Backend, LoadedGraph
 from .cuda import NO_DRIVER, load_driver, missing_libraries, require_gpu
 from .engine_cache import default_directory
 from .onnxruntime import (
@@ -291,7 +291,7 @@ class OnnxRuntimeCuda(Backend):
         self._device = device_id
         self._gpu = require_provider(self._ort, self.provider, device_id)
 
-    def open(self, bundle: Bundle, entry: GraphEntry) -> Loaded:
+    def open(self, bundle: Bundle, entry: GraphEntry) -> LoadedGraph:
         """Make a session of a graph of a bundle and run it once.
 
         Raises BackendUnavailable where the graph fails on the GPU, or what computes in it would
@@ -308,7 +308,7 @@ class OnnxRuntimeCuda(Backend):
         except Exception as error:  # the types that it raises are private
             raise self._failed(entry, error) from error
         said = (*placement.notes, *notes_of(self.provider, placement), *notes)
-        return Loaded(run, entry, placement.nodes, said)
+        return LoadedGraph(run, entry, placement.nodes, said)
 
     def _session(self, graph: bytes, bundle: Bundle, entry: GraphEntry) -> tuple[Any, list[str]]:
         """A session, and what to know of how it came about."""

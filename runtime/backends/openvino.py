@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle, GraphEntry
 from ..errors import BackendUnavailable, one_line
-from .base import Backend, Loaded, Runner
+from .base import Backend, LoadedGraph, Runner
 
 _DEVICE = "CPU"
 _CURE = "run pip install 'ifmmin[openvino]'"
@@ -50,7 +50,7 @@ class OpenVino(Backend):
             "ENABLE_CPU_PINNING": False,
         }
 
-    def open(self, bundle: Bundle, entry: GraphEntry) -> Loaded:
+    def open(self, bundle: Bundle, entry: GraphEntry) -> LoadedGraph:
         """Compile a graph of a bundle. Raises BackendUnavailable where OpenVINO cannot."""
         graph = bundle.graph(entry)
         try:
@@ -60,7 +60,7 @@ class OpenVino(Backend):
                 f"OpenVINO {self._version} cannot run {entry.file} ({one_line(error)}); "
                 "update it with pip install -U openvino, or take the backend onnxruntime-cpu"
             ) from error
-        return Loaded(_Run(compiled), entry, {_DEVICE: _count(compiled)})
+        return LoadedGraph(_Run(compiled), entry, {_DEVICE: _count(compiled)})
 
     def load(self, graph: bytes) -> Runner:
         """Compile a graph; whatever OpenVINO raises of it passes through."""

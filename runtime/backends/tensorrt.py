@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle, EngineEntry, GraphEntry, ProfileSpec
 from ..errors import BackendUnavailable, BundleError, EngineError, OutputError
-from .base import Backend, Loaded
+from .base import Backend, LoadedGraph
 from .cuda import Cuda
 from .engine_cache import DeviceKey, EngineCache, EngineKey
 from .profile import BATCH, STREAMS, profile_of
@@ -73,7 +73,7 @@ def typical_inputs(inputs: list[EngineTensor]) -> Mapping[str, NDArray[Any]]:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class EngineBlob:
     """An engine that may load."""
 
     content: bytes
@@ -92,9 +92,7 @@ class EngineSources:
     tf32: bool
     progress: Progress | None
 
-    def candidates(
-        self, bundle: Bundle, entry: GraphEntry, notes: list[str]
-    ) -> Iterator[Candidate]:
+    def blobs(self, bundle: Bundle, entry: GraphEntry, notes: list[str]) -> Iterator[EngineBlob]:
         """Engines of a graph. The last one is built, when it is asked for.
 
         notes: gets what is worth telling. Raises EngineError where TensorRT cannot build it.
@@ -111,13 +109,13 @@ class EngineSources:
         )
         kept = self.cache.load(key)
         if kept.content is not None:
-            yield Candidate(kept.content, str(self.cache.path(key)))
+            yield EngineBlob(kept.content, str(self.cache.path(key)))
         elif kept.refusal:
             notes.append(f"{kept.refusal}; building it anew")
         built = self._build(graph, entry, key.profile, notes)
-        yield Candidate(built.content, "built here", lambda: self._keep(key, built))
+        yield EngineBlob(built.content, "built here", lambda: self._keep(key, built))
 
-    def _shipped(self, bundle: Bundle, entry: GraphEntry, notes: list[str]) -> Iterator[Candidate]:
+    def _shipped(self, bundle: Bundle, entry: GraphEntry, notes: list[str]) -> Iterator[EngineBlob]:
         for engine in bundle.manifest.engines:
             if self._suits(engine, entry):
                 try:
@@ -125,7 +123,7 @@ class EngineSources:
                 except BundleError as error:
                     notes.append(f"{engine.file} of the bundle is not used: {error}")
                     continue
-                yield Candidate(content, f"{engine.file} of the bundle")
+                yield EngineBlob(content, f"{engine.file} of the bundle")
 
     def _suits(self, engine: EngineEntry, entry: GraphEntry) -> bool:
         return (
@@ -201,7 +199,7 @@ class Tensorrt(Backend):
         )
         self._sources = EngineSources(key, EngineCache(cache), tf32, progress)
 
-    def open(self, bundle: Bundle, entry: GraphEntry) -> Loaded:
+    def open(self, bundle: Bundle, entry: GraphEntry) -> LoadedGraph:
         """Load an engine of a graph: one of the bundle's for this GPU, else one built before.
 
         Without either, build it and keep it. The notes say which, and how long it took. Raises
@@ -209,27 +207,29 @@ class Tensorrt(Backend):
         """
         self._cuda.use()
         notes: list[str] = []
-        for candidate in self._sources.candidates(bundle, entry, notes):
+        for blob in self._sources.blobs(bundle, entry, notes):
             started = time.perf_counter()
             try:
-                loaded = self._load(candidate.content, entry)
+                loaded = self._load(blob.content, entry)
             except EngineError as error:
-                if candidate.keep is not None:
+                if blob.keep is not None:
                     raise  # nothing better can come
-                notes.append(f"engine {candidate.origin} is not used: {error}")
+                notes.append(f"engine {blob.origin} is not used: {error}")
                 continue
             ready = f"loaded in {time.perf_counter() - started:.2f} s"
-            kept = "" if candidate.keep is None else f" {candidate.keep()}"
-            origin = f"engine {candidate.origin}{kept}, {ready}"
-            return Loaded(loaded.run, entry, loaded.placement, (*notes, origin, *loaded.notes))
+            kept = "" if blob.keep is None else f" {blob.keep()}"
+            origin = f"engine {blob.origin}{kept}, {ready}"
+            return LoadedGraph(loaded.run, entry, loaded.placement, (*notes, origin, *loaded.notes))
         raise AssertionError("the last candidate loads or raises")
 
-    def _load(self, content: bytes, entry: GraphEntry) -> Loaded:
+    def _load(self, content: bytes, entry: GraphEntry) -> LoadedGraph:
         engine, warnings = load_engine(self._runtime, content)
         names = [tensor.name for tensor in (*entry.inputs, *entry.outputs)]
         run = EngineRunner(self._trt, self._cuda, engine, names, cuda_graphs=self._cuda_graphs)
         run.warm_up(typical_inputs(run.inputs))
-        return Loaded(run, entry, {"TensorRT": int(engine.num_layers)}, (*warnings, *run.notes))
+        return LoadedGraph(
+            run, entry, {"TensorRT": int(engine.num_layers)}, (*warnings, *run.notes)
+        )
 
 
 class TensorrtRtx(Tensorrt):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError, InputError
-from .cuda import Cuda, HostMemory, Memory, Owned
+from .cuda import Cuda, CudaHandle, HostMemory, Memory
 
 Sizes = tuple[int, ...]
 Shapes = tuple[Sizes, ...]
@@ -157,15 +157,15 @@ class Buffers:
         content = self._host[name].bytes[: tensor.nbytes(shape)]
         return content.view(tensor.dtype).reshape(shape)
 
-    def copy_in(self, name: str, nbytes: int, stream: Owned) -> None:
+    def copy_in(self, name: str, nbytes: int, stream: CudaHandle) -> None:
         """Queue the copy to the device."""
         self._cuda.copy_in(self._device[name], self._host[name], nbytes, stream)
 
-    def copy_out(self, name: str, nbytes: int, stream: Owned) -> None:
+    def copy_out(self, name: str, nbytes: int, stream: CudaHandle) -> None:
         """Queue the copy to the host."""
         self._cuda.copy_out(self._host[name], self._device[name], nbytes, stream)
 
-    def spoil(self, name: str, nbytes: int, stream: Owned) -> None:
+    def poison(self, name: str, nbytes: int, stream: CudaHandle) -> None:
         """Overwrite a tensor in both places, so that an answer which is there later is new."""
         self._host[name].bytes[:nbytes] = np.uint8(0xFF)  # NaN, or -1
         self.copy_in(name, nbytes, stream)

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError
-from .cuda import Cuda, Owned
+from .cuda import Cuda, CudaHandle
 from .tensorrt_buffers import (
     Buffers,
     ContextMemory,
@@ -101,7 +101,7 @@ class Execution:
             )
         self._generation = self._buffers.generation
 
-    def queue(self, stream: Owned) -> None:
+    def queue(self, stream: CudaHandle) -> None:
         """Queue everything: inputs to the device, the engine, outputs to the host."""
         count = len(self._inputs)
         for name, nbytes in self._sizes[:count]:
@@ -110,10 +110,10 @@ class Execution:
         for name, nbytes in self._sizes[count:]:
             self._buffers.copy_out(name, nbytes, stream)
 
-    def spoil_outputs(self, stream: Owned) -> None:
+    def poison_outputs(self, stream: CudaHandle) -> None:
         """Overwrite the outputs in both places."""
         for name, nbytes in self._sizes[len(self._inputs) :]:
-            self._buffers.spoil(name, nbytes, stream)
+            self._buffers.poison(name, nbytes, stream)
 
 
 def _require(answer: bool, call: str) -> None:
@@ -132,27 +132,27 @@ class UnprovenError(Exception):
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedGraph:
     """The work for one shape."""
 
-    graph: Owned
+    graph: CudaHandle
     execution: Execution
     """A context that has seen no other shape: sizes that it keeps on the device are in use."""
     generation: int
     """Of the buffers whose addresses are in the graph."""
 
 
-def record(cuda: Cuda, stream: Owned, execution: Execution, generation: int) -> Recorded:
+def record(cuda: Cuda, stream: CudaHandle, execution: Execution, generation: int) -> RecordedGraph:
     """Record what an execution queues; it has to have run once with its shapes."""
     graph = cuda.record(stream, lambda: execution.queue(stream))
-    return Recorded(graph, execution, generation)
+    return RecordedGraph(graph, execution, generation)
 
 
-class RecordedGraphs:
+class GraphCache:
     """The recorded shapes, and how often each shape came."""
 
     def __init__(self) -> None:
-        self._recorded: dict[Shapes, Recorded] = {}
+        self._recorded: dict[Shapes, RecordedGraph] = {}
         self._calls: OrderedDict[Shapes, int] = OrderedDict()
 
     def __len__(self) -> int:
@@ -163,7 +163,7 @@ class RecordedGraphs:
         self._recorded.clear()
         self._calls.clear()
 
-    def find(self, shapes: Shapes, generation: int) -> Recorded | None:
+    def find(self, shapes: Shapes, generation: int) -> RecordedGraph | None:
         """The graph of a shape that comes now, unless its buffers have moved since."""
         self._count(shapes)
         found = self._recorded.get(shapes)
@@ -179,7 +179,7 @@ class RecordedGraphs:
             return False
         return len(self._recorded) < _KEPT or calls >= 2 * self._uses(self._least())
 
-    def keep(self, shapes: Shapes, recorded: Recorded) -> None:
+    def keep(self, shapes: Shapes, recorded: RecordedGraph) -> None:
         """Use it from now on."""
         if shapes not in self._recorded and len(self._recorded) >= _KEPT:
             del self._recorded[self._least()]
@@ -208,7 +208,7 @@ class EngineRunner:
     """A Runner over an engine. Not for use from two threads at once.
 
     names: of the graph's inputs and outputs, in its order. cuda_graphs: record the work for shapes
-    that come again, see `RecordedGraphs`. Raises EngineError where TensorRT has no memory for it,
+    that come again, see `GraphCache`. Raises EngineError where TensorRT has no memory for it,
     or for inputs that we cannot serve.
     """
 
@@ -232,7 +232,7 @@ class EngineRunner:
         needed = int(engine.device_memory_size_v2)
         memory = ContextMemory(trt, cuda, needed) if needed > GRAPH_BYTES else None
         self._plain = Execution(engine, self._buffers, memory)
-        self._graphs = RecordedGraphs()
+        self._graphs = GraphCache()
         self.notes: list[str] = []
         """What the user should know, such as why there are no CUDA graphs."""
         self._busy = False
@@ -291,7 +291,7 @@ class EngineRunner:
             raise
         return self._fetch(execution)
 
-    def _replay(self, graph: Recorded, arrays: Sequence[NDArray[Any]]) -> Arrays:
+    def _replay(self, graph: RecordedGraph, arrays: Sequence[NDArray[Any]]) -> Arrays:
         self._settle()
         self._fill(arrays)
         self._busy = True
@@ -326,7 +326,7 @@ class EngineRunner:
             self._run(execution, shapes, halves)
             graph = record(self._cuda, self._stream, execution, self._buffers.generation)
             for given, wanted in ((arrays, outputs), (halves, expected)):
-                execution.spoil_outputs(self._stream)
+                execution.poison_outputs(self._stream)
                 _require_same(self._replay(graph, given), wanted)
         except UnprovenError:
             return

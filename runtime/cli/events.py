@@ -109,7 +109,7 @@ class Tick(_Event, tag="tick"):
 
     def apply(self, stream: Stream) -> None:
         """Nothing but time moves, which the answer does; InputError where there is none."""
-        if self.at is None and stream.session.rules.options.clock is None:
+        if self.at is None and stream.state.rules.options.clock is None:
             raise InputError("a tick without `at` says nothing; give seconds, or --clock")
 
 
@@ -152,7 +152,7 @@ class Update:
     """From the event, read, to its answer."""
 
 
-class Screen(Protocol):
+class Sink(Protocol):
     """Somewhere that updates are shown."""
 
     def show(self, update: Update) -> None:
@@ -164,7 +164,7 @@ class Screen(Protocol):
         ...
 
 
-class Listener:
+class EventProcessor:
     """Lets events happen to a stream, and answers after each.
 
     labels: of the bundle. threshold: probability below which no class is named.
@@ -175,9 +175,9 @@ class Listener:
         self._labels = list(labels)
         self._threshold = threshold
 
-    def hear(self, line: int | None, event: Event) -> Update:
+    def answer(self, line: int | None, event: Event) -> Update:
         """The answer after an event; raises IfmminError where it cannot happen or be answered."""
-        session = self._stream.session
+        session = self._stream.state
         if event.at is not None and session.rules.options.clock is not None:
             raise InputError(
                 f"got `at` {event.at:g}, but the clock stamps what arrives; leave out one of them"
@@ -200,7 +200,7 @@ class Listener:
         )
 
     def _answer(self, at: float | None) -> Prediction | None:
-        at = self._stream.session.moment(at)
+        at = self._stream.state.moment(at)
         try:
             return self._stream.predict(at=at)
         except InputError:

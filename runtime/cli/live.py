@@ -24,7 +24,7 @@ from .events import Event, Update
 _SECONDS = 2.0
 
 
-class Rate:
+class RateMeter:
     """Counts what happened in the last two seconds. May be used from many threads."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -51,7 +51,7 @@ _LONGEST_NAME = 14
 
 
 @dataclass(frozen=True)
-class Light:
+class ModalityStatus:
     """What is known of a modality at a glance; the word says it without colour, too."""
 
     word: str
@@ -61,13 +61,13 @@ class Light:
     """For terminals that know ASCII alone."""
 
 
-HEARD = Light("heard", "green", "●", "*")
-STALE = Light("stale", "yellow", "◐", "~")
-DROPPED = Light("dropped", "blue", "◌", "-")
-MISSING = Light("missing", "red", "○", "o")
+HEARD = ModalityStatus("heard", "green", "●", "*")
+STALE = ModalityStatus("stale", "yellow", "◐", "~")
+DROPPED = ModalityStatus("dropped", "blue", "◌", "-")
+MISSING = ModalityStatus("missing", "red", "○", "o")
 
 
-def light_of(reason: str | None) -> Light:
+def status_of(reason: str | None) -> ModalityStatus:
     """The light for a reason of absence; None: it counts."""
     if reason is None:
         return HEARD
@@ -100,7 +100,7 @@ class Dashboard:
             yield Text("waiting for events", style="dim")
         else:
             yield self._bars(self.update, ascii_only)
-            yield _lights(self.update, ascii_only)
+            yield _statuses(self.update, ascii_only)
             yield self._footer(self.update)
         if self.failed:
             yield Text(f"events without an answer: {self.failed}", style="red")
@@ -134,7 +134,7 @@ class Dashboard:
         return Text("  ".join(facts), style="dim")
 
 
-def _lights(update: Update, ascii_only: bool) -> Table:
+def _statuses(update: Update, ascii_only: bool) -> Table:
     grid = Table.grid(padding=(0, 1), expand=True)
     grid.add_column(width=1)
     grid.add_column(width=1)
@@ -142,7 +142,7 @@ def _lights(update: Update, ascii_only: bool) -> Table:
     grid.add_column(justify="right", no_wrap=True)
     for modality in MODALITIES:
         reason = update.absent.get(modality)
-        light = light_of(reason)
+        light = status_of(reason)
         grid.add_row(
             modality.value,
             Text(light.plain_sign if ascii_only else light.sign, style=light.style),
@@ -152,7 +152,7 @@ def _lights(update: Update, ascii_only: bool) -> Table:
     return grid
 
 
-def _told(light: Light, reason: str | None) -> Text:
+def _told(light: ModalityStatus, reason: str | None) -> Text:
     """The light's word, and the reason where it says more."""
     if reason is None or reason == light.word:
         return Text(light.word)
@@ -168,12 +168,12 @@ PER_SECOND = 12
 """Drawings. Answers may come much faster; each drawing shows the last one."""
 
 
-class LiveScreen:
+class LiveSink:
     """Takes updates, and gives what is to be drawn of them to the thread that draws."""
 
-    def __init__(self, labels: Sequence[str], rate: Rate | None = None) -> None:
+    def __init__(self, labels: Sequence[str], rate: RateMeter | None = None) -> None:
         self._labels = labels
-        self._rate = rate or Rate()
+        self._rate = rate or RateMeter()
         self._update: Update | None = None
         self._shares: dict[str, float] = {}
         self._failed = 0
@@ -211,18 +211,18 @@ def require_terminal() -> None:
 
 
 @contextmanager
-def live_screen(labels: Sequence[str], console: Console | None = None) -> Iterator[LiveScreen]:
+def live_sink(labels: Sequence[str], console: Console | None = None) -> Iterator[LiveSink]:
     """Draw until the block ends; the last state stays, and the cursor comes back, whatever ends it.
 
     What is written to standard error meanwhile stands above, where that is the same terminal.
     """
-    screen = LiveScreen(labels)
+    sink = LiveSink(labels)
     drawing = Live(
         console=console or Console(highlight=False),
         refresh_per_second=PER_SECOND,
         redirect_stdout=False,
         redirect_stderr=sys.stderr.isatty(),
-        get_renderable=screen.dashboard,
+        get_renderable=sink.dashboard,
     )
     with drawing:
-        yield screen
+        yield sink

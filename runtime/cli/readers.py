@@ -67,12 +67,12 @@ def numbered(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 @contextmanager
-def readable(source: object) -> Iterator[None]:
+def readable(reader: object) -> Iterator[None]:
     """InputError in place of what the system says of a source that cannot be read."""
     try:
         yield
     except OSError as error:
-        raise InputError(f"{source} cannot be read: {error.strerror}") from error
+        raise InputError(f"{reader} cannot be read: {error.strerror}") from error
 
 
 def _array(letter: str, frames: Frames) -> NDArray[np.float64]:
@@ -92,7 +92,7 @@ def _explain(line: bytes, reason: str, example: str) -> str:
 
 
 @dataclass(frozen=True)
-class Clip:
+class Sample:
     """One utterance to answer."""
 
     name: str
@@ -102,24 +102,24 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class Item:
+class LazySample:
     """One input that is not read yet."""
 
     name: str
     """What the answer is called if the input has no name of its own."""
     where: str
     """What messages call it: a path, or a file and a line."""
-    read: Callable[[], Clip]
+    read: Callable[[], Sample]
     """Raises InputError."""
 
 
 @dataclass(frozen=True)
-class Source:
+class Reader:
     """Inputs that come one after the other."""
 
     count: int | None
     """How many; None: known only at the end."""
-    items: Callable[[], Iterator[Item]]
+    items: Callable[[], Iterator[LazySample]]
 
 
 _EXAMPLE = '{"id": "clip1", "a": [[0.1, 0.2], [0.3, 0.4]], "t": null}'
@@ -136,63 +136,63 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True):
 _decoder = msgspec.json.Decoder(_Line)
 
 
-def jsonl_file(path: Path) -> Source:
+def jsonl_file(path: Path) -> Reader:
     """The lines of a file; InputError when it cannot be read."""
     with readable(path), path.open("rb") as file:
         count = sum(1 for _ in numbered(file))
     if not count:
         raise InputError(f"{path} is empty; each line is an utterance, such as {_EXAMPLE}")
-    return Source(count, lambda: _file_items(path))
+    return Reader(count, lambda: _file_items(path))
 
 
-def jsonl_stdin() -> Source:
+def jsonl_stdin() -> Reader:
     """The lines of standard input, each handed on before the next one is read."""
-    return Source(None, _stdin_items)
+    return Reader(None, _stdin_items)
 
 
-def read_line(line: bytes, name: str) -> Clip:
+def read_line(line: bytes, name: str) -> Sample:
     """The utterance in one line of JSON; InputError says where in the line it is not one.
 
     name: for a line without `id`.
     """
     content = decode_line(_decoder, line, _EXAMPLE)
-    return Clip(
+    return Sample(
         name if content.id is None else str(content.id),
         frames_by_letter(a=content.a, v=content.v, t=content.t),
         content.quality.scores if content.quality else {},
     )
 
 
-def _file_items(path: Path) -> Iterator[Item]:
+def _file_items(path: Path) -> Iterator[LazySample]:
     with readable(path), path.open("rb") as file:
         yield from _items(file, str(path))
 
 
-def _stdin_items() -> Iterator[Item]:
+def _stdin_items() -> Iterator[LazySample]:
     with readable("stdin"):
         yield from _items(sys.stdin.buffer, "stdin")
 
 
-def _items(lines: Iterable[bytes], source: str) -> Iterator[Item]:
+def _items(lines: Iterable[bytes], reader: str) -> Iterator[LazySample]:
     for number, line in numbered(lines):
-        name = f"{Path(source).name}:{number}"
-        yield Item(name, f"{source}, line {number}", partial(read_line, line, name))
+        name = f"{Path(reader).name}:{number}"
+        yield LazySample(name, f"{reader}, line {number}", partial(read_line, line, name))
 
 
 STDIN = "-"
 
 
-def find_inputs(arguments: Sequence[str]) -> Source:
+def find_inputs(arguments: Sequence[str]) -> Reader:
     """All inputs meant by `arguments`, directories in order of names; InputError if one is not."""
-    sources = [source for argument in arguments for source in _sources(argument)]
-    known = [source.count for source in sources if source.count is not None]
-    return Source(
-        sum(known) if len(known) == len(sources) else None,
-        lambda: chain.from_iterable(source.items() for source in sources),
+    readers = [reader for argument in arguments for reader in _readers(argument)]
+    known = [reader.count for reader in readers if reader.count is not None]
+    return Reader(
+        sum(known) if len(known) == len(readers) else None,
+        lambda: chain.from_iterable(reader.items() for reader in readers),
     )
 
 
-def _sources(argument: str) -> Iterator[Source]:
+def _readers(argument: str) -> Iterator[Reader]:
     path = Path(argument)
     if argument == STDIN:
         yield jsonl_stdin()
@@ -214,17 +214,17 @@ def _sources(argument: str) -> Iterator[Source]:
         raise InputError(f"{path}: got a {path.suffix or 'nameless'} file, wanted .npz or .jsonl")
 
 
-def _npz_file(path: Path) -> Source:
-    item = Item(path.stem, str(path), partial(_read_npz, path))
-    return Source(1, lambda: iter([item]))
+def _npz_file(path: Path) -> Reader:
+    lazy = LazySample(path.stem, str(path), partial(_read_npz, path))
+    return Reader(1, lambda: iter([lazy]))
 
 
-def _read_npz(path: Path) -> Clip:
+def _read_npz(path: Path) -> Sample:
     """The arrays of one .npz; InputError for another file, other names or pickled objects."""
     try:
         # Opened here: numpy leaves a file open that it finds damaged.
         with path.open("rb") as file:
-            return Clip(path.stem, _arrays(np.load(file, allow_pickle=False)))
+            return Sample(path.stem, _arrays(np.load(file, allow_pickle=False)))
     except _UNREADABLE as error:
         raise InputError(f"cannot be read as .npz ({error})") from error
 

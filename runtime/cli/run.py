@@ -19,15 +19,15 @@ from ..modality import Pattern
 from ..prediction import Prediction
 from ..predictor import ON_EMPTY, Predictor
 from ..sessions import Trial
-from ..validate import NAN_FRAMES, Policy, examine
+from ..validate import NAN_FRAMES, Policy, validate
 from .options import add_stream_arguments, numbers_by_modality, require_no_contradiction
-from .readers import Clip, Item, Source, find_inputs
-from .writers import FORMATS, LAYOUT_OF, Answer, Sheet, Write, make_sheet, saved_lines
+from .readers import LazySample, Reader, Sample, find_inputs
+from .writers import FORMATS, LAYOUT_OF, Answer, Write, Writer, make_writer, saved_lines
 
 
 def print_explanation(predictor: Predictor) -> None:
     """One row per pattern and candidate; then why some cannot run, each reason once."""
-    trials = predictor.explain()
+    tuner = predictor.explain()
     rows = [
         [
             str(trial.pattern),
@@ -37,26 +37,26 @@ def print_explanation(predictor: Predictor) -> None:
             trial.outcome,
             "" if trial.seconds is None else f"{trial.seconds * 1e6:.0f}",
         ]
-        for trial in trials
+        for trial in tuner
         if trial.outcome not in ("unavailable", "absent")
     ]
     print_table(["pattern", "backend", "precision", "threads", "outcome", "p50 us"], rows)
-    reasons = _reasons(trials)
+    reasons = _reasons(tuner)
     if reasons:
         print_table(["backend", "why it is not taken"], reasons)
 
 
-def _reasons(trials: Sequence[Trial]) -> list[list[str]]:
+def _reasons(tuner: Sequence[Trial]) -> list[list[str]]:
     found = {
         (trial.candidate.backend, trial.detail): None
-        for trial in trials
+        for trial in tuner
         if trial.outcome in ("unavailable", "refused")
     }
     return [[backend, detail] for backend, detail in found]
 
 
 @dataclass(frozen=True)
-class Rules:
+class RunOptions:
     """How inputs become answers."""
 
     pattern: Pattern | None = None
@@ -92,27 +92,31 @@ class Tally:
 
 
 def answer_all(
-    predictor: Predictor, source: Source, rules: Rules, sheets: Sequence[Sheet], advance: Advance
+    predictor: Predictor,
+    reader: Reader,
+    rules: RunOptions,
+    writers: Sequence[Writer],
+    advance: Advance,
 ) -> Tally:
-    """Answer every input on every sheet, not closing them; broken ones are named on standard error.
+    """Answer every input with every writer, not closing them; broken ones go to standard error.
 
     Raises InputError for a broken input when it is the only one, and when none has an answer.
     """
     tally = Tally()
-    for item in source.items():
+    for lazy in reader.items():
         try:
-            answer = _answer(predictor, item, rules)
+            answer = _answer(predictor, lazy, rules)
         except _Unanswered as error:
             tally.failed += 1
-            for sheet in sheets:
-                sheet.fail(_printable(error.name), _printable(str(error)))
-            if source.count == 1:
+            for writer in writers:
+                writer.fail(_printable(error.name), _printable(str(error)))
+            if reader.count == 1:
                 raise InputError(str(error)) from error
             say(f"error: {error}")
         else:
             tally.seconds.append(answer.prediction.seconds)
-            for sheet in sheets:
-                sheet.add(answer)
+            for writer in writers:
+                writer.add(answer)
         advance("")
     _require_some(tally)
     return tally
@@ -121,37 +125,39 @@ def answer_all(
 class _Unanswered(Exception):  # noqa: N818 - an outcome
     """One input has no answer; the message is one line that begins with where it is."""
 
-    def __init__(self, item: Item, name: str, error: IfmminError) -> None:
-        super().__init__(f"{item.where}: {' '.join(str(error).split())}")
+    def __init__(self, lazy: LazySample, name: str, error: IfmminError) -> None:
+        super().__init__(f"{lazy.where}: {' '.join(str(error).split())}")
         self.name = name
 
 
-def _answer(predictor: Predictor, item: Item, rules: Rules) -> Answer:
+def _answer(predictor: Predictor, lazy: LazySample, rules: RunOptions) -> Answer:
     try:
-        clip = item.read()
+        sample = lazy.read()
     except InputError as error:
-        raise _Unanswered(item, item.name, error) from error
+        raise _Unanswered(lazy, lazy.name, error) from error
     try:
-        prediction = predictor.predict(clip.utterance, pattern=rules.pattern, quality=clip.quality)
+        prediction = predictor.predict(
+            sample.utterance, pattern=rules.pattern, quality=sample.quality
+        )
     except IfmminError as error:
-        if isinstance(error, InputError) or not _has_graph(predictor, clip, rules):
-            raise _Unanswered(item, clip.name, error) from error
+        if isinstance(error, InputError) or not _has_graph(predictor, sample, rules):
+            raise _Unanswered(lazy, sample.name, error) from error
         raise
     sure = float(prediction.probabilities.max()) >= rules.threshold
     return Answer(
-        _printable(clip.name),
+        _printable(sample.name),
         prediction,
         prediction.label if sure else None,
         _ranking(predictor.labels, prediction, rules.top_k),
     )
 
 
-def _has_graph(predictor: Predictor, clip: Clip, rules: Rules) -> bool:
+def _has_graph(predictor: Predictor, sample: Sample, rules: RunOptions) -> bool:
     """Whether the bundle can answer such an input, or none at all: then it is at fault itself."""
     if not predictor.patterns:
         return True
     specs = predictor.bundle.manifest.modalities
-    found = examine(clip.utterance, specs, rules.policy, clip.quality, only=rules.pattern)
+    found = validate(sample.utterance, specs, rules.policy, sample.quality, only=rules.pattern)
     return Pattern.of(found.features) in predictor.patterns
 
 
@@ -192,21 +198,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run_stream(options, rules, lambda: _predictor(options, rules))
     if not options.input and not options.explain:
         raise InputError("got no input; give .npz or .jsonl files, a directory, or -")
-    source = find_inputs(options.input)
+    reader = find_inputs(options.input)
     predictor = _predictor(options, rules)
     if options.explain:
         print_explanation(predictor)
         if not options.input:
             return 0
     with ExitStack() as stack:
-        sheets = [make_sheet(options.layout, predictor.labels, rules.top_k, write, print_table)]
+        writers = [make_writer(options.layout, predictor.labels, rules.top_k, write, print_table)]
         if options.save is not None:
             keep = stack.enter_context(saved_lines(options.save))
-            sheets.append(_saved_sheet(options, predictor.labels, keep))
-        with _progress(source, options.layout) as advance:
-            tally = answer_all(predictor, source, rules, sheets, advance)
-        for sheet in sheets:
-            sheet.close()
+            writers.append(_file_writer(options, predictor.labels, keep))
+        with _progress(reader, options.layout) as advance:
+            tally = answer_all(predictor, reader, rules, writers, advance)
+        for writer in writers:
+            writer.close()
     if options.latency:
         say(tally.latency())
     return EXIT_SOME_FAILED if tally.failed else 0
@@ -257,7 +263,7 @@ def _parser() -> argparse.ArgumentParser:
     return cli
 
 
-def _predictor(options: argparse.Namespace, rules: Rules) -> Predictor:
+def _predictor(options: argparse.Namespace, rules: RunOptions) -> Predictor:
     predictor = Predictor(
         options.bundle,
         backend=options.backend,
@@ -276,10 +282,10 @@ def _threads(text: str) -> int | str:
     return text if text == "auto" else int(text)
 
 
-def _rules(options: argparse.Namespace) -> Rules:
+def _rules(options: argparse.Namespace) -> RunOptions:
     if not 0.0 <= options.threshold <= 1.0:
         raise InputError(f"--threshold: got {options.threshold}, wanted a probability, 0 to 1")
-    return Rules(
+    return RunOptions(
         pattern=None if options.pattern == "auto" else Pattern.parse(options.pattern),
         threshold=options.threshold,
         top_k=_top_k(options.top_k),
@@ -298,24 +304,24 @@ def _require_classes(top_k: int, classes: int) -> None:
         raise InputError(f"--top-k: got {top_k}, the bundle has {classes} classes")
 
 
-def _saved_sheet(options: argparse.Namespace, labels: Sequence[str], keep: Write) -> Sheet:
+def _file_writer(options: argparse.Namespace, labels: Sequence[str], keep: Write) -> Writer:
     layout: str = LAYOUT_OF.get(options.save.suffix) or options.layout
     top_k = options.top_k or 0
 
     def show(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
         keep(f"{title}\n\n{markdown_table(headers, rows)}")
 
-    return make_sheet(layout, labels, top_k, keep, show)
+    return make_writer(layout, labels, top_k, keep, show)
 
 
 @contextmanager
-def _progress(source: Source, layout: str) -> Iterator[Advance]:
+def _progress(reader: Reader, layout: str) -> Iterator[Advance]:
     """A bar for many inputs, unless it would stand among answers on the same terminal."""
     streams = layout != "table" and sys.stdout.isatty()
-    if source.count is None or source.count < _BAR_FROM or streams:
+    if reader.count is None or reader.count < _BAR_FROM or streams:
         yield lambda note: None
     else:
-        with progress("predict", source.count) as advance:
+        with progress("predict", reader.count) as advance:
             yield advance
 
 

@@ -25,10 +25,10 @@ from ..errors import IfmminError, InputError, OutputError
 from ..predictor import Predictor
 from ..stream.options import Smoothing, StreamOptions
 from ..stream.stream import Stream
-from .events import SPEEDS, Event, Listener, RealTime, Screen, Tick, UpdateLines, read_event
+from .events import SPEEDS, Event, EventProcessor, RealTime, Sink, Tick, UpdateLines, read_event
 from .options import numbers_by_modality
 from .readers import numbered, readable
-from .run import Rules, Tally
+from .run import RunOptions, Tally
 from .writers import LAYOUT_OF, saved_lines
 
 
@@ -68,28 +68,28 @@ _CHUNK_BYTES = 1 << 16
 
 
 @contextmanager
-def opened(source: str) -> Iterator[BinaryIO]:
+def opened(reader: str) -> Iterator[BinaryIO]:
     """The bytes of a path, or of standard input for `-`; InputError where there are none."""
-    if source == STDIN:
+    if reader == STDIN:
         yield sys.stdin.buffer
         return
-    if not Path(source).exists():
-        raise InputError(f"no session at {source}; give a file of events, or - for standard input")
+    if not Path(reader).exists():
+        raise InputError(f"no session at {reader}; give a file of events, or - for standard input")
     with ExitStack() as stack:
-        with readable(source):
-            file = stack.enter_context(Path(source).open("rb"))
+        with readable(reader):
+            file = stack.enter_context(Path(reader).open("rb"))
         yield file
 
 
 def arriving(
-    file: BinaryIO, source: str, every: float | None = None
+    file: BinaryIO, reader: str, every: float | None = None
 ) -> Iterator[tuple[int, bytes] | None]:
     """Numbered lines, each handed on as soon as it is there; blank ones are counted only.
 
     every: seconds of silence after each of which None comes; None: silence is waited out. Raises
     InputError where the source breaks off.
     """
-    with readable(source):
+    with readable(reader):
         if every is None:
             yield from numbered(file)
         else:
@@ -217,7 +217,7 @@ EXIT_SOME_FAILED = 1
 
 
 def run_stream(
-    options: argparse.Namespace, rules: Rules, open_predictor: Callable[[], Predictor]
+    options: argparse.Namespace, rules: RunOptions, open_predictor: Callable[[], Predictor]
 ) -> int:
     """Answer a session; returns the exit code: 0, or 1 when some events have no answer.
 
@@ -232,11 +232,11 @@ def run_stream(
         interrupts = stack.enter_context(Interrupts())
         if options.snapshot is not None:
             stack.enter_context(kept(stream, options.snapshot))
-        screens = _screens(options, predictor.labels, rules.top_k, stack)
+        sinks = _sinks(options, predictor.labels, rules.top_k, stack)
         session = _Session(
             "stdin" if options.stream == STDIN else options.stream,
-            Listener(stream, predictor.labels, rules.threshold),
-            screens,
+            EventProcessor(stream, predictor.labels, rules.threshold),
+            sinks,
             wait,
             interrupts,
             Tally(),
@@ -256,8 +256,8 @@ def run_stream(
 @dataclass(frozen=True)
 class _Session:
     name: str
-    listener: Listener
-    screens: Sequence[Screen]
+    processor: EventProcessor
+    sinks: Sequence[Sink]
     wait: Callable[[Event], None]
     interrupts: Interrupts
     tally: Tally
@@ -280,34 +280,34 @@ class _Session:
 
     def _hear(self, number: int | None, event: Event, where: str) -> None:
         try:
-            update = self.listener.hear(number, event)
+            update = self.processor.answer(number, event)
         except IfmminError as error:
             self._fail(number, event, where, error)
             return
         self.tally.seconds.append(update.seconds)
-        for screen in self.screens:
-            screen.show(update)
+        for sink in self.sinks:
+            sink.show(update)
 
     def _fail(self, number: int | None, event: Event | None, where: str, error: Exception) -> None:
         message = f"{where}: {' '.join(str(error).split())}"
         self.tally.failed += 1
-        for screen in self.screens:
-            screen.fail(number, event, message)
+        for sink in self.sinks:
+            sink.fail(number, event, message)
         say(f"error: {message}")
 
 
-def _screens(
+def _sinks(
     options: argparse.Namespace, labels: Sequence[str], top_k: int, stack: ExitStack
-) -> list[Screen]:
-    screens: list[Screen] = []
+) -> list[Sink]:
+    sinks: list[Sink] = []
     if options.save is not None:
         keep = stack.enter_context(saved_lines(options.save))
-        screens.append(UpdateLines(labels, top_k, keep))
+        sinks.append(UpdateLines(labels, top_k, keep))
     if options.live:
-        from .live import live_screen
+        from .live import live_sink
 
-        return [*screens, stack.enter_context(live_screen(labels))]
-    return [*screens, UpdateLines(labels, top_k, write)]
+        return [*sinks, stack.enter_context(live_sink(labels))]
+    return [*sinks, UpdateLines(labels, top_k, write)]
 
 
 def _require_places(options: argparse.Namespace) -> None:

@@ -41,7 +41,7 @@ class Answer:
     """The most probable classes with their probabilities, best first; empty: not asked for."""
 
 
-class Sheet(ABC):
+class Writer(ABC):
     """Something that answers are written on."""
 
     @abstractmethod
@@ -55,7 +55,7 @@ class Sheet(ABC):
         """Write what can be written only when all is known."""
 
 
-class TableSheet(Sheet):
+class TableWriter(Writer):
     """A table, shown at the end, when the widths of its columns are known."""
 
     def __init__(self, labels: Sequence[str], top_k: int, show: ShowTable) -> None:
@@ -86,7 +86,7 @@ class TableSheet(Sheet):
             self._show(self._headers, self._rows, f"backend: {', '.join(self._backends)}")
 
 
-class JsonSheet(Sheet):
+class JsonWriter(Writer):
     """An object a line, for inputs without an answer too: who waits for a line gets one."""
 
     def __init__(self, labels: Sequence[str], write: Write) -> None:
@@ -122,7 +122,7 @@ class JsonSheet(Sheet):
         self._write(json.dumps({"input": name, "error": message}, ensure_ascii=False))
 
 
-class CsvSheet(Sheet):
+class CsvWriter(Writer):
     """A header and a row an answer."""
 
     def __init__(self, labels: Sequence[str], top_k: int, write: Write) -> None:
@@ -153,15 +153,15 @@ class CsvSheet(Sheet):
         self._write(text.getvalue())
 
 
-def make_sheet(
+def make_writer(
     layout: str, labels: Sequence[str], top_k: int, write: Write, show: ShowTable
-) -> Sheet:
-    """The sheet of one of FORMATS. top_k: columns of the best classes; 0: one for each class."""
+) -> Writer:
+    """The writer of one of FORMATS. top_k: columns of the best classes; 0: one for each class."""
     if layout == "json":
-        return JsonSheet(labels, write)
+        return JsonWriter(labels, write)
     if layout == "csv":
-        return CsvSheet(labels, top_k, write)
-    return TableSheet(labels, top_k, show)
+        return CsvWriter(labels, top_k, write)
+    return TableWriter(labels, top_k, show)
 
 
 LAYOUT_OF = {".csv": "csv", ".jsonl": "json", ".json": "json"}

@@ -19,7 +19,7 @@ from ..backends import Backend
 from ..backends.base import make_backend
 from ..bundle import Bundle, GraphEntry
 from ..errors import BackendUnavailable, one_line
-from ..verify import WHAT, Check, GoldenRun, check_bundle, read_golden
+from ..verify import WHAT, CheckResult, GoldenVerifier, check_bundle, read_golden
 
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
 """Numbers of device attributes in CUDA's interface of C."""
@@ -95,41 +95,41 @@ def latency_graphs(bundle: Bundle, backend: str) -> list[GraphEntry]:
     return list(found.values())
 
 
-def _golden(bundle: Bundle, backend: Backend) -> Iterator[Check]:
+def _golden(bundle: Bundle, backend: Backend) -> Iterator[CheckResult]:
     vectors, check = read_golden(bundle)
     yield check
     if vectors is None:
         return
-    golden = GoldenRun(bundle.manifest, vectors)
+    golden = GoldenVerifier(bundle.manifest, vectors)
     entries = latency_graphs(bundle, backend.name)
     if not entries:
         precisions = bundle.manifest.backends.get(backend.name)
         wanted = " or ".join(precisions.precisions) if precisions else "a newer ifmmin's"
         detail = f"not run: no graph for {backend.name}; export one in {wanted}"
-        yield Check(bundle.manifest.golden.file, WHAT, True, detail, note=True)
+        yield CheckResult(bundle.manifest.golden.file, WHAT, True, detail, note=True)
     for entry in entries:
         yield from _judged(golden, bundle, entry, backend)
 
 
 def _judged(
-    golden: GoldenRun, bundle: Bundle, entry: GraphEntry, backend: Backend
-) -> Iterator[Check]:
+    golden: GoldenVerifier, bundle: Bundle, entry: GraphEntry, backend: Backend
+) -> Iterator[CheckResult]:
     try:
         loaded = backend.open(bundle, entry)
     except BackendUnavailable as error:
-        yield Check(entry.file, "loads", True, f"not run: {one_line(error)}", note=True)
+        yield CheckResult(entry.file, "loads", True, f"not run: {one_line(error)}", note=True)
         return
     # An engine may raise anything of a graph that is not what it should be.
     except Exception as error:
-        yield Check(entry.file, "loads", False, one_line(error))
+        yield CheckResult(entry.file, "loads", False, one_line(error))
         return
     for note in loaded.notes:
-        yield Check(entry.file, "loads", True, note, note=True)
+        yield CheckResult(entry.file, "loads", True, note, note=True)
     # Only graphs of one modality get no verdict of their own.
-    yield golden.check(entry, loaded.run) or Check(entry.file, WHAT, False, "no verdict")
+    yield golden.check(entry, loaded.run) or CheckResult(entry.file, WHAT, False, "no verdict")
 
 
-def summarise(checks: list[Check]) -> dict[str, Any]:
+def summarise(checks: list[CheckResult]) -> dict[str, Any]:
     """The fields of `ifmmin.runtime.doctor.report.SelfTest`, but for backend and seconds."""
     measured = [check for check in checks if check.difference is not None]
     worst = max(

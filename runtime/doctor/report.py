@@ -19,7 +19,7 @@ from ..console import package_version, say
 from .collect import eight_bits
 from .facts import Facts, Gpu
 from .probes import Answers, ask
-from .rules import Finding, judge_machine
+from .rules import Finding, find_problems
 
 SCHEMA = 1
 """Fields may be added within a version; removing one, or a change of meaning, makes a new one."""
@@ -62,7 +62,7 @@ def make_report(facts: Facts, selftests: Sequence[SelfTest] = ()) -> Report:
         schema=SCHEMA,
         ifmmin=package_version(),
         broken=broken or not all(test.passed for test in selftests),
-        findings=judge_machine(facts),
+        findings=find_problems(facts),
         selftests=tuple(selftests),
         facts=facts,
     )

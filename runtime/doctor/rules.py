@@ -452,7 +452,7 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def judge_machine(facts: Facts) -> tuple[Finding, ...]:
+def find_problems(facts: Facts) -> tuple[Finding, ...]:
     """The findings, worst first."""
     found: list[Finding] = []
     for rule in RULES:

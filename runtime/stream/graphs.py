@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backends import Loaded, Runner
+from ..backends import LoadedGraph, Runner
 from ..bundle import GraphEntry, ProfileSpec, StateSpec, TensorSpec
 from ..modality import Modality, Pattern
 
@@ -80,18 +80,18 @@ def _sized(shape: Sequence[int | str], streams: int) -> tuple[int, ...]:
 Inputs = Mapping[str, NDArray[Any]]
 
 
-def within(loaded: Loaded, profile: Mapping[str, ProfileSpec]) -> Loaded:
+def fit_to_profile(loaded: LoadedGraph, profile: Mapping[str, ProfileSpec]) -> LoadedGraph:
     """A step, summary or head graph for any number of streams, and a step for any number of frames.
 
     profile: the sizes that the loaded graph takes, of all its inputs; all count streams first.
     """
     run = loaded.run
     if loaded.entry.shape == "step":
-        run = Frames(loaded.entry, run, profile)
-    return replace(loaded, run=Rows(run, min(spec.maximum[0] for spec in profile.values())))
+        run = SplitFrames(loaded.entry, run, profile)
+    return replace(loaded, run=SplitBatch(run, min(spec.maximum[0] for spec in profile.values())))
 
 
-class Rows:
+class SplitBatch:
     """Runs a graph for at most `most` rows of its inputs (B, ...) at a time."""
 
     def __init__(self, run: Runner, most: int) -> None:
@@ -110,7 +110,7 @@ class Rows:
         return [np.concatenate(column) for column in zip(*outputs, strict=True)]
 
 
-class Frames:
+class SplitFrames:
     """Runs a step graph for at most as many new frames (B, N, D) at a time as a profile has.
 
     What such a graph keeps of the last frames (B, S, D) is empty before a stream's first call, and
@@ -169,19 +169,19 @@ def _cut(frames: NDArray[Any], first: int, end: int) -> NDArray[Any]:
     return np.ascontiguousarray(frames[:, first:end])
 
 
-Open = Callable[[str, Pattern | Modality], Loaded]
+Open = Callable[[str, Pattern | Modality], LoadedGraph]
 """Loads a graph of a shape for a pattern or modality."""
 
 
 @dataclass(frozen=True)
-class EncoderParts:
+class EncoderGraphs:
     """The two graphs of a modality."""
 
-    step: Loaded
-    summary: Loaded
+    step: LoadedGraph
+    summary: LoadedGraph
 
 
-class Parts:
+class StreamGraphs:
     """The stream graphs of a bundle by one backend, each loaded at its first use.
 
     lock: to be held while any of them is loaded or runs; what shares them takes turns. Nothing here
@@ -190,40 +190,42 @@ class Parts:
 
     def __init__(self, open_graph: Open) -> None:
         self._open = open_graph
-        self._encoders: dict[Modality, EncoderParts] = {}
-        self._heads: dict[Pattern, Loaded] = {}
+        self._encoders: dict[Modality, EncoderGraphs] = {}
+        self._heads: dict[Pattern, LoadedGraph] = {}
         self.lock = threading.Lock()
 
-    def encoder(self, modality: Modality) -> EncoderParts:
+    def encoder(self, modality: Modality) -> EncoderGraphs:
         """Step and summary of a modality."""
         if modality not in self._encoders:
             step, summary = (_apart(self._open(shape, modality)) for shape in ("step", "summary"))
-            self._encoders[modality] = EncoderParts(step, summary)
+            self._encoders[modality] = EncoderGraphs(step, summary)
         return self._encoders[modality]
 
-    def head(self, pattern: Pattern) -> Loaded:
+    def head(self, pattern: Pattern) -> LoadedGraph:
         """The head of a pattern."""
         if pattern not in self._heads:
             self._heads[pattern] = _apart(self._open("head", pattern))
         return self._heads[pattern]
 
-    def whole(self, pattern: Pattern) -> Loaded:
+    def whole(self, pattern: Pattern) -> LoadedGraph:
         """What answers whole utterances of a pattern, as its latency graph does."""
         head = self.head(pattern)
         encoders = {m.value: _Encoder(self.encoder(m)) for m in pattern}
-        return Loaded(_Composed(encoders, head.run), head.entry, head.placement, head.notes)
+        return LoadedGraph(
+            _ComposedGraph(encoders, head.run), head.entry, head.placement, head.notes
+        )
 
-    def in_turn(self, loaded: Loaded) -> Loaded:
+    def in_turn(self, loaded: LoadedGraph) -> LoadedGraph:
         """One of these graphs, or a whole, that waits at every call until no other one runs."""
         return replace(loaded, run=_InTurn(loaded.run, self.lock))
 
 
-def _apart(loaded: Loaded) -> Loaded:
+def _apart(loaded: LoadedGraph) -> LoadedGraph:
     """The graph, one stream at a time where it finds the scale of its 8 bits in what it is given:
     the scale of a batch would let every stream change the answers of the others."""
     entry = loaded.entry
     if entry.precision == "int8" and entry.quantised:
-        return replace(loaded, run=Rows(loaded.run, 1))
+        return replace(loaded, run=SplitBatch(loaded.run, 1))
     return loaded
 
 
@@ -242,10 +244,10 @@ class _InTurn:
 class _Encoder:
     """One utterance of a modality through a step from the beginning, and its summary."""
 
-    def __init__(self, parts: EncoderParts) -> None:
-        entry: GraphEntry = parts.step.entry
-        self._step = parts.step.run
-        self._summary = parts.summary.run
+    def __init__(self, graphs: EncoderGraphs) -> None:
+        entry: GraphEntry = graphs.step.entry
+        self._step = graphs.step.run
+        self._summary = graphs.summary.run
         self._pooled = [spec.name for spec in entry.outputs].index("pooled")
         self._start = initial_states(entry)
 
@@ -256,7 +258,7 @@ class _Encoder:
         return made
 
 
-class _Composed:
+class _ComposedGraph:
     """A pattern's graph in parts: (T, D) per modality -> logits (C,), as a latency graph."""
 
     def __init__(self, encoders: Mapping[str, _Encoder], head: Runner) -> None:

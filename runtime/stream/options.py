@@ -103,7 +103,7 @@ class StreamOptions:
     the frames of the last `window` seconds, in between of up to a hop less."""
     hop: float | None = None
     """Seconds between two moments at which the past is cut; None: a quarter of the window. Every
-    hop in a window costs one more lane, all computed in one call."""
+    hop in a window costs one more encoder state, all computed in one call."""
     stale_after: Mapping[Modality, float] = field(default_factory=dict)
     """Seconds of silence after which a modality counts as missing, until it comes back."""
     late: str = "refuse"
@@ -134,7 +134,7 @@ class StreamOptions:
         return None if self.window is None else self._hop(self.window)
 
     @property
-    def lanes(self) -> int:
+    def window_count(self) -> int:
         """Beginnings that are followed at once."""
         return 1 if self.window is None else max(1, round(self.window / self._hop(self.window)))
 

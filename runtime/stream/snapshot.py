@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..modality import Modality
 from .options import shown
-from .state import Arrived, Channel, Session
-from .window import Lane
+from .state import ModalityState, Progress, StreamState
+from .window import EncoderState
 
 FORMAT = 2
 _FIRST_LINE = re.compile(rb"ifmmin stream (\d{1,9})\n")
@@ -32,14 +32,14 @@ States = list[tuple[str, tuple[int | str, ...]]]
 """Names and sizes of what a step graph keeps."""
 
 
-class LaneRecord(msgspec.Struct):
-    """A lane apart from its tensors."""
+class EncoderRecord(msgspec.Struct):
+    """An encoder state apart from its tensors."""
 
     begun: int
     frames: int
 
 
-class ChannelRecord(msgspec.Struct):
+class ModalityRecord(msgspec.Struct):
     """A modality apart from its tensors."""
 
     frames: int
@@ -50,7 +50,7 @@ class ChannelRecord(msgspec.Struct):
     why_absent: str
     dropped_frames: int
     late_frames: int
-    lanes: list[LaneRecord]
+    encoders: list[EncoderRecord]
 
 
 class Record(msgspec.Struct):
@@ -62,7 +62,7 @@ class Record(msgspec.Struct):
     options: dict[str, Any]
     now: float | None
     origin: float
-    channels: dict[str, ChannelRecord]
+    channels: dict[str, ModalityRecord]
     smoother: dict[str, Any] | None
 
 
@@ -129,27 +129,27 @@ class Identity:
     """Per modality of the bundle what its step graph keeps."""
 
 
-def snapshot(session: Session, identity: Identity) -> bytes:
+def snapshot(state: StreamState, identity: Identity) -> bytes:
     """The whole state of a stream of which nothing waits to be heard."""
     tensors: Tensors = {}
-    for letter, channel in session.channels.items():
-        for number, lane in enumerate(channel.lanes):
-            for name, array in _arrays(lane).items():
+    for letter, channel in state.channels.items():
+        for number, encoder in enumerate(channel.encoders):
+            for name, array in _arrays(encoder).items():
                 tensors[f"{letter}/{number}/{name}"] = np.ascontiguousarray(array)
-    heard = [m.value for m, channel in session.channels.items() if channel.lanes]
+    heard = [m.value for m, channel in state.channels.items() if channel.encoders]
     record = Record(
         identity.checkpoint,
         {letter: identity.states[letter] for letter in heard},
-        _options(session),
-        session.now,
-        session.origin,
-        {m.value: _told(channel) for m, channel in session.channels.items()},
-        session.smoother.state() if session.smoother else None,
+        _options(state),
+        state.now,
+        state.origin,
+        {m.value: _told(channel) for m, channel in state.channels.items()},
+        state.smoother.state() if state.smoother else None,
     )
     return pack(record, tensors)
 
 
-def restore(session: Session, content: bytes, identity: Identity, now: float | None) -> None:
+def restore(state: StreamState, content: bytes, identity: Identity, now: float | None) -> None:
     """Put a snapshot in the place of a stream's state; an error leaves it as it is.
 
     now: the time here, where the stream has a clock; times then move so that none has passed.
@@ -158,24 +158,24 @@ def restore(session: Session, content: bytes, identity: Identity, now: float | N
     """
     record, tensors = unpack(content)
     _require_same_network(record, identity)
-    _require_same_options(record, session)
+    _require_same_options(record, state)
     shift = now - record.now if now is not None and record.now is not None else 0.0
     try:
         made = [
-            (session.channels[Modality.of(letter)], told, _lanes(letter, told, tensors))
+            (state.channels[Modality.of(letter)], told, _encoders(letter, told, tensors))
             for letter, told in record.channels.items()
-            if letter in session.channels
+            if letter in state.channels
         ]
     except KeyError as error:
         raise damaged(f"{error} is not in it") from error
-    session.reset()
-    for channel, told, lanes in made:
-        _fill(channel, told, lanes, shift)
-    session.set_origin(record.origin + shift)
-    session.now = None if record.now is None else record.now + shift
-    if session.smoother is not None and record.smoother is not None:
+    state.reset()
+    for channel, told, encoders in made:
+        _fill(channel, told, encoders, shift)
+    state.set_origin(record.origin + shift)
+    state.now = None if record.now is None else record.now + shift
+    if state.smoother is not None and record.smoother is not None:
         last = record.smoother["last"]
-        session.smoother.restore(record.smoother | {"last": None if last is None else last + shift})
+        state.smoother.restore(record.smoother | {"last": None if last is None else last + shift})
 
 
 def _require_same_network(record: Record, identity: Identity) -> None:
@@ -199,8 +199,8 @@ def _require_same_network(record: Record, identity: Identity) -> None:
             )
 
 
-def _require_same_options(record: Record, session: Session) -> None:
-    own = _options(session)
+def _require_same_options(record: Record, state: StreamState) -> None:
+    own = _options(state)
     apart = [name for name in own if record.options.get(name) != own[name]]
     if apart:
         told = ", ".join(f"{name} {record.options.get(name)}, here {own[name]}" for name in apart)
@@ -209,9 +209,9 @@ def _require_same_options(record: Record, session: Session) -> None:
         )
 
 
-def _options(session: Session) -> dict[str, Any]:
+def _options(state: StreamState) -> dict[str, Any]:
     """What has to be the same for states to mean the same."""
-    options = session.rules.options
+    options = state.rules.options
     return {
         "window": options.window,
         "hop": options.seconds_per_hop,
@@ -223,47 +223,51 @@ def _spelt(states: Iterable[tuple[str, tuple[int | str, ...]]]) -> str:
     return ", ".join(f"{name} ({' x '.join(map(str, shape))})" for name, shape in states)
 
 
-def _told(channel: Channel) -> ChannelRecord:
-    arrived = channel.arrived
-    return ChannelRecord(
-        arrived.frames,
-        arrived.hop,
-        arrived.newest,
-        arrived.timed,
+def _told(channel: ModalityState) -> ModalityRecord:
+    progress = channel.progress
+    return ModalityRecord(
+        progress.frames,
+        progress.hop,
+        progress.newest,
+        progress.timed,
         channel.dropped,
         channel.why_absent,
         channel.dropped_frames,
         channel.late_frames,
-        [LaneRecord(lane.begun, lane.frames) for lane in channel.lanes],
+        [EncoderRecord(encoder.begun, encoder.frames) for encoder in channel.encoders],
     )
 
 
-def _fill(channel: Channel, told: ChannelRecord, lanes: list[Lane], shift: float) -> None:
+def _fill(
+    channel: ModalityState, told: ModalityRecord, encoders: list[EncoderState], shift: float
+) -> None:
     newest = None if told.newest is None else told.newest + shift
-    channel.arrived = Arrived(told.frames, told.hop, newest, told.timed)
-    channel.lanes = tuple(lanes)
+    channel.progress = Progress(told.frames, told.hop, newest, told.timed)
+    channel.encoders = tuple(encoders)
     channel.dropped = told.dropped
     channel.why_absent = told.why_absent
     channel.dropped_frames, channel.late_frames = told.dropped_frames, told.late_frames
 
 
-def _arrays(lane: Lane) -> Tensors:
+def _arrays(encoder: EncoderState) -> Tensors:
     found: Tensors = {}
-    if lane.early is not None:
-        found["early"] = lane.early
-    if lane.pooled is not None:
-        found["pooled"] = lane.pooled
-    for number, array in enumerate(lane.kept or ()):
+    if encoder.early is not None:
+        found["early"] = encoder.early
+    if encoder.pooled is not None:
+        found["pooled"] = encoder.pooled
+    for number, array in enumerate(encoder.kept or ()):
         found[f"state{number}"] = array
     return found
 
 
-def _lanes(letter: str, told: ChannelRecord, tensors: Tensors) -> list[Lane]:
-    lanes = []
-    for number, lane in enumerate(told.lanes):
+def _encoders(letter: str, told: ModalityRecord, tensors: Tensors) -> list[EncoderState]:
+    encoders = []
+    for number, encoder in enumerate(told.encoders):
         at = f"{letter}/{number}"
         states = sum(key.startswith(f"{at}/state") for key in tensors)
         kept = tuple(tensors[f"{at}/state{i}"] for i in range(states)) or None
         early = tensors.get(f"{at}/early")
-        lanes.append(Lane(lane.begun, lane.frames, early, kept, tensors[f"{at}/pooled"]))
-    return lanes
+        encoders.append(
+            EncoderState(encoder.begun, encoder.frames, early, kept, tensors[f"{at}/pooled"])
+        )
+    return encoders

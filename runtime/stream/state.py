@@ -13,14 +13,14 @@ from ..backends import Runner
 from ..bundle import ModalitySpec
 from ..errors import InputError
 from ..modality import MODALITIES, Modality, Pattern
-from ..validate import Policy, Quality, Usable, too_poor, usable_frames
-from .graphs import Parts
+from ..validate import Policy, Quality, ValidFrames, below_quality, valid_frames
+from .graphs import StreamGraphs
 from .options import Smoother, StreamOptions, moment
-from .window import Lane, Segment, Stepper, Timeline, own, rounding, same
+from .window import EncoderState, HopClock, Segment, StepRunner, own, rounding, same
 
 Summaries = Sequence[NDArray[np.float32]]
 """Per modality of a pattern (1, S)."""
-Concluded = tuple[NDArray[np.float32], int, NDArray[np.float32]]
+LastPrediction = tuple[NDArray[np.float32], int, NDArray[np.float32]]
 """Logits, the winning class, probabilities: of an answer that nothing changed since."""
 
 
@@ -34,16 +34,16 @@ class Head(NamedTuple):
     """Its inputs, in canonical order."""
     run: Runner
     placement: Mapping[str, int]
-    """As in `Loaded`."""
+    """As in `LoadedGraph`."""
 
     @classmethod
-    def load(cls, parts: Parts, pattern: Pattern) -> Head:
+    def load(cls, graphs: StreamGraphs, pattern: Pattern) -> Head:
         """Of a pattern; the caller holds the lock of the parts."""
-        loaded, letters = parts.head(pattern), [m.value for m in pattern]
+        loaded, letters = graphs.head(pattern), [m.value for m in pattern]
         return cls(pattern, str(pattern), letters, loaded.run, loaded.placement)
 
 
-class Answered(NamedTuple):
+class LastAnswer(NamedTuple):
     """The last answer, and what it was made of."""
 
     head: Head
@@ -51,12 +51,12 @@ class Answered(NamedTuple):
     logits: NDArray[np.float32]
     """(C,)"""
 
-    def with_summary(self, now: NDArray[np.float32], before: object) -> Answered:
+    def with_summary(self, now: NDArray[np.float32], before: object) -> LastAnswer:
         """The same, made of an equal summary in the place of another."""
         return self._replace(summaries=[now if one is before else one for one in self.summaries])
 
 
-class Arrived(NamedTuple):
+class Progress(NamedTuple):
     """What is known of frames as soon as they are there."""
 
     frames: int = 0
@@ -72,19 +72,19 @@ class Arrived(NamedTuple):
 
 _MOST_WAITING = 256
 """Frames of a modality that may wait to be heard together."""
-_NOTHING_ARRIVED = Arrived()
+_NOTHING_ARRIVED = Progress()
 
 
 @dataclass
-class Channel:
-    """What is known of a modality. Its graphs run elsewhere, for many channels at once."""
+class ModalityState:
+    """What is known of a modality. Its graphs run elsewhere, for many modality states at once."""
 
     modality: Modality
-    stepper: Stepper
-    timeline: Timeline
+    step_runner: StepRunner
+    clock: HopClock
     options: StreamOptions
-    arrived: Arrived = _NOTHING_ARRIVED
-    lanes: tuple[Lane, ...] = ()
+    progress: Progress = _NOTHING_ARRIVED
+    encoders: tuple[EncoderState, ...] = ()
     """What the graphs made of the frames, oldest first."""
     dropped: bool = False
     """Left out for now, though it goes on listening."""
@@ -111,10 +111,10 @@ class Channel:
 
     def clear(self, why: str) -> None:
         """Forget everything, and say why nothing is here."""
-        self.arrived, self.lanes = _NOTHING_ARRIVED, ()
+        self.progress, self.encoders = _NOTHING_ARRIVED, ()
         self.why_absent = why
         self.dropped_frames = self.late_frames = 0
-        self.wait_no_more()
+        self.forget_pending()
         self.pooled = self.summary = None
 
     def wait(self, segments: Sequence[Segment]) -> None:
@@ -123,19 +123,19 @@ class Channel:
             self.waiting.append(segment)
             self.waiting_frames += len(segment.frames)
 
-    def append(self, new: Usable) -> None:
+    def append(self, new: ValidFrames) -> None:
         """Keep frames that came without a time, all of which count; where time is not divided."""
-        self.arrived, segments = self.plan(new, None)
+        self.progress, segments = self.plan(new, None)
         self.wait(segments)
 
-    def wait_no_more(self) -> None:
+    def forget_pending(self) -> None:
         """They were heard, or are not wanted any more."""
         self.waiting.clear()
         self.waiting_frames = 0
 
-    def part(self) -> None:
+    def detach(self) -> None:
         """Keep arrays of its own: what falls silent must not hold those of all that go on."""
-        self.lanes = tuple([lane.owned() for lane in self.lanes])
+        self.encoders = tuple([encoder.owned() for encoder in self.encoders])
         if self.pooled is not None and self.summary is not None:
             self.pooled, self.summary = own(self.pooled), own(self.summary)
         self.shares = False
@@ -157,7 +157,7 @@ class Channel:
 
     def is_late(self, at: float | None) -> bool:
         """Whether frames of that time are older than the newest; InputError where refused."""
-        newest = self.arrived.newest
+        newest = self.progress.newest
         if at is None or newest is None or at >= newest - rounding(at, newest):
             return False
         if self.options.late == "refuse":
@@ -168,15 +168,15 @@ class Channel:
             )
         return True
 
-    def plan(self, new: Usable, at: float | None) -> tuple[Arrived, list[Segment]]:
+    def plan(self, new: ValidFrames, at: float | None) -> tuple[Progress, list[Segment]]:
         """What will be known once new frames are there, and how they are cut.
 
         at: time of the last one that can be heard.
         """
-        old = self.arrived
+        old = self.progress
         newest = old.newest if at is None else max(at, at if old.newest is None else old.newest)
         if self.is_simple:  # time is not divided: no need to look at it
-            now = Arrived(old.frames + new.given, 0, newest, at is not None)
+            now = Progress(old.frames + new.given, 0, newest, at is not None)
             return now, [Segment(0, new.frames)]
         if old.timed not in (None, at is not None):
             known, given = ("with", "without") if old.timed else ("without", "with")
@@ -184,73 +184,73 @@ class Channel:
                 f"modality {self.modality}: pushed {given} a time after frames {known} one; where "
                 "the past is cut, give every push of a modality a time, or none"
             )
-        segments = self.timeline.cut(new.frames, old.frames, at, old.hop, new.kept)
-        heard = Arrived(old.frames, segments[-1].hop, newest, at is not None)
-        return _passed(heard, new.given, self.timeline), segments
+        segments = self.clock.cut(new.frames, old.frames, at, old.hop, new.kept)
+        heard = Progress(old.frames, segments[-1].hop, newest, at is not None)
+        return _passed(heard, new.given, self.clock), segments
 
-    def plan_anew(self, new: Usable, at: float | None) -> tuple[Arrived, list[Segment]]:
+    def plan_anew(self, new: ValidFrames, at: float | None) -> tuple[Progress, list[Segment]]:
         """The same for frames that take the place of all others, whole."""
-        hop = 0 if at is None else self.timeline.hop_at(at)
-        return Arrived(new.given, hop, at, at is not None), [Segment(hop, new.frames)]
+        hop = 0 if at is None else self.clock.hop_at(at)
+        return Progress(new.given, hop, at, at is not None), [Segment(hop, new.frames)]
 
-    def pass_over(self, frames: int) -> Arrived:
+    def pass_over(self, frames: int) -> Progress:
         """What will be known once frames came of which none can be heard: their time passes."""
-        return _passed(self.arrived, frames, self.timeline)
+        return _passed(self.progress, frames, self.clock)
 
-    def enter(self, lanes: Sequence[Lane], hop: int) -> Sequence[Lane]:
-        """The lanes that hear frames of a hop: old ones gone, and one that begins."""
+    def enter(self, encoders: Sequence[EncoderState], hop: int) -> Sequence[EncoderState]:
+        """The encoder states that hear frames of a hop: old ones gone, and one that begins."""
         if self.is_simple:
-            return lanes or [Lane()]
-        kept = alive(lanes, hop, self.options)
-        return kept if kept and kept[-1].begun == hop else [*kept, Lane(hop)]
+            return encoders or [EncoderState()]
+        kept = alive(encoders, hop, self.options)
+        return kept if kept and kept[-1].begun == hop else [*kept, EncoderState(hop)]
 
-    def answering(self, now: float | None) -> Lane | None:
-        """The lane that answers at a time: the oldest in the window."""
-        lanes: Sequence[Lane] = self.lanes
+    def answering(self, now: float | None) -> EncoderState | None:
+        """The encoder state that answers at a time: the oldest in the window."""
+        encoders: Sequence[EncoderState] = self.encoders
         if self.options.window is not None:
-            hop = self.arrived.hop
-            if self.arrived.timed and now is not None:
-                hop = self.timeline.hop_at(now)
-            lanes = lanes if hop is None else alive(lanes, hop, self.options)
-        return lanes[0] if lanes else None
+            hop = self.progress.hop
+            if self.progress.timed and now is not None:
+                hop = self.clock.hop_at(now)
+            encoders = encoders if hop is None else alive(encoders, hop, self.options)
+        return encoders[0] if encoders else None
 
-    def counting(self, now: float | None) -> Lane | str:
-        """The lane that answers at a time, or why the modality does not count."""
-        if self.arrived.hop is None:
+    def counting(self, now: float | None) -> EncoderState | str:
+        """The encoder state that answers at a time, or why the modality does not count."""
+        if self.progress.hop is None:
             return self.why_absent
         if self.dropped:
             return "dropped"
-        limit, newest = self.options.stale_after.get(self.modality), self.arrived.newest
+        limit, newest = self.options.stale_after.get(self.modality), self.progress.newest
         if limit is not None and newest is not None and now is not None and now - newest > limit:
             return f"silent for {now - newest:.3g} s, more than {limit:g}"
-        lane = self.answering(now)
-        return "nothing in the window" if lane is None else lane
+        encoder = self.answering(now)
+        return "nothing in the window" if encoder is None else encoder
 
 
-def _passed(heard: Arrived, frames: int, timeline: Timeline) -> Arrived:
+def _passed(heard: Progress, frames: int, clock: HopClock) -> Progress:
     """What is known once frames came; where they have no times, they also say how late it is."""
     count, hop = heard.frames + frames, heard.hop
-    reached = None if hop is None or heard.timed else timeline.hop_of(count - 1)
+    reached = None if hop is None or heard.timed else clock.hop_of(count - 1)
     if hop is not None and reached is not None:
         hop = max(hop, reached)
-    return Arrived(count, hop, heard.newest, heard.timed)
+    return Progress(count, hop, heard.newest, heard.timed)
 
 
-def alive(lanes: Sequence[Lane], hop: int, options: StreamOptions) -> list[Lane]:
-    """The lanes that began within the window that ends with a hop."""
-    return [lane for lane in lanes if lane.begun > hop - options.lanes]
+def alive(encoders: Sequence[EncoderState], hop: int, options: StreamOptions) -> list[EncoderState]:
+    """The encoder states that began within the window that ends with a hop."""
+    return [encoder for encoder in encoders if encoder.begun > hop - options.window_count]
 
 
-Evidence = list[tuple[Channel, NDArray[np.float32]]]
-"""The channels that count, in canonical order, with what each pooled, (1, P)."""
+Evidence = list[tuple[ModalityState, NDArray[np.float32]]]
+"""The modality states that count, in canonical order, with what each pooled, (1, P)."""
 _NO_FRAMES = np.empty((0, 0), np.float32)
 
 
-class Intake(NamedTuple):
+class PendingFrames(NamedTuple):
     """What was given for a modality and found good, before any graph has seen it."""
 
-    channel: Channel
-    arrived: Arrived
+    channel: ModalityState
+    progress: Progress
     segments: Sequence[Segment] = ()
     """Empty where nothing of it can be used."""
     dropped: int = 0
@@ -263,17 +263,17 @@ class Intake(NamedTuple):
     """It takes the place of all that the channel heard."""
 
     @property
-    def lanes(self) -> tuple[Lane, ...]:
+    def encoders(self) -> tuple[EncoderState, ...]:
         """What the graphs start from."""
-        return () if self.anew else self.channel.lanes
+        return () if self.anew else self.channel.encoders
 
-    def copied(self) -> Intake:
+    def copied(self) -> PendingFrames:
         """With frames of its own."""
         return self._replace(segments=[Segment(hop, x.copy()) for hop, x in self.segments])
 
 
 @dataclass
-class Rules:
+class StreamRules:
     """What all streams of a predictor share."""
 
     specs: Mapping[Modality, ModalitySpec]
@@ -281,17 +281,20 @@ class Rules:
     options: StreamOptions
 
 
-class Session:
+class StreamState:
     """The state of a stream. Frames are planned first and taken over after they were heard."""
 
-    def __init__(self, rules: Rules, steppers: Mapping[Modality, Stepper]) -> None:
+    def __init__(self, rules: StreamRules, step_runners: Mapping[Modality, StepRunner]) -> None:
         self.rules = rules
         options = rules.options
         self.channels = {
-            m: Channel(
-                m, stepper, Timeline(m, options.seconds_per_hop, rules.specs[m].frame_rate), options
+            m: ModalityState(
+                m,
+                step_runner,
+                HopClock(m, options.seconds_per_hop, rules.specs[m].frame_rate),
+                options,
             )
-            for m, stepper in steppers.items()
+            for m, step_runner in step_runners.items()
         }
         self.smoother = Smoother(options.smoothing) if options.smoothing else None
         self._in_order = [(m, self.channels.get(m)) for m in MODALITIES]
@@ -299,8 +302,8 @@ class Session:
         """The time at which the first hop of every modality begins."""
         self.now: float | None = None
         """The newest time that was heard of."""
-        self.answered: Answered | None = None
-        self.concluded: Concluded | None = None
+        self.last_answer: LastAnswer | None = None
+        self.last_prediction: LastPrediction | None = None
         self.absent: dict[Modality, str] = {}
         """Why modalities did not count when that was last asked."""
         self.dropped_frames: dict[Modality, int] = {}
@@ -308,7 +311,7 @@ class Session:
 
     def plan(
         self, given: Mapping[Any, Any], at: float | None, quality: Quality | None
-    ) -> list[Intake]:
+    ) -> list[PendingFrames]:
         """New frames of some modalities, checked and cut; nothing has changed yet."""
         found = []
         for letter, value in given.items():
@@ -318,60 +321,64 @@ class Session:
                 Modality.of(letter)
         return found
 
-    def plan_text(self, tokens: Any, at: float | None) -> Intake:
+    def plan_text(self, tokens: Any, at: float | None) -> PendingFrames:
         """All tokens, in place of those heard so far; None and no tokens clear the text."""
-        channel, same = self.channel(Modality.T), self.channel(Modality.T).arrived
-        new = Usable(_NO_FRAMES, "cleared") if tokens is None else self._usable(channel, tokens)
+        channel, same = self.channel(Modality.T), self.channel(Modality.T).progress
+        new = ValidFrames(_NO_FRAMES, "cleared") if tokens is None else self._valid(channel, tokens)
         late = channel.is_late(at)
         if late and self.rules.options.late == "skip":
-            return Intake(channel, same, (), new.dropped, late=len(new.frames))
+            return PendingFrames(channel, same, (), new.dropped, late=len(new.frames))
         if new.reason is not None:
-            return Intake(channel, Arrived(), (), new.dropped, why=new.reason, anew=True)
+            return PendingFrames(channel, Progress(), (), new.dropped, why=new.reason, anew=True)
         moment = same.newest if late else self.now if at is None else at
-        arrived, segments = channel.plan_anew(new, moment)
-        return Intake(channel, arrived, segments, new.dropped, anew=True)
+        progress, segments = channel.plan_anew(new, moment)
+        return PendingFrames(channel, progress, segments, new.dropped, anew=True)
 
-    def take(self, intake: Intake) -> None:
+    def commit(self, pending: PendingFrames) -> None:
         """Note what arrived."""
-        channel = intake.channel
-        if intake.anew:
-            channel.clear(intake.why or "cleared")
-        channel.arrived = intake.arrived
-        channel.dropped_frames += intake.dropped
-        channel.late_frames += intake.late
-        if intake.why is not None and channel.arrived.hop is None:
-            channel.why_absent = intake.why
+        channel = pending.channel
+        if pending.anew:
+            channel.clear(pending.why or "cleared")
+        channel.progress = pending.progress
+        channel.dropped_frames += pending.dropped
+        channel.late_frames += pending.late
+        if pending.why is not None and channel.progress.hop is None:
+            channel.why_absent = pending.why
 
-    def keep(self, intakes: Sequence[Intake], at: float | None) -> None:
+    def enqueue(self, pendings: Sequence[PendingFrames], at: float | None) -> None:
         """Let frames wait to be heard; nobody else may change them."""
-        for intake in intakes:
-            self.take(intake)
-            intake.channel.wait(intake.segments)
+        for pending in pendings:
+            self.commit(pending)
+            pending.channel.wait(pending.segments)
         self.reach(at)
 
     def _plan(
-        self, channel: Channel, value: Any, at: float | None, quality: Quality | None
-    ) -> Intake:
+        self, channel: ModalityState, value: Any, at: float | None, quality: Quality | None
+    ) -> PendingFrames:
         policy = self.rules.policy
-        poor = None if quality is None else too_poor(channel.modality, policy, quality)
+        poor = None if quality is None else below_quality(channel.modality, policy, quality)
         if poor is not None:
             # Its values are not looked at, but a sensor spent their time.
-            return Intake(channel, channel.pass_over(_length(value)), why=poor)
-        return self.plan_usable(channel, self._usable(channel, value), at)
+            return PendingFrames(channel, channel.pass_over(_length(value)), why=poor)
+        return self.plan_valid(channel, self._valid(channel, value), at)
 
-    def plan_usable(self, channel: Channel, new: Usable, at: float | None) -> Intake:
+    def plan_valid(
+        self, channel: ModalityState, new: ValidFrames, at: float | None
+    ) -> PendingFrames:
         """New frames of a modality of which it is known what counts, cut; nothing has changed."""
         if new.reason is not None:
-            return Intake(channel, channel.pass_over(new.given), (), new.dropped, why=new.reason)
+            return PendingFrames(
+                channel, channel.pass_over(new.given), (), new.dropped, why=new.reason
+            )
         if at is None:
-            return Intake(channel, *channel.plan(new, None), new.dropped)
-        at = channel.timeline.ahead(at, new.behind)
+            return PendingFrames(channel, *channel.plan(new, None), new.dropped)
+        at = channel.clock.ahead(at, new.behind)
         late = channel.is_late(at)
         if late and self.rules.options.late == "skip":
-            return Intake(channel, channel.arrived, (), new.dropped, late=len(new.frames))
+            return PendingFrames(channel, channel.progress, (), new.dropped, late=len(new.frames))
         # Late frames are heard in the order in which they come: as if they were the newest.
-        arrived, segments = channel.plan(new, channel.arrived.newest if late else at)
-        return Intake(channel, arrived, segments, new.dropped)
+        progress, segments = channel.plan(new, channel.progress.newest if late else at)
+        return PendingFrames(channel, progress, segments, new.dropped)
 
     def moment(self, at: float | None) -> float | None:
         """A given time, or the clock's; InputError where it is none."""
@@ -387,11 +394,11 @@ class Session:
         """Count hops from another time on."""
         self.origin = origin
         for channel in self.channels.values():
-            channel.timeline.origin = origin
+            channel.clock.origin = origin
 
-    def channel(self, letter: str) -> Channel:
+    def channel(self, letter: str) -> ModalityState:
         """A modality's channel; InputError where the bundle has none."""
-        found: Channel | None
+        found: ModalityState | None
         try:
             # A modality is found by its letter, too.
             found = self.channels.get(letter)  # type: ignore[call-overload]
@@ -414,8 +421,8 @@ class Session:
                 continue
             if channel.dropped_frames:
                 dropped[modality] = channel.dropped_frames
-            if channel.endless and channel.lanes and not channel.dropped:
-                pooled = channel.lanes[0].pooled  # in most answers, without a call
+            if channel.endless and channel.encoders and not channel.dropped:
+                pooled = channel.encoders[0].pooled  # in most answers, without a call
                 assert pooled is not None
                 found.append((channel, pooled))
                 continue
@@ -430,15 +437,15 @@ class Session:
 
     def has_answered(self, head: Head, summaries: Summaries) -> bool:
         """Whether the last answer is that of these very summaries."""
-        last = self.answered
+        last = self.last_answer
         return last is not None and last.head.name == head.name and same(last.summaries, summaries)
 
-    def part(self, channel: Channel) -> None:
+    def detach(self, channel: ModalityState) -> None:
         """Let a channel keep arrays of its own; what was answered stays what it was made of."""
         before = channel.summary
-        channel.part()
-        if self.answered is not None and channel.summary is not None:
-            self.answered = self.answered.with_summary(channel.summary, before)
+        channel.detach()
+        if self.last_answer is not None and channel.summary is not None:
+            self.last_answer = self.last_answer.with_summary(channel.summary, before)
 
     def reset(self) -> None:
         """Forget everything, as if the stream had just begun."""
@@ -447,11 +454,11 @@ class Session:
             channel.dropped = False
         if self.rules.options.smoothing:
             self.smoother = Smoother(self.rules.options.smoothing)
-        self.now, self.answered = None, None
+        self.now, self.last_answer = None, None
         self.set_origin(0.0)
 
-    def _usable(self, channel: Channel, value: Any) -> Usable:
-        return usable_frames(channel.modality, value, self.rules.specs, self.rules.policy)
+    def _valid(self, channel: ModalityState, value: Any) -> ValidFrames:
+        return valid_frames(channel.modality, value, self.rules.specs, self.rules.policy)
 
 
 def _length(value: Any) -> int:

@@ -17,12 +17,12 @@ from ..errors import InputError
 from ..modality import Modality, Pattern
 from ..prediction import Prediction
 from ..sessions import Candidate
-from ..validate import Policy, Quality, Usable, Utterance, as_float32, is_finite, usable_frames
-from .engine import Concluder, Engine, OfPrior, of_stream
-from .graphs import Parts
+from ..validate import Policy, Quality, Utterance, ValidFrames, as_float32, is_finite, valid_frames
+from .engine import OfPrior, PredictionBuilder, StreamEngine, of_stream
+from .graphs import StreamGraphs
 from .options import StreamOptions, as_count, refusal
 from .snapshot import restore, snapshot
-from .state import Channel, Intake, Rules, Session
+from .state import ModalityState, PendingFrames, StreamRules, StreamState
 from .window import Segment
 
 
@@ -52,12 +52,17 @@ class Stream:
     """
 
     def __init__(
-        self, engine: Engine, rules: Rules, concluder: Concluder, *, waits: bool = False
+        self,
+        engine: StreamEngine,
+        rules: StreamRules,
+        builder: PredictionBuilder,
+        *,
+        waits: bool = False,
     ) -> None:
         self._engine = engine
-        self._concluder = concluder
+        self._builder = builder
         self._waits = waits
-        self.session = Session(rules, engine.steppers)
+        self.state = StreamState(rules, engine.step_runners)
 
     def push(
         self,
@@ -79,8 +84,8 @@ class Stream:
         given = {"a": a, "v": v, "t": t}
         if frames is not None:
             given = given_once(frames, given)
-        at = self.session.moment(at)
-        self._hear(self.session.plan(given, at, quality), at)
+        at = self.state.moment(at)
+        self._hear(self.state.plan(given, at, quality), at)
 
     def set_text(self, tokens: Any, *, at: float | None = None) -> None:
         """All token states, (N, D), in place of the text so far; None and no tokens clear it.
@@ -89,8 +94,8 @@ class Stream:
         there a new word changes the states of all words before it. at: when it was so, in seconds;
         what is older than the text so far follows `late`, as pushed frames do. Raises InputError.
         """
-        at = self.session.moment(at)
-        self._hear([self.session.plan_text(tokens, at)], at)
+        at = self.state.moment(at)
+        self._hear([self.state.plan_text(tokens, at)], at)
 
     def predict(self, *, at: float | None = None) -> Prediction:
         """The answer now. at: the time, where it went on since the last push.
@@ -98,29 +103,29 @@ class Stream:
         Raises InputError where nothing counts, unless the predictor answers with the prior.
         """
         self._catch_up(at)
-        answered, seconds = self._engine.answer_one(self.session)
-        return self._concluder.one(self.session, answered, seconds)
+        last_answer, seconds = self._engine.answer_one(self.state)
+        return self._builder.one(self.state, last_answer, seconds)
 
     def clear(self, modality: str) -> None:
         """Forget what a modality said: it is missing until it is pushed again."""
-        self.session.channel(modality).clear("cleared")
+        self.state.channel(modality).clear("cleared")
 
     def drop(self, modality: str) -> None:
         """Leave a modality out, until `restore`; it goes on listening."""
-        self.session.channel(modality).dropped = True
+        self.state.channel(modality).dropped = True
 
     def restore(self, modality: str) -> None:
         """Let a dropped modality count again, with all that it heard."""
-        self.session.channel(modality).dropped = False
+        self.state.channel(modality).dropped = False
 
     def reset(self) -> None:
         """Forget everything, as if the stream had just begun."""
-        self.session.reset()
+        self.state.reset()
 
     def snapshot(self) -> bytes:
         """All that has to be kept to go on later, or elsewhere. Not the frames."""
         self._catch_up()
-        return snapshot(self.session, self._engine.identity)
+        return snapshot(self.state, self._engine.identity)
 
     def resume(self, content: bytes) -> None:
         """Go on from a snapshot of the same network, on whatever device it was taken.
@@ -128,32 +133,32 @@ class Stream:
         With a clock of its own a stream goes on where it stopped, as if no time had passed. Raises
         InputError where the bytes are damaged, of another network or of other stream options.
         """
-        now = self.session.moment(None)
-        restore(self.session, content, self._engine.identity, now)
+        now = self.state.moment(None)
+        restore(self.state, content, self._engine.identity, now)
 
     @property
     def pattern(self) -> Pattern | None:
         """What counts now; None where nothing does."""
         self._catch_up()
-        counting = [channel.modality for channel, _ in self.session.evidence()]
+        counting = [channel.modality for channel, _ in self.state.evidence()]
         return Pattern.of(counting) if counting else None
 
     @property
     def frames(self) -> dict[Modality, int]:
         """Frames per modality that an answer is of now: with a window those within it."""
         self._catch_up()
-        lanes = {m: c.answering(self.session.now) for m, c in self.session.channels.items()}
-        return {m: lane.frames if lane else 0 for m, lane in lanes.items()}
+        encoders = {m: c.answering(self.state.now) for m, c in self.state.channels.items()}
+        return {m: encoder.frames if encoder else 0 for m, encoder in encoders.items()}
 
     def flush(self) -> None:
         """Hear what waits."""
-        hear_waiting(self._engine, [self.session])
+        flush(self._engine, [self.state])
 
     def _catch_up(self, at: float | None = None) -> None:
         """Hear what waits, and let time go on: to a moment, or to where the clock is."""
         if self._waits:
             self.flush()
-        self.session.reach(self.session.moment(at))
+        self.state.reach(self.state.moment(at))
 
     def __enter__(self) -> Stream:
         return self
@@ -164,44 +169,44 @@ class Stream:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.session.reset()
+        self.state.reset()
 
-    def _hear(self, intakes: Sequence[Intake], at: float | None) -> None:
+    def _hear(self, pendings: Sequence[PendingFrames], at: float | None) -> None:
         """Let frames be heard, all of them or, after an error, none."""
         if self._waits:
             # Before anything is taken: what fails to be heard must not be heard twice.
-            if is_enough(intakes):
+            if is_enough(pendings):
                 self.flush()
             # Copied: the caller may use its memory again.
-            self.session.keep([intake.copied() for intake in intakes], at)
+            self.state.enqueue([pending.copied() for pending in pendings], at)
             return
-        heard = self._engine.hear([(i.channel, i.lanes, i.segments) for i in intakes])
-        for intake, lanes in zip(intakes, heard, strict=True):
-            self.session.take(intake)
-            intake.channel.lanes = lanes
-        self.session.reach(at)
+        heard = self._engine.advance([(i.channel, i.encoders, i.segments) for i in pendings])
+        for pending, encoders in zip(pendings, heard, strict=True):
+            self.state.commit(pending)
+            pending.channel.encoders = encoders
+        self.state.reach(at)
 
 
-def is_enough(intakes: Sequence[Intake]) -> bool:
+def is_enough(pendings: Sequence[PendingFrames]) -> bool:
     """Whether so much waits already that it has to be heard first."""
-    return any([intake.channel.is_full for intake in intakes])
+    return any([pending.channel.is_full for pending in pendings])
 
 
-def hear_waiting(engine: Engine, sessions: Sequence[Session]) -> None:
+def flush(engine: StreamEngine, states: Sequence[StreamState]) -> None:
     """Let all that waits in some streams be heard, together."""
     channels = []
-    for session in sessions:
-        for channel in session.channels.values():
+    for state in states:
+        for channel in state.channels.values():
             if channel.waiting:
                 channels.append(channel)
             elif channel.shares:
-                session.part(channel)
+                state.detach(channel)
     if not channels:
         return
-    heard = engine.hear([(c, c.lanes, merged(c.waiting)) for c in channels])
-    for channel, lanes in zip(channels, heard, strict=True):
-        channel.lanes, channel.shares = lanes, True
-        channel.wait_no_more()
+    heard = engine.advance([(c, c.encoders, merged(c.waiting)) for c in channels])
+    for channel, encoders in zip(channels, heard, strict=True):
+        channel.encoders, channel.shares = encoders, True
+        channel.forget_pending()
 
 
 def merged(segments: Sequence[Segment]) -> list[Segment]:
@@ -221,7 +226,9 @@ def merged(segments: Sequence[Segment]) -> list[Segment]:
     ]  # fmt: skip
 
 
-def usable_rows(channel: Channel, value: Any, numbers: Sequence[int], rules: Rules) -> list[Usable]:
+def valid_rows(
+    channel: ModalityState, value: Any, numbers: Sequence[int], rules: StreamRules
+) -> list[ValidFrames]:
     """Of a caller's (S, N, D) the frames of each row that count, copied.
 
     numbers: the streams to which the rows belong. Raises InputError as a push of a row would, and
@@ -238,11 +245,11 @@ def usable_rows(channel: Channel, value: Any, numbers: Sequence[int], rules: Rul
     # Each copied: one that waits longer must not hold the others'.
     rows, length = [row.copy() for row in array], array.shape[1]
     if length and is_finite(array):
-        return [Usable(row, None, length) for row in rows]
+        return [ValidFrames(row, None, length) for row in rows]
     found = []
     for number, row in zip(numbers, rows, strict=True):
         try:
-            found.append(usable_frames(modality, row, rules.specs, rules.policy))
+            found.append(valid_frames(modality, row, rules.specs, rules.policy))
         except InputError as error:
             raise of_stream(number, error) from error
     return found
@@ -256,10 +263,12 @@ class StreamGroup(Sequence[Stream]):
     two threads at once.
     """
 
-    def __init__(self, engine: Engine, rules: Rules, concluder: Concluder, count: int) -> None:
+    def __init__(
+        self, engine: StreamEngine, rules: StreamRules, builder: PredictionBuilder, count: int
+    ) -> None:
         self._engine = engine
-        self._concluder = concluder
-        self._streams = [Stream(engine, rules, concluder, waits=True) for _ in range(count)]
+        self._builder = builder
+        self._streams = [Stream(engine, rules, builder, waits=True) for _ in range(count)]
 
     def push(self, index: int, frames: Any = None, /, **options: Any) -> None:
         """`Stream.push` of one stream; InputError names it."""
@@ -289,37 +298,37 @@ class StreamGroup(Sequence[Stream]):
         none of them has changed.
         """
         numbers = range(len(self)) if streams is None else self._numbers(streams)
-        session = self._streams[0].session
-        now = session.moment(at)
+        state = self._streams[0].state
+        now = state.moment(at)
         rows = {
-            Modality.of(letter): usable_rows(session.channel(letter), x, numbers, session.rules)
+            Modality.of(letter): valid_rows(state.channel(letter), x, numbers, state.rules)
             for letter, x in {"a": a, "v": v, "t": t}.items()
             if x is not None
         }
-        if now is None and _are_simple(session, rows):
-            self._append([self._streams[n].session for n in numbers], rows)
+        if now is None and _are_simple(state, rows):
+            self._append([self._streams[n].state for n in numbers], rows)
             return
         planned = [
             self._plan(number, [(m, row[place]) for m, row in rows.items()], now)
             for place, number in enumerate(numbers)
         ]
-        chosen = list(zip([self._streams[n].session for n in numbers], planned, strict=True))
-        full = [session for session, intakes in chosen if is_enough(intakes)]
+        chosen = list(zip([self._streams[n].state for n in numbers], planned, strict=True))
+        full = [state for state, pendings in chosen if is_enough(pendings)]
         if full:
-            hear_waiting(self._engine, full)
-        for session, intakes in chosen:
-            session.keep(intakes, now)
+            flush(self._engine, full)
+        for state, pendings in chosen:
+            state.enqueue(pendings, now)
 
     def _append(
-        self, sessions: Sequence[Session], rows: Mapping[Modality, Sequence[Usable]]
+        self, states: Sequence[StreamState], rows: Mapping[Modality, Sequence[ValidFrames]]
     ) -> None:
         """Keep rows of which nothing has to be planned: what most pushes are, with least Python."""
-        full = [s for s in sessions if any([s.channels[m].is_full for m in rows])]
+        full = [s for s in states if any([s.channels[m].is_full for m in rows])]
         if full:
-            hear_waiting(self._engine, full)
+            flush(self._engine, full)
         for modality, found in rows.items():
-            for session, row in zip(sessions, found, strict=True):
-                session.channels[modality].append(row)
+            for state, row in zip(states, found, strict=True):
+                state.channels[modality].append(row)
 
     def _numbers(self, streams: Iterable[int]) -> list[int]:
         wanted = f"numbers of some of {len(self)} streams, each once, from 0 on"
@@ -338,11 +347,11 @@ class StreamGroup(Sequence[Stream]):
         return numbers
 
     def _plan(
-        self, number: int, rows: Sequence[tuple[Modality, Usable]], at: float | None
-    ) -> list[Intake]:
-        session = self._streams[number].session
+        self, number: int, rows: Sequence[tuple[Modality, ValidFrames]], at: float | None
+    ) -> list[PendingFrames]:
+        state = self._streams[number].state
         try:
-            return [session.plan_usable(session.channels[m], row, at) for m, row in rows]
+            return [state.plan_valid(state.channels[m], row, at) for m, row in rows]
         except InputError as error:
             raise of_stream(number, error) from error
 
@@ -357,12 +366,12 @@ class StreamGroup(Sequence[Stream]):
         the others were answered: once a modality is dropped there, `update` costs next to nothing,
         and each stream can be asked alone, `group[i].predict()`.
         """
-        sessions = [stream.session for stream in self._streams]
-        now = sessions[0].moment(at)
-        for session in sessions if now is not None else ():
-            session.reach(now)
-        hear_waiting(self._engine, sessions)
-        return self._concluder.all(sessions, *self._engine.answer(sessions))
+        states = [stream.state for stream in self._streams]
+        now = states[0].moment(at)
+        for state in states if now is not None else ():
+            state.reach(now)
+        flush(self._engine, states)
+        return self._builder.all(states, *self._engine.answer(states))
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -374,25 +383,25 @@ class StreamGroup(Sequence[Stream]):
         return iter(self._streams)
 
 
-def _are_simple(session: Session, rows: Mapping[Modality, Sequence[Usable]]) -> bool:
+def _are_simple(state: StreamState, rows: Mapping[Modality, Sequence[ValidFrames]]) -> bool:
     """Whether frames without a time can only be appended, all of them.
 
     session: one of a group; options are the same in all.
     """
     return all(
-        session.channels[m].is_simple
+        state.channels[m].is_simple
         and all([row.reason is None and not row.dropped for row in found])
         for m, found in rows.items()
     )
 
 
-class Streams:
+class StreamFactory:
     """Makes streams, all of which share one set of loaded graphs."""
 
     def __init__(
         self,
         bundle: Bundle,
-        parts: Parts,
+        graphs: StreamGraphs,
         candidate: Candidate,
         *,
         requested: str,
@@ -402,21 +411,21 @@ class Streams:
         manifest = bundle.manifest
         self._specs = manifest.modalities
         self._policy = policy
-        self._engine = Engine(
-            parts, candidate, self._specs, bundle.stream_patterns, manifest.checkpoint.sha256
+        self._engine = StreamEngine(
+            graphs, candidate, self._specs, bundle.stream_patterns, manifest.checkpoint.sha256
         )
-        self._concluder = Concluder(manifest.labels, requested, self._engine, of_prior)
+        self._builder = PredictionBuilder(manifest.labels, requested, self._engine, of_prior)
 
     def one(self, options: StreamOptions) -> Stream:
         """A stream that hears what is pushed at once."""
-        return Stream(self._engine, self._rules(options), self._concluder)
+        return Stream(self._engine, self._rules(options), self._builder)
 
     def many(self, count: int, options: StreamOptions) -> StreamGroup:
         """Streams that move on together."""
         count = as_count("streams", count, 1, "a whole number of at least 1")
-        return StreamGroup(self._engine, self._rules(options), self._concluder, count)
+        return StreamGroup(self._engine, self._rules(options), self._builder, count)
 
-    def _rules(self, options: StreamOptions) -> Rules:
+    def _rules(self, options: StreamOptions) -> StreamRules:
         if not isinstance(options, StreamOptions):
             raise refusal("options", options, "StreamOptions(...)")
-        return Rules(self._specs, self._policy, options)
+        return StreamRules(self._specs, self._policy, options)

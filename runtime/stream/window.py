@@ -13,10 +13,10 @@ from ..bundle import GraphEntry, StateSpec
 from ..errors import InputError
 from ..modality import Modality
 from ..validate import pad_frames
-from .graphs import EncoderParts, initial_states
+from .graphs import EncoderGraphs, initial_states
 
 
-class Joined(NamedTuple):
+class Batch(NamedTuple):
     """Joined (1, ...) side by side."""
 
     each: Sequence[NDArray[np.float32]]
@@ -24,12 +24,12 @@ class Joined(NamedTuple):
     """(B, ...)"""
 
     @classmethod
-    def split(cls, whole: NDArray[np.float32]) -> Joined:
+    def split(cls, whole: NDArray[np.float32]) -> Batch:
         """Of an array (B, ...), whose rows its parts are."""
         return cls([whole] if len(whole) == 1 else list(whole[:, None]), whole)
 
     @classmethod
-    def join(cls, rows: Sequence[NDArray[np.float32]]) -> Joined:
+    def join(cls, rows: Sequence[NDArray[np.float32]]) -> Batch:
         """Of some rows."""
         return cls(rows, rows[0] if len(rows) == 1 else np.concatenate(rows))
 
@@ -64,7 +64,7 @@ class Segment(NamedTuple):
     """(N, D)"""
 
 
-class Timeline:
+class HopClock:
     """The hops of one modality. hop: seconds; None where time is not divided.
 
     rate: frames a second; None where frames have no fixed rate, such as words.
@@ -144,7 +144,7 @@ States = tuple[NDArray[np.float32], ...]
 """Of a step graph, each (1, ...)."""
 
 
-class Lane(NamedTuple):
+class EncoderState(NamedTuple):
     """A beginning and what came since. Never changed: moving on gives a new one."""
 
     begun: int = 0
@@ -158,22 +158,22 @@ class Lane(NamedTuple):
     pooled: NDArray[np.float32] | None = None
     """(1, P) of all frames since, padded to the minimum where they are fewer."""
 
-    def owned(self) -> Lane:
+    def owned(self) -> EncoderState:
         """With arrays of its own."""
         kept = None if self.kept is None else tuple([own(state) for state in self.kept])
         pooled = None if self.pooled is None else own(self.pooled)
-        return Lane(self.begun, self.frames, self.early, kept, pooled)
+        return EncoderState(self.begun, self.frames, self.early, kept, pooled)
 
 
-class Stepper:
-    """The step graph of a modality, moving lanes on.
+class StepRunner:
+    """The step graph of a modality, moving encoder states on.
 
     minimum: frames that its first call needs; fewer are padded with zeros, as for an utterance.
     """
 
-    def __init__(self, parts: EncoderParts, minimum: int) -> None:
-        entry: GraphEntry = parts.step.entry
-        self._run = parts.step.run
+    def __init__(self, graphs: EncoderGraphs, minimum: int) -> None:
+        entry: GraphEntry = graphs.step.entry
+        self._run = graphs.step.run
         self._minimum = minimum
         self.states: tuple[StateSpec, ...] = entry.states
         self._names = [state.name for state in entry.states]
@@ -184,53 +184,57 @@ class Stepper:
         """A maximum is both."""
         self._start = tuple(initial_states(entry).values())
         self._last: tuple[Sequence[States], Sequence[NDArray[np.float32]]] = (), ()
-        """States after the last call of many lanes, apart and side by side."""
+        """States after the last call of many encoder states, apart and side by side."""
 
-    def advance(self, lanes: Sequence[Lane], chunks: Sequence[NDArray[np.float32]]) -> list[Lane]:
-        """Each lane with its own new frames (N, D), N at least 1. Those that can, run together."""
-        if len(lanes) == 1 and lanes[0].kept is not None:
-            return [self.one(lanes[0], chunks[0])]
-        on_their_way = [lane.kept for lane in lanes if lane.kept is not None]
-        if len(on_their_way) == len(lanes) and len({len(chunk) for chunk in chunks}) == 1:
+    def advance(
+        self, encoders: Sequence[EncoderState], chunks: Sequence[NDArray[np.float32]]
+    ) -> list[EncoderState]:
+        """Each state with its own new frames (N, D), N at least 1. Those that can, run together."""
+        if len(encoders) == 1 and encoders[0].kept is not None:
+            return [self.one(encoders[0], chunks[0])]
+        on_their_way = [encoder.kept for encoder in encoders if encoder.kept is not None]
+        if len(on_their_way) == len(encoders) and len({len(chunk) for chunk in chunks}) == 1:
             count = len(chunks[0])
             return [
-                Lane(lane.begun, lane.frames + count, None, states, pooled)
-                for lane, (pooled, states) in zip(
-                    lanes, self._call(chunks, on_their_way), strict=True
+                EncoderState(encoder.begun, encoder.frames + count, None, states, pooled)
+                for encoder, (pooled, states) in zip(
+                    encoders, self._call(chunks, on_their_way), strict=True
                 )
             ]
         calls = [
-            (chunk, None) if lane.kept is not None else self._prepare(lane, chunk)
-            for lane, chunk in zip(lanes, chunks, strict=True)
+            (chunk, None) if encoder.kept is not None else self._prepare(encoder, chunk)
+            for encoder, chunk in zip(encoders, chunks, strict=True)
         ]
         groups: dict[tuple[int, bool], list[int]] = {}
         for index, (given, _) in enumerate(calls):
-            groups.setdefault((len(given), lanes[index].kept is None), []).append(index)
-        moved: list[Lane] = list(lanes)
+            groups.setdefault((len(given), encoders[index].kept is None), []).append(index)
+        moved: list[EncoderState] = list(encoders)
         for rows in groups.values():
-            kept = [lanes[i].kept or self._start for i in rows]
+            kept = [encoders[i].kept or self._start for i in rows]
             outputs = self._call([calls[i][0] for i in rows], kept)
             for i, (pooled, states) in zip(rows, outputs, strict=True):
-                lane, early = lanes[i], calls[i][1]
-                frames = lane.frames + len(chunks[i])
+                encoder, early = encoders[i], calls[i][1]
+                frames = encoder.frames + len(chunks[i])
                 states_now = None if early is not None else states
-                moved[i] = Lane(lane.begun, frames, early, states_now, pooled)
+                moved[i] = EncoderState(encoder.begun, frames, early, states_now, pooled)
         return moved
 
-    def one(self, lane: Lane, chunk: NDArray[np.float32]) -> Lane:
-        """What `advance` does, for a lane that is on its way: the path that has to be short."""
-        assert lane.kept is not None
-        inputs = dict(zip(self._names, lane.kept, strict=True))
+    def one(self, encoder: EncoderState, chunk: NDArray[np.float32]) -> EncoderState:
+        """What `advance` does, for an encoder state with frames: the path that has to be short."""
+        assert encoder.kept is not None
+        inputs = dict(zip(self._names, encoder.kept, strict=True))
         inputs["frames"] = chunk[None]
         outputs = self._run(inputs)
         states = tuple([outputs[i] for i in self._next])
-        return Lane(lane.begun, lane.frames + len(chunk), None, states, outputs[self._pooled])
+        return EncoderState(
+            encoder.begun, encoder.frames + len(chunk), None, states, outputs[self._pooled]
+        )
 
     def _prepare(
-        self, lane: Lane, chunk: NDArray[np.float32]
+        self, encoder: EncoderState, chunk: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """What the graph is given first, and the frames to keep where it cannot begin yet."""
-        heard = chunk if lane.early is None else np.concatenate((lane.early, chunk))
+        heard = chunk if encoder.early is None else np.concatenate((encoder.early, chunk))
         if len(heard) < self._minimum:
             return pad_frames(heard, self._minimum), heard.copy()
         return heard, None
@@ -255,7 +259,7 @@ class Stepper:
         return list(zip(rows[self._pooled], states, strict=True))
 
     def _side_by_side(self, kept: Sequence[States]) -> Sequence[NDArray[np.float32]]:
-        """States of many lanes, each (B, ...); mostly those that the last call left."""
+        """States of many encoder states, each (B, ...); mostly those that the last call left."""
         apart, together = self._last
         if same(kept, apart):
             return together

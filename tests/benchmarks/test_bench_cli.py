@@ -15,7 +15,7 @@ import pytest
 from ifmmin.benchmarks.cli import main
 from ifmmin.benchmarks.demo import main as demo
 from ifmmin.benchmarks.demo import require_agreement
-from ifmmin.benchmarks.record import OURS, TWIN, YARDSTICK, read_report
+from ifmmin.benchmarks.record import CONTROL, OURS, REFERENCE, read_report
 from ifmmin.benchmarks.run import SCENARIOS
 from ifmmin.benchmarks.scenarios.plan import FEWEST_ROUNDS
 from ifmmin.benchmarks.timing import time_together
@@ -37,7 +37,7 @@ def test_a_run_writes_a_record_and_two_reports(
         "report.html", "report.json", "report.md",
     ]  # fmt: skip
     report = read_report(out / "report.json")
-    assert {row.contender for row in report.rows} == {OURS, TWIN, YARDSTICK, "monolith"}
+    assert {row.contender for row in report.rows} == {OURS, CONTROL, REFERENCE, "monolith"}
     assert {row.pattern for row in report.rows} == {"a_t"}
     assert report.settings["rounds"] == 6
     assert report.watched is not None

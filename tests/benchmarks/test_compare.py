@@ -18,9 +18,9 @@ from ifmmin.benchmarks import compare as module
 from ifmmin.benchmarks.cli import main
 from ifmmin.benchmarks.compare import Comparison, compare
 from ifmmin.benchmarks.record import (
+    CONTROL,
     OURS,
-    TWIN,
-    YARDSTICK,
+    REFERENCE,
     Report,
     Row,
     controls,
@@ -29,7 +29,7 @@ from ifmmin.benchmarks.record import (
     write_report,
 )
 from ifmmin.benchmarks.report.summary import measure, percent
-from ifmmin.benchmarks.scenarios.contenders import open_yardstick, yardstick_bytes
+from ifmmin.benchmarks.scenarios.contenders import open_reference, reference_bytes
 from ifmmin.benchmarks.timing import (
     FEWEST,
     Interval,
@@ -62,7 +62,7 @@ def _report(
     rng, rows = np.random.default_rng(seed), []
     for number, pattern in enumerate(PATTERNS):
         shared = machine * np.exp(np.cumsum(rng.normal(0, 0.02, rounds)))
-        for name, seconds in ((OURS, 4e-4 * (1 + number)), (YARDSTICK, 5e-4))[: 1 + reference]:
+        for name, seconds in ((OURS, 4e-4 * (1 + number)), (REFERENCE, 5e-4))[: 1 + reference]:
             middle = seconds * (slow.get(pattern, 1.0) if name == OURS else 1.0)
             drawn = middle * shared * np.exp(rng.normal(0, jitter, rounds))
             drawn[rng.random(rounds) < 0.02] *= 3.0
@@ -104,7 +104,7 @@ def test_a_slower_row_is_found_on_a_machine_of_any_speed(seed: int, machine: flo
 def test_the_reference_of_the_same_rounds_tells_code_from_machine() -> None:
     """The control: where it did not slow down too, the code did."""
     before, after = _report(0), _report(1, machine=1.4)
-    marks = [row for row in before.rows if row.contender == YARDSTICK]
+    marks = [row for row in before.rows if row.contender == REFERENCE]
     ours = [row for row in after.rows if row.contender == OURS]
     found = compare(before, msgspec.structs.replace(after, rows=tuple(marks + ours)))
     assert len(found.of("slower")) == len(PATTERNS)
@@ -275,7 +275,7 @@ IEMOCAP = {Modality.A: 130, Modality.V: 342, Modality.T: 1024}
 
 @pytest.mark.parametrize("pattern", ALL_PATTERNS, ids=str)
 def test_it_runs_on_frames_of_any_length(pattern: Pattern) -> None:
-    run, rng = open_yardstick(IEMOCAP, pattern, 1), np.random.default_rng(0)
+    run, rng = open_reference(IEMOCAP, pattern, 1), np.random.default_rng(0)
     answers = []
     for frames in (1, 7, 50):
         features = {
@@ -290,14 +290,14 @@ def test_it_runs_on_frames_of_any_length(pattern: Pattern) -> None:
 
 def test_it_is_of_the_size_of_our_graphs() -> None:
     """At IEMOCAP's dimensions a graph of ours has 4.2 MB for voice and 8.7 MB for everything."""
-    sizes = [len(yardstick_bytes(IEMOCAP, Pattern.parse(name))) for name in ("a", "a_v_t")]
+    sizes = [len(reference_bytes(IEMOCAP, Pattern.parse(name))) for name in ("a", "a_v_t")]
     assert 3e6 < sizes[0] < 5e6
     assert 7e6 < sizes[1] < 13e6
 
 
 def test_it_never_changes() -> None:
     """Records of two versions are compared by it: changing it wants another name."""
-    content = yardstick_bytes({m: 8 for m in IEMOCAP}, ALL_PATTERNS[-1])
+    content = reference_bytes({m: 8 for m in IEMOCAP}, ALL_PATTERNS[-1])
     import onnx
 
     model = onnx.load_from_string(content)
@@ -310,11 +310,11 @@ def test_it_never_changes() -> None:
 def test_it_stands_in_no_table() -> None:
     report = sample_report(Machine(rounds=8), scenarios=["latency"])
     peers = [row for row in report.rows if row.contender == "monolith"]
-    marks = [msgspec.structs.replace(row, contender=YARDSTICK) for row in peers]
+    marks = [msgspec.structs.replace(row, contender=REFERENCE) for row in peers]
     report = msgspec.structs.replace(report, rows=(*report.rows, *marks))
     found = {item.row.contender for item in measure(report, "latency")}
-    assert found >= {OURS, TWIN, "monolith"}
-    assert YARDSTICK not in found
+    assert found >= {OURS, CONTROL, "monolith"}
+    assert REFERENCE not in found
 
 
 Rng = np.random.Generator
@@ -430,8 +430,8 @@ def _row(contender: str, pattern: str, *samples: float, **more: str) -> Row:
 
 def test_the_control_is_the_twin_of_the_same_graph() -> None:
     rows = [
-        _row(OURS, "a", 1.0), _row(TWIN, "a", 1.02), _row(OURS, "a", 2.0, precision="int8"),
-        _row(TWIN, "a", 1.6, precision="int8"), _row(OURS, "v", 1.0), _row(TWIN, "t", 9.0),
+        _row(OURS, "a", 1.0), _row(CONTROL, "a", 1.02), _row(OURS, "a", 2.0, precision="int8"),
+        _row(CONTROL, "a", 1.6, precision="int8"), _row(OURS, "v", 1.0), _row(CONTROL, "t", 9.0),
         _row("monolith", "a", 5.0),
     ]  # fmt: skip
     assert controls(rows) == [(rows[0], rows[1]), (rows[2], rows[3])]

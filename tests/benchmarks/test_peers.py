@@ -19,7 +19,7 @@ from small_networks import small_network
 from torch._inductor import config
 
 from ifmmin.benchmarks.peers import base
-from ifmmin.benchmarks.peers.base import PEERS, Contender, Peer, Source, find_peer
+from ifmmin.benchmarks.peers.base import PEERS, OpenPeer, Peer, Source, find_peer
 from ifmmin.benchmarks.peers.parity import LENGTHS, make_cases, open_proven, prove
 from ifmmin.benchmarks.peers.torch import Compiled, Eager
 from ifmmin.runtime.backends import onnxruntime_gpu
@@ -105,7 +105,7 @@ class NoNumber(Eager):
 
 
 @pytest.mark.parametrize("kind", [ShortZeros, NoNumber])
-def test_other_faults_are_found(source: Source, kind: type[Contender]) -> None:
+def test_other_faults_are_found(source: Source, kind: type[OpenPeer]) -> None:
     cases = make_cases(source.network, [Pattern.parse("v")], LENGTHS)
     prove("eager", Eager(source.network), cases, 1e-3)
     with pytest.raises(ParityError, match="peer faulty is wrong"):

@@ -100,7 +100,7 @@ def test_the_key_tells_rows_apart() -> None:
     same = msgspec.structs.replace(row, lengths={"t": 22, "a": 50}, samples=(2.0,), note="later")
     assert row.key == same.key
     others: list[dict[str, Any]] = [
-        {"contender": "twin"}, {"pattern": "a"}, {"backend": "x"}, {"precision": "int8"},
+        {"contender": "control"}, {"pattern": "a"}, {"backend": "x"}, {"precision": "int8"},
         {"threads": 2}, {"lengths": {"a": 51, "t": 22}}, {"batch": 2}, {"streams": 2},
         {"part": "load"}, {"scenario": "latency"},
     ]  # fmt: skip

@@ -12,7 +12,7 @@ from sample_rows import SCENARIOS, Machine, sample_device, sample_report, sample
 
 from ifmmin.benchmarks.device.energy import Energy
 from ifmmin.benchmarks.device.monitor import Span
-from ifmmin.benchmarks.record import OURS, TWIN, Accuracy, Report, Row, measured_noise
+from ifmmin.benchmarks.record import CONTROL, OURS, Accuracy, Report, Row, measured_noise
 from ifmmin.benchmarks.report import print_report, render_html, render_markdown
 from ifmmin.benchmarks.report.facts import caveats, headline, surroundings
 from ifmmin.benchmarks.report.sections import (
@@ -125,15 +125,15 @@ def test_within_a_pattern_the_fastest_comes_first(report: Report) -> None:
 def test_a_gain_within_the_noise_is_no_difference() -> None:
     fast = [1.0 + 0.001 * (i % 7) for i in range(60)]
     slow = [sample * 1.05 for sample in fast]
-    for twin, cell in ((1.002, f"1.05{TIMES}"), (1.08, NO_DIFFERENCE)):
+    for control, cell in ((1.002, f"1.05{TIMES}"), (1.08, NO_DIFFERENCE)):
         rows = (
-            _row(OURS, *fast), _row(TWIN, *(twin * s for s in fast)), _row("monolith", *slow),
+            _row(OURS, *fast), _row(CONTROL, *(control * s for s in fast)), _row("monolith", *slow),
         )  # fmt: skip
         table = build_sections(_rows(*rows))[0].tables[0]
         cells = {row[0]: row[-1] for row in table.rows}
         assert cells[OURS].startswith(cell)
         assert cells["monolith"] == ""
-    lucky = _rows(_row(OURS, *fast), _row(TWIN, *fast), _row("monolith", *fast))
+    lucky = _rows(_row(OURS, *fast), _row(CONTROL, *fast), _row("monolith", *fast))
     assert build_sections(lucky)[0].tables[0].rows[0][-1] == NO_DIFFERENCE
 
 

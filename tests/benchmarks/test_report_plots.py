@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from sample_rows import Machine, sample_report
 
-from ifmmin.benchmarks.record import OURS, TWIN, Accuracy, Report, Row
+from ifmmin.benchmarks.record import CONTROL, OURS, Accuracy, Report, Row
 from ifmmin.benchmarks.report import render_html
 from ifmmin.benchmarks.report.plots import Drawing, draw_plots
 
@@ -51,7 +51,7 @@ def _points(axes: Axes) -> list[Any]:
 def test_bars_show_medians_tails_and_the_bound_the_fastest_first() -> None:
     rows = (
         _row("eager", 0.050), _row("monolith", 0.002, threads=2), _row("monolith", 0.003),
-        _row(OURS, *[0.001] * 99, 0.0015, bound=0.0005), _row(TWIN, 0.001),
+        _row(OURS, *[0.001] * 99, 0.0015, bound=0.0005), _row(CONTROL, 0.001),
         _row(OURS, 0.004, pattern="v"),
     )  # fmt: skip
     (drawing,) = _draw("latency", *rows)

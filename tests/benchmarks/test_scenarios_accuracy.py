@@ -89,8 +89,8 @@ def test_rows_of_a_way_carry_it(bundle: Path) -> None:
     bench = _bench(bundle)
     bench.accuracies = measure_accuracies(bench)
     for pattern in bench.patterns:
-        for entrant in bench.ours(pattern, 1):
-            row = bench.row("latency", entrant, pattern, samples=(1.0,))
+        for contender in bench.ours(pattern, 1):
+            row = bench.row("latency", contender, pattern, samples=(1.0,))
             assert row.accuracy == bench.accuracies[(str(pattern), *WAY)]
 
 

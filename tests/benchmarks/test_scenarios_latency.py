@@ -13,9 +13,9 @@ from fake_system import MadeClock
 from small_bundles import copied, nudge
 
 from ifmmin.benchmarks import timing
-from ifmmin.benchmarks.record import OURS, TWIN, YARDSTICK, Row, measured_noise
+from ifmmin.benchmarks.record import CONTROL, OURS, REFERENCE, Row, measured_noise
 from ifmmin.benchmarks.scenarios.bench import Bench
-from ifmmin.benchmarks.scenarios.contenders import SESSIONS, Entrant, Way
+from ifmmin.benchmarks.scenarios.contenders import SESSIONS, Contender, RunConfig
 from ifmmin.benchmarks.scenarios.latency import latency, length, throughput
 from ifmmin.benchmarks.scenarios.plan import BATCHES, Plan
 from ifmmin.benchmarks.timing import SETTLING, SETTLING_SECONDS, WARM_UP_SECONDS, time_together
@@ -49,7 +49,7 @@ def test_every_pattern_meets_its_twin_and_the_monolith(bundle: Path) -> None:
     bench = _bench(bundle, checkpoint=checkpoint, peers=("monolith",), threads=(1, 2))
     rows = latency(bench)
     assert len(rows) == len(PATTERNS) * 2 * 4
-    for name in (OURS, TWIN, "monolith", YARDSTICK):
+    for name in (OURS, CONTROL, "monolith", REFERENCE):
         found = _by(rows, name)
         assert [row.pattern for row in found] == [*PATTERNS, *PATTERNS]
         assert [row.threads for row in found] == [1, 1, 1, 2, 2, 2]
@@ -58,29 +58,29 @@ def test_every_pattern_meets_its_twin_and_the_monolith(bundle: Path) -> None:
     assert _by(rows, OURS)[2].lengths == {"a": 50, "t": 22}
     assert "of the network" in _by(rows, "monolith")[0].note
     assert set(measured_noise(rows)["latency"]) == set(PATTERNS)
-    assert bench.predictor(Way("onnxruntime-cpu", "fp32", 1)) is not bench.predictor(
-        Way("onnxruntime-cpu", "fp32", 1), TWIN
+    assert bench.predictor(RunConfig("onnxruntime-cpu", "fp32", 1)) is not bench.predictor(
+        RunConfig("onnxruntime-cpu", "fp32", 1), CONTROL
     )
 
 
 def test_rounds_ask_other_sessions_of_the_same_graph(bundle: Path) -> None:
     bench, pattern = _bench(bundle, patterns=(Pattern.parse("a"),)), Pattern.parse("a")
-    entrants = bench.marked(pattern, 1)
-    assert [one.name for one in entrants] == [OURS, TWIN, YARDSTICK]
+    contenders = bench.marked(pattern, 1)
+    assert [one.name for one in contenders] == [OURS, CONTROL, REFERENCE]
     features = bench.features({Modality.A: 12})
-    for one in entrants:
+    for one in contenders:
         calls = one.in_turns(features, {})
         assert len(calls) == SESSIONS
         answers = [getattr(said, "logits", said) for said in (call() for call in calls)]
         for answer in answers[1:]:
             np.testing.assert_array_equal(answer, answers[0])
-    calls_of_ours: list[Any] = [c for one in entrants[:2] for c in (one.call, *one.others)]
+    calls_of_ours: list[Any] = [c for one in contenders[:2] for c in (one.call, *one.others)]
     assert len({id(call.__self__) for call in calls_of_ours}) == 2 * SESSIONS  # no predictor twice
 
 
 def test_a_yardstick_of_the_processor_says_nothing_of_others(bundle: Path) -> None:
     bench = _bench(bundle, backends=("onnxruntime-cpu", "onnxruntime-cuda"))
-    assert YARDSTICK not in {one.name for one in bench.marked(Pattern.parse("a"), 1)}
+    assert REFERENCE not in {one.name for one in bench.marked(Pattern.parse("a"), 1)}
 
 
 def test_a_sequence_of_calls_takes_turns_round_by_round(clock: MadeClock) -> None:
@@ -95,7 +95,7 @@ def test_lengths_and_batches_are_told(bundle: Path) -> None:
     bench = _bench(bundle, patterns=(Pattern.parse("a"),))
     assert [row.lengths["a"] for row in _by(length(bench), OURS)] == [10, 50, 100, 400]
     batches = throughput(bench)
-    for name in (OURS, YARDSTICK):
+    for name in (OURS, REFERENCE):
         assert [row.batch for row in _by(batches, name)] == list(BATCHES)
     assert {row.unit for row in batches} == {"1/s"}
 
@@ -115,8 +115,8 @@ def test_the_monolith_is_asked_for_no_more_of_a_batch_than_tells_its_rate(bundle
         heard.append(features)
         time.sleep(0.001)
 
-    monolith = Entrant("monolith", answer, Way("onnxruntime-cpu", "fp32", 1), peer=True)
-    bench.entrants = lambda *_: [monolith]  # type: ignore[method-assign]
+    monolith = Contender("monolith", answer, RunConfig("onnxruntime-cpu", "fp32", 1), peer=True)
+    bench.contenders = lambda *_: [monolith]  # type: ignore[method-assign]
     rows = throughput(bench)
     assert len(heard) == sum((2 + 3) * min(batch, 8) for batch in BATCHES)  # warm-up, rounds
     assert [row.batch for row in rows] == list(BATCHES)
@@ -130,7 +130,7 @@ def test_what_cannot_run_is_left_out_and_named(bundle: Path) -> None:
     )  # fmt: skip
     rows = latency(bench)
     assert {(row.contender, row.backend, row.precision) for row in rows} == {
-        (OURS, "onnxruntime-cpu", "fp32"), (TWIN, "onnxruntime-cpu", "fp32"),
+        (OURS, "onnxruntime-cpu", "fp32"), (CONTROL, "onnxruntime-cpu", "fp32"),
     }  # fmt: skip
     reasons = {what: reason for (what, _), reason in bench.refused.items()}
     assert "no int8 latency graph" in reasons["onnxruntime-cpu int8 a"]

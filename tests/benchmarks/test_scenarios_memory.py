@@ -14,12 +14,12 @@ import pytest
 from child_processes import children_left
 from small_bundles import copied, nudge
 
-from ifmmin.benchmarks.record import OURS, TWIN, Row
+from ifmmin.benchmarks.record import CONTROL, OURS, Row
 from ifmmin.benchmarks.scenarios.bench import Bench
 from ifmmin.benchmarks.scenarios.memory import Job, bundle_sizes, find_contenders, make_jobs, memory
 from ifmmin.benchmarks.scenarios.plan import MONOLITH, Plan, alone_and_fullest
 from ifmmin.benchmarks.scenarios.worker_memory import PEAK, PSS, RSS, USS
-from ifmmin.benchmarks.scenarios.workers import EAGER, ChildFailed, Told, run_child
+from ifmmin.benchmarks.scenarios.workers import EAGER, ChildFailed, ChildResult, run_child
 from ifmmin.runtime import Pattern
 
 MIB = 1 << 20
@@ -69,7 +69,7 @@ def test_every_stage_of_our_own(bundle: Path) -> None:
             found[p, f"{s}, {measure}", 1] for p, s in (("", "imports"), ("a_t", "one pattern"))
         )
         assert first < then
-    assert {(row.pattern, row.part) for row in rows if row.contender == TWIN} == {
+    assert {(row.pattern, row.part) for row in rows if row.contender == CONTROL} == {
         (pattern, f"{stage}, {m}")
         for pattern, stage in (("", "imports"), ("a_t", "one pattern"))
         for m in MEASURES
@@ -151,7 +151,7 @@ def write(folder: Path, body: str) -> None:
 def test_words_go_in_and_the_last_line_comes_out(tmp_path: Path, child: str) -> None:
     write(tmp_path, "print('noise')\nprint(json.dumps([began, time.monotonic(), sys.argv[1:]]))")
     before = time.monotonic()
-    told: Told[tuple[float, float, list[str]]] = run_child(
+    told: ChildResult[tuple[float, float, list[str]]] = run_child(
         child, {"key": "a=b", "other": ""}, tuple[float, float, list[str]]
     )
     began, ended, words = told.output

@@ -11,11 +11,11 @@ import pytest
 from sample_rows import sample_report
 from small_bundles import copied, nudge
 
-from ifmmin.benchmarks.record import OURS, TWIN, YARDSTICK, Row, measured_noise
+from ifmmin.benchmarks.record import CONTROL, OURS, REFERENCE, Row, measured_noise
 from ifmmin.benchmarks.report.summary import measure
 from ifmmin.benchmarks.scenarios import stream as streaming
 from ifmmin.benchmarks.scenarios.bench import Bench
-from ifmmin.benchmarks.scenarios.contenders import Entrant, Way
+from ifmmin.benchmarks.scenarios.contenders import Contender, RunConfig
 from ifmmin.benchmarks.scenarios.plan import MONOLITH, Plan
 from ifmmin.benchmarks.scenarios.start import APART, cold_start, idle
 from ifmmin.benchmarks.scenarios.stream import CHANGED, EVERYTHING, Updates
@@ -30,7 +30,7 @@ def _bench(bundle: Path, **more: Any) -> Bench:
 
 def test_updates_of_streams_compute_what_they_claim(bundle: Path) -> None:
     bench = _bench(bundle)
-    predictor = bench.predictor(Way("onnxruntime-cpu", "fp32", 1))
+    predictor = bench.predictor(RunConfig("onnxruntime-cpu", "fp32", 1))
     assert predictor is not None
     pattern, ran = Pattern.parse("a_t"), []
     engine = predictor.stream()._engine
@@ -63,15 +63,15 @@ def test_streams_are_measured_alone_and_together(
     rows = streaming.stream(bench)
     assert {row.pattern for row in rows} == {"a", "a_t"}
     assert {row.contender for row in rows} == {
-        OURS, streaming.RERUN, streaming.ANEW, YARDSTICK,
+        OURS, streaming.RERUN, streaming.ANEW, REFERENCE,
     }  # fmt: skip
     assert {row.lengths["a"] for row in rows if row.part == streaming.AGE} == {10, 20}
     assert {row.part for row in rows if row.contender == streaming.ANEW} == {streaming.ANSWER}
     many = streaming.streams(bench)
-    together = [OURS, streaming.ALONE, streaming.SINGLE, YARDSTICK]
+    together = [OURS, streaming.ALONE, streaming.SINGLE, REFERENCE]
     assert [row.contender for row in many] == together * 2
     for found in (rows, many):  # the reference was timed under every condition of ours
-        marked = {row.group for row in found if row.contender == YARDSTICK}
+        marked = {row.group for row in found if row.contender == REFERENCE}
         assert marked == {row.group for row in found if row.contender == OURS}
     assert {(row.streams, row.unit) for row in many} == {(64, "1/s")}
     # All of it is our own, so that every row says by what it was answered.
@@ -84,9 +84,9 @@ def test_precisions_take_turns_and_are_told_against_full_precision(make_bundle: 
     bundle = make_bundle(precisions=("fp32", "fp16", "int8"))
     bench = _bench(bundle, precisions=("fp32", "int8"), patterns=(Pattern.parse("a_t"),))
     rows = [row for row in streaming.stream(bench) if row.part == streaming.ANSWER]
-    ways = {(row.contender, row.precision) for row in rows}
+    run_configs = {(row.contender, row.precision) for row in rows}
     ours = {(name, p) for name in (OURS, streaming.ANEW) for p in ("fp32", "int8")}
-    assert ways == ours | {(YARDSTICK, "fp32")}
+    assert run_configs == ours | {(REFERENCE, "fp32")}
     assert len({row.group for row in rows}) == 1
     items = measure(sample_report(rows=tuple(rows)), "stream")
     bases = {item.baseline.key for item in items if item.baseline is not None}
@@ -110,16 +110,16 @@ def test_everyone_waits_together_and_takes_turns_to_be_first(bundle: Path) -> No
     busy = [row for row in rows if row.part == "busy"]
     assert len(after) == len(busy) == len(rows) / 2 == 6
     assert {(row.contender, row.pattern) for row in after} == {
-        (name, pattern) for name in (OURS, TWIN, MONOLITH) for pattern in ("a", "a_t")
+        (name, pattern) for name in (OURS, CONTROL, MONOLITH) for pattern in ("a", "a_t")
     }
     assert all(len(row.samples) == 3 and min(row.samples) > 0 for row in after)
     assert all(len(row.samples) == 3 for row in busy)
     assert {row.unit for row in rows} == {"s"}
-    # Each pause another is the first: ours and the monolith before the twin.
+    # Each pause another is the first: ours and the monolith before the A/A control.
     first = {row.note.partition("the first after pause ")[2][:1]: row for row in after}
     first.pop("")
     assert sorted(first) == ["1", "2", "3"]
-    assert TWIN not in {row.contender for row in first.values()}
+    assert CONTROL not in {row.contender for row in first.values()}
     assert sum("never the first" in row.note for row in after) == 3
 
 
@@ -134,12 +134,12 @@ def test_what_a_pause_costs_shows(bundle: Path, monkeypatch: pytest.MonkeyPatch)
             if rested:
                 time.sleep(0.05)
 
-    def entrants(self: Bench, pattern: Pattern, threads: int) -> list[Entrant]:
-        way = Way("made up", "fp32", 1)
+    def contenders(self: Bench, pattern: Pattern, threads: int) -> list[Contender]:
+        config = RunConfig("made up", "fp32", 1)
         calls: dict[str, Any] = {"sleepy": Sleepy(), "awake": lambda inputs: None}
-        return [Entrant(name, call, way) for name, call in calls.items()]
+        return [Contender(name, call, config) for name, call in calls.items()]
 
-    monkeypatch.setattr(Bench, "entrants", entrants)
+    monkeypatch.setattr(Bench, "contenders", contenders)
     rows = idle(_bench(bundle, patterns=(Pattern.parse("a"),)), pause=0.15, pauses=2)
     middle = {(row.contender, row.part): float(np.median(row.samples)) for row in rows}
     assert middle["sleepy", "after 0.15 s"] > 0.05
@@ -148,7 +148,7 @@ def test_what_a_pause_costs_shows(bundle: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_nobody_to_wait_is_no_error(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Bench, "entrants", lambda self, pattern, threads: [])
+    monkeypatch.setattr(Bench, "contenders", lambda self, pattern, threads: [])
     started = time.perf_counter()
     assert idle(_bench(bundle)) == []
     assert time.perf_counter() - started < 5
@@ -175,7 +175,7 @@ def test_parts_add_up_for_every_contender(bundle: Path) -> None:
     rows = cold_start(bench)
     took = time.perf_counter() - started
     assert not bench.refused
-    contenders = {OURS, TWIN, BARE, MONOLITH, EAGER, YARDSTICK}
+    contenders = {OURS, CONTROL, BARE, MONOLITH, EAGER, REFERENCE}
     assert {row.contender for row in rows} == contenders
     for contender in contenders:
         found = _of(rows, contender)
@@ -194,7 +194,7 @@ def test_parts_add_up_for_every_contender(bundle: Path) -> None:
 def test_rounds_and_patterns_without_a_checkpoint(bundle: Path) -> None:
     bench = _cold(bundle, rounds=2, seconds=600.0, peers=(MONOLITH,))
     rows = cold_start(bench)
-    assert {row.contender for row in rows} == {OURS, TWIN, BARE, YARDSTICK}
+    assert {row.contender for row in rows} == {OURS, CONTROL, BARE, REFERENCE}
     assert "no checkpoint was given" in bench.refused[MONOLITH, 1]
     assert [row.pattern for row in _of(rows, OURS)] == ["a"] * 5 + ["a_t"] * 5
     assert all(len(row.samples) == 2 for row in rows)
@@ -219,8 +219,8 @@ def test_who_answers_otherwise_or_not_at_all_is_not_timed(
     assert len(bench.ours(A, 1)) == 2  # loaded here before the graph is another one
     spoil(bench.bundle.directory, bench.bundle.entry(A))
     rows = cold_start(bench)
-    failed = [row for row in rows if row.contender != YARDSTICK]
-    assert [row.contender for row in failed] == [OURS, TWIN, BARE]
+    failed = [row for row in rows if row.contender != REFERENCE]
+    assert [row.contender for row in failed] == [OURS, CONTROL, BARE]
     assert not any(row.samples for row in failed)
     for row in rows[:2]:
         assert reason in row.note

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from small_networks import probes_of, small_network
 
-from ifmmin.export.context import Workshop
+from ifmmin.export.context import ExportContext
 from ifmmin.export.graph import OPSET, plan_latency, to_model
 from ifmmin.export.quantize.dynamic import DynamicQuantiser
 from ifmmin.export.quantize.gptq import DAMPING, Grid, round_to_grid, second_moments
-from ifmmin.export.quantize.groups import Feed, Group
+from ifmmin.export.quantize.groups import Group, Inputs
 from ifmmin.export.quantize.search import Choice, choose_groups
 from ifmmin.export.specialise.encoder import PRECISIONS
 from ifmmin.export.verify.parity import Comparison
@@ -185,7 +185,7 @@ def test_moments_of_a_recurrence(kind: str) -> None:
 def test_rounded_weights_stay_on_the_grids_of_the_quantiser(pattern: str) -> None:
     """Same nodes and scales, other levels, each at most a few steps from the nearest one."""
     model = _latency(pattern)
-    feeds = _feeds(_shop(), Pattern.parse(pattern))
+    feeds = _feeds(_context(), Pattern.parse(pattern))
     plain, rounded = (_all_groups(model, given) for given in ([], feeds))
     assert list(plain.graph.node) == list(rounded.graph.node)
     moved = 0
@@ -202,17 +202,17 @@ def test_rounded_weights_stay_on_the_grids_of_the_quantiser(pattern: str) -> Non
     assert moved > 50
 
 
-def _shop(kind: str = "if-mmin") -> Workshop:
-    return Workshop(
+def _context(kind: str = "if-mmin") -> ExportContext:
+    return ExportContext(
         network=small_network(kind), probes=Probes(small_network(kind)), metadata={}, limits={}
     )
 
 
-def _feeds(shop: Workshop, pattern: Pattern) -> list[Feed]:
-    return [{m.value: x[m] for m in pattern} for x in shop.calibration_inputs]
+def _feeds(context: ExportContext, pattern: Pattern) -> list[Inputs]:
+    return [{m.value: x[m] for m in pattern} for x in context.calibration_inputs]
 
 
-def _all_groups(model: onnx.ModelProto, feeds: list[Feed]) -> onnx.ModelProto:
+def _all_groups(model: onnx.ModelProto, feeds: list[Inputs]) -> onnx.ModelProto:
     quantise = DynamicQuantiser(model, feeds, _load)
     return quantise(list(quantise.groups))
 
@@ -223,12 +223,12 @@ def test_rounding_by_moments_brings_answers_nearer() -> None:
     The scales of what is multiplied are found while running: what they lose stays.
     """
     errors: dict[str, list[float]] = {"nearest": [], "rounded": []}
-    shop = _shop()
+    context = _context()
     for name in ("a", "v", "t", "a_v_t"):
         pattern = Pattern.parse(name)
         model = _latency(name)
-        probes = shop.probes.of(pattern)[1:]
-        for kind, feeds in (("nearest", []), ("rounded", _feeds(shop, pattern))):
+        probes = context.probes.of(pattern)[1:]
+        for kind, feeds in (("nearest", []), ("rounded", _feeds(context, pattern))):
             run = _load(_all_groups(model, feeds))
             for probe in probes:
                 said = run({m.value: x for m, x in probe.features.items()})[0]
@@ -238,9 +238,9 @@ def test_rounding_by_moments_brings_answers_nearer() -> None:
 
 def test_no_probe_is_a_calibration_input() -> None:
     """Neither of the gate nor of `ifmmin-bundle verify`."""
-    shop = _shop()
-    every = [*shop.probes.draw(GATE_SEED), *shop.probes.draw(FRESH_SEED)]
+    context = _context()
+    every = [*context.probes.draw(GATE_SEED), *context.probes.draw(FRESH_SEED)]
     probes = {x.tobytes() for features in every for x in features.values()}
-    of_gate = shop.probes.of(Pattern.parse("a"))
+    of_gate = context.probes.of(Pattern.parse("a"))
     assert {x.tobytes() for p in of_gate for x in p.features.values()} < probes
-    assert not probes & {x.tobytes() for f in shop.calibration_inputs for x in f.values()}
+    assert not probes & {x.tobytes() for f in context.calibration_inputs for x in f.values()}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ifmmin.export import graph as shapes
 from ifmmin.export.cli import main
-from ifmmin.export.context import Workshop
+from ifmmin.export.context import ExportContext
 from ifmmin.export.graph import Plan
 from ifmmin.export.specialise.encoder import PRECISIONS
 from ifmmin.export.streams import StreamCorpus
@@ -26,7 +26,7 @@ from ifmmin.export.verify.parity import (
     Evaluation,
     allowed,
     compare,
-    judge,
+    find_violations,
     parse_losses,
     require,
 )
@@ -70,7 +70,7 @@ def test_what_is_no_number_is_as_wrong_as_can_be(row: int, value: float) -> None
     assert figures.excess == np.inf
     assert figures.agreement == 0.9
     for precision in DEFAULTS:
-        assert judge("g", figures, None, DEFAULTS[precision])
+        assert find_violations("g", figures, None, DEFAULTS[precision])
 
 
 def test_large_logits_may_differ_by_their_own_rounding() -> None:
@@ -93,9 +93,9 @@ def test_large_logits_may_differ_by_their_own_rounding() -> None:
     ],
 )
 def test_default_limits(precision: str, change: dict[str, float], figure: str) -> None:
-    assert not judge("g", FINE, None, DEFAULTS[precision])
+    assert not find_violations("g", FINE, None, DEFAULTS[precision])
     worse = dataclasses.replace(FINE, **change)  # type: ignore[arg-type]
-    (violation,) = judge("g", worse, None, DEFAULTS[precision])
+    (violation,) = find_violations("g", worse, None, DEFAULTS[precision])
     assert violation.figure == figure
     with pytest.raises(ParityError, match=f"nothing was written.*--allow-loss {figure}=") as error:
         require([violation])
@@ -103,19 +103,19 @@ def test_default_limits(precision: str, change: dict[str, float], figure: str) -
     # The number that is proposed is enough, and a smaller loss than the default changes nothing.
     proposed = str(error.value).rsplit(f"{figure}=", 1)[1]
     accepted = allowed(precision, parse_losses([f"{figure}={proposed}"]))
-    assert not judge("g", worse, None, accepted)
+    assert not find_violations("g", worse, None, accepted)
     tighter = allowed(precision, {figure: 1.0 if figure == "agreement" else 1e-9})
     assert tighter == DEFAULTS[precision]
 
 
 def test_accuracy_on_a_corpus_is_judged() -> None:
     figures = Evaluation("c", 1, 56, 0.7, 0.70, 0.1, 0.7, 0.706, 0.1, 1.0)
-    (violation,) = judge("g", FINE, figures, DEFAULTS["int8"])
+    (violation,) = find_violations("g", FINE, figures, DEFAULTS["int8"])
     assert (violation.figure, violation.allowed) == ("ua", 0.005)
     assert violation.got == pytest.approx(0.006)
-    assert not judge("g", FINE, figures, allowed("int8", {"ua": 0.01}))
+    assert not find_violations("g", FINE, figures, allowed("int8", {"ua": 0.01}))
     better = dataclasses.replace(figures, ua=0.71)
-    assert not judge("g", FINE, better, DEFAULTS["int8"])
+    assert not find_violations("g", FINE, better, DEFAULTS["int8"])
 
 
 @pytest.mark.parametrize("text", ["0.05", "ua", "ua=", "speed=0.1", "ua=-1", "ua=nan", "ua=inf"])
@@ -180,8 +180,8 @@ def _evaluator(checkpoint: Path, corpus: Corpus) -> Evaluator:
 
 def _stream_corpus(checkpoint: Path, corpus: Corpus) -> StreamCorpus:
     network, _ = load_checkpoint(checkpoint)
-    shop = Workshop(network=network, probes=Probes(network), metadata={}, limits={})
-    return StreamCorpus(shop, PRECISIONS["int8"], _evaluator(checkpoint, corpus))
+    context = ExportContext(network=network, probes=Probes(network), metadata={}, limits={})
+    return StreamCorpus(context, PRECISIONS["int8"], _evaluator(checkpoint, corpus))
 
 
 def test_a_summary_that_says_the_same_loses_nothing_and_another_does(

@@ -20,12 +20,12 @@ from ifmmin.export.specialise.encoder import PRECISIONS
 from ifmmin.export.verify.missing import measure_missing
 from ifmmin.export.verify.probes import compare_probes, run_alone, run_batches
 from ifmmin.export.writer import modality_specs
-from ifmmin.runtime.backends import Loaded, Runner
+from ifmmin.runtime.backends import LoadedGraph, Runner
 from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from ifmmin.runtime.backends.profile import profile_of
 from ifmmin.runtime.bundle import GraphEntry, ProfileSpec
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality, Pattern
-from ifmmin.runtime.stream.graphs import ModalityStream, within
+from ifmmin.runtime.stream.graphs import ModalityStream, fit_to_profile
 from ifmmin.runtime.validate import pad_batch
 from ifmmin.train.config import FeatureConfig, ModelConfig
 from ifmmin.train.model.models import build_network
@@ -271,7 +271,7 @@ class _Case:
         self.dim = few[2]
 
     def cut(self) -> Runner:
-        return within(Loaded(self.strict, self.entry), self.profile).run
+        return fit_to_profile(LoadedGraph(self.strict, self.entry), self.profile).run
 
     def frames(self, count: int, streams: int = 5) -> Any:
         rng = np.random.default_rng(count)

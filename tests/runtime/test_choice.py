@@ -14,7 +14,7 @@ import pytest
 from small_bundles import copied, edit
 
 from ifmmin.runtime import BackendUnavailable, Pattern, Predictor
-from ifmmin.runtime.backends import Backend, BackendOptions, Loaded
+from ifmmin.runtime.backends import Backend, BackendOptions, LoadedGraph
 from ifmmin.runtime.backends import base as backends
 from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from ifmmin.runtime.bundle import Bundle, GraphEntry
@@ -29,7 +29,7 @@ class _Slow(Backend):
     name = "slow"
     delay, error = 2e-3, 0.0
 
-    def open(self, bundle: Bundle, entry: GraphEntry) -> Loaded:
+    def open(self, bundle: Bundle, entry: GraphEntry) -> LoadedGraph:
         real = OnnxRuntimeCpu().open(bundle, entry)
 
         def run(inputs: Mapping[str, Any]) -> list[Any]:
@@ -54,7 +54,7 @@ class _Absent(Backend):
     def __init__(self) -> None:
         raise BackendUnavailable("no such device; plug one in")
 
-    def open(self, bundle: Bundle, entry: GraphEntry) -> Loaded:
+    def open(self, bundle: Bundle, entry: GraphEntry) -> LoadedGraph:
         raise AssertionError
 
 
@@ -122,7 +122,7 @@ def test_a_choice_is_remembered(
     _, record = _kept(tmp_path)
     assert record["choices"]["latency a"]["backend"] == "onnxruntime-cpu"
     # Nothing is timed again, and what cannot run is not even asked.
-    monkeypatch.setattr("ifmmin.runtime.sessions.Trials.choose", _forbidden)
+    monkeypatch.setattr("ifmmin.runtime.sessions.Tuner.choose", _forbidden)
     again = Predictor(bundle, options=_options(tmp_path))
     assert again.predict(GIVEN).backend == "onnxruntime-cpu"
 

@@ -16,7 +16,7 @@ from made_machines import HEALTHY, ORIN, change
 from rich.console import Console
 from small_bundles import copied, edit, nudge
 
-from ifmmin.runtime.backends import Backend, Loaded
+from ifmmin.runtime.backends import Backend, LoadedGraph
 from ifmmin.runtime.backends.onnxruntime import UNKNOWN, OnnxRuntimeCpu
 from ifmmin.runtime.bundle import Bundle, GraphEntry
 from ifmmin.runtime.doctor import answer, cli
@@ -108,7 +108,7 @@ class _Other(Backend):
     def __init__(self, refuse: Exception | None = None) -> None:
         self._refuse = refuse
 
-    def open(self, bundle: Bundle, entry: GraphEntry) -> Loaded:
+    def open(self, bundle: Bundle, entry: GraphEntry) -> LoadedGraph:
         if self._refuse is not None and entry.subject == "a":
             raise self._refuse
         return OnnxRuntimeCpu().open(bundle, entry)

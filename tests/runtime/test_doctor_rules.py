@@ -26,7 +26,7 @@ from ifmmin.runtime.doctor.facts import (
     Package,
     Temperature,
 )
-from ifmmin.runtime.doctor.rules import RULES, SEVERITIES, Finding, judge_machine
+from ifmmin.runtime.doctor.rules import RULES, SEVERITIES, Finding, find_problems
 
 
 def _gpu(version: str, tags: tuple[str, ...] = ()) -> tuple[Package, ...]:
@@ -112,14 +112,14 @@ TRAPPED: list[tuple[str, Facts, set[str]]] = [
 
 @pytest.mark.parametrize("name", HEALTHY)
 def test_a_healthy_machine_has_no_findings(name: str) -> None:
-    assert judge_machine(HEALTHY[name]) == ()
+    assert find_problems(HEALTHY[name]) == ()
 
 
 @pytest.mark.parametrize(
     ("facts", "expected"), [t[1:] for t in TRAPPED], ids=[t[0] for t in TRAPPED]
 )
 def test_every_trap_is_found_and_nothing_else(facts: Facts, expected: set[str]) -> None:
-    found = judge_machine(facts)
+    found = find_problems(facts)
     assert {finding.rule for finding in found} == expected
     for finding in found:
         assert finding.found
@@ -136,14 +136,14 @@ def test_the_table_has_every_rule(root: Path) -> None:
 
 
 def test_a_machine_of_which_nothing_is_known() -> None:
-    assert {finding.rule for finding in judge_machine(Facts())} == {"no-gpu"}
+    assert {finding.rule for finding in find_problems(Facts())} == {"no-gpu"}
 
 
 def test_worst_first() -> None:
     facts = change(
         HEALTHY["desktop"], nvidia__cuda="12.4", cpu__flags=("avx2",), memory__available=1
     )
-    severities = [SEVERITIES.index(finding.severity) for finding in judge_machine(facts)]
+    severities = [SEVERITIES.index(finding.severity) for finding in find_problems(facts)]
     assert severities == sorted(severities)
     assert len(set(severities)) == 3
 
@@ -153,10 +153,10 @@ def test_a_rule_that_breaks_does_not_silence_the_others(monkeypatch: pytest.Monk
         raise ZeroDivisionError("strange")
 
     monkeypatch.setattr(rules, "RULES", (broken, *RULES))
-    (first,) = judge_machine(HEALTHY["orin"])
+    (first,) = find_problems(HEALTHY["orin"])
     assert "ZeroDivisionError" in first.found
 
 
 def test_own_governors_are_only_noted() -> None:
     facts = change(HEALTHY["desktop"], cpu__governor="powersave", cpu__driver="intel_pstate")
-    assert [finding.severity for finding in judge_machine(facts)] == ["note"]
+    assert [finding.severity for finding in find_problems(facts)] == ["note"]

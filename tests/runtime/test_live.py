@@ -28,10 +28,10 @@ from ifmmin.runtime.cli.live import (
     PER_SECOND,
     STALE,
     Dashboard,
-    LiveScreen,
-    Rate,
-    light_of,
-    live_screen,
+    LiveSink,
+    RateMeter,
+    live_sink,
+    status_of,
 )
 from ifmmin.runtime.modality import Modality
 from ifmmin.runtime.prediction import Prediction
@@ -143,9 +143,9 @@ def test_lights_are_those_of_what_a_stream_says(predictor: Predictor) -> None:
     stream = predictor.stream(StreamOptions(window=4.0, stale_after={Modality.V: 2.0}))
 
     def lights(at: float) -> list[str]:
-        stream.session.reach(at)
-        assert stream.pattern or stream.session.absent
-        return [light_of(stream.session.absent.get(m)).word for m in Modality]
+        stream.state.reach(at)
+        assert stream.pattern or stream.state.absent
+        return [status_of(stream.state.absent.get(m)).word for m in Modality]
 
     missing, heard = MISSING.word, HEARD.word
     assert lights(0.0) == [missing] * 3
@@ -162,7 +162,7 @@ def test_lights_are_those_of_what_a_stream_says(predictor: Predictor) -> None:
 
 def test_the_rate_is_that_of_the_last_seconds() -> None:
     now = 10.0
-    rate = Rate(lambda: now)
+    rate = RateMeter(lambda: now)
     for now in np.arange(10.0, 14.0, 0.1):  # noqa: B007 - the rate's clock reads it
         rate.count()
     assert rate.per_second() == pytest.approx(10, abs=0.6)
@@ -173,7 +173,7 @@ def test_the_rate_is_that_of_the_last_seconds() -> None:
 
 
 def test_the_screen_shows_the_last_answer() -> None:
-    screen = LiveScreen(list(SHARES))
+    screen = LiveSink(list(SHARES))
     assert screen.dashboard().update is None
     assert screen.dashboard().shares == dict.fromkeys(SHARES, 0.0)
     first, nothing = _update(), _update(None, dict.fromkeys(Modality, "cleared"))
@@ -187,7 +187,7 @@ def test_the_screen_shows_the_last_answer() -> None:
 
 
 def _end_drawing(console: Console, ending: type[BaseException]) -> None:
-    with live_screen(list(SHARES), console) as screen:
+    with live_sink(list(SHARES), console) as screen:
         screen.show(_update())
         raise ending
 
@@ -209,7 +209,7 @@ def test_drawings_are_few_however_many_answers() -> None:
     file = io.StringIO()
     console = Console(file=file, width=40, force_terminal=True, _environ={"TERM": "xterm"})
     started = time.monotonic()
-    with live_screen(list(SHARES), console) as screen:
+    with live_sink(list(SHARES), console) as screen:
         while time.monotonic() < started + 0.5:
             screen.show(_update())
     seconds = time.monotonic() - started

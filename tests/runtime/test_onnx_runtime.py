@@ -15,7 +15,7 @@ from fake_onnxruntime import CPU, CUDA, TENSORRT, FakeOnnxRuntime, fake_driver
 from small_bundles import ALL, copied, put, require_golden, runs_as_its_own
 
 from ifmmin.runtime.backends import onnxruntime_gpu
-from ifmmin.runtime.backends.base import Backend, Loaded
+from ifmmin.runtime.backends.base import Backend, LoadedGraph
 from ifmmin.runtime.backends.onnxruntime import UNKNOWN, OnnxRuntimeCpu
 from ifmmin.runtime.backends.onnxruntime_gpu import OnnxRuntimeCuda, OnnxRuntimeTensorrt
 from ifmmin.runtime.backends.openvino import OpenVino
@@ -110,7 +110,7 @@ def module(
     return fake
 
 
-def opened(backend: Backend, bundle: Bundle, file: str = "a_t.latency.fp32.onnx") -> Loaded:
+def opened(backend: Backend, bundle: Bundle, file: str = "a_t.latency.fp32.onnx") -> LoadedGraph:
     return backend.open(bundle, next(e for e in bundle.manifest.graphs if e.file == file))
 
 

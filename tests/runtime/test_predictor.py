@@ -17,7 +17,7 @@ from small_bundles import ALL, copied, edit
 from ifmmin.runtime import InputError, Pattern, Predictor
 from ifmmin.runtime.modality import ALL_PATTERNS, Modality
 from ifmmin.runtime.prediction import is_answer, softmax, softmax_of_one
-from ifmmin.runtime.validate import Policy, examine, plan_batches
+from ifmmin.runtime.validate import Policy, plan_batches, validate
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_batches_hold_similar_lengths_of_one_pattern(
     predictor: Predictor, seeds: list[int], size: int
 ) -> None:
     specs = predictor.bundle.manifest.modalities
-    found = [examine(_utterance(seed), specs) for seed in seeds]
+    found = [validate(_utterance(seed), specs) for seed in seeds]
     used = [Pattern.of(one.features) for one in found]
     batches = list(plan_batches(found, used, size))
     assert sorted(row for batch in batches for row in batch.rows) == list(range(len(seeds)))
@@ -238,7 +238,7 @@ def test_patterns_share_their_encoders(make_bundle: Any) -> None:
 def _count_sessions(predictor: Predictor) -> int:
     """Loaded graphs, each counted once however many patterns use it."""
     seen: set[int] = set()
-    for graph in predictor._shelf._graphs.values():
+    for graph in predictor._pool._graphs.values():
         run: Any = graph.loaded.run
         for encoder in getattr(run, "_encoders", {}).values():
             seen |= {id(encoder._step), id(encoder._summary)}

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save
 from small_bundles import copied, edit, exchange, flip, nudge, put, relabel
 
 from ifmmin.runtime.bundle import MANIFEST_NAME, PRECISIONS, Bundle, GraphEntry
-from ifmmin.runtime.verify import Check, check_bundle, judge
+from ifmmin.runtime.verify import CheckResult, check_bundle, check_outputs
 
 Spoil = Callable[[Path], object]
 
@@ -26,7 +26,7 @@ def bundle(make_bundle: Any, tmp_path: Path) -> Path:
     return copied(make_bundle(), tmp_path)
 
 
-def _failed(bundle: Path) -> list[Check]:
+def _failed(bundle: Path) -> list[CheckResult]:
     return [check for check in check_bundle(Bundle(bundle)) if not check.passed]
 
 
@@ -168,8 +168,8 @@ FAULTS: dict[str, tuple[Spoil, set[tuple[str, str]]]] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_is_wrong_is_found_and_named_and_nothing_else(bundle: Path, fault: str) -> None:
-    spoil, wanted = FAULTS[fault]
-    spoil(bundle)
+    poison, wanted = FAULTS[fault]
+    poison(bundle)
     failed = _failed(bundle)
     assert {(check.file, check.what) for check in failed} == wanted, [str(c) for c in failed]
     assert all(check.detail and "\n" not in check.detail for check in failed)
@@ -233,7 +233,7 @@ def _judged(precision: str, shape: str = "latency", **parity: Any) -> GraphEntry
 def _passes(entry: GraphEntry, row: int, off: float) -> bool:
     found = TRUTH.copy()
     found[row, 2] += off
-    return judge(entry, "answers", found, TRUTH).passed
+    return check_outputs(entry, "answers", found, TRUTH).passed
 
 
 @pytest.mark.parametrize(
@@ -265,13 +265,13 @@ def test_in_8_bits_probabilities_count(precision: str) -> None:
 def test_what_is_not_finite_is_wrong(precision: str, value: float) -> None:
     found = TRUTH.copy()
     found[0] = value
-    verdict = judge(_judged(precision, max_difference=9.0), "answers", found, TRUTH)
+    verdict = check_outputs(_judged(precision, max_difference=9.0), "answers", found, TRUTH)
     assert not verdict.passed
     assert verdict.difference == np.inf
 
 
 def test_another_shape_is_wrong() -> None:
-    verdict = judge(_judged("fp32"), "answers", TRUTH[:1], TRUTH)
+    verdict = check_outputs(_judged("fp32"), "answers", TRUTH[:1], TRUTH)
     assert not verdict.passed
     assert "(1, 3)" in verdict.detail
     assert "(2, 3)" in verdict.detail
@@ -279,7 +279,7 @@ def test_another_shape_is_wrong() -> None:
 
 def test_the_verdict_names_the_input_nearest_to_its_limit() -> None:
     found = TRUTH + np.array([[9e-5], [1e-4]], np.float32)
-    verdict = judge(_judged("fp32"), "answers", found, TRUTH)
+    verdict = check_outputs(_judged("fp32"), "answers", found, TRUTH)
     assert verdict.passed
     assert "golden input 0" in verdict.detail
     assert verdict.unit == "logit"

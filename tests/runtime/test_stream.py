@@ -16,7 +16,7 @@ from small_bundles import LOSSES, copied, edit
 from ifmmin.runtime import InputError, Modality, Pattern, Predictor, StreamOptions
 from ifmmin.runtime.modality import MODALITIES
 from ifmmin.runtime.stream.state import Head
-from ifmmin.runtime.stream.window import Timeline
+from ifmmin.runtime.stream.window import HopClock
 from ifmmin.runtime.validate import Policy
 
 CPU = "onnxruntime-cpu"
@@ -130,7 +130,7 @@ def test_a_clock_goes_on_where_a_snapshot_stopped(predictor: Predictor) -> None:
     np.testing.assert_array_equal(second.predict().logits, first.predict().logits)
     now[0] = 7.1
     second.push(a=np.empty((0, 5), np.float32))  # time here is not ahead of the clock
-    assert second.session.now == 7.1
+    assert second.state.now == 7.1
     now[0] = 8.35
     second.push(a=noise("a", 5, 2))
     wanted = predictor.stream(StreamOptions(**options))
@@ -156,7 +156,7 @@ def test_late_frames_are_what_was_asked_for(predictor: Predictor, late: str) -> 
     np.testing.assert_allclose(
         stream.predict().logits, predictor.predict({"a": heard}).logits, atol=1e-4
     )
-    assert stream.session.channels[Modality.A].late_frames == (4 if late == "skip" else 0)
+    assert stream.state.channels[Modality.A].late_frames == (4 if late == "skip" else 0)
 
 
 def test_poor_and_broken_frames_follow_the_policy(bundle: Path) -> None:
@@ -233,8 +233,8 @@ def _holed(letter: str, count: int, *holes: int) -> Any:
     return frames
 
 
-def _hops(timeline: Timeline, count: int, at: float) -> list[int]:
-    segments = timeline.cut(np.zeros((count, 1), np.float32), 0, at, None)
+def _hops(clock: HopClock, count: int, at: float) -> list[int]:
+    segments = clock.cut(np.zeros((count, 1), np.float32), 0, at, None)
     return [segment.hop for segment in segments for _ in segment.frames]
 
 
@@ -249,13 +249,13 @@ def test_hops_end_where_they_end_wherever_zero_is(
     hop: float, hops: int, last: int, count: int, origin: float
 ) -> None:
     """A frame at a hop's end begins the next one, also where float64 tells 2e-7 s apart."""
-    timeline = Timeline(Modality.A, hop, RATE)
-    timeline.origin = origin
+    clock = HopClock(Modality.A, hop, RATE)
+    clock.origin = origin
     tenths = round(hop * 100)
     wanted = [hops + (n * 10) // tenths for n in range(last - count + 1, last + 1)]
     at = origin + (hops * hop + last / RATE)
-    assert _hops(timeline, count, at) == wanted
-    assert timeline.hop_at(at) == wanted[-1]
+    assert _hops(clock, count, at) == wanted
+    assert clock.hop_at(at) == wanted[-1]
 
 
 @pytest.mark.parametrize("zero", [-99.0, -1.5, EPOCH, -EPOCH])
@@ -354,7 +354,7 @@ def test_a_late_text_is_what_was_asked_for(predictor: Predictor, late: str, toke
             stream.set_text(other, at=4.0)
     else:
         stream.set_text(other, at=4.0)
-    channel = stream.session.channels[Modality.T]
+    channel = stream.state.channels[Modality.T]
     assert channel.late_frames == (tokens if late == "skip" else 0)
     heard = other if late == "append" else first
     if heard is None:
@@ -421,7 +421,7 @@ def _upto(utterance: dict[str, Any], end: int) -> dict[str, Any]:
 
 def _whole_of(eight_bits: Predictor, utterance: dict[str, Any]) -> Any:
     """Logits of the graphs of streams, each run once."""
-    return eight_bits._shelf.parts()[0].whole(ALL_THREE).run(utterance)[0]
+    return eight_bits._pool.graphs()[0].whole(ALL_THREE).run(utterance)[0]
 
 
 def _ends(chunk: int) -> list[tuple[int, int]]:
@@ -451,7 +451,7 @@ def test_what_is_pushed_in_chunks_is_the_whole(
 
 
 def test_something_computes_in_8_bits_but_no_step(eight_bits: Predictor) -> None:
-    parts = eight_bits._shelf.parts()[0]
+    parts = eight_bits._pool.graphs()[0]
     for modality in Modality:
         encoder = parts.encoder(modality)
         assert not encoder.step.entry.quantised

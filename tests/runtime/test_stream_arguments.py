@@ -18,7 +18,7 @@ from ifmmin.runtime import InputError, Predictor, Smoothing, StreamOptions
 from ifmmin.runtime.modality import Modality
 from ifmmin.runtime.stream.options import Smoother
 from ifmmin.runtime.stream.stream import Stream
-from ifmmin.runtime.stream.window import Timeline
+from ifmmin.runtime.stream.window import HopClock
 from ifmmin.runtime.validate import Policy
 
 A, T = frames("a", 4), frames("t", 3)
@@ -289,20 +289,20 @@ def test_senseless_smoothing_is_refused(options: dict[str, Any], said: str) -> N
 
 
 def test_a_window_is_divided_into_lanes() -> None:
-    assert StreamOptions(window=3.0, hop=0.1).lanes == 30
-    assert StreamOptions(window=2.0).lanes == 4
-    assert StreamOptions().lanes == 1
+    assert StreamOptions(window=3.0, hop=0.1).window_count == 30
+    assert StreamOptions(window=2.0).window_count == 4
+    assert StreamOptions().window_count == 1
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.sampled_from([0.1, 0.35, 1.0]))
 def test_hops_are_the_same_however_frames_are_pushed(chunks: list[int], hop: float) -> None:
-    timeline, total = Timeline(Modality.A, hop, 10.0), sum(chunks)
+    clock, total = HopClock(Modality.A, hop, 10.0), sum(chunks)
     frames = np.arange(total, dtype=np.float32)[:, None]
-    whole = timeline.cut(frames, 0, None, 0)
+    whole = clock.cut(frames, 0, None, 0)
     assert [s.hop for s in whole] == sorted({s.hop for s in whole})
     pieces, start, reached = [], 0, 0
     for count in chunks:
-        pieces += timeline.cut(frames[start : start + count], start, None, reached)
+        pieces += clock.cut(frames[start : start + count], start, None, reached)
         start, reached = start + count, pieces[-1].hop
 
     def hops(segments: Any) -> list[tuple[int, float]]:
@@ -310,7 +310,7 @@ def test_hops_are_the_same_however_frames_are_pushed(chunks: list[int], hop: flo
 
     assert hops(pieces) == hops(whole)
     assert [float(x) for s in whole for x in s.frames[:, 0]] == list(range(total))
-    ends = timeline.cut(frames, 0, (total - 1) / 10.0, 0)
+    ends = clock.cut(frames, 0, (total - 1) / 10.0, 0)
     assert hops(ends) == hops(whole)
 
 

@@ -11,7 +11,7 @@ from fake_tensorrt import Machine, machine
 from run_command import DIMS, noise
 
 from ifmmin.runtime import BackendUnavailable, InputError, Predictor, StreamOptions
-from ifmmin.runtime.backends import BackendOptions, Loaded
+from ifmmin.runtime.backends import BackendOptions, LoadedGraph
 from ifmmin.runtime.backends.onnxruntime_gpu import OnnxRuntimeTensorrt
 from ifmmin.runtime.backends.profile import PROFILED, STREAMS, profile_of
 from ifmmin.runtime.backends.tensorrt import Tensorrt, TensorrtRtx
@@ -28,10 +28,10 @@ def _predictor(bundle: Path, tmp_path: Path, backend: str = "tensorrt", **more: 
 
 
 def _cut_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def whole(loaded: Loaded, profile: Any) -> Loaded:
+    def whole(loaded: LoadedGraph, profile: Any) -> LoadedGraph:
         return loaded
 
-    monkeypatch.setattr("ifmmin.runtime.sessions.within", whole)
+    monkeypatch.setattr("ifmmin.runtime.sessions.fit_to_profile", whole)
 
 
 @pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifmmin.runtime import InputError, Predictor, StreamOptions
-from ifmmin.runtime.cli.events import Event, Listener, RealTime, read_event
+from ifmmin.runtime.cli.events import Event, EventProcessor, RealTime, read_event
 from ifmmin.runtime.cli.stream import arriving, opened
 from ifmmin.runtime.modality import Modality
 
@@ -69,7 +69,7 @@ def test_null_is_a_number_that_is_not_known(predictor: Predictor) -> None:
         _event(event="push", a=[[1, 2, 3, 4, 5], [None, 2, 3, 4, 5]]).apply(stream)
     _event(event="push", a=[[None] * 5]).apply(stream)
     assert stream.frames[Modality.A] == 0
-    assert stream.session.channels[Modality.A].why_absent == "all frames are NaN"
+    assert stream.state.channels[Modality.A].why_absent == "all frames are NaN"
 
 
 @pytest.mark.parametrize("nothing", [None, []])
@@ -123,23 +123,23 @@ def test_what_cannot_happen_changes_nothing(
     predictor: Predictor, fields: dict[str, Any], wanted: str
 ) -> None:
     stream = predictor.stream()
-    listener = Listener(stream, predictor.labels, 0.0)
-    listener.hear(1, _event(event="push", a=A, at=1.0))
+    processor = EventProcessor(stream, predictor.labels, 0.0)
+    processor.answer(1, _event(event="push", a=A, at=1.0))
     before = stream.snapshot()
     with pytest.raises(InputError, match=wanted):
-        listener.hear(2, _event(**fields))
+        processor.answer(2, _event(**fields))
     assert stream.snapshot() == before
 
 
 def test_a_clock_and_recorded_times_do_not_mix(predictor: Predictor) -> None:
     now = 4.0
     stream = predictor.stream(StreamOptions(clock=lambda: now, stale_after={Modality.A: 1.0}))
-    listener = Listener(stream, predictor.labels, 0.0)
-    assert listener.hear(1, _event(event="push", a=A, v=V)).at == 4.0
+    processor = EventProcessor(stream, predictor.labels, 0.0)
+    assert processor.answer(1, _event(event="push", a=A, v=V)).at == 4.0
     with pytest.raises(InputError, match="the clock stamps what arrives"):
-        listener.hear(2, _event(event="push", a=A, at=1.0))
+        processor.answer(2, _event(event="push", a=A, at=1.0))
     now = 5.5
-    update = listener.hear(3, _event(event="tick"))
+    update = processor.answer(3, _event(event="tick"))
     assert (update.at, update.absent[Modality.A]) == (5.5, "silent for 1.5 s, more than 1")
 
 
@@ -222,13 +222,13 @@ def test_lines_arrive_with_silences_between(tmp_path: Path) -> None:
     speaker = threading.Thread(target=speak)
     speaker.start()
     with opened(str(path)) as file:
-        for arrived in arriving(file, str(path), every=0.05):
-            heard.append(arrived)
-            if arrived is None:
+        for progress in arriving(file, str(path), every=0.05):
+            heard.append(progress)
+            if progress is None:
                 sent.set()
     speaker.join()
     assert None in heard
-    numbers = [arrived for arrived in heard if arrived is not None]
+    numbers = [progress for progress in heard if progress is not None]
     assert numbers == [(1, b"one"), (4, b"four" + b"!" * 200_000), (5, b"last")]
 
 

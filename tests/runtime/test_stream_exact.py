@@ -91,14 +91,14 @@ class StreamModel:
     def refuses(self, given: Mapping[str, NDArray[np.float32]], at: int | None) -> bool:
         """Whether frames of any modality are late, and that is an error."""
         late = [
-            self._is_late(self.heard[letter], _last(frames, usable(frames), at))
+            self._is_late(self.heard[letter], _last(frames, valid(frames), at))
             for letter, frames in given.items()
         ]
         return self._late == "refuse" and any(late)
 
     def push(self, letter: str, frames: NDArray[np.float32], at: int | None) -> None:
         """Frames (N, D), the newest of them at a time; those with a NaN are not heard."""
-        heard, good = self.heard[letter], usable(frames)
+        heard, good = self.heard[letter], valid(frames)
         self.reach(at)
         last = _last(frames, good, at)
         if self._is_late(heard, last):
@@ -117,7 +117,7 @@ class StreamModel:
 
     def set_text(self, tokens: NDArray[np.float32], at: int | None) -> None:
         """All tokens (N, D) anew, all of one moment."""
-        old, good = self.heard["t"], usable(tokens)
+        old, good = self.heard["t"], valid(tokens)
         late = self._is_late(old, at)
         moment = old.newest if late else self.now if at is None else at
         self.reach(at)
@@ -172,7 +172,7 @@ class StreamModel:
         return [frame for frame, hop in zip(heard.frames, heard.hops, strict=True) if hop >= first]
 
 
-def usable(frames: NDArray[np.float32]) -> list[int]:
+def valid(frames: NDArray[np.float32]) -> list[int]:
     """The numbers of the frames without a NaN."""
     return [number for number, frame in enumerate(frames) if not np.isnan(frame).any()]
 
@@ -198,7 +198,7 @@ def _frames(letter: str, count: int, seed: int, holes: Any = ()) -> Any:
     return made
 
 
-class Session(RuleBasedStateMachine):
+class StreamState(RuleBasedStateMachine):
     """All that may happen to a stream; after every step it is asked. Times are milliseconds."""
 
     window: int | None = None
@@ -282,7 +282,7 @@ class Session(RuleBasedStateMachine):
     def wait(self, passed: int) -> None:
         """Time goes on."""
         at, model_at = self.moment(passed // 2)
-        self.stream.session.reach(at)
+        self.stream.state.reach(at)
         self.model.reach(model_at)
 
     @rule(letter=_letters, count=st.integers(1, 30))
@@ -386,7 +386,7 @@ class Session(RuleBasedStateMachine):
         assert {m.value: frames[m] for m in pattern or ()} == {
             m: len(x) for m, x in evidence.items()
         }
-        late = {m.value: c.late_frames for m, c in self.stream.session.channels.items()}
+        late = {m.value: c.late_frames for m, c in self.stream.state.channels.items()}
         assert late == {m: heard.late for m, heard in self.model.heard.items()}
         if not evidence:
             with pytest.raises(InputError, match="no modality is present"):
@@ -398,13 +398,13 @@ class Session(RuleBasedStateMachine):
         np.testing.assert_allclose(said.logits, wanted, atol=TOLERANCE, rtol=TOLERANCE)
 
 
-class WindowSession(Session):
+class WindowSession(StreamState):
     """The last three seconds, counted in frames, of which some are not to be heard."""
 
     window, hop, policy = 3000, 500, "lenient"
 
 
-class TimedSession(Session):
+class TimedSession(StreamState):
     """The last seconds by given times; a silent camera counts as missing.
 
     Multiples of 0.7 are no floats, so that a hop's end is hard to tell.
@@ -434,11 +434,11 @@ class ClockSession(TimedSession):
         self.lain += passed
 
 
-KINDS = (Session, WindowSession, TimedSession, ClockSession)
+KINDS = (StreamState, WindowSession, TimedSession, ClockSession)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_stream_says_what_the_whole_says(kind: type[Session]) -> None:
+def test_a_stream_says_what_the_whole_says(kind: type[StreamState]) -> None:
     quiet = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
     run_state_machine_as_test(
         kind,

@@ -160,7 +160,7 @@ def test_what_was_joined_is_not_joined_again(predictor: Predictor) -> None:
 def test_a_row_that_waits_holds_no_others(predictor: Predictor) -> None:
     group = predictor.streams(3)
     group.push_all(a=np.zeros((3, 4, 5), np.float32))
-    waiting = [stream.session.channels[Modality.A].waiting[0].frames for stream in group]
+    waiting = [stream.state.channels[Modality.A].waiting[0].frames for stream in group]
     assert all(frames.base is None for frames in waiting)
 
 
@@ -186,7 +186,7 @@ def test_rows_are_heard_before_too_many_wait(predictor: Predictor) -> None:
     frames = np.stack([noise("a", 300, n) for n in range(3)])
     for start in range(0, 300, 10):
         group.push_all(a=frames[:, start : start + 10])
-        assert all(len(s.session.channels[Modality.A].waiting) <= 27 for s in group)
+        assert all(len(s.state.channels[Modality.A].waiting) <= 27 for s in group)
     for said, heard in zip(group.update(), frames, strict=True):
         assert said is not None
         np.testing.assert_allclose(said.logits, predictor.predict({"a": heard}).logits, atol=1e-4)
@@ -211,8 +211,8 @@ def test_a_group_hears_before_too_much_waits(predictor: Predictor) -> None:
     group = predictor.streams(2)
     for number in range(400):
         group.push(0, a=noise("a", 1, number))
-        assert len(group[0].session.channels[Modality.A].waiting) <= 257
-    assert len(group[0].session.channels[Modality.A].waiting) < 257
+        assert len(group[0].state.channels[Modality.A].waiting) <= 257
+    assert len(group[0].state.channels[Modality.A].waiting) < 257
     heard = np.concatenate([noise("a", 1, number) for number in range(400)])
     (said, nothing) = group.update()
     assert said is not None

@@ -54,7 +54,7 @@ def _arrays(thing: Any, seen: dict[int, Any]) -> None:
 def _held(*streams: Stream) -> int:
     """Bytes of the arrays that streams keep alive. Their graphs are shared and do not count."""
     seen: dict[int, Any] = {}
-    _arrays([stream.session for stream in streams], seen)
+    _arrays([stream.state for stream in streams], seen)
     arrays = [array for array in seen.values() if array is not None]
     return sum(array.nbytes + OVERHEAD for array in arrays)
 
@@ -108,10 +108,10 @@ def test_a_leak_would_be_seen(predictor: Predictor) -> None:
     stream = predictor.stream()
     _talk(stream, 20, 20)
     before = _held(stream)
-    channel = stream.session.channels[Modality.A]
-    (lane,) = channel.lanes
+    channel = stream.state.channels[Modality.A]
+    (encoder,) = channel.encoders
     large = np.zeros((10_000, 8), np.float32)
-    channel.lanes = (lane._replace(pooled=large[:1]),)
+    channel.encoders = (encoder._replace(pooled=large[:1]),)
     assert _held(stream) > before + 300_000
 
 

@@ -86,9 +86,9 @@ def test_states_of_another_size_are_told(bundle: Path) -> None:
     before = stream.snapshot()
     said = r"modality a has states hidden \(B x 8\),.*, this bundle's hidden \(B x 9\)"
     with pytest.raises(InputError, match=said):
-        restore(stream.session, heard.snapshot(), other, None)
+        restore(stream.state, heard.snapshot(), other, None)
     assert stream.snapshot() == before
-    restore(stream.session, _talking(bundle, "vt").snapshot(), other, None)  # nothing is in the way
+    restore(stream.state, _talking(bundle, "vt").snapshot(), other, None)  # nothing is in the way
     assert stream.frames[Modality.T] == 7
 
 

@@ -15,13 +15,13 @@ from run_command import event, frames, line, npz, run
 from small_bundles import ALL, copied, edit
 
 from ifmmin.runtime import BackendUnavailable, BundleError, Predictor
-from ifmmin.runtime.backends import Backend, BackendOptions, Loaded
+from ifmmin.runtime.backends import Backend, BackendOptions, LoadedGraph
 from ifmmin.runtime.backends import base as backends
 from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from ifmmin.runtime.bundle import Bundle, GraphEntry
 from ifmmin.runtime.modality import Pattern
 from ifmmin.runtime.sessions import STREAM
-from ifmmin.runtime.stream.graphs import Parts
+from ifmmin.runtime.stream.graphs import StreamGraphs
 
 FULLEST = Pattern.parse("a_t")
 DIMS = {"a": 5, "t": 11}
@@ -37,7 +37,7 @@ class _Watching(Backend):
         self.most = self._running = 0
         self._count = threading.Lock()
 
-    def open(self, bundle: Bundle, entry: GraphEntry) -> Loaded:
+    def open(self, bundle: Bundle, entry: GraphEntry) -> LoadedGraph:
         real = OnnxRuntimeCpu().open(bundle, entry)
 
         def run(inputs: Mapping[str, Any]) -> list[Any]:
@@ -112,7 +112,7 @@ def test_what_was_asked_for_and_forgets_is_refused(bundle: Path, tmp_path: Path)
     given = {"a": _frames("a", 9), "t": _frames("t", 9)}
     right = _predictor(bundle, tmp_path, "onnxruntime-cpu").predict(given)
     np.testing.assert_allclose(predictor.predict(given).logits, right.logits, atol=1e-5)
-    parts = predictor._shelf._trials.parts(predictor._shelf._candidates()[0])
+    parts = predictor._pool._tuner.graphs(predictor._pool._candidates()[0])
     whole = parts.whole(FULLEST).run({"a": given["a"], "t": given["t"]})[0]
     np.testing.assert_allclose(whole, right.logits, atol=1e-4)
     with pytest.raises(BackendUnavailable) as caught:
@@ -172,11 +172,11 @@ def test_trials_take_turns_with_streams(
 ) -> None:
     """The control lets trials run without the lock, and they do overlap."""
     if not locked:
-        monkeypatch.setattr(Parts, "in_turn", lambda parts, loaded: loaded)
+        monkeypatch.setattr(StreamGraphs, "in_turn", lambda parts, loaded: loaded)
     predictor = _predictor(bundle, tmp_path, "watching")
-    stream, shelf = predictor.stream(), predictor._shelf
+    stream, shelf = predictor.stream(), predictor._pool
     candidate = predictor._streams._engine.candidate
-    trial = shelf._trials.open(STREAM, FULLEST, candidate)
+    trial = shelf._tuner.open(STREAM, FULLEST, candidate)
     ended = threading.Event()
 
     def talk() -> None:
@@ -271,8 +271,8 @@ def test_what_shares_the_graphs_of_streams_answers_by_them(bare: Path, wanted: A
 
 
 def test_explaining_tries_the_graphs_of_streams(bare: Path) -> None:
-    trials = Predictor(bare, backend=CPU).explain()
-    assert [(t.shape, str(t.pattern), t.outcome) for t in trials] == [
+    tuner = Predictor(bare, backend=CPU).explain()
+    assert [(t.shape, str(t.pattern), t.outcome) for t in tuner] == [
         ("stream", pattern, "taken") for pattern in ALL
     ]
 

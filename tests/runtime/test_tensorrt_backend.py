@@ -16,7 +16,7 @@ from fake_tensorrt import Machine, machine
 from recording_module import COMMON, RecordingModule
 from small_bundles import copied, edit, flip
 
-from ifmmin.runtime.backends.base import Loaded
+from ifmmin.runtime.backends.base import LoadedGraph
 from ifmmin.runtime.backends.profile import profile_of
 from ifmmin.runtime.backends.tensorrt import Tensorrt, TensorrtRtx
 from ifmmin.runtime.backends.tensorrt_build import build_engine
@@ -53,13 +53,13 @@ def entry_of(bundle: Bundle, pattern: str = "a_t", shape: str = "latency") -> Gr
     return next(e for e in bundle.manifest.graphs if e.key[:3] == (shape, pattern, "fp32"))
 
 
-def opened(folder: Path, store: Path, **options: Any) -> Loaded:
+def opened(folder: Path, store: Path, **options: Any) -> LoadedGraph:
     """The latency graph of a_t, by a backend made for it."""
     bundle = Bundle(folder)
     return Tensorrt(cache=store, **options).open(bundle, entry_of(bundle))
 
 
-def origin(loaded: Loaded) -> str:
+def origin(loaded: LoadedGraph) -> str:
     (found,) = [note for note in loaded.notes if note.startswith("engine ")]
     return found.split()[1]
 

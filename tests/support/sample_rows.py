@@ -15,8 +15,8 @@ from ifmmin.benchmarks.device.energy import Energy
 from ifmmin.benchmarks.device.machine import Cache, DeviceRecord, Processor, Software
 from ifmmin.benchmarks.device.monitor import Span, Watched
 from ifmmin.benchmarks.record import (
+    CONTROL,
     OURS,
-    TWIN,
     Accuracy,
     BundleRecord,
     Phase,
@@ -79,7 +79,7 @@ def _accuracy(pattern: str, precision: str) -> Accuracy:
 
 
 def latency(machine: Machine) -> Iterator[Row]:
-    """One utterance of ordinary length: precisions, backends, threads, twins and peers."""
+    """One utterance of ordinary length: precisions, backends, threads, controls and peers."""
     for pattern, base in SPECIALISED.items():
         for threads in (1, 2):
             shared = machine.group(machine.rounds)
@@ -105,7 +105,7 @@ def latency(machine: Machine) -> Iterator[Row]:
                     **whole,
                 )  # fmt: skip
                 if backend == "onnxruntime-cpu" and threads == 1:
-                    yield Row(contender=TWIN, samples=machine.samples(middle, shared), **whole)
+                    yield Row(contender=CONTROL, samples=machine.samples(middle, shared), **whole)
             for name, backend, precision, middle in PEERS:
                 yield Row(
                     contender=name, backend=backend, precision=precision,
@@ -133,7 +133,7 @@ def length(machine: Machine) -> Iterator[Row]:
         for frames in (25, 50, 100, 200, 400, 800):
             shared = machine.group(machine.rounds)
             more, ours = 3.0e-6 * (frames - 45), SPECIALISED[pattern]
-            for name, base in ((OURS, ours), (TWIN, ours), ("monolith", MONOLITH)):
+            for name, base in ((OURS, ours), (CONTROL, ours), ("monolith", MONOLITH)):
                 yield Row(
                     scenario="length", contender=name, pattern=pattern, backend="onnxruntime-cpu",
                     precision="fp32", lengths=_lengths(pattern, a=frames),
@@ -147,7 +147,7 @@ def throughput(machine: Machine) -> Iterator[Row]:
     for batch, ours, peer in ((1, 781, 770), (8, 1440, 980), (32, 1596, 1020), (128, 1634, 1031)):
         shared = machine.group(40)
         eager = 402.0 * batch / (batch + 1.06)
-        for name, rate in ((OURS, ours), (TWIN, ours), ("monolith", peer), ("eager", eager)):
+        for name, rate in ((OURS, ours), (CONTROL, ours), ("monolith", peer), ("eager", eager)):
             yield Row(
                 scenario="throughput",
                 contender=name,
@@ -168,7 +168,7 @@ def stream(machine: Machine) -> Iterator[Row]:
         for past in (50, 200, 800, 3200):
             shared = machine.group(machine.rounds)
             whole = SPECIALISED[pattern] + 3e-6 * past
-            for name, middle in ((OURS, update), (TWIN, update), ("whole again", whole)):
+            for name, middle in ((OURS, update), (CONTROL, update), ("whole again", whole)):
                 yield Row(
                     scenario="stream", contender=name, pattern=pattern, backend="onnxruntime-cpu",
                     precision="fp32", lengths=_lengths(pattern, a=past),
@@ -188,7 +188,7 @@ def streams(machine: Machine) -> Iterator[Row]:
 
 COLD = {
     OURS: {"import": 0.061, "load": 0.014, "build": 0.019, "first answer": 0.002},
-    TWIN: {"import": 0.061, "load": 0.014, "build": 0.019, "first answer": 0.002},
+    CONTROL: {"import": 0.061, "load": 0.014, "build": 0.019, "first answer": 0.002},
     "monolith": {"import": 0.058, "load": 0.022, "build": 0.049, "first answer": 0.003},
     "openvino": {"import": 0.071, "load": 0.030, "build": 0.142, "first answer": 0.004},
     "eager": {"import": 0.742, "load": 0.064, "build": 0.021, "first answer": 0.014},
@@ -255,7 +255,7 @@ def load(machine: Machine) -> Iterator[Row]:
         "backend": "onnxruntime-cpu",
         "precision": "fp32",
         "lengths": FRAMES,
-        "note": "own generator, short: no valid MLPerf run",
+        "note": "own generator, short: no usable MLPerf run",
     }
     shared = machine.group(machine.rounds)
     yield Row(scenario="single-stream", samples=machine.samples(1.26e-3, shared), **common)

@@ -18,11 +18,11 @@ import pytest
 from onnx import numpy_helper
 
 from ifmmin.runtime.atomic import atomic_directory
-from ifmmin.runtime.backends.base import Backend, Loaded
+from ifmmin.runtime.backends.base import Backend, LoadedGraph
 from ifmmin.runtime.bundle import MANIFEST_NAME, MODALITY_SHAPES, SHAPES, Bundle
 from ifmmin.runtime.modality import Pattern
 from ifmmin.runtime.validate import pad_batch
-from ifmmin.runtime.verify import Check, GoldenRun, read_golden
+from ifmmin.runtime.verify import CheckResult, GoldenVerifier, read_golden
 
 ALL = ("a", "v", "t", "a_v", "a_t", "v_t", "a_v_t")
 """Patterns."""
@@ -91,29 +91,29 @@ def small_bundle(
 
     Without torch it is one that was kept, without a checkpoint; see `kept`.
     """
-    wish = _Wish(tuple(patterns), tuple(precisions), tuple(shapes), seed, kind)
-    if wish not in _MADE:
+    config = _Wish(tuple(patterns), tuple(precisions), tuple(shapes), seed, kind)
+    if config not in _MADE:
         if find_spec("torch") is None:
-            _MADE[wish] = kept(str(wish))
+            _MADE[config] = kept(str(config))
         else:
-            _MADE[wish] = _export(wish, factory.mktemp("made"))
-            keep(_MADE[wish], str(wish))
-    return _MADE[wish]
+            _MADE[config] = _export(config, factory.mktemp("made"))
+            keep(_MADE[config], str(config))
+    return _MADE[config]
 
 
-def _export(wish: _Wish, folder: Path) -> Path:
+def _export(config: _Wish, folder: Path) -> Path:
     from small_networks import small_network
 
     from ifmmin.export.export import Request, export_bundle
     from ifmmin.train.checkpoint import save_checkpoint
 
-    network = small_network(wish.kind, wish.seed)
+    network = small_network(config.kind, config.seed)
     save_checkpoint(folder / "model.safetensors", network, TRAINING)
     export_bundle(
         folder / "model.safetensors",
-        [Pattern.parse(pattern) for pattern in wish.patterns],
+        [Pattern.parse(pattern) for pattern in config.patterns],
         folder / "bundle",
-        request=Request(precisions=wish.precisions, shapes=wish.shapes, losses=LOSSES),
+        request=Request(precisions=config.precisions, shapes=config.shapes, losses=LOSSES),
     )
     return folder / "bundle"
 
@@ -180,13 +180,13 @@ def relabel(bundle: Path, file: str, source: bytes, **metadata: str) -> None:
     put(bundle, file, model.SerializeToString())
 
 
-def require_golden(bundle: Bundle, backend: Backend) -> list[Loaded]:
+def require_golden(bundle: Bundle, backend: Backend) -> list[LoadedGraph]:
     """Fail unless the backend answers rightly with every graph of the bundle; what it opened."""
     vectors, _ = read_golden(bundle)
     assert vectors is not None
-    golden = GoldenRun(bundle.manifest, vectors)
-    opened: list[Loaded] = []
-    checks: list[Check | None] = []
+    golden = GoldenVerifier(bundle.manifest, vectors)
+    opened: list[LoadedGraph] = []
+    checks: list[CheckResult | None] = []
     for entry in sorted(bundle.manifest.graphs, key=lambda entry: SHAPES.index(entry.shape)):
         opened.append(backend.open(bundle, entry))
         checks.append(golden.check(entry, opened[-1].run))

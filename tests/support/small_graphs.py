@@ -257,11 +257,11 @@ def _scan_body(dtype: str, *, masked: bool) -> onnx.GraphProto:
         node("Max", ["m", "next_h"], ["higher" if masked else "next_m"]),
     ]
     if masked:
-        nodes.append(node("Where", ["within", "higher", "m"], ["next_m"]))
+        nodes.append(node("Where", ["fit_to_profile", "higher", "m"], ["next_m"]))
     states = [info(name, rows, HIDDEN, dtype=dtype) for name in "hcm"]
     slices = [info("product", rows, 4 * HIDDEN, dtype=dtype)]
     if masked:
-        slices.append(helper.make_tensor_value_info("within", TensorProto.BOOL, [rows, 1]))
+        slices.append(helper.make_tensor_value_info("fit_to_profile", TensorProto.BOOL, [rows, 1]))
     outputs = [info(f"next_{name}", rows, HIDDEN, dtype=dtype) for name in "hcm"]
     return helper.make_graph(nodes, "step", [*states, *slices], outputs)
 

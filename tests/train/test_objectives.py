@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, MODALITIES
 from ifmmin.train.config import Stage1, Stage2
 from ifmmin.train.data.corpus import Utterance, collate, pattern_mask
-from ifmmin.train.model.loader import Feed, endless_rows
+from ifmmin.train.model.loader import BatchLoader, endless_rows
 from ifmmin.train.model.losses import (
     Objective,
     TaughtObjective,
@@ -47,12 +47,12 @@ def _draws() -> np.random.Generator:
 
 def test_every_sub_network_is_clipped_apart() -> None:
     network = small_network()
-    feed = Feed(network, _utterances(8))
-    objective = Objective(network, Stage1(**COMMON), feed, _draws())
+    loader = BatchLoader(network, _utterances(8))
+    objective = Objective(network, Stage1(**COMMON), loader, _draws())
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
     # Plain gradient descent with rate 1 moves a part by exactly its clipped gradient.
     descent = torch.optim.SGD(network.parameters(), lr=1.0)
-    batch = feed.batch(np.arange(8))
+    batch = loader.batch(np.arange(8))
     update(objective, descent, 1e6 * F.cross_entropy(network(batch).logits, batch.labels))
     moved = {name: p.detach() - before[name] for name, p in network.named_parameters()}
     norms = []
@@ -74,13 +74,13 @@ def test_stage_2_losses_equal_their_formulas(model: str, of: str) -> None:
         **COMMON, imagination=3.0, imagination_of=of, invariance=10.0, cycle=2.0, distillation=0.5
     )
     utterances = _utterances()
-    feed = Feed(student, utterances)
-    taught = TaughtObjective(student, stage, feed, _draws(), Teacher(teacher, feed))
+    loader = BatchLoader(student, utterances)
+    taught = TaughtObjective(student, stage, loader, _draws(), Teacher(teacher, loader))
     if taught._cycle is not None:
         taught._cycle.double()
     rows = np.arange(len(utterances))[::-1].copy()
     with torch.no_grad():
-        found = taught.losses(feed.batch(rows), rows)
+        found = taught.losses(loader.batch(rows), rows)
         present = torch.ones(len(rows), 3, dtype=torch.bool)
         keep = draw_patterns(present, pattern_mask(INCOMPLETE_PATTERNS), _draws())
         expected: dict[str, list[torch.Tensor]] = {name: [] for name in found}
@@ -127,13 +127,13 @@ def test_every_pattern_counts_once_per_utterance() -> None:
     network = small_network("augmented").double()
     utterances = _utterances(5)
     lacking = Utterance("lacks", {MODALITIES[0]: utterances[0].features[MODALITIES[0]]}, 2)
-    feed = Feed(network, [*utterances, lacking])
-    objective = Objective(network, Stage2(**COMMON, patterns="every"), feed, _draws())
+    loader = BatchLoader(network, [*utterances, lacking])
+    objective = Objective(network, Stage2(**COMMON, patterns="every"), loader, _draws())
     with torch.no_grad():
-        batch = feed.batch(np.arange(6))
+        batch = loader.batch(np.arange(6))
         found = objective.losses(batch, np.arange(6))["cross_entropy"]
         errors = []
-        for utterance in feed.utterances:
+        for utterance in loader.utterances:
             for pattern in ALL_PATTERNS:
                 left = {m: x for m, x in utterance.features.items() if m in pattern}
                 if left:
@@ -156,11 +156,11 @@ def test_patterns_are_drawn_uniformly_within_what_is_present() -> None:
 @pytest.mark.parametrize("squashed", [False, True])
 def test_stage_1_losses_are_weighted_as_the_recipe_says(squashed: bool) -> None:
     network = small_network("fusion")
-    feed = Feed(network, _utterances(9))
+    loader = BatchLoader(network, _utterances(9))
     stage = Stage1(**COMMON, cmd=0.5, cmd_bounded=squashed, class_balance=True, label_smoothing=0.1)
-    batch = feed.batch(np.arange(9))
+    batch = loader.batch(np.arange(9))
     with torch.no_grad():
-        found = Objective(network, stage, feed, _draws()).losses(batch, np.arange(9))
+        found = Objective(network, stage, loader, _draws()).losses(batch, np.arange(9))
         output = network(batch)
         features = bounded(output.invariant, batch.present) if squashed else output.invariant
         discrepancy = invariance_discrepancy(features, batch.present)
@@ -177,9 +177,9 @@ def test_stage_1_losses_are_weighted_as_the_recipe_says(squashed: bool) -> None:
 
 def test_matrices_decay_and_biases_do_not() -> None:
     network = small_network("statistics")
-    feed = Feed(network, _utterances(6))
+    loader = BatchLoader(network, _utterances(6))
     optimiser = build_optimiser(
-        Objective(network, Stage1(**COMMON, weight_decay=5.0), feed, _draws())
+        Objective(network, Stage1(**COMMON, weight_decay=5.0), loader, _draws())
     )
     decays = {id(p): g["weight_decay"] for g in optimiser.param_groups for p in g["params"]}
     assert decays == {id(p): 5.0 if p.dim() > 1 else 0.0 for p in network.parameters()}
@@ -206,8 +206,8 @@ class _Lengths:
     buckets=st.integers(1, 4),
 )
 def test_a_pass_holds_every_utterance_once(costs: list[int], size: int, buckets: int) -> None:
-    feed: Any = _Lengths(costs)
-    rows = endless_rows(feed, size, buckets, np.random.default_rng(0))
+    loader: Any = _Lengths(costs)
+    rows = endless_rows(loader, size, buckets, np.random.default_rng(0))
     per_pass = -(-len(costs) // min(size, len(costs)))
     for _ in range(2):
         batches = list(islice(rows, per_pass))
@@ -217,15 +217,15 @@ def test_a_pass_holds_every_utterance_once(costs: list[int], size: int, buckets:
 
 def test_buckets_save_padding_and_still_shuffle() -> None:
     costs = np.random.default_rng(0).integers(1, 100, 640).tolist()
-    feed: Any = _Lengths(costs)
+    loader: Any = _Lengths(costs)
 
     def waste(buckets: int) -> float:
-        batches = islice(endless_rows(feed, 32, buckets, np.random.default_rng(0)), 20)
+        batches = islice(endless_rows(loader, 32, buckets, np.random.default_rng(0)), 20)
         spent = [np.array(costs)[batch] for batch in batches]
         return float(sum((x.max() - x).sum() for x in spent))
 
     assert waste(10) < 0.3 * waste(1)
-    rows = endless_rows(feed, 32, 10, np.random.default_rng(0))
+    rows = endless_rows(loader, 32, 10, np.random.default_rng(0))
     first, second = (np.concatenate(list(islice(rows, 20))) for _ in range(2))
     assert not np.array_equal(first, second)
 
@@ -234,9 +234,9 @@ def test_pooled_batches_answer_like_padded_ones() -> None:
     network = small_network("statistics").double()
     rng = np.random.default_rng(0)
     utterances = [small_utterance(rng, {"a": 3 + i, "t": 5 + i}) for i in range(4)]
-    feed = Feed(network, utterances)
-    assert feed.batch(np.arange(4)).features == {}
-    pooled = network.answer(feed.batch(np.array([2, 0]))).detach().numpy()
+    loader = BatchLoader(network, utterances)
+    assert loader.batch(np.arange(4)).features == {}
+    pooled = network.answer(loader.batch(np.array([2, 0]))).detach().numpy()
     for row, index in zip(pooled, (2, 0), strict=True):
         alone = collate([utterances[index]], network.config).to(torch.float64)
         np.testing.assert_allclose(row, network.answer(alone)[0].detach().numpy(), atol=1e-9)
@@ -255,7 +255,7 @@ def test_warm_up_and_cosine(step: int, share: float) -> None:
 
 def test_batches_of_a_group_do_not_come_by_length() -> None:
     costs = np.random.default_rng(0).integers(1, 1000, 320)
-    feed: Any = _Lengths(costs.tolist())
-    batches = list(islice(endless_rows(feed, 32, 10, np.random.default_rng(0)), 10))
+    loader: Any = _Lengths(costs.tolist())
+    batches = list(islice(endless_rows(loader, 32, 10, np.random.default_rng(0)), 10))
     means = [costs[batch].mean() for batch in batches]
     assert means != sorted(means)

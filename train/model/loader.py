@@ -19,7 +19,7 @@ Rows = NDArray[np.int64]
 _POOL_AT_ONCE = 64
 
 
-class Feed:
+class BatchLoader:
     """Batches of some utterances for a network.
 
     Where pooling has no trained weights (statistics), every utterance is pooled here, once, and
@@ -85,16 +85,18 @@ def _pool(network: EmotionNetwork, utterances: Sequence[Utterance]) -> Batch:
     )
 
 
-def endless_rows(feed: Feed, size: int, buckets: int, draws: np.random.Generator) -> Iterator[Rows]:
+def endless_rows(
+    loader: BatchLoader, size: int, buckets: int, draws: np.random.Generator
+) -> Iterator[Rows]:
     """Endless passes of shuffled batches of `size`, the last of a pass maybe smaller.
 
     Groups of `buckets` batches are sorted by length, so that little is padded; which utterances
     share a group, and the order of a group's batches, is drawn anew every pass.
     """
-    size = min(size, len(feed))
-    costs = feed.costs() if buckets > 1 and feed.sorts else None
+    size = min(size, len(loader))
+    costs = loader.costs() if buckets > 1 and loader.sorts else None
     while True:
-        order = draws.permutation(len(feed))
+        order = draws.permutation(len(loader))
         for start in range(0, len(order), size * buckets):
             group = order[start : start + size * buckets]
             if costs is not None:

@@ -14,7 +14,7 @@ from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS
 
 from ..config import Schedule, Stage2
 from ..data.corpus import Batch, pattern_mask
-from .loader import Feed, Rows
+from .loader import BatchLoader, Rows
 from .models import FusionNetwork, fusion_flat
 from .network import EmotionNetwork, Imagination, Output, initialise
 
@@ -87,7 +87,7 @@ def distillation_error(logits: Tensor, teacher: Tensor) -> Tensor:
 _AT_ONCE = 64
 
 
-class View(NamedTuple):
+class TeacherOutput(NamedTuple):
     """What the teacher sees in a batch, all modalities present that the utterances have."""
 
     full: Tensor
@@ -106,30 +106,30 @@ class Teacher:
     With reference batches an answer does depend on them, so it looks at every batch anew.
     """
 
-    def __init__(self, network: FusionNetwork, feed: Feed) -> None:
+    def __init__(self, network: FusionNetwork, loader: BatchLoader) -> None:
         self._network = network.eval().requires_grad_(False)
-        self._seen = None if network.reference_batches else self._see_all(feed)
+        self._seen = None if network.reference_batches else self._see_all(loader)
 
-    def see(self, batch: Batch, rows: Rows) -> View:
+    def see(self, batch: Batch, rows: Rows) -> TeacherOutput:
         """Its view of a batch that holds the utterances `rows` of its feed."""
         if self._seen is None:
             return self._look(batch)
         index = torch.from_numpy(rows)
         seen = self._seen
         invariant = None if seen.invariant is None else seen.invariant[index]
-        return View(seen.full[index], seen.absent, invariant, seen.logits[index])
+        return TeacherOutput(seen.full[index], seen.absent, invariant, seen.logits[index])
 
-    def _look(self, batch: Batch) -> View:
+    def _look(self, batch: Batch) -> TeacherOutput:
         with torch.no_grad():
             full = self._network.embeddings(batch)
             output = self._network.head(full, batch.present)
             absent = self._network.absent_embeddings(batch)
-        return View(full, absent, output.invariant, output.logits)
+        return TeacherOutput(full, absent, output.invariant, output.logits)
 
-    def _see_all(self, feed: Feed) -> View:
-        views = [self._look(batch) for batch in feed.in_order(_AT_ONCE)]
+    def _see_all(self, loader: BatchLoader) -> TeacherOutput:
+        views = [self._look(batch) for batch in loader.in_order(_AT_ONCE)]
         invariants = [view.invariant for view in views if view.invariant is not None]
-        return View(
+        return TeacherOutput(
             torch.cat([view.full for view in views]),
             views[0].absent,
             torch.cat(invariants) if invariants else None,
@@ -141,7 +141,7 @@ Terms = dict[str, Tensor]
 """Weighted terms of a loss, scalars."""
 
 
-class Seen(NamedTuple):
+class ForwardPass(NamedTuple):
     """A batch as a network saw it: N cases, which are its utterances under their patterns."""
 
     output: Output
@@ -159,7 +159,11 @@ class Objective:
     """The terms without a teacher: cross-entropy and CMD."""
 
     def __init__(
-        self, network: EmotionNetwork, stage: Schedule, feed: Feed, draws: np.random.Generator
+        self,
+        network: EmotionNetwork,
+        stage: Schedule,
+        loader: BatchLoader,
+        draws: np.random.Generator,
     ) -> None:
         self.network = network
         self.stage = stage
@@ -167,7 +171,7 @@ class Objective:
         self._patterns = pattern_mask(
             INCOMPLETE_PATTERNS if stage.patterns == "incomplete" else ALL_PATTERNS
         )
-        self._weight = class_weights(feed.labels, network) if stage.class_balance else None
+        self._weight = class_weights(loader.labels, network) if stage.class_balance else None
 
     def parts(self) -> dict[str, nn.Module]:
         """What is trained: sub-networks whose gradients are clipped apart."""
@@ -177,7 +181,7 @@ class Objective:
         """The weighted terms on a batch of the feed's utterances `rows`."""
         return self.own_terms(self.see(batch))
 
-    def see(self, batch: Batch) -> Seen:
+    def see(self, batch: Batch) -> ForwardPass:
         """Run the network under the stage's patterns."""
         present, cases = batch.present, torch.arange(len(batch))
         if self.stage.patterns == "every":
@@ -191,9 +195,9 @@ class Objective:
             if self.stage.patterns != "full":
                 keep = draw_patterns(present, self._patterns, self._draws)
             h = self.network.embeddings(batch.masked(keep))
-        return Seen(self.network.head(h, keep), h, batch.labels[cases], keep, cases)
+        return ForwardPass(self.network.head(h, keep), h, batch.labels[cases], keep, cases)
 
-    def own_terms(self, seen: Seen) -> Terms:
+    def own_terms(self, seen: ForwardPass) -> Terms:
         """The terms that need no teacher."""
         stage, output = self.stage, seen.output
         error = F.cross_entropy(
@@ -217,11 +221,11 @@ class TaughtObjective(Objective):
         self,
         network: EmotionNetwork,
         stage: Stage2,
-        feed: Feed,
+        loader: BatchLoader,
         draws: np.random.Generator,
         teacher: Teacher,
     ) -> None:
-        super().__init__(network, stage, feed, draws)
+        super().__init__(network, stage, loader, draws)
         self._teacher = teacher
         self._cycle: Imagination | None = None
         if network.config.architecture.model == "mmin" and stage.cycle:
@@ -248,7 +252,7 @@ class TaughtObjective(Objective):
         view = self._teacher.see(batch, rows)
         return self.own_terms(seen) | self._taught_terms(seen, view)
 
-    def _taught_terms(self, seen: Seen, view: View) -> Terms:
+    def _taught_terms(self, seen: ForwardPass, view: TeacherOutput) -> Terms:
         stage, output = self.stage, seen.output
         assert output.imagined is not None
         full = view.full[seen.cases]
@@ -266,7 +270,7 @@ class TaughtObjective(Objective):
             terms["distillation"] = stage.distillation * error
         return terms
 
-    def _imagination(self, seen: Seen, full: Tensor, absent: Tensor) -> Tensor:
+    def _imagination(self, seen: ForwardPass, full: Tensor, absent: Tensor) -> Tensor:
         assert seen.output.imagined is not None
         if self.stage.imagination_of == "missing":
             return missing_error(seen.output.imagined, full, ~seen.present)

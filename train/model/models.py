@@ -16,7 +16,7 @@ from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality, Pattern
 from ..config import ModelConfig
 from ..data.corpus import Utterance
 from ..metrics import measure
-from .loader import Feed
+from .loader import BatchLoader
 from .network import (
     FUSION_ORDER,
     MLP,
@@ -87,7 +87,7 @@ class _Part:
 
     @classmethod
     def of(cls, network: LinearNetwork, utterances: Sequence[Utterance]) -> _Part:
-        batches = list(Feed(network, utterances).in_order(_AT_ONCE))
+        batches = list(BatchLoader(network, utterances).in_order(_AT_ONCE))
         with torch.no_grad():
             h = torch.cat([network.embeddings(batch) for batch in batches]).double()
         present = torch.cat([batch.present for batch in batches])

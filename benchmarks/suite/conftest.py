@@ -14,8 +14,8 @@ from ifmmin.train.checkpoint import save_checkpoint
 from ifmmin.train.config import FeatureConfig, ModelConfig
 from ifmmin.train.model.models import build_network
 
-from .scenarios.bench import Bench
-from .scenarios.plan import Plan
+from ifmmin.benchmarks.scenarios.bench import Bench
+from ifmmin.benchmarks.scenarios.plan import Plan
 
 DIMS = dict(zip(MODALITIES, (130, 342, 1024), strict=True))
 
