@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ifmmin.runtime.atomic import atomic_file, require_writable
 from ifmmin.runtime.backends import BACKENDS
 from ifmmin.runtime.bundle import PRECISIONS
-from ifmmin.runtime.console import add_schema, command, parser, say
+from ifmmin.runtime.console import add_schema, command, log_line, parser
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.modality import Pattern
 
@@ -160,7 +160,7 @@ def _measure(given: Sequence[str]) -> int:
     plan = make_plan(options)
     for name in _FILES:
         require_writable(options.out / name)
-    report = run_benchmark(plan, shlex.join(["ifmmin-bench", *given]), say)
+    report = run_benchmark(plan, shlex.join(["ifmmin-bench", *given]), log_line)
     _write(report, options.out)
     return 0
 
@@ -212,7 +212,7 @@ def _write(report: Report, out: Path) -> None:
         with atomic_file(path) as part:
             part.write_text(text)
     print_report(report)
-    say(f"wrote {record}, {markdown.name} and {page.name}")
+    log_line(f"wrote {record}, {markdown.name} and {page.name}")
 
 
 if __name__ == "__main__":

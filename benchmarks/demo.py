@@ -15,7 +15,7 @@ import numpy as np
 
 from ifmmin.export import export_bundle
 from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.console import command, parser, print_table, progress, say, write
+from ifmmin.runtime.console import command, log_line, parser, print_table, progress, write
 from ifmmin.runtime.errors import ParityError
 from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
 from ifmmin.runtime.predictor import Predictor
@@ -135,8 +135,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = cli.parse_args(arguments)
     rows = run_demo(options.out, options.recipe, options.overrides, options.repeats)
     print_rows(rows)
-    say(f"the checkpoint is {options.out / 'run' / CHECKPOINT_NAME}")
-    say(
+    log_line(f"the checkpoint is {options.out / 'run' / CHECKPOINT_NAME}")
+    log_line(
         f"the bundle is {options.out / 'bundle'}; try: ifmmin-run {options.out / 'bundle'} FILE.npz"
     )
     return 0
@@ -147,14 +147,14 @@ def run_demo(
 ) -> dict[Pattern, DemoRow]:
     """Train, export, predict the test part with the runtime, and time it."""
     recipe = load_recipe(recipe_name, overrides)
-    say("1/4 drawing the corpus")
+    log_line("1/4 drawing the corpus")
     corpus = load_corpus(recipe.corpus, fold=_FOLD)
-    say("2/4 training, stage 1 with everything present, stage 2 with modalities missing")
+    log_line("2/4 training, stage 1 with everything present, stage 2 with modalities missing")
     fit(recipe, corpus, fold=_FOLD, seed=0, out=out / "run", overwrite=True)
-    say("3/4 exporting graphs per pattern, each proven against the network")
+    log_line("3/4 exporting graphs per pattern, each proven against the network")
     checkpoint, bundle = out / "run" / CHECKPOINT_NAME, out / "bundle"
     export_bundle(checkpoint, ALL_PATTERNS, bundle, overwrite=True)
-    say("4/4 predicting the test part under every pattern, then timing")
+    log_line("4/4 predicting the test part under every pattern, then timing")
     reached = measure_bundle(bundle, corpus)
     network, _ = load_checkpoint(checkpoint)
     latency = {row.pattern: row for row in compare_latency(bundle, network, repeats=repeats)}

@@ -14,7 +14,7 @@ from ifmmin.runtime.errors import IfmminError, InputError
 
 from .device import Watch, record_device
 from .record import BundleRecord, Report, Row, measured_noise
-from .scenarios.bench import Bench, Say
+from .scenarios.bench import Bench, Log
 from .scenarios.contenders import SESSIONS
 from .scenarios.plan import Pace, Plan
 
@@ -32,7 +32,7 @@ SCENARIOS: Mapping[str, str] = {
 """Module and function of each, in the order in which they run."""
 
 
-def run_benchmark(plan: Plan, command: str, say: Say) -> Report:
+def run_benchmark(plan: Plan, command: str, log: Log) -> Report:
     """Measure what a plan asks for.
 
     Raises what stands in the way of all of it; what cannot run here of many is left out and noted.
@@ -41,9 +41,9 @@ def run_benchmark(plan: Plan, command: str, say: Say) -> Report:
     device, started = record_device(), datetime.now(timezone.utc)
     began = time.monotonic()
     pace = Pace(plan.budget, plan.seconds, list(scenarios))
-    bench = Bench(plan, say, pace)
+    bench = Bench(plan, log, pace)
     if plan.fold is not None:
-        say("accuracy of every way to answer")
+        log("accuracy of every way to answer")
         with pace.phase("accuracy"):
             bench.accuracies = _load("accuracy:measure_accuracies")(bench)
     rows: list[Row] = []

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ifmmin.runtime.atomic import atomic_file
 from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.console import command, parser, say
+from ifmmin.runtime.console import command, log_line, parser
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.modality import MODALITIES, Modality
 from ifmmin.train.data.corpus import Corpus, Utterance
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lines = [json.dumps(event, separators=(",", ":")) for event in session(corpus, known)]
     with atomic_file(options.out) as part:
         part.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    say(f"{options.out} has {len(lines)} events")
+    log_line(f"{options.out} has {len(lines)} events")
     return 0
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from ifmmin.runtime.bundle import SHAPES, Bundle, GraphEntry, Manifest, ModalitySpec
-from ifmmin.runtime.console import command, parser, print_table, progress, say, write
+from ifmmin.runtime.console import command, log_line, parser, print_table, progress, write
 from ifmmin.runtime.errors import BundleError, InputError
 from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.runtime.verify import CheckResult, check_bundle
@@ -246,16 +246,16 @@ def _verify(bundle: Bundle, options: argparse.Namespace) -> int:
     print_table(["file", "checks passed", "largest difference", "allowed", "of a"], _rows(checks))
     for check in checks:
         if check.note:
-            say(f"note: {check}")
+            log_line(f"note: {check}")
     failed = [check for check in checks if not check.passed]
     for check in failed:
-        say(f"failed: {check}")
+        log_line(f"failed: {check}")
     if options.checkpoint is not None and not sound:
-        say("not compared with the checkpoint: the bundle itself is not sound")
+        log_line("not compared with the checkpoint: the bundle itself is not sound")
     if failed:
-        say(f"{len(failed)} of {len(checks)} checks failed; copy or export the bundle again")
+        log_line(f"{len(failed)} of {len(checks)} checks failed; copy or export the bundle again")
         return EXIT_FAILED
-    say(f"all {len(checks)} checks passed")
+    log_line(f"all {len(checks)} checks passed")
     return 0
 
 

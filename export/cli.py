@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ifmmin.runtime.bundle import PRECISIONS
-from ifmmin.runtime.console import command, parser, print_table, say
+from ifmmin.runtime.console import command, log_line, parser, print_table
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
 
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     print_exported(exported)
     _warn(exported)
-    say(f"wrote {options.out}")
+    log_line(f"wrote {options.out}")
     return 0
 
 
@@ -203,13 +203,13 @@ def parse_frames(text: str | None) -> dict[Modality, int]:
 def _warn(exported: Exported) -> None:
     for graph in exported.graphs:
         if graph.comparison is not None and graph.comparison.classes == 1:
-            say(
+            log_line(
                 f"warning: {graph.name} gave one class on every probe; the network may be blind to "
                 "this input"
             )
     for modality, spec in exported.missing.items():
         if spec.settled_at is None or spec.settled_at > spec.length:
-            say(
+            log_line(
                 f"note: the embedding of a missing {modality} has not settled at {spec.length} "
                 f"frames, it would move by {spec.deviation:.2g} with more; it was trained like this"
             )

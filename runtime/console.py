@@ -1,27 +1,21 @@
-"""Console of the commands: exit codes, progress, tables and the installed version.
+"""Console of the commands: lines, progress and tables, and the installed version.
 
-0 when done, 2 with one line for a mistake, 130 after Ctrl-C.
+Answers go to standard output, everything else to standard error; `ifmmin.runtime.cli.app` has exit
+codes and the options that all commands share.
 """
 
 from __future__ import annotations
 
-import argparse
-import functools
-import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Literal
 
-import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-
-from .errors import IfmminError, ParityError
 
 _MATTER = (
     "ifmmin-", "onnxruntime", "openvino-", "tensorrt", "cuda_python-", "cuda_bindings-", "numpy-",
@@ -60,8 +54,24 @@ Advance = Callable[[str], None]
 """Called once per finished step with a short note (`""` for none)."""
 
 
-def say(line: str) -> None:
+Level = Literal["detail", "note", "error"]
+_shown: dict[Level, bool] = {"detail": False, "note": True, "error": True}
+
+
+def set_verbosity(*, verbose: bool = False, quiet: bool = False) -> None:
+    """Which lines are shown from now on: details too, or errors alone; notes by default."""
+    _shown["detail"], _shown["note"] = verbose, not quiet
+
+
+def is_verbose() -> bool:
+    """Whether details are shown."""
+    return _shown["detail"]
+
+
+def log_line(line: str, level: Level = "note") -> None:
     """Print one line for the user on standard error; answers go to standard output."""
+    if not _shown[level]:
+        return
     Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(line)
 
 
@@ -71,7 +81,9 @@ def progress(title: str, total: int) -> Iterator[Advance]:
 
     A bar on a terminal; elsewhere a line at most every few seconds and always one at the end.
     """
-    if sys.stderr.isatty():
+    if not _shown["note"]:
+        yield lambda note: None
+    elif sys.stderr.isatty():
         with _bar(title, total) as advance:
             yield advance
     else:
@@ -103,7 +115,7 @@ def _plain(title: str, total: int) -> Advance:
         now = time.monotonic()
         if done == total or now - last >= _PLAIN_EVERY_SECONDS:
             last = now
-            say(f"{title} {done}/{total} {note}".rstrip())
+            log_line(f"{title} {done}/{total} {note}".rstrip())
 
     return advance
 
@@ -147,69 +159,3 @@ def write(text: str) -> None:
     """Write `text` and a newline to standard output, untouched, and flush it."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
-
-
-class Main(Protocol):
-    """A command's entry point: arguments (default: the process's own) to exit code."""
-
-    def __call__(self, arguments: Sequence[str] | None = None) -> int:
-        """Run the command."""
-        ...
-
-
-Body = Callable[[Sequence[str] | None], int]
-
-EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130
-
-
-def command(body: Body) -> Main:
-    """Wrap a command's body; user errors become one line, other exceptions keep their traceback."""
-
-    @functools.wraps(body)
-    def main(arguments: Sequence[str] | None = None) -> int:
-        try:
-            if sys.platform != "linux":
-                raise IfmminError(
-                    f"got the system {sys.platform}, wanted linux; run the commands of ifmmin on "
-                    "Linux, in a container or a virtual machine (on Windows: WSL)"
-                )
-            return body(arguments)
-        except IfmminError as error:
-            if isinstance(error, ParityError) and error.table:
-                say(error.table)
-            say(f"error: {' '.join(str(error).split())}")
-            return EXIT_USER_ERROR
-        except KeyboardInterrupt:
-            say("interrupted; nothing was left half written")
-            return EXIT_INTERRUPTED
-        except BrokenPipeError:
-            # The reader went away (`| head`); standard output must not be flushed again at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 128 + signal.SIGPIPE
-
-    return main
-
-
-def parser(name: str, description: str) -> argparse.ArgumentParser:
-    """An argument parser with `--version`, the same for every command."""
-    made = argparse.ArgumentParser(prog=name, description=description)
-    made.add_argument("--version", action="version", version=f"%(prog)s {package_version()}")
-    return made
-
-
-def add_schema(cli: argparse.ArgumentParser, of: type, what: str) -> None:
-    """An option `--schema` that prints the JSON schema of a struct and ends, as `--help` does.
-
-    of: what the command writes as JSON. what: its name for the help.
-    """
-
-    class PrintSchema(argparse.Action):
-        def __call__(self, *_: Any) -> None:
-            schema = msgspec.json.encode(msgspec.json.schema(of), order="deterministic")
-            write(msgspec.json.format(schema).decode())
-            cli.exit()
-
-    cli.add_argument(
-        "--schema", action=PrintSchema, nargs=0, help=f"print the JSON schema of {what} and end"
-    )

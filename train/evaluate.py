@@ -21,7 +21,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from ifmmin.runtime.atomic import atomic_file, require_writable
-from ifmmin.runtime.console import say
+from ifmmin.runtime.console import log_line
 from ifmmin.runtime.errors import InputError, OutputError
 from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, MODALITIES, Modality, Pattern
 
@@ -116,13 +116,13 @@ def warn(report: dict[str, Any]) -> None:
     for letter, entry in report.items():
         word = Modality(letter).word
         if entry["active"] < LEAST_ACTIVE:
-            say(
+            log_line(
                 f"warning: the {word} embedding is dead: {entry['active']:.0%} of its units react "
                 "to the input; lower stage1.cmd, set stage1.cmd_bounded=true or standardise the "
                 "features"
             )
         if entry.get("invariant_dimensions", LEAST_DIMENSIONS) < LEAST_DIMENSIONS:
-            say(
+            log_line(
                 f"warning: the invariant features of {word} have collapsed to "
                 f"{entry['invariant_dimensions']:.1f} effective dimensions; lower stage1.cmd"
             )

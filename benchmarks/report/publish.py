@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ifmmin.runtime.atomic import atomic_file
-from ifmmin.runtime.console import command, markdown_table, parser, say
+from ifmmin.runtime.console import command, log_line, markdown_table, parser
 from ifmmin.runtime.errors import InputError
 
 from ..record import CONTROL, OURS, Report, read_report, spread
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.check and options.record is None:
         if _block(_text(PAGE)) == block:
             return 0
-        say(
+        log_line(
             f"{PAGE} and {README} differ; run make bench and "
             "python -m ifmmin.benchmarks.report.publish"
         )
@@ -58,14 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stale = [path for path, text in wanted.items() if not path.is_file() or _text(path) != text]
     for path in stale:
         if options.check:
-            say(
+            log_line(
                 f"{path} differs from {record}; "
                 f"run python -m ifmmin.benchmarks.report.publish {record}"
             )
             continue
         with atomic_file(path) as part:
             part.write_text(wanted[path])
-        say(f"wrote {path}")
+        log_line(f"wrote {path}")
     return 1 if options.check and stale else 0
 
 

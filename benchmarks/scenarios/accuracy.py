@@ -47,7 +47,7 @@ def measure_accuracies(bench: Bench) -> Accuracies:
         predictor = bench.predictor(config)
         if predictor is None:
             continue
-        bench.say(f"accuracy of {config.backend} {config.precision} on {len(test)} utterances")
+        bench.log(f"accuracy of {config.backend} {config.precision} on {len(test)} utterances")
         for pattern in bench.patterns:
             measured = _measure(bench, config, predictor, pattern, test)
             if measured is not None:
@@ -97,7 +97,7 @@ def _load(bench: Bench, fold: int) -> Corpus:
         ) from error
     trained = training.get("fold")
     if trained not in (None, fold):
-        bench.say(
+        bench.log(
             f"accuracy is of fold {fold}, the network was trained on fold {trained}: it may have "
             "seen the test part"
         )

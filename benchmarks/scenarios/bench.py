@@ -28,7 +28,7 @@ from .contenders import Contender, Features, Ours, RunConfig
 from .plan import FEWEST_ROUNDS, MONOLITH, Pace, Plan
 
 _ON_CPU = ("onnxruntime-cpu", "openvino")
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 """Hears what is being done."""
 READY = "making ready"
 """Phase: sessions are made, peers proven, the processor measured."""
@@ -76,12 +76,12 @@ class Bounds:
 class Bench:
     """Everything is made at its first use, once.
 
-    say: hears what is being done. pace: of the run; without one, groups are as long as planned.
+    log: hears what is being done. pace: of the run; without one, groups are as long as planned.
     """
 
-    def __init__(self, plan: Plan, say: Say, pace: Pace | None = None) -> None:
+    def __init__(self, plan: Plan, log: Log, pace: Pace | None = None) -> None:
         self.plan = plan
-        self.say = say
+        self.log = log
         self.pace = pace or Pace(None, plan.seconds, ())
         self.bundle = Bundle(plan.bundle)
         self.bounds = Bounds(self.bundle, self.refuse)
@@ -89,7 +89,7 @@ class Bench:
         self.source = Source.of_bundle(self.bundle, plan.checkpoint)
         self.refused: dict[tuple[str, int], str] = {}
         """Peers and ways that cannot run here, with the reason."""
-        self._own = Ours(plan, self.bundle, say, self.refuse)
+        self._own = Ours(plan, self.bundle, log, self.refuse)
         self._peers: dict[tuple[str, int], Contender | None] = {}
         self.accuracies: Mapping[tuple[str, str, str], Accuracy] = {}
         """By pattern, backend and precision; filled where a corpus is given."""
@@ -97,7 +97,7 @@ class Bench:
     def make_ready(self, threads: int) -> None:
         """Make all that answers with so many threads, so that no later group waits for it."""
         with self.pace.phase(READY):
-            self.say(f"make ready what answers on {threads} threads, and measure the processor")
+            self.log(f"make ready what answers on {threads} threads, and measure the processor")
             self.bounds.rates(threads)
             for pattern in self.patterns:
                 self.contenders(pattern, threads)
@@ -203,10 +203,10 @@ class Bench:
         """Note why something is left out."""
         reason = " ".join(str(error).split())
         self.refused[what, threads] = reason
-        self.say(f"{what} is left out: {reason}")
+        self.log(f"{what} is left out: {reason}")
 
     def _prove(self, name: str, threads: int) -> Contender | None:
-        self.say(f"make the peer {name} ready, {threads} threads")
+        self.log(f"make the peer {name} ready, {threads} threads")
         peer = find_peer(name)
         try:
             from ..peers.parity import open_proven

@@ -159,11 +159,11 @@ class Ours:
         self,
         plan: Plan,
         bundle: Bundle,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
         refuse: Callable[[str, int, Exception | str], None],
     ) -> None:
         self._plan, self._bundle = plan, bundle
-        self._say, self._refuse = say, refuse
+        self._log, self._refuse = log, refuse
         self._predictors: dict[tuple[RunConfig, str], Predictor | None] = {}
         self._references: dict[tuple[Pattern, int], list[Contender]] = {}
 
@@ -245,7 +245,7 @@ class Ours:
                 backend=config.backend,
                 precision=config.precision,
                 threads=config.threads,
-                options=BackendOptions(progress=self._say),
+                options=BackendOptions(progress=self._log),
             )
         except IfmminError as error:
             self._refuse(f"{config.backend} {config.precision}", config.threads, error)

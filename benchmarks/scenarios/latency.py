@@ -31,7 +31,7 @@ def latency(bench: Bench) -> list[Row]:
     bench.pace.expect(len(bench.plan.threads) * len(bench.patterns))
     for threads in bench.plan.threads:
         for pattern in bench.patterns:
-            bench.say(f"latency of {pattern}, {threads} threads")
+            bench.log(f"latency of {pattern}, {threads} threads")
             found = _measure(bench, "latency", pattern, threads, ORDINARY)
             rows += [_with_split(bench, row, pattern) for row in found]
     return rows
@@ -45,7 +45,7 @@ def length(bench: Bench) -> list[Row]:
     bench.pace.expect(len(heard) * len(ACOUSTIC_LENGTHS))
     for pattern in heard:
         for frames in ACOUSTIC_LENGTHS:
-            bench.say(f"latency of {pattern}, {frames} acoustic frames")
+            bench.log(f"latency of {pattern}, {frames} acoustic frames")
             lengths = {**ORDINARY, Modality.A: frames}
             rows += _measure(bench, "length", pattern, threads, lengths, warm_up=_WARM_UP)
     return rows
@@ -134,7 +134,7 @@ def throughput(bench: Bench) -> list[Row]:
     bench.pace.expect(len(patterns) * len(BATCHES))
     for pattern in patterns:
         for batch in BATCHES:
-            bench.say(f"throughput of {pattern}, batches of {batch}")
+            bench.log(f"throughput of {pattern}, batches of {batch}")
             rows += _measure_batches(bench, pattern, threads, batch)
     return rows
 

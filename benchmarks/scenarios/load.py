@@ -115,7 +115,7 @@ def _measured(
     system: System,
     truth: NDArray[np.float32],
 ) -> Row:
-    bench.say(f"{scenario} of {one.contender.name}, {one.pattern}")
+    bench.log(f"{scenario} of {one.contender.name}, {one.pattern}")
     precision = one.contender.config.precision
     try:
         result = measure_scenario(
@@ -126,7 +126,7 @@ def _measured(
             tolerance=_TOLERANCE.get(precision, _REDUCED_TOLERANCE),
         )
     except IfmminError as error:
-        bench.say(f"{one.contender.name} is left out: {error}")
+        bench.log(f"{one.contender.name} is left out: {error}")
         return _row(bench, one, scenario, note=str(error))
     if scenario in _RATES:
         samples: tuple[float, ...] = (result.figure,) if result.figure > 0 else ()

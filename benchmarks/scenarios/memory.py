@@ -175,7 +175,7 @@ def _row(bench: Bench, fresh: ChildJob, pattern: Pattern, size: int) -> Row:
 def memory(bench: Bench) -> list[Row]:
     """Rows of every contender by stage and measure; then bytes of files, as part `bundle`."""
     with TemporaryDirectory(prefix="ifmmin-bench-") as name:
-        bench.say("memory of fresh processes")
+        bench.log("memory of fresh processes")
         contenders = find_contenders(bench, Path(name))
         jobs = [
             job

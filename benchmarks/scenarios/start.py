@@ -83,7 +83,7 @@ def builds(starter: Starter) -> bool:
 def build_row(bench: Bench, starter: Starter, pattern: Pattern, cache: Path) -> Row:
     """One start with an empty cache, whose loading is told against the usual one."""
     contender = starter.fresh.contender
-    bench.say(f"build the {contender.config.backend} engine of {pattern} anew")
+    bench.log(f"build the {contender.config.backend} engine of {pattern} anew")
     words: Mapping[str, str] = {**starter.words, "cache": str(cache)}
     try:
         load = starter.fresh_start(words, _BUILD_PATIENCE)["load"]
@@ -108,7 +108,7 @@ def cold_start(bench: Bench) -> list[Row]:
     bench.pace.expect(len(patterns))
     with TemporaryDirectory(prefix="ifmmin-bench-") as name:
         for pattern in patterns:
-            bench.say(f"cold start of {pattern}")
+            bench.log(f"cold start of {pattern}")
             starters = _starters(bench, pattern, Path(name))
             _take_turns(bench, starters)
             for starter in starters:
@@ -216,7 +216,7 @@ def idle(bench: Bench, *, pause: float = PAUSE, pauses: int = PAUSES) -> list[Ro
         return []
     for pattern in dict.fromkeys(caller.pattern for caller in callers):
         _keep_busy(bench, [caller for caller in callers if caller.pattern == pattern])
-    bench.say(f"first calls after {pauses} pauses of {pause:g} s")
+    bench.log(f"first calls after {pauses} pauses of {pause:g} s")
     rng = np.random.default_rng(bench.plan.seed)
     for number in range(pauses):
         time.sleep(pause)

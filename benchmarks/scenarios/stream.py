@@ -161,9 +161,9 @@ def stream(bench: Bench) -> list[Row]:
     rows: list[Row] = []
     for pattern in patterns if ready else ():
         for past in PASTS:
-            bench.say(f"update of a stream of {pattern} after {past} frames")
+            bench.log(f"update of a stream of {pattern} after {past} frames")
             rows += _measure(bench, pattern, _against_whole(bench, ready, pattern, past))
-        bench.say(f"update of a stream of {pattern} as it ages, and its answer alone")
+        bench.log(f"update of a stream of {pattern} as it ages, and its answer alone")
         rows += _measure(bench, pattern, _aged(bench, ready, pattern))
         rows += _measure(bench, pattern, _answers(bench, ready, pattern))
     return rows
@@ -175,7 +175,7 @@ def streams(bench: Bench) -> list[Row]:
     bench.pace.expect(len(patterns))
     rows: list[Row] = []
     for pattern in patterns if ready else ():
-        bench.say(f"{GROUP} streams of {pattern}")
+        bench.log(f"{GROUP} streams of {pattern}")
         calls: dict[tuple[str, RunConfig], Call | Sequence[Call]] = {
             (name, config): make(bench, predictor, pattern)
             for config, predictor in ready

@@ -219,5 +219,5 @@ def peer(
 
 def refused_row(bench: Bench, scenario: str, fresh: ChildJob, pattern: Pattern, why: str) -> Row:
     """The row of a contender that was not measured."""
-    bench.say(f"{fresh.contender.name} is left out: {why}")
+    bench.log(f"{fresh.contender.name} is left out: {why}")
     return bench.row(scenario, fresh.contender, pattern, note=why)

@@ -7,15 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from ifmmin.benchmarks.scenarios.bench import Bench
+from ifmmin.benchmarks.scenarios.plan import Plan
 from ifmmin.export.export import Request, export_bundle
-from ifmmin.runtime.console import say
+from ifmmin.runtime.console import log_line
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES
 from ifmmin.train.checkpoint import save_checkpoint
 from ifmmin.train.config import FeatureConfig, ModelConfig
 from ifmmin.train.model.models import build_network
-
-from ifmmin.benchmarks.scenarios.bench import Bench
-from ifmmin.benchmarks.scenarios.plan import Plan
 
 DIMS = dict(zip(MODALITIES, (130, 342, 1024), strict=True))
 
@@ -39,7 +38,7 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     bundle, checkpoint = (request.config.getoption(f"--{x}") for x in ("bundle", "checkpoint"))
     if bundle is None:
         bundle, checkpoint = _untrained(tmp_path_factory.mktemp("suite"))
-    return Bench(Plan(bundle=bundle, checkpoint=checkpoint), say)
+    return Bench(Plan(bundle=bundle, checkpoint=checkpoint), log_line)
 
 
 def _untrained(folder: Path) -> tuple[Path, Path]:

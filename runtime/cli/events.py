@@ -314,9 +314,6 @@ def _by_letter(found: Mapping[Modality, _Value]) -> dict[str, _Value] | UnsetTyp
     return {m.value: value for m, value in found.items()} if found else UNSET
 
 
-SPEEDS = ("real", "fast")
-
-
 class RealTime:
     """Holds events back until as much time has passed as between them and the first.
 

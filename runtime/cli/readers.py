@@ -196,6 +196,8 @@ def _readers(argument: str) -> Iterator[Reader]:
     path = Path(argument)
     if argument == STDIN:
         yield jsonl_stdin()
+    elif (path / "manifest.json").is_file():
+        raise InputError(f"{path} is a bundle, not an input; name it by -b {path}")
     elif path.is_dir():
         inside = sorted(path.glob("*.npz"))
         if not inside:

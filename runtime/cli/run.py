@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from array import array
 from collections.abc import Iterator, Sequence
@@ -12,17 +11,52 @@ from pathlib import Path
 
 import numpy as np
 
-from ..backends import BACKENDS, BackendOptions
-from ..console import Advance, command, markdown_table, parser, print_table, progress, say, write
+from ..backends import BackendOptions
+from ..console import Advance, log_line, markdown_table, print_table, progress, write
 from ..errors import IfmminError, InputError
 from ..modality import Pattern
 from ..prediction import Prediction
-from ..predictor import ON_EMPTY, Predictor
+from ..predictor import Predictor
 from ..sessions import Trial
-from ..validate import NAN_FRAMES, Policy, validate
-from .options import add_stream_arguments, numbers_by_modality, require_no_contradiction
+from ..validate import Policy, validate
+from .app import BundleOption, command, entry_point, new_app, require_bundle
+from .options import (
+    BackendOption,
+    CacheOption,
+    ClockOption,
+    ExplainOption,
+    FormatOption,
+    HopOption,
+    Inputs,
+    LatencyOption,
+    LateOption,
+    LiveOption,
+    MarginOption,
+    NanOption,
+    OnEmptyOption,
+    PatienceOption,
+    PatternOption,
+    PrecisionOption,
+    PreloadOption,
+    QualityOption,
+    ReplayOption,
+    SaveOption,
+    SessionOptions,
+    SmoothOption,
+    SnapshotOption,
+    SpinningOption,
+    StaleOption,
+    StreamOption,
+    ThreadsOption,
+    ThresholdOption,
+    TickOption,
+    TopKOption,
+    WindowOption,
+    numbers_by_modality,
+    parse_threads,
+)  # fmt: skip
 from .readers import LazySample, Reader, Sample, find_inputs
-from .writers import FORMATS, LAYOUT_OF, Answer, Write, Writer, make_writer, saved_lines
+from .writers import LAYOUT_OF, Answer, Write, Writer, make_writer, saved_lines
 
 
 def print_explanation(predictor: Predictor) -> None:
@@ -57,7 +91,7 @@ def _reasons(tuner: Sequence[Trial]) -> list[list[str]]:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How inputs become answers."""
+    """How inputs become answers, and how those are shown."""
 
     pattern: Pattern | None = None
     """Modalities to use; None: what is present."""
@@ -67,6 +101,9 @@ class RunOptions:
     """Classes to rank."""
     policy: Policy = field(default_factory=Policy)
     """The predictor's."""
+    layout: str = "table"
+    save: Path | None = None
+    latency: bool = False
 
 
 @dataclass
@@ -112,7 +149,7 @@ def answer_all(
                 writer.fail(_printable(error.name), _printable(str(error)))
             if reader.count == 1:
                 raise InputError(str(error)) from error
-            say(f"error: {error}")
+            log_line(f"error: {error}")
         else:
             tally.seconds.append(answer.prediction.seconds)
             for writer in writers:
@@ -178,7 +215,7 @@ def _require_some(tally: Tally) -> None:
     if tally.failed == tally.total:
         raise InputError(f"none of the {tally.total} inputs could be answered")
     if tally.failed:
-        say(f"{tally.failed} of {tally.total} inputs could not be answered")
+        log_line(f"{tally.failed} of {tally.total} inputs could not be answered")
 
 
 _BAR_FROM = 50
@@ -186,111 +223,134 @@ _BAR_FROM = 50
 EXIT_SOME_FAILED = 1
 
 
-@command
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code: 0, or 1 when some inputs have no answer."""
-    options = _parser().parse_intermixed_args(arguments)
-    require_no_contradiction(options)
-    rules = _rules(options)
-    if options.stream is not None:
+app = new_app()
+
+
+@command(
+    app,
+    "ifmmin-run clip.npz -b bundle",
+    "cat events.jsonl | ifmmin-run --stream - -b bundle --window 5 --hop 0.5",
+)
+def run(
+    inputs: Inputs = None,
+    bundle: BundleOption = None,
+    pattern: PatternOption = "auto",
+    nan: NanOption = "refuse",
+    min_quality: QualityOption = None,
+    threshold: ThresholdOption = 0.0,
+    top_k: TopKOption = None,
+    on_empty: OnEmptyOption = "error",
+    layout: FormatOption = "table",
+    save: SaveOption = None,
+    latency: LatencyOption = False,
+    backend: BackendOption = "auto",
+    precision: PrecisionOption = "fp32",
+    threads: ThreadsOption = "1",
+    spinning: SpinningOption = False,
+    preload: PreloadOption = False,
+    cache: CacheOption = None,
+    explain: ExplainOption = False,
+    stream: StreamOption = None,
+    window: WindowOption = None,
+    hop: HopOption = None,
+    stale_after: StaleOption = None,
+    late: LateOption = None,
+    smooth: SmoothOption = None,
+    margin: MarginOption = None,
+    patience: PatienceOption = None,
+    clock: ClockOption = False,
+    tick: TickOption = None,
+    snapshot: SnapshotOption = None,
+    replay: ReplayOption = None,
+    live: LiveOption = False,
+) -> int:
+    """Recognise emotion with a bundle, whichever modalities are present.
+
+    Exit code 1 where some inputs have no answer.
+    """
+    session = SessionOptions(
+        window, hop, stale_after or (), late, smooth, margin, patience, clock, tick, snapshot,
+        replay, live,
+    )  # fmt: skip
+    if stream is None:
+        session.require_none()
+    else:
+        _require_for_streams(inputs, pattern, layout, preload, explain)
+        session.require_consistent()
+    rules = RunOptions(
+        pattern=None if pattern == "auto" else Pattern.parse(pattern),
+        threshold=_probability("--threshold", threshold),
+        top_k=_top_k(top_k),
+        policy=Policy(nan, numbers_by_modality("--min-quality", min_quality or ())),
+        layout=layout,
+        save=save,
+        latency=latency,
+    )
+
+    def open_predictor() -> Predictor:
+        found = Predictor(
+            require_bundle(bundle),
+            backend=backend,
+            precision=precision,
+            threads=parse_threads(threads),
+            preload=preload,
+            on_empty=on_empty,
+            policy=rules.policy,
+            options=BackendOptions(spinning=spinning, progress=log_line, cache=cache),
+        )
+        _require_classes(rules.top_k, len(found.labels))
+        return found
+
+    if stream is not None:
         from .stream import run_stream
 
-        return run_stream(options, rules, lambda: _predictor(options, rules))
-    if not options.input and not options.explain:
+        return run_stream(stream, session, rules, open_predictor)
+    if not inputs and not explain:
         raise InputError("got no input; give .npz or .jsonl files, a directory, or -")
-    reader = find_inputs(options.input)
-    predictor = _predictor(options, rules)
-    if options.explain:
+    reader = find_inputs(inputs or ())
+    predictor = open_predictor()
+    if explain:
         print_explanation(predictor)
-        if not options.input:
-            return 0
+    return _answer_inputs(predictor, reader, rules) if inputs else 0
+
+
+main = entry_point(app, "ifmmin-run")
+
+
+def _answer_inputs(predictor: Predictor, reader: Reader, rules: RunOptions) -> int:
     with ExitStack() as stack:
-        writers = [make_writer(options.layout, predictor.labels, rules.top_k, write, print_table)]
-        if options.save is not None:
-            keep = stack.enter_context(saved_lines(options.save))
-            writers.append(_file_writer(options, predictor.labels, keep))
-        with _progress(reader, options.layout) as advance:
+        writers = [make_writer(rules.layout, predictor.labels, rules.top_k, write, print_table)]
+        if rules.save is not None:
+            keep = stack.enter_context(saved_lines(rules.save))
+            writers.append(_file_writer(rules, rules.save, predictor.labels, keep))
+        with _progress(reader, rules.layout) as advance:
             tally = answer_all(predictor, reader, rules, writers, advance)
         for writer in writers:
             writer.close()
-    if options.latency:
-        say(tally.latency())
+    if rules.latency:
+        log_line(tally.latency())
     return EXIT_SOME_FAILED if tally.failed else 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    cli = parser("ifmmin-run", "Recognise emotion with a bundle, whichever modalities are present.")
-    cli.add_argument("bundle", type=Path, help="directory written by ifmmin-export")
-    cli.add_argument(
-        "input",
-        nargs="*",
-        help=".npz with arrays a, v, t (frames, features), a directory of them, .jsonl, or - for "
-        "lines of JSON on standard input",
-    )
-    cli.add_argument(
-        "--pattern", default="auto", help="auto: what is present; or use only these, e.g. a_t"
-    )
-    cli.add_argument("--nan", choices=NAN_FRAMES, default="refuse", help="frames with a NaN")
-    cli.add_argument(
-        "--min-quality", action="append", default=[], metavar="v=0.5", help="lower means missing"
-    )
-    cli.add_argument("--threshold", type=float, default=0.0, help="name no class below, 0 to 1")
-    cli.add_argument("--top-k", type=int, metavar="K", help="show the K most probable classes")
-    cli.add_argument("--format", choices=FORMATS, default="table", dest="layout")
-    cli.add_argument("--save", type=Path, metavar="FILE", help="also as .csv or .jsonl, whole")
-    cli.add_argument("--latency", action="store_true", help="percentiles, on standard error")
-    cli.add_argument("--backend", default="auto", help=f"auto or one of {', '.join(BACKENDS)}")
-    cli.add_argument(
-        "--precision",
-        default="fp32",
-        help="of the graphs: fp32, another that was exported, or auto for the fastest sound one",
-    )
-    cli.add_argument("--threads", type=_threads, default=1, help="threads inside one call, or auto")
-    cli.add_argument(
-        "--spinning", action="store_true", help="threads wait busily: sooner, at a core's cost"
-    )
-    cli.add_argument("--preload", action="store_true", help="load all patterns first, sharing")
-    cli.add_argument(
-        "--on-empty",
-        choices=ON_EMPTY,
-        default="error",
-        help="with nothing present: an error, or the class shares of training",
-    )
-    cli.add_argument(
-        "--explain", action="store_true", help="try every way to run every pattern, and show them"
-    )
-    add_stream_arguments(cli)
-    return cli
+def _require_for_streams(
+    inputs: Sequence[str] | None, pattern: str, layout: str, preload: bool, explain: bool
+) -> None:
+    """InputError for options that mean nothing with a session of events."""
+    for name, given, instead in (
+        ("an input", bool(inputs), "name the session alone: --stream FILE or --stream -"),
+        ("--pattern", pattern != "auto", "leave a modality out with a drop event"),
+        ("--format csv", layout == "csv", "answers are lines of JSON"),
+        ("--preload", preload, "a stream loads all its graphs first"),
+        ("--explain", explain, "ask for it alone"),
+    ):
+        if given:
+            raise InputError(f"{name} does not go with --stream; {instead}")
 
 
-def _predictor(options: argparse.Namespace, rules: RunOptions) -> Predictor:
-    predictor = Predictor(
-        options.bundle,
-        backend=options.backend,
-        precision=options.precision,
-        threads=options.threads,
-        preload=options.preload,
-        on_empty=options.on_empty,
-        policy=rules.policy,
-        options=BackendOptions(spinning=options.spinning, progress=say),
-    )
-    _require_classes(rules.top_k, len(predictor.labels))
-    return predictor
-
-
-def _threads(text: str) -> int | str:
-    return text if text == "auto" else int(text)
-
-
-def _rules(options: argparse.Namespace) -> RunOptions:
-    if not 0.0 <= options.threshold <= 1.0:
-        raise InputError(f"--threshold: got {options.threshold}, wanted a probability, 0 to 1")
-    return RunOptions(
-        pattern=None if options.pattern == "auto" else Pattern.parse(options.pattern),
-        threshold=options.threshold,
-        top_k=_top_k(options.top_k),
-        policy=Policy(options.nan, numbers_by_modality("--min-quality", options.min_quality)),
-    )
+def _probability(option: str, value: float) -> float:
+    if not 0.0 <= value <= 1.0:
+        raise InputError(f"{option}: got {value}, wanted a probability, 0 to 1")
+    return value
 
 
 def _top_k(given: int | None) -> int:
@@ -304,14 +364,13 @@ def _require_classes(top_k: int, classes: int) -> None:
         raise InputError(f"--top-k: got {top_k}, the bundle has {classes} classes")
 
 
-def _file_writer(options: argparse.Namespace, labels: Sequence[str], keep: Write) -> Writer:
-    layout: str = LAYOUT_OF.get(options.save.suffix) or options.layout
-    top_k = options.top_k or 0
+def _file_writer(rules: RunOptions, path: Path, labels: Sequence[str], keep: Write) -> Writer:
+    layout = LAYOUT_OF.get(path.suffix) or rules.layout
 
     def show(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
         keep(f"{title}\n\n{markdown_table(headers, rows)}")
 
-    return make_writer(layout, labels, top_k, keep, show)
+    return make_writer(layout, labels, rules.top_k, keep, show)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ Reads standard input or a file as events arrive, keeps snapshots, ends by a sign
 
 from __future__ import annotations
 
-import argparse
 import os
 import select
 import signal
@@ -20,40 +19,32 @@ from types import FrameType
 from typing import Any, BinaryIO
 
 from ..atomic import atomic_file, require_writable
-from ..console import say, write
+from ..console import log_line, write
 from ..errors import IfmminError, InputError, OutputError
 from ..predictor import Predictor
 from ..stream.options import Smoothing, StreamOptions
 from ..stream.stream import Stream
-from .events import SPEEDS, Event, EventProcessor, RealTime, Sink, Tick, UpdateLines, read_event
-from .options import numbers_by_modality
+from .events import Event, EventProcessor, RealTime, Sink, Tick, UpdateLines, read_event
+from .options import SessionOptions, numbers_by_modality
 from .readers import numbered, readable
 from .run import RunOptions, Tally
 from .writers import LAYOUT_OF, saved_lines
 
 
-def chosen_pace(options: argparse.Namespace) -> Callable[[Event], None]:
-    """What to call before each event, by `--replay`."""
-    speed = options.replay or "fast"
-    if speed not in SPEEDS:
-        raise InputError(f"--replay: got {speed!r}, wanted {' or '.join(SPEEDS)}")
-    return RealTime() if speed == "real" else lambda _event: None
-
-
-def stream_options(options: argparse.Namespace) -> StreamOptions:
+def stream_options(options: SessionOptions) -> StreamOptions:
     """What the stream is told; InputError for values that are out of range."""
     started = time.monotonic()
     return StreamOptions(
         window=options.window,
         hop=options.hop,
-        stale_after=numbers_by_modality("--stale-after", options.stale_after or []),
+        stale_after=numbers_by_modality("--stale-after", options.stale_after),
         late=options.late or "refuse",
         clock=(lambda: time.monotonic() - started) if options.clock else None,
         smoothing=_smoothing(options),
     )
 
 
-def _smoothing(options: argparse.Namespace) -> Smoothing | None:
+def _smoothing(options: SessionOptions) -> Smoothing | None:
     given = {
         "half_life": options.smooth,
         "margin": options.margin,
@@ -217,24 +208,28 @@ EXIT_SOME_FAILED = 1
 
 
 def run_stream(
-    options: argparse.Namespace, rules: RunOptions, open_predictor: Callable[[], Predictor]
+    source: str,
+    options: SessionOptions,
+    rules: RunOptions,
+    open_predictor: Callable[[], Predictor],
 ) -> int:
     """Answer a session; returns the exit code: 0, or 1 when some events have no answer.
 
-    Mistakes in the options are told before the predictor is opened.
+    source: a path, or `-`. Mistakes in the options are told before the predictor is opened.
     """
-    told, wait = stream_options(options), chosen_pace(options)
-    _require_places(options)
+    told = stream_options(options)
+    wait = RealTime() if options.replay == "real" else _at_once
+    _require_places(options, rules)
     with ExitStack() as stack:
-        file = stack.enter_context(opened(options.stream))
+        file = stack.enter_context(opened(source))
         predictor = open_predictor()
         stream = predictor.stream(told)
         interrupts = stack.enter_context(Interrupts())
         if options.snapshot is not None:
             stack.enter_context(kept(stream, options.snapshot))
-        sinks = _sinks(options, predictor.labels, rules.top_k, stack)
+        sinks = _sinks(options, rules, predictor.labels, stack)
         session = _Session(
-            "stdin" if options.stream == STDIN else options.stream,
+            "stdin" if source == STDIN else source,
             EventProcessor(stream, predictor.labels, rules.threshold),
             sinks,
             wait,
@@ -246,10 +241,10 @@ def run_stream(
         tally = session.tally
         if not tally.total:
             raise InputError(f"got no event; {session.name} held no line")
-    if options.latency and len(tally.seconds):
-        say(tally.latency())
+    if rules.latency and len(tally.seconds):
+        log_line(tally.latency())
     if tally.failed:
-        say(f"{tally.failed} of {tally.total} events have no answer")
+        log_line(f"{tally.failed} of {tally.total} events have no answer")
     return EXIT_SOME_FAILED if tally.failed else 0
 
 
@@ -293,29 +288,33 @@ class _Session:
         self.tally.failed += 1
         for sink in self.sinks:
             sink.fail(number, event, message)
-        say(f"error: {message}")
+        log_line(f"error: {message}")
+
+
+def _at_once(event: Event) -> None:
+    """Hold no event back."""
 
 
 def _sinks(
-    options: argparse.Namespace, labels: Sequence[str], top_k: int, stack: ExitStack
+    options: SessionOptions, rules: RunOptions, labels: Sequence[str], stack: ExitStack
 ) -> list[Sink]:
     sinks: list[Sink] = []
-    if options.save is not None:
-        keep = stack.enter_context(saved_lines(options.save))
-        sinks.append(UpdateLines(labels, top_k, keep))
+    if rules.save is not None:
+        keep = stack.enter_context(saved_lines(rules.save))
+        sinks.append(UpdateLines(labels, rules.top_k, keep))
     if options.live:
         from .live import live_sink
 
         return [*sinks, stack.enter_context(live_sink(labels))]
-    return [*sinks, UpdateLines(labels, top_k, write)]
+    return [*sinks, UpdateLines(labels, rules.top_k, write)]
 
 
-def _require_places(options: argparse.Namespace) -> None:
+def _require_places(options: SessionOptions, rules: RunOptions) -> None:
     if options.live:
         from .live import require_terminal
 
         require_terminal()
     if options.snapshot is not None:
         require_place(options.snapshot)
-    if options.save is not None and LAYOUT_OF.get(options.save.suffix) != "json":
-        raise InputError(f"--save {options.save}: answers of a stream are JSON; name it .jsonl")
+    if rules.save is not None and LAYOUT_OF.get(rules.save.suffix) != "json":
+        raise InputError(f"--save {rules.save}: answers of a stream are JSON; name it .jsonl")

@@ -1,39 +1,57 @@
-"""`ifmmin-doctor`: what is on this machine, what runs, what is wrong and how to mend it."""
+"""Command `ifmmin-doctor`: what is on this machine, what runs, what is wrong and its cure."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from typing import Annotated
 
-from ..console import add_schema, command, parser, write
+import typer
+
+from ..cli.app import BundleOption, command, entry_point, new_app, print_schema
+from ..console import write
 from .collect import collect
 from .probes import Host
 from .report import Report, make_report, run_selftests, show, to_json
 
 EXIT_BROKEN = 1
 
+app = new_app()
 
-@command
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns 1 where no backend runs or a self-test fails, else 0."""
-    cli = parser("ifmmin-doctor", "Say what this machine can run, and how to mend what it cannot.")
-    cli.add_argument(
-        "bundle", nargs="?", type=Path, help="also run its golden inputs by every backend"
-    )
-    cli.add_argument("--json", action="store_true", help="print the report as JSON")
-    add_schema(cli, Report, "what --json prints")
-    options = cli.parse_args(arguments)
 
+def _schema(asked: bool) -> None:
+    if asked:
+        print_schema(Report)
+
+
+@command(app, "ifmmin-doctor", "ifmmin-doctor -b bundle --json")
+def doctor(
+    bundle: BundleOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    schema: Annotated[
+        bool,
+        typer.Option(
+            "--schema",
+            callback=_schema,
+            is_eager=True,
+            help="Print the JSON schema of what --json prints, and end.",
+        ),
+    ] = False,
+) -> int:
+    """Say what this machine can run, and how to mend what it cannot.
+
+    With a bundle, its golden inputs are run by every backend too. Exit code 1 where no backend runs
+    or a self-test fails.
+    """
     facts = collect(Host())
-    tests = () if options.bundle is None else run_selftests(facts, options.bundle)
-    report = make_report(facts, tests)
-    if options.json:
+    report = make_report(facts, () if bundle is None else run_selftests(facts, bundle))
+    if as_json:
         write(to_json(report))
     else:
         show(report)
     return EXIT_BROKEN if report.broken else 0
 
+
+main = entry_point(app, "ifmmin-doctor")
 
 if __name__ == "__main__":
     sys.exit(main())

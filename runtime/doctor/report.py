@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..bundle import read_manifest
-from ..console import package_version, say
+from ..console import log_line, package_version
 from .collect import eight_bits
 from .facts import Facts, Gpu
 from .probes import Answers, ask
@@ -77,7 +77,7 @@ def run_selftests(
     for state in facts.backends:
         if not state.usable:
             continue
-        say(f"self-test by {state.name}...")
+        log_line(f"self-test by {state.name}...")
         question = f"bundle:{state.name}:{bundle}"
         # An engine may take minutes to build; Ctrl-C ends it.
         answer = ask([question], patience=None)[question]

@@ -135,7 +135,7 @@ def test_the_accuracy_run_answers_every_sample(generator: Generator, scenario: S
 def test_a_measured_scenario(name: str, scenario: Scenario) -> None:
     made, said = generator_called(name), list[str]()
     settings = Settings(length=BRIEF, generator=name, latency_limit=1.0)
-    result = measure_scenario(FakeSystem(0.0003), scenario, settings, truth=TRUTH, say=said.append)
+    result = measure_scenario(FakeSystem(0.0003), scenario, settings, truth=TRUTH, log=said.append)
     assert (result.scenario, result.system, result.generator) == (scenario, "fake", made.name)
     assert not result.valid
     assert any("a run of 0.3 s; MLPerf's rules want 600 s" in reason for reason in result.why_not)

@@ -207,7 +207,7 @@ class FakeEngine:
     """A loaded engine."""
 
     def __init__(self, trt: FakeTensorrt, logger: Any, graph: bytes, profile: Any) -> None:
-        self.trt, self.log = trt, _say(logger)
+        self.trt, self.log = trt, _log(logger)
         model = onnx.load_from_string(graph).graph
         self._values = {value.name: value for value in (*model.input, *model.output)}
         self._inputs = [value.name for value in model.input]
@@ -272,7 +272,7 @@ class FakeEngine:
         return list(self.session.run(self.outputs, feeds))
 
 
-def _say(logger: Any) -> Callable[[str], None]:
+def _log(logger: Any) -> Callable[[str], None]:
     return lambda text: logger.log(_Severity.ERROR, text)
 
 

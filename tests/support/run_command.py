@@ -60,14 +60,14 @@ class Ran:
         return [json.loads(text) for text in self.out.splitlines()]
 
 
-def run(*arguments: object, stdin: Iterable[str] | bytes = b"") -> Ran:
+def run(bundle: object, *arguments: object, stdin: Iterable[str] | bytes = b"") -> Ran:
     """Call the command; a traceback of it is the test's."""
     content = stdin if isinstance(stdin, bytes) else "".join(f"{x}\n" for x in stdin).encode()
     out, err, before = io.StringIO(), io.StringIO(), sys.stdin
     sys.stdin = io.TextIOWrapper(io.BytesIO(content))
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = main([*map(str, arguments), *BACKEND])
+            code = main(["-b", str(bundle), *map(str, arguments), *BACKEND])
     finally:
         sys.stdin = before
     return Ran(code, out.getvalue(), err.getvalue())
@@ -131,7 +131,7 @@ class Conversation:
 
 def command(bundle: Path, *options: object) -> Sequence[str]:
     """The command line."""
-    start = [sys.executable, "-m", "ifmmin.runtime.cli.run", str(bundle), "--stream", "-"]
+    start = [sys.executable, "-m", "ifmmin.runtime.cli.run", "-b", str(bundle), "--stream", "-"]
     return [*start, *map(str, options), *BACKEND]
 
 

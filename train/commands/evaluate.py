@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from ifmmin.runtime.console import say
+from ifmmin.runtime.console import log_line
 from ifmmin.runtime.errors import CheckpointError, IfmminError
 from ifmmin.runtime.modality import MODALITIES
 
@@ -72,7 +72,7 @@ def _standardise(network: EmotionNetwork, corpus: Corpus) -> None:
         if modality in corpus.statistics:
             network.normaliser(modality).take(corpus.statistics[modality])
         else:
-            say(
+            log_line(
                 f"the checkpoint wants {modality} standardised and {corpus.name} has no statistics "
                 "for it: its values are taken as they are"
             )

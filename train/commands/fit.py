@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ifmmin.runtime.console import say
+from ifmmin.runtime.console import log_line
 
 from ..config import MODELS
 from ..data import load_corpus
@@ -40,10 +40,10 @@ def run(options: argparse.Namespace) -> None:
         recipe.corpus, fold=options.fold, features=options.features, targets=options.targets
     )
     counts = ", ".join(f"{len(corpus.parts[part])} {part}" for part in PARTS)
-    say(f"corpus {corpus.name}, fold {options.fold}: {counts}")
+    log_line(f"corpus {corpus.name}, fold {options.fold}: {counts}")
     found = fit(
         recipe, corpus, fold=options.fold, seed=options.seed, out=options.out,
         overwrite=options.overwrite,
     )  # fmt: skip
     print_metrics(found.test, corpus.possible)
-    say(f"wrote {options.out / CHECKPOINT_NAME}")
+    log_line(f"wrote {options.out / CHECKPOINT_NAME}")

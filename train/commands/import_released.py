@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ifmmin.runtime.console import say
+from ifmmin.runtime.console import log_line
 from ifmmin.runtime.errors import InputError, OutputError
 from ifmmin.runtime.modality import Modality
 
@@ -56,11 +56,11 @@ def run(options: argparse.Namespace) -> None:
     )
     save_checkpoint(options.out, found.network, found.training)
     for note in found.notes:
-        say(note)
+        log_line(note)
     config = found.network.config
     epoch = found.training["imported"]["epoch"]
-    say(f"{config.architecture.model}, epoch {epoch}, answers {', '.join(config.labels)}")
-    say(f"wrote {options.out}")
+    log_line(f"{config.architecture.model}, epoch {epoch}, answers {', '.join(config.labels)}")
+    log_line(f"wrote {options.out}")
 
 
 def _names(text: str) -> list[str]:

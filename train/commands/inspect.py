@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 
-from ifmmin.runtime.console import print_table, say
+from ifmmin.runtime.console import log_line, print_table
 from ifmmin.runtime.errors import CorpusError
 from ifmmin.runtime.modality import MODALITIES, Modality
 
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
         print_table(*_classes(corpus), title=f"{corpus.name}, fold {fold}: utterances")
         found += [f"fold {fold}: {problem}" for problem in problems(corpus)]
     for problem in found[:_SHOWN_PROBLEMS]:
-        say(f"problem: {problem}")
+        log_line(f"problem: {problem}")
     if found:
         raise CorpusError(f"{len(found)} problems; mend them before training")
 

@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from ifmmin.runtime.console import print_table, say
+from ifmmin.runtime.console import log_line, print_table
 from ifmmin.runtime.errors import InputError
 
 from ..sweep.executors import EXECUTORS
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> None:
         targets=options.targets,
     )
     _print(found)
-    say(f"wrote {options.out / 'results.md'}, CSV files and plots")
+    log_line(f"wrote {options.out / 'results.md'}, CSV files and plots")
 
 
 def _cores() -> int:

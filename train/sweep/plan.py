@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from ifmmin.runtime.atomic import atomic_file, require_writable
-from ifmmin.runtime.console import say
+from ifmmin.runtime.console import log_line
 from ifmmin.runtime.errors import IfmminError, InputError, OutputError, RecipeError
 
 from ..config import MODELS
@@ -113,7 +113,7 @@ def resolve(
         entries[name], used = _load(name, source, model, overrides, corpus)
         unused -= set(used)
     for text in sorted(unused):
-        say(f"note: --set {text} concerns none of {', '.join(entries)}")
+        log_line(f"note: --set {text} concerns none of {', '.join(entries)}")
     _require_one_corpus(entries)
     return entries
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from ifmmin.runtime.console import progress, say
+from ifmmin.runtime.console import log_line, progress
 from ifmmin.runtime.errors import IfmminError
 
 from .executors import Executor, Job
@@ -42,7 +42,7 @@ def sweep(
         ]
         done = len(asked.units()) - len(jobs)
         if done:
-            say(f"{done} of {len(asked.units())} units are finished already")
+            log_line(f"{done} of {len(asked.units())} units are finished already")
         failed = _run(jobs, folder, executor, parallel, asked.threads) if jobs else []
         found = write_report(folder, plan)
     if found is None or failed:
@@ -71,7 +71,7 @@ def _run(
                 else:
                     failed.append(outcome.unit)
                     advance(f"{outcome.unit}: failed")
-                    say(f"failed: {outcome.unit}: {outcome.reason}")
+                    log_line(f"failed: {outcome.unit}: {outcome.reason}")
     finally:
         folder.remove_torn()
     return failed

@@ -39,7 +39,7 @@ GENERATORS = ("auto", "loadgen", "own")
 _OFFLINE_BATCH = 64
 _OPTIMISM = 0.8
 """Queries are made ready for a system that is a quarter faster than it was found."""
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 def check_answers(
@@ -172,25 +172,25 @@ def measure_scenario(
     *,
     truth: NDArray[np.floating] | None = None,
     tolerance: float = 1e-3,
-    say: Say | None = None,
+    log: Log | None = None,
 ) -> Result:
     """Check the system's answers to every sample, then measure it under a scenario.
 
-    truth: logits (N, C) of the samples. say: hears what is being done. Raises ParityError where an
+    truth: logits (N, C) of the samples. log: hears what is being done. Raises ParityError where an
     answer differs from the truth by more than `tolerance`, and whatever the system raises.
     """
     if scenario not in SCENARIOS:
         raise InputError(f"scenario: got {scenario!r}, wanted one of {', '.join(SCENARIOS)}")
     settings = settings or Settings()
-    say = say or (lambda note: None)
+    log = log or (lambda note: None)
     started = time.perf_counter()
     generator = make_generator(settings.generator, settings.logs)
     plan = _plan(system, scenario, settings)
-    say(f"{scenario}: answers of {system.count} samples, by {generator.name}")
+    log(f"{scenario}: answers of {system.count} samples, by {generator.name}")
     answers = generator.answers(system, plan)
     accuracy = check_answers(system, scenario, answers, truth, tolerance)
-    say(f"{scenario}: {settings.length.seconds:g} s and more, by {generator.name}")
-    run, more = _perform(generator, system, plan, settings, say)
+    log(f"{scenario}: {settings.length.seconds:g} s and more, by {generator.name}")
+    run, more = _perform(generator, system, plan, settings, log)
     why_not = (*run.complaints, *_against_the_rules(generator, scenario, settings))
     return Result(
         scenario=scenario,
@@ -227,14 +227,14 @@ def _plan(system: System, scenario: Scenario, settings: Settings) -> Plan:
 
 
 def _perform(
-    generator: Generator, system: System, plan: Plan, settings: Settings, say: Say
+    generator: Generator, system: System, plan: Plan, settings: Settings, log: Log
 ) -> tuple[Run, dict[str, Any]]:
     """A run, and what more to record of how it came about."""
     if plan.scenario != "server":
         return generator.perform(system, plan), {}
 
     def at(rate: float, seconds: float, queries: int) -> Run:
-        say(f"server: {rate:.4g} queries a second for {seconds:g} s")
+        log(f"server: {rate:.4g} queries a second for {seconds:g} s")
         changed = replace(plan, rate=rate, seconds=seconds, queries=queries)
         return generator.perform(system, changed)
 

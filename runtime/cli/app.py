@@ -1,0 +1,175 @@
+"""Frame of every command: what all share, exit codes, and errors in one line.
+
+0 when done, 1 where something looked at is wrong or some inputs have no answer, 2 with one line for
+a mistake, 130 after Ctrl-C. A command is a function whose parameters are its options (typer).
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Protocol, TypeVar
+
+import msgspec
+import typer
+from typer.exceptions import Exit, TyperException
+
+from ..console import is_verbose, log_line, package_version, set_verbosity, write
+from ..errors import IfmminError, InputError, ParityError, one_line
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+Body = TypeVar("Body", bound=Callable[..., int | None])
+"""A command's function; None is exit code 0."""
+
+
+class Main(Protocol):
+    """A command's entry point: arguments (default: the process's own) to exit code."""
+
+    def __call__(self, arguments: Sequence[str] | None = None) -> int:
+        """Run the command."""
+        ...
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        write(f"ifmmin {package_version()}")
+        raise Exit
+
+
+BundleOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--bundle", "-b", envvar="IFMMIN_BUNDLE", metavar="DIR",
+        help="Directory written by ifmmin-export.",
+    ),
+]  # fmt: skip
+_COMMON = {
+    "verbose": Annotated[
+        bool, typer.Option("--verbose", "-v", help="Say more, and show where errors come from.")
+    ],
+    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")],
+    "version": Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and end."
+        ),
+    ],
+}
+"""What every command takes besides its own."""
+
+
+def require_bundle(bundle: Path | None) -> Path:
+    """The bundle that was named; InputError says how to name one."""
+    if bundle is None:
+        raise InputError("got no bundle; name one by -b DIR, or by IFMMIN_BUNDLE")
+    return bundle
+
+
+def new_app(about: str | None = None) -> typer.Typer:
+    """An application for one command, or, where `about` says what it is, for several actions."""
+    app = typer.Typer(
+        help=about, rich_markup_mode="markdown", pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )  # fmt: skip
+    if about is not None:
+
+        def all_actions(version: Any = False) -> None:
+            pass
+
+        all_actions.__annotations__ = {"version": _COMMON["version"], "return": None}
+        app.callback()(all_actions)
+    return app
+
+
+def command(app: typer.Typer, *examples: str, name: str | None = None) -> Callable[[Body], Body]:
+    """Make a function a command of an application; its docstring is the help.
+
+    examples: command lines that stand at the end of the help. name: of an action.
+    """
+
+    def add(body: Body) -> Body:
+        signature = inspect.signature(body, eval_str=True)
+        common = [
+            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
+            for key, kind in _COMMON.items()
+        ]
+
+        @functools.wraps(body)
+        def wrapped(
+            *arguments: Any, verbose: bool, quiet: bool, version: bool, **options: Any
+        ) -> int:
+            set_verbosity(verbose=verbose, quiet=quiet)
+            return _guarded(functools.partial(body, *arguments, **options))
+
+        parameters = [*signature.parameters.values(), *common]
+        wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
+        lines = "\n\n".join(f"    {line}" for line in examples)
+        app.command(name, epilog=f"Examples:\n\n{lines}" if examples else None)(wrapped)
+        return body
+
+    return add
+
+
+def entry_point(app: typer.Typer, name: str) -> Main:
+    """What a console script calls: runs an application under the name of its command."""
+
+    def main(arguments: Sequence[str] | None = None) -> int:
+        set_verbosity()
+        try:
+            if sys.platform != "linux":
+                raise IfmminError(
+                    f"got the system {sys.platform}, wanted linux; run the commands of ifmmin on "
+                    "Linux, in a container or a virtual machine (on Windows: WSL)"
+                )
+            found = app(arguments, standalone_mode=False, prog_name=name)
+            return int(found or 0)
+        except IfmminError as error:
+            return _fail(error)
+        except TyperException as error:
+            log_line(f"error: {one_line(error)}; see {name} --help", "error")
+            return EXIT_USER_ERROR
+
+    return main
+
+
+def _guarded(body: Callable[[], int | None]) -> int:
+    """Run what a command does; other errors than the user's keep their traceback."""
+    try:
+        return body() or 0
+    except IfmminError as error:
+        return _fail(error)
+    except KeyboardInterrupt:
+        log_line("interrupted; nothing was left half written", "error")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader went away (`| head`); standard output must not be flushed again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _fail(error: IfmminError) -> int:
+    if is_verbose():
+        log_line("".join(traceback.format_exception(error)).rstrip(), "error")
+    if isinstance(error, ParityError) and error.table:
+        log_line(error.table, "error")
+    log_line(f"error: {' '.join(str(error).split())}", "error")
+    return EXIT_USER_ERROR
+
+
+def print_schema(of: type) -> None:
+    """Print the JSON schema of a struct, and end the command.
+
+    of: what the command writes as JSON.
+    """
+    schema = msgspec.json.encode(msgspec.json.schema(of), order="deterministic")
+    write(msgspec.json.format(schema).decode())
+    raise Exit
