@@ -47,7 +47,7 @@ bench: $(VENV)/installed
 	test -f demo/bundle/a_v_t.head.int8.onnx -a -f demo/bundle/a_v_t.latency.int8.onnx || \
 	  $(BIN)/ifmmin-export demo/run/model.safetensors --pattern all --precision int8 --shape latency --shape stream \
 	  --allow-loss probabilities=0.1 --allow-loss agreement=0.9 --out demo/bundle
-	$(BIN)/ifmmin-bench demo/bundle --checkpoint demo/run/model.safetensors --all-peers --evaluate-on 1 \
+	$(BIN)/ifmmin-bench run -b demo/bundle --checkpoint demo/run/model.safetensors --all-peers --evaluate \
 	  --precision fp32 --precision int8 --threads 1 --threads 2 --budget $(BUDGET) --out bench
 	$(BIN)/python -m pytest benchmarks/suite --bundle demo/bundle --checkpoint demo/run/model.safetensors \
 	  --benchmark-only --benchmark-group-by=group --benchmark-max-time=0.4

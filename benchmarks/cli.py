@@ -2,208 +2,230 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import shlex
 import sys
-from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from ifmmin.runtime.atomic import atomic_file, require_writable
 from ifmmin.runtime.backends import BACKENDS
-from ifmmin.runtime.bundle import PRECISIONS
-from ifmmin.runtime.console import add_schema, command, log_line, parser
+from ifmmin.runtime.bundle import PrecisionName
+from ifmmin.runtime.cli.app import (
+    BundleOption,
+    command,
+    entry_point,
+    new_app,
+    require_bundle,
+)
+from ifmmin.runtime.console import log_line
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.modality import Pattern
 
-from .record import Report
+from .compare import THRESHOLD
+from .compare import compare as compare_reports
+from .peers.base import PEERS, find_peer
+from .record import Report, read_report, write_report
 from .run import SCENARIOS
 from .scenarios.plan import FEWEST_ROUNDS, MONOLITH, Plan
 
 if TYPE_CHECKING:
-    from .record import Report
+    from collections.abc import Sequence
 
-COMPARE, REPORT = "compare", "report"
-"""Words that stand for the bundle where no benchmark is to be run."""
 QUICK_ROUNDS, QUICK_SECONDS = 40, 2.0
-
-
-def bench_parser() -> argparse.ArgumentParser:
-    """Options of a run."""
-    cli = parser(
-        "ifmmin-bench",
-        "Measure a bundle on this device, beside its peers and beside what the processor can do. "
-        f"Also: ifmmin-bench {COMPARE} BEFORE.json AFTER.json, ifmmin-bench {REPORT} RECORD.json",
-    )
-    cli.add_argument("bundle", type=Path, help="directory written by ifmmin-export")
-    cli.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the report")
-    cli.add_argument("--checkpoint", type=Path, metavar="FILE", help="of the bundle; peers need it")
-    add_schema(cli, Report, "report.json")
-    many: dict[str, Any] = {"action": "append", "default": None}
-    cli.add_argument("--scenario", choices=list(SCENARIOS), help="repeatable; default: all", **many)
-    cli.add_argument("--pattern", metavar="a_t", help="repeatable; default: all", **many)
-    cli.add_argument(
-        "--backend", choices=list(BACKENDS), help="repeatable; default: onnxruntime-cpu", **many
-    )
-    cli.add_argument("--precision", choices=PRECISIONS, help="repeatable; default: fp32", **many)
-    cli.add_argument(
-        "--threads",
-        type=int,
-        metavar="N",
-        help="repeatable; default: 1; the first has every scenario and all peers, further ones "
-        "latency beside the monolith",
-        **many,
-    )
-    cli.add_argument("--peer", metavar="NAME", help="repeatable; default: monolith", **many)
-    cli.add_argument("--all-peers", action="store_true", help="every peer that can run here")
-    cli.add_argument("--rounds", type=int, default=Plan.rounds, metavar="N")
-    cli.add_argument("--seconds", type=float, default=Plan.seconds, help="longest time of a group")
-    cli.add_argument(
-        "--budget",
-        type=float,
-        metavar="SECONDS",
-        help=f"the whole run takes about so long: rounds are cut for it, not below {FEWEST_ROUNDS} "
-        "of a latency; no scenario, contender or length is left out",
-    )
-    cli.add_argument("--seed", type=int, default=0)
-    cli.add_argument("--quick", action="store_true", help="few rounds: a look, not a measurement")
-    cli.add_argument(
-        "--evaluate-on",
-        nargs="+",
-        metavar="FEATURES TARGETS FOLD",
-        help="corpus of the bundle's recipe: accuracy beside every time; FOLD alone where it needs "
-        "no files",
-    )
-    cli.add_argument(
-        "--full-rules", action="store_true", help="MLPerf's durations for the load generator"
-    )
-    return cli
-
-
-def make_plan(options: argparse.Namespace) -> Plan:
-    """What to measure. Raises InputError for a value that no run can have."""
-    if options.rounds < 1:
-        raise InputError(f"--rounds: got {options.rounds}, wanted at least 1")
-    if not options.seconds > 0:
-        raise InputError(f"--seconds: got {options.seconds}, wanted more than 0")
-    if options.budget is not None and not options.budget > 0:
-        raise InputError(f"--budget: got {options.budget}, wanted more than 0 seconds")
-    threads = tuple(options.threads or (1,))
-    if min(threads) < 1:
-        raise InputError(f"--threads: got {min(threads)}, wanted at least 1")
-    return Plan(
-        bundle=options.bundle,
-        checkpoint=options.checkpoint,
-        scenarios=tuple(options.scenario or ()),
-        patterns=tuple(Pattern.parse(text) for text in options.pattern or ()),
-        backends=tuple(options.backend or Plan.backends),
-        precisions=tuple(options.precision or Plan.precisions),
-        threads=threads,
-        peers=_peers(options),
-        rounds=min(options.rounds, QUICK_ROUNDS) if options.quick else options.rounds,
-        seconds=min(options.seconds, QUICK_SECONDS) if options.quick else options.seconds,
-        budget=options.budget,
-        seed=options.seed,
-        full_rules=options.full_rules,
-        settings={"quick": True} if options.quick else {},
-        **_corpus(options.evaluate_on),
-    )
-
-
-def _peers(options: argparse.Namespace) -> tuple[str, ...]:
-    from .peers.base import PEERS, find_peer
-
-    if options.all_peers:
-        return tuple(peer.name for peer in PEERS)
-    if options.peer:
-        return tuple(find_peer(name).name for name in options.peer)
-    return (MONOLITH,) if options.checkpoint else ()
-
-
-def _corpus(given: Sequence[str] | None) -> dict[str, Any]:
-    if given is None:
-        return {}
-    *paths, fold = given
-    if len(paths) not in (0, 2) or not fold.isdecimal():
-        raise InputError(
-            f"--evaluate-on: got {' '.join(given)!r}, wanted FEATURES TARGETS FOLD, or FOLD alone "
-            "where the corpus needs no files"
-        )
-    places = dict(zip(("features", "targets"), map(Path, paths), strict=False))
-    return {"fold": int(fold), **places}
-
-
 _FILES = ("report.json", "report.md", "report.html")
+_CORPUS = "Corpus: accuracy beside every time"
+_SPENT = "Time spent"
+
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="Directory of the report.")]
+app = new_app(
+    "Measure a bundle on this device, beside its peers and beside what the processor can do.",
+    schema=Report,
+)
 
 
-@command
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    # All that follows looks at the machine with it, down to the structs of a record.
-    if find_spec("psutil") is None:
-        raise InputError("psutil is not installed; run pip install '.[bench]'")
-
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if given[:1] == [COMPARE]:
-        return _compare(given[1:])
-    if given[:1] == [REPORT]:
-        return _render(given[1:])
-    return _measure(given)
-
-
-def _measure(given: Sequence[str]) -> int:
+@command(
+    app,
+    "ifmmin-bench run -b bundle --quick -o bench",
+    "ifmmin-bench run -b bundle --checkpoint run/model.safetensors --all-peers --budget 300",
+)
+def run(
+    context: typer.Context,
+    bundle: BundleOption = None,
+    out: OutOption = Path("bench"),
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Of the bundle; peers need it.")
+    ] = None,
+    scenario: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help=f"Repeat for more; default all: {', '.join(SCENARIOS)}."
+        ),
+    ] = None,
+    pattern: Annotated[
+        list[str] | None, typer.Option(metavar="a_t", help="Repeat for more; default: all.")
+    ] = None,
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"Repeat for more; default onnxruntime-cpu, of {', '.join(BACKENDS)}.",
+        ),
+    ] = None,
+    precision: Annotated[
+        list[PrecisionName] | None, typer.Option(help="Repeat for more; default: fp32.")
+    ] = None,
+    threads: Annotated[
+        list[int] | None,
+        typer.Option(
+            metavar="N",
+            help="Repeat for more; default 1. The first has every scenario and all peers, further "
+            "ones latency beside the monolith.",
+        ),
+    ] = None,
+    peer: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Repeat for more; default: monolith.")
+    ] = None,
+    all_peers: Annotated[
+        bool, typer.Option("--all-peers", help="Every peer that can run here.")
+    ] = False,
+    rounds: Annotated[
+        int, typer.Option(rich_help_panel=_SPENT, help="Turns of every contender.")
+    ] = Plan.rounds,
+    seconds: Annotated[
+        float, typer.Option(rich_help_panel=_SPENT, help="Longest time of a group, seconds.")
+    ] = Plan.seconds,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            rich_help_panel=_SPENT, metavar="SECONDS",
+            help=f"The whole run takes about so long: rounds are cut for it, not below "
+            f"{FEWEST_ROUNDS} of a latency; no scenario, contender or length is left out.",
+        ),
+    ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", rich_help_panel=_SPENT, help="A look, not a measurement."),
+    ] = False,
+    full_rules: Annotated[
+        bool,
+        typer.Option(
+            "--full-rules", rich_help_panel=_SPENT,
+            help="MLPerf's durations for the load generator.",
+        ),
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
+    evaluate: Annotated[
+        bool,
+        typer.Option(
+            "--evaluate", rich_help_panel=_CORPUS,
+            help="Measure on the test part of the corpus of the bundle's recipe.",
+        ),
+    ] = False,
+    fold: Annotated[int, typer.Option(rich_help_panel=_CORPUS, help="Of the corpus.")] = 1,
+    features: Annotated[
+        Path | None, typer.Option(rich_help_panel=_CORPUS, help="Root of the feature files.")
+    ] = None,
+    targets: Annotated[
+        Path | None, typer.Option(rich_help_panel=_CORPUS, help="Root of the label files.")
+    ] = None,
+) -> None:  # fmt: skip
+    """Measure a bundle and write report.json, report.md and report.html."""
     from .run import run_benchmark
 
-    options = bench_parser().parse_args(given)
-    plan = make_plan(options)
-    for name in _FILES:
-        require_writable(options.out / name)
-    report = run_benchmark(plan, shlex.join(["ifmmin-bench", *given]), log_line)
-    _write(report, options.out)
-    return 0
-
-
-def _compare(given: Sequence[str]) -> int:
-    from .compare import THRESHOLD, compare
-    from .record import read_report
-
-    cli = parser(
-        f"ifmmin-bench {COMPARE}",
-        "Tell what became slower between two runs: each row beside the reference workload of the "
-        "same rounds, so that a slower machine is no slower code.",
+    _require_known("--scenario", scenario, list(SCENARIOS))
+    _require_known("--backend", backend, list(BACKENDS))
+    if rounds < 1:
+        raise InputError(f"--rounds: got {rounds}, wanted at least 1")
+    if not seconds > 0:
+        raise InputError(f"--seconds: got {seconds}, wanted more than 0")
+    if budget is not None and not budget > 0:
+        raise InputError(f"--budget: got {budget}, wanted more than 0 seconds")
+    if threads and min(threads) < 1:
+        raise InputError(f"--threads: got {min(threads)}, wanted at least 1")
+    plan = Plan(
+        bundle=require_bundle(bundle),
+        checkpoint=checkpoint,
+        scenarios=tuple(scenario or ()),
+        patterns=tuple(Pattern.parse(text) for text in pattern or ()),
+        backends=tuple(backend or Plan.backends),
+        precisions=tuple(precision or Plan.precisions),
+        threads=tuple(threads or (1,)),
+        peers=_peers(peer, checkpoint, every=all_peers),
+        rounds=min(rounds, QUICK_ROUNDS) if quick else rounds,
+        seconds=min(seconds, QUICK_SECONDS) if quick else seconds,
+        budget=budget,
+        seed=seed,
+        full_rules=full_rules,
+        settings={"quick": True} if quick else {},
+        fold=fold if evaluate else None,
+        features=features,
+        targets=targets,
     )
-    cli.add_argument("before", type=Path, help="report.json of the run to compare with")
-    cli.add_argument("after", type=Path, help="report.json of the new run")
-    cli.add_argument("--fail-on-slower", action="store_true", help="exit with 1 if a row is slower")
-    cli.add_argument(
-        "--threshold", type=float, default=THRESHOLD, metavar="SHARE",
-        help=f"smallest change that counts; default {THRESHOLD}",
-    )  # fmt: skip
-    cli.add_argument("--all", action="store_true", help="show the rows that did not change too")
-    options = cli.parse_args(given)
-    if not 0 <= options.threshold < math.inf:
-        raise InputError(f"--threshold: got {options.threshold}, wanted 0 or more, such as 0.1")
-    before, after = read_report(options.before), read_report(options.after)
-    found = compare(before, after, threshold=options.threshold)
-    found.show(every=options.all)
-    return 1 if found.of("slower") and options.fail_on_slower else 0
+    for name in _FILES:
+        require_writable(out / name)
+    _write(run_benchmark(plan, shlex.join(context.obj), log_line), out)
 
 
-def _render(given: Sequence[str]) -> int:
-    from .record import read_report
+def _require_known(option: str, given: Sequence[str] | None, known: Sequence[str]) -> None:
+    for name in given or ():
+        if name not in known:
+            raise InputError(f"{option}: got {name!r}, wanted one of {', '.join(known)}")
 
-    cli = parser(f"ifmmin-bench {REPORT}", "Write Markdown and HTML of a record again.")
-    cli.add_argument("record", type=Path, help="report.json of an earlier run")
-    cli.add_argument("--out", type=Path, required=True, metavar="DIR")
-    options = cli.parse_args(given)
-    _write(read_report(options.record), options.out)
-    return 0
+
+def _peers(given: Sequence[str] | None, checkpoint: Path | None, *, every: bool) -> tuple[str, ...]:
+    if every:
+        return tuple(peer.name for peer in PEERS)
+    if given:
+        return tuple(find_peer(name).name for name in given)
+    return (MONOLITH,) if checkpoint else ()
+
+
+@command(
+    app,
+    "ifmmin-bench compare before/report.json after/report.json",
+    "ifmmin-bench compare before/report.json after/report.json --fail-on-slower",
+)
+def compare(
+    before: Annotated[Path, typer.Argument(help="report.json of the run to compare with.")],
+    after: Annotated[Path, typer.Argument(help="report.json of the new run.")],
+    fail_on_slower: Annotated[
+        bool, typer.Option("--fail-on-slower", help="Exit with 1 if a row is slower.")
+    ] = False,
+    threshold: Annotated[
+        float, typer.Option(metavar="SHARE", help="Smallest change that counts.")
+    ] = THRESHOLD,
+    every: Annotated[
+        bool, typer.Option("--all", help="Show the rows that did not change too.")
+    ] = False,
+) -> int:
+    """Tell what became slower between two runs.
+
+    Each row stands beside the reference workload of the same rounds, so that a slower machine is no
+    slower code.
+    """
+    if not 0 <= threshold < math.inf:
+        raise InputError(f"--threshold: got {threshold}, wanted 0 or more, such as 0.1")
+    found = compare_reports(read_report(before), read_report(after), threshold=threshold)
+    found.show(every=every)
+    return 1 if found.of("slower") and fail_on_slower else 0
+
+
+@command(app, "ifmmin-bench report bench/report.json -o again")
+def report(
+    record: Annotated[Path, typer.Argument(help="report.json of an earlier run.")],
+    out: OutOption = Path("bench"),
+) -> None:
+    """Write Markdown and HTML of a record again."""
+    _write(read_report(record), out)
+
+
+main = entry_point(app, "ifmmin-bench")
 
 
 def _write(report: Report, out: Path) -> None:
-    from .record import write_report
     from .report import print_report, render_html, render_markdown
 
     record, markdown, page = (out / name for name in _FILES)

@@ -10,12 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 
 from ifmmin.export import export_bundle
 from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.console import command, log_line, parser, print_table, progress, write
+from ifmmin.runtime.cli.app import command, entry_point, new_app
+from ifmmin.runtime.console import log_line, print_table, progress, write
 from ifmmin.runtime.errors import ParityError
 from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
 from ifmmin.runtime.predictor import Predictor
@@ -124,22 +127,27 @@ class DemoRow:
     """Largest difference of a logit to the network, from the export."""
 
 
-@command
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the demo; returns the exit code."""
-    cli = parser("ifmmin.benchmarks.demo", "Train, export and run on the synthetic corpus.")
-    cli.add_argument("--out", type=Path, default=Path("demo"), help="directory for run and bundle")
-    cli.add_argument("--recipe", default="synthetic", help="recipe of a synthetic corpus")
-    cli.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
-    cli.add_argument("--repeats", type=int, default=300, help="timed calls per pattern")
-    options = cli.parse_args(arguments)
-    rows = run_demo(options.out, options.recipe, options.overrides, options.repeats)
-    print_rows(rows)
-    log_line(f"the checkpoint is {options.out / 'run' / CHECKPOINT_NAME}")
-    log_line(
-        f"the bundle is {options.out / 'bundle'}; try: ifmmin-run {options.out / 'bundle'} FILE.npz"
-    )
-    return 0
+app = new_app()
+
+
+@command(app, "python -m ifmmin.benchmarks.demo -o demo")
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Directory for run and bundle.")] = Path(
+        "demo"
+    ),
+    recipe: Annotated[str, typer.Option(help="Recipe of a synthetic corpus.")] = "synthetic",
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As in ifmmin-train.")
+    ] = None,
+    repeats: Annotated[int, typer.Option(help="Timed calls per pattern.")] = 300,
+) -> None:
+    """Train, export and run on the synthetic corpus."""
+    print_rows(run_demo(out, recipe, overrides or (), repeats))
+    log_line(f"the checkpoint is {out / 'run' / CHECKPOINT_NAME}")
+    log_line(f"the bundle is {out / 'bundle'}; try: ifmmin-run FILE.npz -b {out / 'bundle'}")
+
+
+main = entry_point(app, "python -m ifmmin.benchmarks.demo")
 
 
 def run_demo(

@@ -2,7 +2,7 @@
 # had docker or a GPU.
 #
 #   docker build -f docker/desktop-gpu.Dockerfile -t ifmmin:desktop-gpu .
-#   docker run --rm --gpus all -v "$PWD/bundle:/bundle:ro" ifmmin:desktop-gpu ifmmin-doctor /bundle
+#   docker run --rm --gpus all -v "$PWD/bundle:/bundle:ro" ifmmin:desktop-gpu ifmmin-doctor -b /bundle
 
 FROM python:3.12.8-slim-bookworm AS wheel
 WORKDIR /src

@@ -2,7 +2,7 @@
 # docker or was a Jetson. docs/jetson.md has the way without a container.
 #
 #   docker build -f docker/jetson.Dockerfile -t ifmmin:jetson .        # on the Jetson
-#   docker run --rm --runtime nvidia -v "$PWD/bundle:/bundle:ro" ifmmin:jetson ifmmin-doctor /bundle
+#   docker run --rm --runtime nvidia -v "$PWD/bundle:/bundle:ro" ifmmin:jetson ifmmin-doctor -b /bundle
 
 FROM python:3.12.8-slim-bookworm AS wheel
 WORKDIR /src

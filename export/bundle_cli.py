@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
+import typer
 
 from ifmmin.runtime.bundle import SHAPES, Bundle, GraphEntry, Manifest, ModalitySpec
-from ifmmin.runtime.console import command, log_line, parser, print_table, progress, write
+from ifmmin.runtime.cli.app import BundleOption, command, entry_point, new_app, require_bundle
+from ifmmin.runtime.console import log_line, print_table, progress, write
 from ifmmin.runtime.errors import BundleError, InputError
 from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.runtime.verify import CheckResult, check_bundle
@@ -201,62 +202,71 @@ def check_single_files(bundle: Bundle) -> Iterator[CheckResult]:
 
 
 EXIT_FAILED = 1
-FORMATS = ("table", "json")
+
+app = new_app("Prove a bundle on this device, or say what is in it.")
 
 
-@command
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    cli = parser("ifmmin-bundle", "Prove a bundle on this device, or say what is in it.")
-    actions = cli.add_subparsers(dest="action", required=True, metavar="ACTION")
-    verify = actions.add_parser(
-        "verify", help="check hashes, graphs and golden vectors; exit code 1 where one is wrong"
-    )
-    verify.add_argument("bundle", type=Path, help="directory written by ifmmin-export")
-    verify.add_argument(
-        "--checkpoint", type=Path, metavar="FILE",
-        help="also compare every graph with this network again, on new inputs; needs torch",
-    )  # fmt: skip
-    inspect = actions.add_parser("inspect", help="print what is in a bundle")
-    inspect.add_argument("bundle", type=Path, help="directory written by ifmmin-export")
-    inspect.add_argument("--format", choices=FORMATS, default="table", dest="layout")
-    options = cli.parse_args(arguments)
-    bundle = Bundle(options.bundle)
-    return _verify(bundle, options) if options.action == "verify" else _inspect(bundle, options)
-
-
-def _inspect(bundle: Bundle, options: argparse.Namespace) -> int:
-    if options.layout == "json":
-        write(as_json(bundle.manifest))
-        return 0
-    for name, value in about(bundle.manifest).items():
+@command(app, "ifmmin-bundle inspect -b bundle", "ifmmin-bundle inspect -b bundle --format json")
+def inspect(
+    bundle: BundleOption = None,
+    layout: Annotated[
+        Literal["table", "json"], typer.Option("--format", help="How it is printed.")
+    ] = "table",
+) -> None:
+    """Print what is in a bundle."""
+    manifest = Bundle(require_bundle(bundle)).manifest
+    if layout == "json":
+        write(as_json(manifest))
+        return
+    for name, value in about(manifest).items():
         write(f"{name:<11} {value}")
-    for title, headers, rows in tables(bundle.manifest):
+    for title, headers, rows in tables(manifest):
         write("")
         print_table(headers, rows, title=title)
-    return 0
 
 
-def _verify(bundle: Bundle, options: argparse.Namespace) -> int:
-    with progress("verify", len(bundle.manifest.graphs)) as advance:
-        checks = [*check_bundle(bundle, advance=advance), *check_single_files(bundle)]
+@command(
+    app,
+    "ifmmin-bundle verify -b bundle",
+    "ifmmin-bundle verify -b bundle --checkpoint run/model.safetensors",
+)
+def verify(
+    bundle: BundleOption = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also compare every graph with this network again, on new inputs; needs torch.",
+        ),
+    ] = None,
+) -> int:
+    """Check hashes, graphs and golden vectors; exit code 1 where one is wrong."""
+    opened = Bundle(require_bundle(bundle))
+    with progress("verify", len(opened.manifest.graphs)) as advance:
+        checks = [*check_bundle(opened, advance=advance), *check_single_files(opened)]
     sound = all(check.passed for check in checks)
-    if options.checkpoint is not None and sound:
-        checks += _again(bundle, options.checkpoint)
+    if checkpoint is not None and sound:
+        checks += _again(opened, checkpoint)
     print_table(["file", "checks passed", "largest difference", "allowed", "of a"], _rows(checks))
     for check in checks:
         if check.note:
             log_line(f"note: {check}")
     failed = [check for check in checks if not check.passed]
     for check in failed:
-        log_line(f"failed: {check}")
-    if options.checkpoint is not None and not sound:
+        log_line(f"failed: {check}", "error")
+    if checkpoint is not None and not sound:
         log_line("not compared with the checkpoint: the bundle itself is not sound")
     if failed:
-        log_line(f"{len(failed)} of {len(checks)} checks failed; copy or export the bundle again")
+        log_line(
+            f"{len(failed)} of {len(checks)} checks failed; copy or export the bundle again",
+            "error",
+        )
         return EXIT_FAILED
     log_line(f"all {len(checks)} checks passed")
     return 0
+
+
+main = entry_point(app, "ifmmin-bundle")
 
 
 def _again(bundle: Bundle, checkpoint: Path) -> list[CheckResult]:

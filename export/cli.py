@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from ifmmin.runtime.bundle import PRECISIONS
-from ifmmin.runtime.console import command, log_line, parser, print_table
+import typer
+
+from ifmmin.runtime.bundle import PrecisionName
+from ifmmin.runtime.cli.app import command, entry_point, new_app
+from ifmmin.runtime.cli.options import frames_by_modality
+from ifmmin.runtime.console import log_line, print_table
 from ifmmin.runtime.errors import InputError
-from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
+from ifmmin.runtime.modality import ALL_PATTERNS, Pattern
 
-from .export import DEFAULT_SHAPES, SHAPES, Exported, Request, export_bundle
+from .export import DEFAULT_SHAPES, Request, ShapeName, export_bundle
 from .verify.corpus import CorpusChoice
 from .verify.parity import FIGURES, parse_losses
 
@@ -62,112 +65,135 @@ def _row(graph: ExportedGraph, *, evaluated: bool) -> list[str]:
     return row
 
 
-_CORPUS = ("FEATURES", "TARGETS FOLD")
+_CORPUS, _ENGINES = "Corpus: measure and calibrate on real data", "Engines built ahead of time"
+
+app = new_app()
 
 
-@command
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    options = _parser().parse_args(arguments)
-    patterns = _patterns(options.pattern)
+@command(
+    app,
+    "ifmmin-export run/model.safetensors",
+    "ifmmin-export run/model.safetensors --pattern a_t --precision int8 -o bundle",
+)
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help=".safetensors written by ifmmin-train.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Directory of the bundle.")] = Path(
+        "bundle"
+    ),
+    pattern: Annotated[
+        list[str] | None,
+        typer.Option(metavar="a_t", help="What is present; repeat for more. Default: all."),
+    ] = None,
+    precision: Annotated[
+        list[PrecisionName] | None,
+        typer.Option(
+            help="Repeat for more; default fp32. int8 is for CPUs, fp16 and int8-qdq for TensorRT."
+        ),
+    ] = None,
+    shape: Annotated[
+        list[ShapeName] | None,
+        typer.Option(
+            help="latency (one utterance at a time) or stream (frames as they come): only that "
+            "one; default both. throughput (batches for predict_batch) adds to either. Repeat for "
+            "more."
+        ),
+    ] = None,
+    recurrence: Annotated[
+        list[Literal["lstm", "scan"]] | None,
+        typer.Option(
+            help="Form of LSTMs; default lstm for fp32 and int8, scan for fp16 and int8-qdq."
+        ),
+    ] = None,
+    allow_loss: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIGURE=NUMBER",
+            help=f"Accept more loss than the default limits; figures are {', '.join(FIGURES)}.",
+        ),
+    ] = None,
+    missing_frames: Annotated[
+        str | None,
+        typer.Option(
+            metavar="a=45,v=50,t=22",
+            help="Zero frames that stand for a missing modality; default: the checkpoint's.",
+        ),
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="Of the weights, for the model card.")
+    ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite", help="Replace the bundle that stands there, whatever is in it."
+        ),
+    ] = False,
+    evaluate: Annotated[
+        bool,
+        typer.Option(
+            "--evaluate", rich_help_panel=_CORPUS,
+            help="Measure WA, UA and ECE of every graph on the test part of the fold.",
+        ),
+    ] = False,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate", rich_help_panel=_CORPUS,
+            help="Take the ranges of int8-qdq from the training part; default: drawn inputs.",
+        ),
+    ] = False,
+    fold: Annotated[
+        int | None,
+        typer.Option(rich_help_panel=_CORPUS, help="Default: the fold of the checkpoint."),
+    ] = None,
+    features: Annotated[
+        Path | None, typer.Option(rich_help_panel=_CORPUS, help="Root of the feature files.")
+    ] = None,
+    targets: Annotated[
+        Path | None, typer.Option(rich_help_panel=_CORPUS, help="Root of the label files.")
+    ] = None,
+    engine: Annotated[
+        Literal["tensorrt-rtx"] | None,
+        typer.Option(
+            rich_help_panel=_ENGINES, help="Build engines from the graphs that it takes first."
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SM86,SM89,...", rich_help_panel=_ENGINES,
+            help="Compute capabilities of those engines; default: all that the engine knows.",
+        ),
+    ] = None,
+) -> None:  # fmt: skip
+    """Export a checkpoint as proven ONNX graphs, one per pattern of present modalities."""
+    if target and not engine:
+        raise InputError("--target is for engines; add --engine tensorrt-rtx")
+    given = [name for name, value in (("--fold", fold), ("--features", features),
+                                      ("--targets", targets)) if value is not None]  # fmt: skip
+    if given and not (evaluate or calibrate):
+        raise InputError(f"{given[0]} is of a corpus; say what for by --evaluate or --calibrate")
+    choice = CorpusChoice(fold, features, targets)
+    request = Request(
+        precisions=tuple(dict.fromkeys(precision or ("fp32",))),
+        shapes=choose_shapes(shape or ()),
+        recurrences=tuple(dict.fromkeys(recurrence or ())),
+        losses=parse_losses(allow_loss or ()),
+        evaluate_on=choice if evaluate else None,
+        calibrate_on=choice if calibrate else None,
+        missing_frames=frames_by_modality("--missing-frames", missing_frames),
+        engine=engine,
+        targets=tuple(target.split(",")) if target else (),
+        licence=licence,
+    )
     exported = export_bundle(
-        options.checkpoint, patterns, options.out, overwrite=options.overwrite,
-        request=_request(options),
-    )  # fmt: skip
+        checkpoint, _patterns(pattern or ["all"]), out, overwrite=overwrite, request=request
+    )
     print_exported(exported)
     _warn(exported)
-    log_line(f"wrote {options.out}")
-    return 0
+    log_line(f"wrote {out}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    cli = parser("ifmmin-export", "Export a checkpoint as proven ONNX graphs, one per pattern.")
-    cli.add_argument("checkpoint", type=Path, help=".safetensors written by ifmmin-train")
-    cli.add_argument("--out", type=Path, required=True, help="directory of the bundle")
-    cli.add_argument(
-        "--pattern",
-        action="append",
-        required=True,
-        help="what is present, e.g. a_t; repeat for more, or all",
-    )
-    cli.add_argument(
-        "--precision",
-        action="append",
-        choices=PRECISIONS,
-        help="repeat for more; default fp32. int8 is for CPUs, fp16 and int8-qdq for TensorRT",
-    )
-    cli.add_argument(
-        "--shape",
-        action="append",
-        choices=SHAPES,
-        help="latency (one utterance at a time) or stream (frames as they come): only that one; "
-        "default both. throughput (batches for predict_batch) is added to either. Repeat for more",
-    )
-    cli.add_argument(
-        "--recurrence",
-        action="append",
-        choices=("lstm", "scan"),
-        help="form of LSTMs; default lstm for fp32 and int8, scan for fp16 and int8-qdq",
-    )
-    cli.add_argument(
-        "--evaluate-on",
-        nargs="+",
-        metavar=_CORPUS,
-        help="measure WA, UA and ECE of every graph on the test part of a fold; a corpus without "
-        "files takes FOLD alone",
-    )
-    cli.add_argument(
-        "--calibrate-on",
-        nargs="+",
-        metavar=_CORPUS,
-        help="take the ranges of int8-qdq from the training part of a fold; default: drawn inputs",
-    )
-    cli.add_argument(
-        "--allow-loss",
-        action="append",
-        default=[],
-        metavar="FIGURE=NUMBER",
-        help=f"accept more loss than the default limits; figures are {', '.join(FIGURES)}",
-    )
-    cli.add_argument(
-        "--missing-frames",
-        metavar="a=45,v=50,t=22",
-        help="zero frames that stand for a missing modality; default: the checkpoint's",
-    )
-    cli.add_argument(
-        "--engine",
-        choices=("tensorrt-rtx",),
-        help="also build engines ahead of time from the graphs that it takes first",
-    )
-    cli.add_argument(
-        "--target",
-        metavar="SM86,SM89,...",
-        help="compute capabilities of those engines; default: all that the engine knows",
-    )
-    cli.add_argument("--licence", help="of the weights, for the model card")
-    cli.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="replace the bundle that stands there, whatever is in it",
-    )
-    return cli  # fmt: skip
-
-
-def _request(options: argparse.Namespace) -> Request:
-    if options.target and not options.engine:
-        raise InputError("--target is for engines; add --engine tensorrt-rtx")
-    return Request(
-        precisions=tuple(dict.fromkeys(options.precision or ("fp32",))),
-        shapes=choose_shapes(options.shape or ()),
-        recurrences=tuple(dict.fromkeys(options.recurrence or ())),
-        losses=parse_losses(options.allow_loss),
-        evaluate_on=_corpus(options.evaluate_on, "--evaluate-on"),
-        calibrate_on=_corpus(options.calibrate_on, "--calibrate-on"),
-        missing_frames=parse_frames(options.missing_frames),
-        engine=options.engine,
-        targets=tuple(options.target.split(",")) if options.target else (),
-        licence=options.licence,
-    )
+main = entry_point(app, "ifmmin-export")
 
 
 def choose_shapes(given: Sequence[str]) -> tuple[str, ...]:
@@ -176,28 +202,10 @@ def choose_shapes(given: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*(named or DEFAULT_SHAPES), *given)))
 
 
-def _corpus(words: Sequence[str] | None, option: str) -> CorpusChoice | None:
-    return CorpusChoice.parse(words, option) if words else None
-
-
 def _patterns(texts: Sequence[str]) -> list[Pattern]:
     if "all" in texts:
         return list(ALL_PATTERNS)
     return list(dict.fromkeys(Pattern.parse(text) for text in texts))
-
-
-def parse_frames(text: str | None) -> dict[Modality, int]:
-    """`a=45,v=50` -> frames per modality; InputError says what is wanted."""
-    frames: dict[Modality, int] = {}
-    for item in text.split(",") if text else ():
-        letter, _, number = item.partition("=")
-        if not number.isdecimal() or int(number) < 1:
-            raise InputError(f"--missing-frames: got {item!r}, wanted for example a=45")
-        modality = Modality.of(letter.strip())
-        if modality in frames:
-            raise InputError(f"--missing-frames names {modality} twice")
-        frames[modality] = int(number)
-    return frames
 
 
 def _warn(exported: Exported) -> None:

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import onnx
 from numpy.typing import NDArray
@@ -139,7 +139,7 @@ def _has(features: Features, pattern: Pattern) -> bool:
 
 UTTERANCES = ("latency", "throughput")
 STREAM = "stream"
-SHAPES = (*UTTERANCES, STREAM)
+ShapeName = Literal["latency", "throughput", "stream"]
 """What can be asked for; `stream` means steps, summaries and heads."""
 DEFAULT_SHAPES = ("latency", STREAM)
 """What is made where nobody asks; batches cost as much disk again as single utterances."""
@@ -243,7 +243,7 @@ def _context(
     evaluator = None
     if request.evaluate_on is not None:
         corpus = request.evaluate_on.load(network, header)
-        evaluator = Evaluator(network, corpus, request.evaluate_on.fold)
+        evaluator = Evaluator(network, corpus, request.evaluate_on.fold_of(header))
     return ExportContext(
         network=network,
         probes=Probes(network),
@@ -264,9 +264,7 @@ def _calibration(
     whole = ALL_PATTERNS[-1]
     complete = [u for u in corpus.parts["train"] if all(m in u.features for m in whole)]
     if not complete:
-        raise CorpusError(
-            "no training utterance has all three modalities; leave out --calibrate-on"
-        )
+        raise CorpusError("no training utterance has all three modalities; leave out --calibrate")
     step = max(1, len(complete) // 100)
     return [utterance_features(u, whole, network) for u in complete[::step]]
 

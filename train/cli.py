@@ -1,28 +1,416 @@
-"""`ifmmin-train`: train, measure, compare and import networks; see `ifmmin.train.commands`."""
+"""Command `ifmmin-train`: train, measure, compare and import networks."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
 
-from ifmmin.runtime.console import command, parser
+import msgspec
+import numpy as np
+import torch
+import typer
 
-from .commands import evaluate, fit, import_released, inspect, sweep
+from ifmmin.runtime.cli.app import command, entry_point, new_app
+from ifmmin.runtime.cli.options import frames_by_modality
+from ifmmin.runtime.console import log_line, print_table
+from ifmmin.runtime.errors import (
+    CheckpointError,
+    CorpusError,
+    IfmminError,
+    InputError,
+    OutputError,
+)
+from ifmmin.runtime.modality import MODALITIES, Modality, Pattern
+from ifmmin.runtime.sessions import usable_cores
 
-ACTIONS = (fit, evaluate, sweep, inspect, import_released)
+from .checkpoint import Header, load_checkpoint, save_checkpoint
+from .config import Form, Model
+from .data import fold_count, load_corpus, read_corpus
+from .data.corpus import PARTS, Corpus, Utterance, problems
+from .evaluate import (
+    labels_of,
+    mean_over_incomplete,
+    measure_scores,
+    require_predictions_file,
+    score,
+    write_predictions,
+)
+from .metrics import Metrics
+from .model.network import EmotionNetwork
+from .recipe import Recipe, load_recipe, recipe_names
+from .reference.checkpoint import import_released
+from .sweep.executors import EXECUTORS
+from .sweep.plan import Plan, parse_numbers, resolve
+from .sweep.report import Findings
+from .sweep.results import COLUMNS, spreads
+from .sweep.run import sweep as run_sweep
+from .trainer import CHECKPOINT_NAME
+from .trainer import fit as fit_network
+
+FIGURES = ("wa", "ua", "f1", "ece")
+_SHOWN_PROBLEMS = 20
+_CORPUS = "Corpus"
+
+_RECIPE = f"A YAML file or one of {', '.join(recipe_names())}."
+RecipeOption = Annotated[str, typer.Option("--recipe", help=_RECIPE)]
+OptionalRecipe = Annotated[str | None, typer.Option("--recipe", help=_RECIPE)]
+CorpusOption = Annotated[
+    str | None,
+    typer.Option(
+        "--corpus", metavar="RECIPE", help="Take the corpus section of this recipe instead.",
+        rich_help_panel=_CORPUS,
+    ),
+]  # fmt: skip
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE",
+        help="Change a field of the recipe, e.g. stage2.epochs=10; repeat for more.",
+    ),
+]  # fmt: skip
+FeaturesOption = Annotated[
+    Path | None,
+    typer.Option("--features", help="Root of the feature files.", rich_help_panel=_CORPUS),
+]
+TargetsOption = Annotated[
+    Path | None,
+    typer.Option("--targets", help="Root of the label files.", rich_help_panel=_CORPUS),
+]
+TorchThreads = Annotated[
+    int | None, typer.Option("--threads", help="CPU threads; default: torch's choice.")
+]
+
+app = new_app("Train, measure and compare IF-MMIN and its baselines.")
 
 
-@command
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    cli = parser("ifmmin-train", "Train, measure and compare IF-MMIN and its baselines.")
-    actions = cli.add_subparsers(dest="action", required=True)
-    for module in ACTIONS:
-        module.add(actions.add_parser(module.NAME, help=module.HELP, description=module.HELP))
-    options = cli.parse_args(arguments)
-    {module.NAME: module.run for module in ACTIONS}[options.action](options)
-    return 0
+def _use_threads(threads: int | None) -> None:
+    """Set torch's threads; results are the same for the same number."""
+    if threads is not None:
+        _require_one("--threads", threads)
+        torch.set_num_threads(threads)
 
+
+def _require_one(option: str, value: int) -> None:
+    if value < 1:
+        raise InputError(f"{option} must be at least 1, got {value}")
+
+
+def print_metrics(
+    metrics: Mapping[Pattern, Metrics], possible: Mapping[Pattern, float] | None = None
+) -> None:
+    """A row per pattern and their mean; `possible`: the Bayes rule's accuracy, where known."""
+    headers = ["pattern", *(name.upper() for name in FIGURES), *(["possible"] if possible else [])]
+    rows = []
+    for pattern, value in metrics.items():
+        row = [str(pattern), *(f"{getattr(value, name):.3f}" for name in FIGURES)]
+        rows.append([*row, *([f"{possible[pattern]:.3f}"] if possible else [])])
+    means = [f"{mean_over_incomplete(dict(metrics), name):.3f}" for name in FIGURES]
+    rows.append(["mean of six", *means, *([""] if possible else [])])
+    print_table(headers, rows)
+
+
+@command(
+    app,
+    "ifmmin-train fit --recipe synthetic -o run",
+    "ifmmin-train fit --recipe robust --fold 1 --features DIR --targets DIR -o run",
+)
+def fit(
+    recipe: RecipeOption,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Directory of the run.")],
+    model: Annotated[Model | None, typer.Option(help="Train this model instead.")] = None,
+    fold: Annotated[int, typer.Option(help="Of the corpus, from 1.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run at --out.")] = False,
+    overrides: SetOption = None,
+    corpus: CorpusOption = None,
+    features: FeaturesOption = None,
+    targets: TargetsOption = None,
+    threads: TorchThreads = None,
+) -> None:
+    """Train a network and write a run."""
+    _use_threads(threads)
+    loaded = load_recipe(recipe, overrides or (), model=model, corpus=corpus)
+    data = load_corpus(loaded.corpus, fold=fold, features=features, targets=targets)
+    counts = ", ".join(f"{len(data.parts[part])} {part}" for part in PARTS)
+    log_line(f"corpus {data.name}, fold {fold}: {counts}")
+    found = fit_network(loaded, data, fold=fold, seed=seed, out=out, overwrite=overwrite)
+    print_metrics(found.test, data.possible)
+    log_line(f"wrote {out / CHECKPOINT_NAME}")
+
+
+@command(
+    app,
+    "ifmmin-train evaluate run/model.safetensors",
+    "ifmmin-train evaluate run/model.safetensors --part validation --save answers.csv",
+)
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(help=".safetensors written by fit.")],
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="Whose corpus to measure on; default: the checkpoint's own."),
+    ] = None,
+    fold: Annotated[int | None, typer.Option(help="Default: the checkpoint's own.")] = None,
+    part: Annotated[
+        Literal["train", "validation", "test"], typer.Option(help="Of the fold.")
+    ] = "test",
+    save: Annotated[
+        Path | None,
+        typer.Option(
+            "--save", "-o", metavar="FILE",
+            help="Also write a prediction per utterance and pattern, with the probability of every "
+            "class, to FILE.csv or FILE.jsonl.",
+        ),
+    ] = None,
+    features: FeaturesOption = None,
+    targets: TargetsOption = None,
+    threads: TorchThreads = None,
+) -> None:  # fmt: skip
+    """Measure a checkpoint under all patterns."""
+    _use_threads(threads)
+    if save is not None:
+        require_predictions_file(save)
+    network, header = load_checkpoint(checkpoint)
+    loaded = load_recipe(recipe) if recipe else _own(header, checkpoint)
+    chosen = fold if fold is not None else header.training.get("fold", 1)
+    corpus = load_corpus(loaded.corpus, fold=chosen, features=features, targets=targets)
+    network.require_corpus(corpus)
+    _standardise(network, corpus)
+    network.reference_batches = loaded.reference_batches
+    utterances = corpus.parts[part]
+    scores = score(network, utterances)
+    if save is not None:
+        write_predictions(save, scores, utterances, corpus.labels)
+    possible = corpus.possible if part == "test" else None
+    print_metrics(measure_scores(scores, labels_of(utterances)), possible)
+
+
+def _standardise(network: EmotionNetwork, corpus: Corpus) -> None:
+    """Do what a checkpoint without statistics leaves to its caller."""
+    for modality in MODALITIES:
+        if not network.config.features[modality].normalised:
+            continue
+        if modality in corpus.statistics:
+            network.normaliser(modality).take(corpus.statistics[modality])
+        else:
+            log_line(
+                f"the checkpoint wants {modality} standardised and {corpus.name} has no statistics "
+                "for it: its values are taken as they are"
+            )
+
+
+def _own(header: Header, path: Path) -> Recipe:
+    try:
+        return msgspec.convert(header.training["recipe"], Recipe)
+    except (KeyError, msgspec.ValidationError, IfmminError) as error:
+        raise CheckpointError(
+            f"{path} does not say on what it was trained ({error}); give --recipe"
+        ) from error
+
+
+@command(
+    app,
+    "ifmmin-train sweep --recipe synthetic --model if-mmin,linear --seeds 0-2 -o sweep",
+    "ifmmin-train sweep --model robust=robust:if-mmin --folds 1-5 --features DIR --targets DIR "
+    "-o sweep",
+)
+def sweep(
+    models: Annotated[
+        list[str],
+        typer.Option(
+            "--model", metavar="ENTRY",
+            help="MODEL, RECIPE:MODEL or NAME=RECIPE:MODEL; repeat, or separate by commas.",
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o",
+            help="Directory of the sweep; one that holds a sweep is gone on with, and may be given "
+            "more folds, seeds and entries.",
+        ),
+    ],
+    recipe: OptionalRecipe = None,
+    folds: Annotated[str, typer.Option(help="E.g. 1-5 or 1,3.")] = "1",
+    seeds: Annotated[str, typer.Option(help="E.g. 0-2 or 0,7.")] = "0",
+    executor: Annotated[Literal["local", "ray"], typer.Option(help="What runs units.")] = "local",
+    jobs: Annotated[
+        int | None, typer.Option(help="Units at a time; default: cores / threads.")
+    ] = None,
+    threads: Annotated[int, typer.Option(help="CPU threads of a unit.")] = 1,
+    overrides: SetOption = None,
+    corpus: CorpusOption = None,
+    features: FeaturesOption = None,
+    targets: TargetsOption = None,
+) -> None:  # fmt: skip
+    """Train and compare models over folds and seeds; call again to go on."""
+    _require_one("--threads", threads)
+    if jobs is not None:
+        _require_one("--jobs", jobs)
+    plan = Plan(
+        entries=resolve(models, recipe, overrides=overrides or (), corpus=corpus),
+        folds=parse_numbers(folds, "--folds", least=1),
+        seeds=parse_numbers(seeds, "--seeds", least=0),
+        threads=threads,
+    )
+    parallel = jobs or max(1, usable_cores() // threads)
+    found = run_sweep(
+        plan, out, EXECUTORS[executor], parallel=parallel, features=features, targets=targets
+    )
+    _print_sweep(found)
+    log_line(f"wrote {out / 'results.md'}, CSV files and plots")
+
+
+def _print_sweep(found: Findings) -> None:
+    figure = found.figures[0]
+    rows = []
+    for name, results in found.results.items():
+        by_column = spreads(results, figure)
+        rows.append([name, *(f"{by_column[column].mean:.3f}" for column in COLUMNS)])
+    print_table([figure.upper(), *COLUMNS], rows)
+
+
+@command(
+    app,
+    "ifmmin-train inspect --recipe synthetic",
+    "ifmmin-train inspect --recipe composite --features DIR --targets DIR",
+)
+def inspect(
+    recipe: RecipeOption,
+    fold: Annotated[int | None, typer.Option(help="Default: all folds.")] = None,
+    overrides: SetOption = None,
+    corpus: CorpusOption = None,
+    features: FeaturesOption = None,
+    targets: TargetsOption = None,
+) -> None:
+    """Print what a corpus contains: counts, lengths, missing, class balance.
+
+    Ends with an error where a fold has problems.
+    """
+    loaded = load_recipe(recipe, overrides or (), corpus=corpus)
+    folds = [fold] if fold else range(1, fold_count(loaded.corpus) + 1)
+    found: list[str] = []
+    for number in folds:
+        try:
+            data = read_corpus(loaded.corpus, fold=number, features=features, targets=targets)
+        except CorpusError as error:
+            found.append(f"fold {number}: {error}")
+            continue
+        if number == folds[0]:
+            print_table(*_input_table(data), title=f"{data.name}: inputs")
+        print_table(*_class_table(data), title=f"{data.name}, fold {number}: utterances")
+        found += [f"fold {number}: {problem}" for problem in problems(data)]
+    for problem in found[:_SHOWN_PROBLEMS]:
+        log_line(f"problem: {problem}", "error")
+    if found:
+        raise CorpusError(f"{len(found)} problems; mend them before training")
+
+
+def _input_table(corpus: Corpus) -> tuple[list[str], list[list[str]]]:
+    """Per modality: width, type, megabytes, frames, missing utterances."""
+    every = [u for part in PARTS for u in corpus.parts[part]]
+    headers = ["modality", "dim", "type", "MB", "frames", "median", "seconds", "missing"]
+    return headers, [_input_row(corpus, every, m) for m in MODALITIES]
+
+
+def _input_row(corpus: Corpus, utterances: list[Utterance], modality: Modality) -> list[str]:
+    arrays = [u.features[modality] for u in utterances if modality in u.features]
+    lengths = np.array([len(x) for x in arrays] or [0])
+    rate = corpus.features[modality].frame_rate
+    median = float(np.median(lengths))
+    return [
+        str(modality),
+        str(corpus.features[modality].dim),
+        "/".join(sorted({str(x.dtype) for x in arrays})) or "-",
+        f"{sum(x.nbytes for x in arrays) / 1e6:.1f}",
+        f"{lengths.min()}-{lengths.max()}",
+        f"{median:g}",
+        f"{median / rate:.1f}" if rate else "-",
+        f"{len(utterances) - len(arrays)} of {len(utterances)}",
+    ]
+
+
+def _class_table(corpus: Corpus) -> tuple[list[str], list[list[str]]]:
+    """Per part: utterances, of each class, and lacking each modality."""
+    headers = ["part", "utterances", *corpus.labels, *(f"no {m}" for m in MODALITIES)]
+    rows = []
+    for part in PARTS:
+        utterances = corpus.parts[part]
+        counts = Counter(u.label for u in utterances)
+        shares = [
+            f"{counts[c]} ({counts[c] / max(1, len(utterances)):.0%})"
+            for c in range(len(corpus.labels))
+        ]
+        lacking = [str(sum(m not in u.features for u in utterances)) for m in MODALITIES]
+        rows.append([part, str(len(utterances)), *shares, *lacking])
+    return headers, rows
+
+
+@command(
+    app,
+    "ifmmin-train import-released checkpoints/NAME --fold 1 -o model.safetensors",
+    "ifmmin-train import-released checkpoints/NAME --fold 1 --imagination cascade "
+    "--statistics comparE_mean_std.h5 -o model.safetensors",
+    name="import-released",
+)
+def import_reference(
+    directory: Annotated[Path, typer.Argument(help="checkpoints/NAME of the reference.")],
+    fold: Annotated[int, typer.Option(help="Of its cross-validation, from 1.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The checkpoint, .safetensors.")],
+    imagination: Annotated[
+        Form | None,
+        typer.Option(
+            help="Form of IF-IM, which the files do not say; docs/import.md tells how to find out."
+        ),
+    ] = None,
+    epoch: Annotated[str | None, typer.Option(help="Default: the only one there is.")] = None,
+    missing_frames: Annotated[
+        str | None,
+        typer.Option(
+            metavar="a=45,v=50,t=22",
+            help="Zero frames that stand for a missing modality; default: a=100,v=50,t=5.",
+        ),
+    ] = None,
+    statistics: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.h5",
+            help="comparE_mean_std.h5, to put the fold's z-score of a into the checkpoint; without "
+            "it inputs of a count as already standardised.",
+        ),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(help="Names of the outputs, with commas; default: IEMOCAP's, for four."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file at --out.")
+    ] = False,
+) -> None:  # fmt: skip
+    """Make a checkpoint from one of the reference implementation."""
+    if out.is_file() and not overwrite:
+        raise OutputError(f"{out} exists; choose another --out or add --overwrite")
+    found = import_released(
+        directory,
+        fold=fold,
+        imagination=imagination,
+        epoch=epoch,
+        missing_frames=frames_by_modality("--missing-frames", missing_frames),
+        statistics=statistics,
+        labels=None if labels is None else [name.strip() for name in labels.split(",")],
+    )
+    save_checkpoint(out, found.network, found.training)
+    for note in found.notes:
+        log_line(note)
+    config = found.network.config
+    number = found.training["imported"]["epoch"]
+    log_line(f"{config.architecture.model}, epoch {number}, answers {', '.join(config.labels)}")
+    log_line(f"wrote {out}")
+
+
+main = entry_point(app, "ifmmin-train")
 
 if __name__ == "__main__":
     sys.exit(main())

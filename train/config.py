@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from typing import Literal, get_args
 
 import msgspec
 
@@ -155,8 +156,10 @@ class Stage2(Schedule, frozen=True, kw_only=True, forbid_unknown_fields=True):
         one_of("imagination_of", self.imagination_of, ("all", "missing"))
 
 
-IMAGINATION_FORMS = ("cascade", "parallel")
-MODELS = ("if-mmin", "mmin", "augmented", "fusion", "linear")
+Form = Literal["cascade", "parallel"]
+Model = Literal["if-mmin", "mmin", "augmented", "fusion", "linear"]
+IMAGINATION_FORMS: tuple[Form, ...] = get_args(Form)
+MODELS: tuple[Model, ...] = get_args(Model)
 POOLINGS = ("maximum", "last", "attention", "sum")
 ACTIVATIONS = ("leaky_relu", "sigmoid", "tanh")
 FUNCTIONALS = ("mean", "std", "max", "min", "delta", "crest", "weighted_mean", "weighted_std")

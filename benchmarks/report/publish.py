@@ -13,9 +13,13 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from ifmmin.runtime.atomic import atomic_file
-from ifmmin.runtime.console import command, log_line, markdown_table, parser
+from ifmmin.runtime.cli.app import command, entry_point, new_app
+from ifmmin.runtime.console import log_line, markdown_table
 from ifmmin.runtime.errors import InputError
 
 from ..record import CONTROL, OURS, Report, read_report, spread
@@ -32,16 +36,22 @@ _BLOCK = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
 _CPU = "onnxruntime-cpu"
 
 
-@command
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write or check the figures of the documentation; returns the exit code."""
-    cli = parser("ifmmin.benchmarks.report.publish", "Write the figures of the documentation.")
-    cli.add_argument("record", type=Path, nargs="?", help=f"of a run; written from: {RECORD}")
-    cli.add_argument("--check", action="store_true", help="write nothing; 1 where they differ")
-    options = cli.parse_args(arguments)
+app = new_app()
+
+
+@command(app, "python -m ifmmin.benchmarks.report.publish")
+def publish(
+    record: Annotated[
+        Path | None, typer.Argument(help=f"Of a run; written from {RECORD} by default.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit code 1 where they differ.")
+    ] = False,
+) -> int:
+    """Write or check the figures of the documentation."""
     readme = _text(README)
     block = _block(readme)
-    if options.check and options.record is None:
+    if check and record is None:
         if _block(_text(PAGE)) == block:
             return 0
         log_line(
@@ -49,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "python -m ifmmin.benchmarks.report.publish"
         )
         return 1
-    record = options.record or RECORD
+    record = record or RECORD
     report = read_report(record)
     wanted = {
         PAGE: page_text(report),
@@ -57,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     stale = [path for path, text in wanted.items() if not path.is_file() or _text(path) != text]
     for path in stale:
-        if options.check:
+        if check:
             log_line(
                 f"{path} differs from {record}; "
                 f"run python -m ifmmin.benchmarks.report.publish {record}"
@@ -66,7 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with atomic_file(path) as part:
             part.write_text(wanted[path])
         log_line(f"wrote {path}")
-    return 1 if options.check and stale else 0
+    return 1 if check and stale else 0
+
+
+main = entry_point(app, "python -m ifmmin.benchmarks.report.publish")
 
 
 def marked_table(report: Report) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,20 +34,14 @@ _BATCH = 16
 class CorpusChoice:
     """A fold of the corpus on which a checkpoint was trained, or of one laid out like it."""
 
-    fold: int
+    fold: int | None = None
+    """None: the one on which the checkpoint was trained."""
     features: Path | None = None
     targets: Path | None = None
 
-    @classmethod
-    def parse(cls, words: Sequence[str], option: str) -> CorpusChoice:
-        """`FEATURES TARGETS FOLD`, or `FOLD` for a corpus that has no files; InputError else."""
-        if len(words) in (1, 3) and words[-1].isdecimal():
-            roots = [Path(word) for word in words[:-1]]
-            return cls(int(words[-1]), *roots)
-        raise InputError(
-            f"{option}: got {' '.join(words)!r}, wanted FEATURES TARGETS FOLD, or FOLD alone for "
-            "a corpus without files"
-        )
+    def fold_of(self, header: Header) -> int:
+        """The fold."""
+        return int(header.training.get("fold", 1)) if self.fold is None else self.fold
 
     def load(self, network: EmotionNetwork, header: Header) -> Corpus:
         """The corpus; CheckpointError where it does not fit the network."""
@@ -59,7 +53,10 @@ class CorpusChoice:
                 "evaluated on one"
             ) from error
         corpus = load_corpus(
-            recipe.corpus, fold=self.fold, features=self.features, targets=self.targets
+            recipe.corpus,
+            fold=self.fold_of(header),
+            features=self.features,
+            targets=self.targets,
         )
         network.require_corpus(corpus)
         for modality in MODALITIES:
@@ -129,7 +126,7 @@ class Evaluator:
         if not rows:
             raise CorpusError(
                 f"no test utterance of {self._corpus.name}, fold {self._fold}, has all of "
-                f"{pattern}; leave out that pattern, or --evaluate-on"
+                f"{pattern}; leave out that pattern, or --evaluate"
             )
         return rows
 

@@ -73,18 +73,25 @@ def require_bundle(bundle: Path | None) -> Path:
     return bundle
 
 
-def new_app(about: str | None = None) -> typer.Typer:
-    """An application for one command, or, where `about` says what it is, for several actions."""
+def new_app(about: str | None = None, schema: type | None = None) -> typer.Typer:
+    """An application for one command, or, where `about` says what it is, for several actions.
+
+    schema: struct whose JSON schema `--schema` prints, of an application with actions.
+    """
     app = typer.Typer(
         help=about, rich_markup_mode="markdown", pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )  # fmt: skip
     if about is not None:
 
-        def all_actions(version: Any = False) -> None:
+        def all_actions(**_: bool) -> None:
             pass
 
-        all_actions.__annotations__ = {"version": _COMMON["version"], "return": None}
+        kinds = {"version": _COMMON["version"]}
+        if schema is not None:
+            kinds["schema"] = schema_option(schema)
+        all_actions.__signature__ = inspect.Signature([_common(*kind) for kind in kinds.items()])  # type: ignore[attr-defined]
+        all_actions.__annotations__ = dict(kinds)
         app.callback()(all_actions)
     return app
 
@@ -97,10 +104,7 @@ def command(app: typer.Typer, *examples: str, name: str | None = None) -> Callab
 
     def add(body: Body) -> Body:
         signature = inspect.signature(body, eval_str=True)
-        common = [
-            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
-            for key, kind in _COMMON.items()
-        ]
+        common = [_common(*kind) for kind in _COMMON.items()]
 
         @functools.wraps(body)
         def wrapped(
@@ -130,7 +134,9 @@ def entry_point(app: typer.Typer, name: str) -> Main:
                     f"got the system {sys.platform}, wanted linux; run the commands of ifmmin on "
                     "Linux, in a container or a virtual machine (on Windows: WSL)"
                 )
-            found = app(arguments, standalone_mode=False, prog_name=name)
+            given = list(sys.argv[1:] if arguments is None else arguments)
+            # obj: the command line, for commands that write it into what they make.
+            found = app(given, standalone_mode=False, prog_name=name, obj=[name, *given])
             return int(found or 0)
         except IfmminError as error:
             return _fail(error)
@@ -165,11 +171,21 @@ def _fail(error: IfmminError) -> int:
     return EXIT_USER_ERROR
 
 
-def print_schema(of: type) -> None:
-    """Print the JSON schema of a struct, and end the command.
+def _common(name: str, kind: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
+
+
+def schema_option(of: type) -> Any:
+    """An option `--schema` that prints the JSON schema of a struct and ends, as `--help` does.
 
     of: what the command writes as JSON.
     """
-    schema = msgspec.json.encode(msgspec.json.schema(of), order="deterministic")
-    write(msgspec.json.format(schema).decode())
-    raise Exit
+
+    def show(asked: bool) -> None:
+        if asked:
+            schema = msgspec.json.encode(msgspec.json.schema(of), order="deterministic")
+            write(msgspec.json.format(schema).decode())
+            raise Exit
+
+    text = f"Print the JSON schema of the {of.__name__.lower()} and end."
+    return Annotated[bool, typer.Option("--schema", callback=show, is_eager=True, help=text)]

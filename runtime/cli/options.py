@@ -193,6 +193,20 @@ def numbers_by_modality(option: str, pairs: Sequence[str]) -> dict[Modality, flo
     return dict(_number(option, pair) for pair in pairs)
 
 
+def frames_by_modality(option: str, text: str | None) -> dict[Modality, int]:
+    """Frames per modality of `a=45,v=50`; InputError says what is wanted."""
+    frames: dict[Modality, int] = {}
+    for pair in text.split(",") if text else ():
+        letter, _, number = pair.partition("=")
+        if not number.isdecimal() or int(number) < 1:
+            raise InputError(f"{option}: got {pair!r}, wanted for example a=45")
+        modality = Modality.of(letter.strip())
+        if modality in frames:
+            raise InputError(f"{option} names {modality} twice")
+        frames[modality] = int(number)
+    return frames
+
+
 def _number(option: str, pair: str) -> tuple[Modality, float]:
     letter, _, number = pair.partition("=")
     try:

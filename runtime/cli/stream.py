@@ -50,7 +50,7 @@ def _smoothing(options: SessionOptions) -> Smoothing | None:
         "margin": options.margin,
         "patience": options.patience,
     }
-    told = {name: value for name, value in given.items() if value is not None}
+    told: dict[str, Any] = {name: x for name, x in given.items() if x is not None}
     return Smoothing(**told) if told else None
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..cli.app import BundleOption, command, entry_point, new_app, print_schema
+from ..cli.app import BundleOption, command, entry_point, new_app, schema_option
 from ..console import write
 from .collect import collect
 from .probes import Host
@@ -15,27 +15,16 @@ from .report import Report, make_report, run_selftests, show, to_json
 
 EXIT_BROKEN = 1
 
+SchemaOption = schema_option(Report)
+
 app = new_app()
-
-
-def _schema(asked: bool) -> None:
-    if asked:
-        print_schema(Report)
 
 
 @command(app, "ifmmin-doctor", "ifmmin-doctor -b bundle --json")
 def doctor(
     bundle: BundleOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-    schema: Annotated[
-        bool,
-        typer.Option(
-            "--schema",
-            callback=_schema,
-            is_eager=True,
-            help="Print the JSON schema of what --json prints, and end.",
-        ),
-    ] = False,
+    schema: SchemaOption = False,
 ) -> int:
     """Say what this machine can run, and how to mend what it cannot.
 

@@ -152,13 +152,13 @@ def test_without_throughput_graphs_the_cure_is_told(
     with pytest.raises(BundleError, match=r"--pattern v --shape throughput$"):
         Bundle(out).entry(Pattern.parse("v"), shape="throughput")
     capsys.readouterr()
-    assert bundle_main(["verify", str(out)]) == 0
-    assert bundle_main(["inspect", str(out)]) == 0
+    assert bundle_main(["verify", "-b", str(out)]) == 0
+    assert bundle_main(["inspect", "-b", str(out)]) == 0
     assert re.search("batches .*--shape throughput adds", capsys.readouterr().out)
     assert "throughput" not in (out / "README.md").read_text()
     assert _export(checkpoint, out, "v", more=("--shape", "throughput")) == 0
     capsys.readouterr()
-    assert bundle_main(["inspect", str(out)]) == 0
+    assert bundle_main(["inspect", "-b", str(out)]) == 0
     assert "--shape throughput" not in capsys.readouterr().out
 
 
@@ -169,7 +169,7 @@ def test_graphs_are_measured_on_a_corpus(tmp_path: Path) -> None:
         "network.block_sizes=[24,16,8]"])  # fmt: skip
     corpus = load_corpus(recipe.corpus, fold=1)
     fit(recipe, corpus, fold=1, seed=0, out=tmp_path / "run")
-    words = ("--evaluate-on", "1", "--shape", "throughput")
+    words = ("--evaluate", "--shape", "throughput")
     checkpoint = tmp_path / "run" / "model.safetensors"
     assert _export(checkpoint, tmp_path / "bundle", "a_v", more=words) == 0
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]["a_v"]
@@ -183,17 +183,14 @@ def test_graphs_are_measured_on_a_corpus(tmp_path: Path) -> None:
         assert (entry.evaluation["utterances"], entry.evaluation["fold"]) == (48, 1)
 
 
-@pytest.mark.parametrize("words", [["1", "2"], ["x"], ["a", "b", "c"], ["a", "b", "1", "2"]])
-def test_a_corpus_that_cannot_be_meant(
-    checkpoint: Path, tmp_path: Path, capsys: Any, words: list[str]
-) -> None:
-    more = ("--evaluate-on", *words)
-    assert _export(checkpoint, tmp_path / "bundle", "a", more=more) == 2
-    assert "wanted FEATURES TARGETS FOLD" in capsys.readouterr().err
+@pytest.mark.parametrize("word", ["--fold", "--features", "--targets"])
+def test_a_corpus_for_nothing(checkpoint: Path, tmp_path: Path, capsys: Any, word: str) -> None:
+    assert _export(checkpoint, tmp_path / "bundle", "a", more=(word, "1")) == 2
+    assert f"{word} is of a corpus; say what for by --evaluate" in capsys.readouterr().err
 
 
 def test_a_checkpoint_without_a_corpus(checkpoint: Path, tmp_path: Path, capsys: Any) -> None:
-    assert _export(checkpoint, tmp_path / "bundle", "a", more=("--evaluate-on", "1")) == 2
+    assert _export(checkpoint, tmp_path / "bundle", "a", more=("--evaluate",)) == 2
     assert "does not say how its corpus is laid out" in capsys.readouterr().err
 
 

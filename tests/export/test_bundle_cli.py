@@ -49,7 +49,7 @@ def _error(capsys: Any, *arguments: object) -> str:
 
 
 def test_a_sound_bundle_is_proven(made: Path, capsys: Any) -> None:
-    assert _run("verify", made) == 0
+    assert _run("verify", "-b", made) == 0
     out, err = capsys.readouterr()
     for entry in Bundle(made).manifest.graphs:
         (row,) = [line for line in out.splitlines() if line.startswith(f"| {entry.file} ")]
@@ -62,7 +62,7 @@ def test_everything_that_is_wrong_is_listed(bundle: Path, capsys: Any) -> None:
     flip(bundle / "a.latency.fp32.onnx")
     (bundle / "t.head.fp32.onnx").unlink()
     (bundle / "notes.txt").touch()
-    assert _run("verify", bundle) == 1
+    assert _run("verify", "-b", bundle) == 1
     out, err = capsys.readouterr()
     failed = [line for line in err.splitlines() if line.startswith("failed: ")]
     assert [line.split(":")[1].strip() for line in failed] == [
@@ -84,7 +84,7 @@ def test_weights_in_another_file_are_refused(
     tensor.ClearField("raw_data")
     put(bundle, name, model.SerializeToString())
     monkeypatch.chdir(bundle)
-    assert _run("verify", bundle) == 1
+    assert _run("verify", "-b", bundle) == 1
     failed = [x for x in capsys.readouterr().err.splitlines() if x.startswith("failed: ")]
     assert (
         f"failed: {name}: one file: weights lie in another file, wanted all in this one" in failed
@@ -94,11 +94,11 @@ def test_weights_in_another_file_are_refused(
 
 def test_what_is_no_bundle_is_a_mistake_of_the_user(tmp_path: Path, capsys: Any) -> None:
     for action in ("verify", "inspect"):
-        assert "no bundle at" in _error(capsys, action, tmp_path / "nowhere")
+        assert "no bundle at" in _error(capsys, action, "-b", tmp_path / "nowhere")
 
 
 def test_the_checkpoint_proves_every_graph_again(made: Path, capsys: Any) -> None:
-    assert _run("verify", made, "--checkpoint", made.parent / "model.safetensors") == 0
+    assert _run("verify", "-b", made, "--checkpoint", made.parent / "model.safetensors") == 0
     out, err = capsys.readouterr()
     assert "compare 9/9" in err
     (row,) = [line for line in out.splitlines() if "a_t.head.fp32.onnx" in line]
@@ -107,9 +107,11 @@ def test_the_checkpoint_proves_every_graph_again(made: Path, capsys: Any) -> Non
 
 def test_another_checkpoint_is_refused(made: Path, make_bundle: Any, capsys: Any) -> None:
     other = make_bundle(("a",), seed=1).parent
-    text = _error(capsys, "verify", made, "--checkpoint", other / "model.safetensors")
+    text = _error(capsys, "verify", "-b", made, "--checkpoint", other / "model.safetensors")
     assert "is not the checkpoint of" in text
-    assert "no checkpoint at" in _error(capsys, "verify", made, "--checkpoint", other / "none")
+    assert "no checkpoint at" in _error(
+        capsys, "verify", "-b", made, "--checkpoint", other / "none"
+    )
 
 
 def test_only_the_checkpoint_knows_a_bundle_that_agrees_with_itself(
@@ -123,8 +125,8 @@ def test_only_the_checkpoint_knows_a_bundle_that_agrees_with_itself(
     for entry in Bundle(bundle).manifest.graphs:
         content = (bundle / entry.file).read_bytes()
         relabel(bundle, entry.file, content, checkpoint_sha256=own)
-    assert _run("verify", bundle) == 0
-    assert _run("verify", bundle, "--checkpoint", checkpoint) == 1
+    assert _run("verify", "-b", bundle) == 0
+    assert _run("verify", "-b", bundle, "--checkpoint", checkpoint) == 1
     err = capsys.readouterr().err
     for shape in ("latency", "throughput", "head"):
         assert f"failed: a.{shape}.fp32.onnx: fresh probes: logits" in err
@@ -132,7 +134,7 @@ def test_only_the_checkpoint_knows_a_bundle_that_agrees_with_itself(
 
 def test_a_damaged_bundle_is_not_compared(bundle: Path, made: Path, capsys: Any) -> None:
     flip(bundle / "a.step.fp32.onnx")
-    assert _run("verify", bundle, "--checkpoint", made.parent / "model.safetensors") == 1
+    assert _run("verify", "-b", bundle, "--checkpoint", made.parent / "model.safetensors") == 1
     err = capsys.readouterr().err
     assert "not compared with the checkpoint" in err
     assert "compare" not in err.splitlines()[0]
@@ -147,18 +149,18 @@ def test_other_lengths_of_what_is_missing_are_compared_as_exported(
     one, two = (Bundle(at).graph(Bundle(at).entry(Pattern.parse("a")))
                 for at in (made, tmp_path / "other"))  # fmt: skip
     assert one != two
-    assert _run("verify", tmp_path / "other", "--checkpoint", checkpoint) == 0
+    assert _run("verify", "-b", tmp_path / "other", "--checkpoint", checkpoint) == 0
 
 
 @pytest.mark.parametrize("action", [["verify"], ["inspect"], ["inspect", "--format", "json"]])
 def test_it_runs_where_torch_and_onnx_are_not_installed(made: Path, action: list[str]) -> None:
-    done = _without_torch(*action, str(made))
+    done = _without_torch(*action, "-b", str(made))
     assert done.returncode == 0, done.stderr
     assert "a_t" in done.stdout
 
 
 def test_without_torch_one_line_says_what_the_comparison_needs(made: Path) -> None:
-    done = _without_torch("verify", str(made), "--checkpoint", "model.safetensors")
+    done = _without_torch("verify", "-b", str(made), "--checkpoint", "model.safetensors")
     assert done.returncode == 2
     assert "ifmmin[export]" in done.stderr.splitlines()[-1]
 
@@ -181,13 +183,13 @@ def test_tables_show_what_is_in_the_bundle(bundle: Path, capsys: Any) -> None:
         manifest["graphs"][0] |= {"evaluation": dataclasses.asdict(figures), "quantised": ["rnn"]}
         manifest["licence"] = "CC BY 4.0"
 
-    assert _run("inspect", bundle) == 0
+    assert _run("inspect", "-b", bundle) == 0
     plain = capsys.readouterr().out
     assert "not stated" in plain
     assert " UA " not in plain
     assert "in 8 bits" not in plain
     edit(bundle, evaluate)
-    assert _run("inspect", bundle) == 0
+    assert _run("inspect", "-b", bundle) == 0
     out = capsys.readouterr().out
     for text in (
         "angry, happy, neutral, sad", "a, t, a_t", "if-mmin", "small", "made", "CC BY 4.0",
@@ -198,7 +200,7 @@ def test_tables_show_what_is_in_the_bundle(bundle: Path, capsys: Any) -> None:
 
 def test_json_holds_the_manifest_and_what_follows_from_it(make_bundle: Any, capsys: Any) -> None:
     made = make_bundle(("a_t",), PRECISIONS)
-    assert _run("inspect", made, "--format", "json") == 0
+    assert _run("inspect", "-b", made, "--format", "json") == 0
     content = json.loads(capsys.readouterr().out)
     sizes = {entry["file"]: entry["bytes"] for entry in content["graphs"]}
     counted = sum(size for shapes in content["total_bytes"].values() for size in shapes.values())

@@ -214,7 +214,7 @@ def test_a_summary_stays_whole_where_eight_bits_turn_answers(
 ) -> None:
     monkeypatch.setattr(StreamCorpus, "loss_of", lambda *_: loss)
     words = [str(trained[0]), "--pattern", "a", "--precision", "int8", "--shape", "stream",
-             "--evaluate-on", "1", *LOSSES, "--out", str(tmp_path / "b")]  # fmt: skip
+             "--evaluate", *LOSSES, "--out", str(tmp_path / "b")]  # fmt: skip
     assert main(words) == 0
     (summary,) = Bundle(tmp_path / "b").find("summary", Modality.A, "int8")
     assert bool(summary.quantised) == reduced
@@ -230,7 +230,7 @@ def test_a_head_that_loses_accuracy_is_refused(
         return dataclasses.replace(found, ua=found.network_ua - 0.03)
 
     monkeypatch.setattr(Evaluator, "head", worse)
-    words = [str(trained[0]), "--pattern", "a", "--shape", "stream", "--evaluate-on", "1",
+    words = [str(trained[0]), "--pattern", "a", "--shape", "stream", "--evaluate",
              "--precision", "fp32", "--precision", "int8",
              "--out", str(tmp_path / "b")]  # fmt: skip
     assert main([*words, *LOSSES]) == 2

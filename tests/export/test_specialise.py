@@ -12,7 +12,7 @@ import torch
 from small_networks import CASES, logits_alone, small_network
 from torch import nn
 
-from ifmmin.export.cli import main, parse_frames
+from ifmmin.export.cli import main
 from ifmmin.export.specialise.network import (
     specialise,
     stream_encoder,
@@ -21,6 +21,7 @@ from ifmmin.export.specialise.network import (
 )
 from ifmmin.export.verify.missing import TOLERANCE, measure_missing
 from ifmmin.runtime.bundle import Bundle
+from ifmmin.runtime.cli.options import frames_by_modality
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.modality import MODALITIES, Modality, Pattern
 from ifmmin.runtime.predictor import Predictor
@@ -215,7 +216,7 @@ def test_too_few_frames_for_a_kernel(checkpoint: Path, tmp_path: Path, capsys: A
 @pytest.mark.parametrize("text", ["a", "a=", "a=0", "a=-3", "x=5", "a=5,a=6", "a=5;v=6"])
 def test_frames_that_cannot_be_read(text: str) -> None:
     with pytest.raises(InputError):
-        parse_frames(text)
+        frames_by_modality("--missing-frames", text)
 
 
 @pytest.fixture(scope="module")

@@ -71,7 +71,7 @@ def test_the_report_fits_the_schema_that_the_command_prints() -> None:
 
 
 def test_a_sound_bundle_passes(bundle: Path) -> None:
-    done = _run(str(bundle), "--json")
+    done = _run("-b", str(bundle), "--json")
     assert done.returncode == 0, done.stdout
     (cpu,) = [t for t in json.loads(done.stdout)["selftests"] if t["backend"] == "onnxruntime-cpu"]
     assert cpu["passed"]
@@ -81,7 +81,7 @@ def test_a_sound_bundle_passes(bundle: Path) -> None:
 
 def test_a_spoilt_bundle_is_broken(bundle: Path) -> None:
     nudge(bundle, "a.latency.fp32.onnx", factor=1.5)
-    done = _run(str(bundle))
+    done = _run("-b", str(bundle))
     assert done.returncode == 1
     assert "FAIL" in done.stdout
     assert "a.latency.fp32.onnx" in done.stdout
@@ -89,7 +89,7 @@ def test_a_spoilt_bundle_is_broken(bundle: Path) -> None:
 
 
 def test_no_bundle_is_the_users_mistake(tmp_path: Path) -> None:
-    done = _run(str(tmp_path / "nothing"))
+    done = _run("-b", str(tmp_path / "nothing"))
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
 

@@ -82,7 +82,7 @@ def test_damaged_archives_are_input_errors(
 def test_ctrl_c_leaves_nothing_half_written(bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "answers.jsonl"
     out.write_text("before")
-    command = [*COMMAND, str(bundle), "-", "--format", "json", "--save", str(out), *BACKEND]
+    command = [*COMMAND, "-b", str(bundle), "-", "--format", "json", "--save", str(out), *BACKEND]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -102,7 +102,15 @@ def test_ctrl_c_leaves_nothing_half_written(bundle: Path, tmp_path: Path) -> Non
 def test_a_reader_that_goes_away_is_no_error(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "clips.jsonl").write_text(f"{line('a')}\n" * 3000)
     out = tmp_path / "answers.csv"
-    command = [*COMMAND, str(bundle), str(tmp_path / "clips.jsonl"), "--format", "json", *BACKEND]
+    command = [
+        *COMMAND,
+        "-b",
+        str(bundle),
+        str(tmp_path / "clips.jsonl"),
+        "--format",
+        "json",
+        *BACKEND,
+    ]
     with subprocess.Popen(
         [*command, "--save", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
@@ -119,7 +127,15 @@ def test_a_reader_that_goes_away_is_no_error(bundle: Path, tmp_path: Path) -> No
 def test_answers_stay_on_standard_output_beside_a_bar(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "clips.jsonl").write_text(f"{line('a')}\n" * 60)
     ours, theirs = pty.openpty()
-    command = [*COMMAND, str(bundle), str(tmp_path / "clips.jsonl"), "--format", "json", *BACKEND]
+    command = [
+        *COMMAND,
+        "-b",
+        str(bundle),
+        str(tmp_path / "clips.jsonl"),
+        "--format",
+        "json",
+        *BACKEND,
+    ]
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
     done = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=theirs, env=environment, check=True
@@ -136,7 +152,9 @@ def test_names_on_a_terminal_are_no_markup(bundle: Path, tmp_path: Path) -> None
     (tmp_path / "clips.jsonl").write_text(line("a", id="[/x] \x1b[2J") + "\n")
     ours, theirs = pty.openpty()
     subprocess.run(
-        [*COMMAND, str(bundle), str(tmp_path / "clips.jsonl"), *BACKEND], stdout=theirs, check=True
+        [*COMMAND, "-b", str(bundle), str(tmp_path / "clips.jsonl"), *BACKEND],
+        stdout=theirs,
+        check=True,
     )
     os.close(theirs)
     shown = os.read(ours, 1 << 20)
@@ -161,7 +179,16 @@ def test_every_kind_of_input_gives_the_same_answer(bundle: Path, tmp_path: Path)
 
 
 def test_a_line_is_answered_before_the_next_is_sent(bundle: Path) -> None:
-    command = [sys.executable, "-m", "ifmmin.runtime.cli.run", str(bundle), "-", "--format", "json"]
+    command = [
+        sys.executable,
+        "-m",
+        "ifmmin.runtime.cli.run",
+        "-b",
+        str(bundle),
+        "-",
+        "--format",
+        "json",
+    ]
     with subprocess.Popen(
         [*command, *BACKEND], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

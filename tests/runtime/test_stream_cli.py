@@ -202,7 +202,8 @@ def test_who_streams_nothing_imports_no_streams(bundle: Path, tmp_path: Path) ->
     clip = npz(tmp_path / "clip.npz", a=np.array(frames("a", 4)))
     script = (
         "import sys\nfrom ifmmin.runtime.cli.run import main\n"
-        f"assert main([{str(bundle)!r}, {str(clip)!r}, '--backend', 'onnxruntime-cpu']) == 0\n"
+        f"told = ['-b', {str(bundle)!r}, {str(clip)!r}, '--backend', 'onnxruntime-cpu']\n"
+        "assert main(told) == 0\n"
         "found = {m for m in sys.modules if m.startswith('ifmmin.runtime.stream.')}\n"
         # The options are public names of the package, and import nothing.
         "sys.exit(', '.join(found - {'ifmmin.runtime.stream.options'}) or 0)"

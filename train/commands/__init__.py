@@ -1,1 +1,0 @@
-"""The actions of `ifmmin-train`, a module each: `add` declares its options, `run` does it."""
