@@ -6,7 +6,7 @@ Everything goes through the interfaces that a user has: a recipe, a checkpoint, 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,10 +31,9 @@ from ifmmin.train.recipe import load_recipe
 from ifmmin.train.trainer import CHECKPOINT_NAME, fit
 
 from .peers.onnx import Monolith
+from .scenarios.plan import ORDINARY
 from .timing import Timing, time_together
 
-TYPICAL_FRAMES: Mapping[Modality, int] = {Modality.A: 45, Modality.V: 50, Modality.T: 22}
-"""Lengths of an ordinary IEMOCAP utterance."""
 _PEER_TOLERANCE = 1e-2
 """The monolith's zeros are as long as the utterance, so its constants differ a little."""
 _FOLD = 1
@@ -77,7 +76,7 @@ def compare_latency(
     found = []
     for pattern in ours.patterns:
         given = {m: utterance[m] for m in pattern}
-        prepared = monolith.prepare(given, TYPICAL_FRAMES)
+        prepared = monolith.prepare(given, ORDINARY)
         temperature = float(network.temperatures[ALL_PATTERNS.index(pattern)])
         # The monolith is what a user gets by exporting the network: it knows no calibration.
         logits = ours.predict(given).logits * temperature
@@ -93,10 +92,10 @@ def compare_latency(
 
 
 def ordinary_utterance(network: EmotionNetwork) -> dict[Modality, np.ndarray]:
-    """Raw features of TYPICAL_FRAMES frames, drawn around the network's own statistics."""
+    """Features of an ordinary utterance, drawn around the network's own statistics."""
     rng = np.random.default_rng(0)
     utterance = {}
-    for modality, frames in TYPICAL_FRAMES.items():
+    for modality, frames in ORDINARY.items():
         normaliser = network.normaliser(modality)
         noise = rng.standard_normal((frames, len(normaliser.mean)))
         raw = normaliser.mean.numpy() + normaliser.std.numpy() * noise
@@ -208,8 +207,8 @@ def print_rows(rows: dict[Pattern, DemoRow]) -> None:
     noise = max(row.latency.noise for row in rows.values())
     write(
         "\npossible: accuracy of the Bayes rule on the same utterances. Times: one utterance, one "
-        "thread,\n45 + 50 + 22 frames. monolith: the same weights exported once, zeros for what is "
-        f"missing.\nTwo sessions of one graph differed by up to {noise:.0%} in this run; smaller "
+        f"thread,\n{' + '.join(map(str, ORDINARY.values()))} frames. monolith: the same weights "
+        f"exported once, zeros for what is missing.\nTwo sessions of one graph differed by up to {noise:.0%} in this run; smaller "
         "differences mean nothing."
     )
 

@@ -21,11 +21,11 @@ from .scenarios.plan import Pace, Plan
 SCENARIOS: Mapping[str, str] = {
     "latency": "latency:latency",
     "length": "latency:length",
-    "throughput": "throughput:throughput",
-    "stream": "streaming:stream",
-    "streams": "streaming:streams",
-    "cold-start": "cold_start:cold_start",
-    "idle": "idle:idle",
+    "throughput": "latency:throughput",
+    "stream": "stream:stream",
+    "streams": "stream:streams",
+    "cold-start": "start:cold_start",
+    "idle": "start:idle",
     "memory": "memory:memory",
     "load": "load:load",
 }
@@ -88,19 +88,20 @@ def _load(home: str) -> Callable[[Bench], Any]:
 
 def _measured(bench: Bench, name: str, home: str) -> list[Row]:
     """The rows of a scenario; none where it cannot run, which is noted: others took minutes."""
+    bench.scenario = "single-stream" if name == "load" else name  # type: ignore[assignment]
     try:
         rows: list[Row] = _load(home)(bench)
         return rows
     except IfmminError as error:
-        bench.refuse(f"scenario {name}", bench.plan.threads[0], error)
+        bench.refuse("all", bench.plan.threads[0], error)
         return []
 
 
 def _left_out(bench: Bench) -> list[Row]:
     """A row without samples for everything that could not run, so that the report says why."""
     return [
-        Row(scenario="latency", contender=what, threads=threads, note=f"left out: {reason}")
-        for (what, threads), reason in bench.refused.items()
+        Row(scenario=scenario, contender=what, threads=threads, note=f"left out: {reason}")
+        for (scenario, what, threads), reason in bench.refused.items()
     ]
 
 

@@ -10,18 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .export import Request, export_bundle
-    from .specialise.network import SpecialisedNetwork, specialise
     from .verify.parity import Comparison
 
 _HOMES = {
-    "Comparison": "compare",
+    "Comparison": "verify.parity",
     "Request": "export",
-    "SpecialisedNetwork": "specialise",
     "export_bundle": "export",
-    "specialise": "specialise",
 }
 
-__all__ = ["Comparison", "Request", "SpecialisedNetwork", "export_bundle", "specialise"]
+__all__ = ["Comparison", "Request", "export_bundle"]
 
 
 def __getattr__(name: str) -> Any:

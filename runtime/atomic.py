@@ -1,10 +1,14 @@
-"""Files and directories that appear whole or not at all: write aside, fsync, rename."""
+"""Files and directories that appear whole or not at all, and the root of the cache.
+
+They are written aside, synchronised and renamed.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import errno
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -38,6 +42,25 @@ def _prepare_parent(path: Path) -> None:
 
 
 @contextmanager
+def _telling(path: Path, part: Path) -> Iterator[None]:
+    """Turn errors of writing into OutputError; one that names another file is the caller's own."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or _is_within(Path(os.fsdecode(error.filename)), part, path):
+            raise _cannot_write(path, error) from error
+        raise
+
+
+def _is_within(path: Path, *places: Path) -> bool:
+    return any(path == place or place in path.parents for place in places)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
+
+
+@contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; on success it becomes `path`, on any error it is gone.
 
@@ -46,20 +69,15 @@ def atomic_file(path: Path) -> Iterator[Path]:
     _prepare_parent(path)
     if path.is_dir():
         raise OutputError(f"cannot write {path}: it is a directory; choose a file name")
+    part = _aside(path)
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    os.close(handle)
-    part = Path(name)
-    try:
-        yield part
-        part.chmod(0o666 & ~_umask())
-        _fsync(part)
-        part.replace(path)
-        _fsync(path.parent)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
+        with _telling(path, part):
+            # Created by hand: the kernel takes the process's umask off these rights.
+            os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            yield part
+            _fsync(part)
+            part.replace(path)
+            _fsync(path.parent)
     finally:
         part.unlink(missing_ok=True)
 
@@ -75,23 +93,19 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     _prepare_parent(path)
     if path.exists() and not path.is_dir():
         raise OutputError(f"cannot write {path}: a file is in the way; choose another name")
+    part = _aside(path)
     try:
-        part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    try:
-        yield part
-        part.chmod(0o777 & ~_umask())
-        for child in sorted(part.rglob("*")):
-            _fsync(child)
-        _fsync(part)
-        if path.exists():
-            _exchange(part, path)
-        else:
-            part.rename(path)
-        _fsync(path.parent)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
+        with _telling(path, part):
+            part.mkdir()
+            yield part
+            for child in sorted(part.rglob("*")):
+                _fsync(child)
+            _fsync(part)
+            if path.exists():
+                _exchange(part, path)
+            else:
+                part.rename(path)
+            _fsync(path.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -105,10 +119,15 @@ def require_writable(path: Path) -> None:
         raise _cannot_write(path, error) from error
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def cache_dir(chosen: str | Path | None = None) -> Path:
+    """Root of what is kept between runs: `chosen`, else $IFMMIN_CACHE, else the user's cache."""
+    if chosen is not None:
+        return Path(chosen)
+    if named := os.environ.get("IFMMIN_CACHE"):
+        return Path(named)
+    from platformdirs import user_cache_path  # not for who never looks into it
+
+    return user_cache_path("ifmmin", appauthor=False)
 
 
 def _exchange(first: Path, second: Path) -> None:

@@ -104,14 +104,6 @@ class _Record(msgspec.Struct, frozen=True):
     """By `SHAPE PATTERN`."""
 
 
-def cache_directory(chosen: Path | None = None) -> Path:
-    """Where engines and choices are kept: `chosen`, else the user's cache."""
-    if chosen is not None:
-        return chosen
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "ifmmin"
-
-
 class TuningCache:
     """One small file per combination of bundle, device, versions and what was asked for.
 
@@ -123,7 +115,9 @@ class TuningCache:
     def __init__(self, directory: Path | None, graphs: Mapping[str, object]) -> None:
         self._key = json.dumps(graphs, sort_keys=True, default=str)
         name = hashlib.sha256(self._key.encode()).hexdigest()[:32]
-        self._path = cache_directory(directory) / "choices" / f"{name}.json"
+        from .atomic import cache_dir  # not for who has nothing to choose
+
+        self._path = cache_dir(directory) / "choices" / f"{name}.json"
 
     def read(self, shape: str, pattern: Pattern) -> Candidate | None:
         """What was chosen for a graph, if anything was."""
@@ -375,8 +369,10 @@ class SessionConfig:
         if self.precision not in (AUTO, *PRECISIONS):
             known = ", ".join(PRECISIONS)
             raise InputError(f"unknown precision {self.precision!r}; use auto or one of {known}")
-        if self.threads != AUTO and (not isinstance(self.threads, int) or self.threads < 1):
-            raise InputError(f"threads must be at least 1, or auto, got {self.threads}")
+        if self.threads != AUTO and (type(self.threads) is not int or self.threads < 1):
+            raise InputError(
+                f"threads: got {self.threads!r}, wanted a whole number from 1, or 'auto'"
+            )
 
 
 @dataclass
@@ -398,7 +394,7 @@ class SessionPool:
 
     def __init__(self, bundle: Bundle, config: SessionConfig, *, share: bool = False) -> None:
         self._bundle = bundle
-        self._wish = config
+        self._config = config
         self._share = share and config.backend in (AUTO, *ON_CPU)
         self._graphs: dict[tuple[str, Pattern], Session] = {}
         self._backends: dict[tuple[str, int], Backend | BackendUnavailable] = {}
@@ -437,9 +433,10 @@ class SessionPool:
             raise _none_alone(self._bundle)
         candidates = self._candidates()
         if self._share and shape == "latency" and self._bundle.has("head", pattern):
-            first = next(c for c in candidates if c.backend in ON_CPU)
-            graphs = self._tuner.graphs(first)
-            return Session(graphs.whole(pattern), first, graphs.lock)
+            # One way for all patterns: the very encoders are shared.
+            chosen = candidates[0] if len(candidates) == 1 else self.graphs()[1]
+            graphs = self._tuner.graphs(chosen)
+            return Session(graphs.whole(pattern), chosen, graphs.lock)
         if len(candidates) == 1:
             # Nothing to choose: what was asked for runs, or the caller hears why not.
             (only,) = candidates
@@ -494,7 +491,7 @@ class SessionPool:
 
     def _candidates(self) -> list[Candidate]:
         """Every combination that was asked for, for backends that take it."""
-        config, made = self._wish, []
+        config, made = self._config, []
         names = list(BACKENDS) if config.backend == AUTO else [config.backend]
         for name in names:
             spec = self._bundle.manifest.backends.get(name)
@@ -516,15 +513,15 @@ class SessionPool:
     def _threads(self, backend: str) -> list[int]:
         if backend not in ON_CPU:
             return [0]
-        if isinstance(self._wish.threads, int):
-            return [self._wish.threads]
+        if isinstance(self._config.threads, int):
+            return [self._config.threads]
         return list(range(1, min(usable_cores(), _MOST_THREADS) + 1))
 
     def _backend(self, candidate: Candidate) -> Backend:
         """The backend of a candidate, made once; that it cannot be is remembered as well."""
         key = (candidate.backend, candidate.threads)
         if key not in self._backends:
-            options = replace(self._wish.options, threads=max(1, candidate.threads))
+            options = replace(self._config.options, threads=max(1, candidate.threads))
             try:
                 self._backends[key] = make_backend(candidate.backend, options)
             except BackendUnavailable as error:
@@ -537,7 +534,7 @@ class SessionPool:
     @cached_property
     def _cache(self) -> TuningCache:
         """Choices hold for this bundle on this device with these versions."""
-        config = self._wish
+        config = self._config
         content = (self._bundle.directory / MANIFEST_NAME).read_bytes()
         graphs = {
             "bundle": hashlib.sha256(content).hexdigest(),

@@ -168,22 +168,22 @@ PEERS: tuple[Peer, ...] = (
         "torch:TorchScript",
         "torch",
     ),
-    Peer("monolith", "one ONNX graph in ONNX Runtime, CPU", "monolith:Monolith", "onnxruntime-cpu"),
-    Peer("openvino", "the monolith in OpenVINO, float32", "monolith:MonolithOpenVino", "openvino"),
+    Peer("monolith", "one ONNX graph in ONNX Runtime, CPU", "onnx:Monolith", "onnxruntime-cpu"),
+    Peer("openvino", "the monolith in OpenVINO, float32", "onnx:MonolithOpenVino", "openvino"),
     Peer(
         "onnxruntime-cuda",
         "the monolith in ONNX Runtime, CUDA",
-        "monolith:MonolithCuda",
+        "onnx:MonolithCuda",
         "onnxruntime-cuda",
     ),
     Peer(
         "onnxruntime-tensorrt",
         "the monolith in ONNX Runtime, TensorRT",
-        "monolith:MonolithTensorrtProvider",
+        "onnx:MonolithTensorrtProvider",
         "onnxruntime-tensorrt",
         tolerance=_TF32_TOLERANCE,
     ),
-    Peer("tensorrt", "the monolith in native TensorRT", "monolith:MonolithTensorrt", "tensorrt"),
+    Peer("tensorrt", "the monolith in native TensorRT", "onnx:MonolithTensorrt", "tensorrt"),
 )
 """What one would use instead, from the plainest on."""
 

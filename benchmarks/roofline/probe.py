@@ -15,10 +15,10 @@ from pathlib import Path
 
 import msgspec
 
-from ifmmin.runtime.atomic import atomic_directory
+from ifmmin.runtime.atomic import atomic_directory, cache_dir
 from ifmmin.runtime.doctor.collect import find_memory
 from ifmmin.runtime.errors import IfmminError, InputError, OutputError, one_line
-from ifmmin.runtime.sessions import cache_directory, device_name, usable_cores
+from ifmmin.runtime.sessions import device_name, usable_cores
 
 from ..device.info import find_caches, find_processor
 from ..device.machine import Cache, Machine
@@ -187,7 +187,7 @@ def run_compiled(threads: int, span: Span, directory: Path | None = None) -> Rat
             f"({', '.join(_COMPILERS)}); install one, such as by apt install gcc, or set CC"
         )
     name = f"C, by {' '.join(compiler)}"
-    kept = cache_directory(directory) / "probes" / _key(compiler)
+    kept = cache_dir(directory) / "probes" / _key(compiler)
     if not (kept / _PROGRAM).is_file():
         try:
             with atomic_directory(kept) as part:

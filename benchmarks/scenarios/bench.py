@@ -13,7 +13,7 @@ from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.runtime.predictor import Predictor
 
 from ..peers.base import Source, find_peer
-from ..record import OURS, Accuracy, Row
+from ..record import OURS, Accuracy, Row, Scenario
 from ..roofline import (
     Bound,
     Rates,
@@ -87,8 +87,10 @@ class Bench:
         self.bounds = Bounds(self.bundle, self.refuse)
         self.patterns: Sequence[Pattern] = plan.patterns or self.bundle.patterns
         self.source = Source.of_bundle(self.bundle, plan.checkpoint)
-        self.refused: dict[tuple[str, int], str] = {}
-        """Peers and ways that cannot run here, with the reason."""
+        self.scenario: Scenario = "latency"
+        """The one that goes on; accuracies are columns of latency."""
+        self.refused: dict[tuple[Scenario, str, int], str] = {}
+        """What cannot run here, by scenario, name and threads, with the reason."""
         self._own = Ours(plan, self.bundle, log, self.refuse)
         self._peers: dict[tuple[str, int], Contender | None] = {}
         self.accuracies: Mapping[tuple[str, str, str], Accuracy] = {}
@@ -200,9 +202,9 @@ class Bench:
         )
 
     def refuse(self, what: str, threads: int, error: Exception | str) -> None:
-        """Note why something is left out."""
+        """Note why something is left out, of the scenario that goes on."""
         reason = " ".join(str(error).split())
-        self.refused[what, threads] = reason
+        self.refused[self.scenario, what, threads] = reason
         self.log(f"{what} is left out: {reason}")
 
     def _prove(self, name: str, threads: int) -> Contender | None:

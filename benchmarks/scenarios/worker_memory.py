@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .worker_start import (
-    WAYS,
+    RUNTIMES,
     ChildRuntime,
     Inputs,
     PredictorRuntime,
@@ -58,7 +58,7 @@ def main(began: float) -> None:
     `preload`, or a number of streams.
     """
     words = read_words()
-    config = WAYS[words["config"]](words)
+    config = RUNTIMES[words["config"]](words)
     config.imports()
     found = [_reading(IMPORTS, [])]
     patterns, work = words["patterns"].split(","), words["work"]

@@ -160,7 +160,7 @@ class EagerRuntime:
         return logits
 
 
-WAYS: Mapping[str, Callable[[Words], ChildRuntime]] = {
+RUNTIMES: Mapping[str, Callable[[Words], ChildRuntime]] = {
     "predictor": PredictorRuntime,
     "session": SessionRuntime,
     "eager": EagerRuntime,
@@ -206,7 +206,7 @@ def main(began: float) -> None:
     engine itself took of that is the answer, the rest is loading.
     """
     words = read_words()
-    config = WAYS[words["config"]](words)
+    config = RUNTIMES[words["config"]](words)
     config.imports()
     inputs = read_inputs(words["inputs"])
     imported = time.monotonic()

@@ -75,22 +75,14 @@ class Kept:
     """Empty where there simply is no file."""
 
 
-def default_directory() -> Path:
-    """`$XDG_CACHE_HOME/ifmmin/engines`, or the same under `~/.cache`."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    # The specification wants relative paths to be ignored.
-    root = Path(base) if Path(base).is_absolute() else Path.home() / ".cache"
-    return root / "ifmmin" / "engines"
-
-
 class EngineCache:
     """A directory of engines and of TensorRT's timing caches; made when something is kept.
 
     limit: bytes that it may hold, beside what was kept last.
     """
 
-    def __init__(self, directory: str | Path | None = None, *, limit: int = LIMIT_BYTES) -> None:
-        self.directory = default_directory() if directory is None else Path(directory)
+    def __init__(self, directory: str | Path, *, limit: int = LIMIT_BYTES) -> None:
+        self.directory = Path(directory)
         self._limit = limit
 
     def path(self, key: Key) -> Path:

@@ -21,11 +21,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..atomic import cache_dir
 from ..bundle import Bundle, GraphEntry, ProfileSpec
 from ..errors import BackendUnavailable, one_line
 from .base import Backend, LoadedGraph
 from .cuda import NO_DRIVER, load_driver, missing_libraries, require_gpu
-from .engine_cache import default_directory
 from .onnxruntime import (
     CPU,
     Placement,
@@ -338,8 +338,8 @@ class OnnxRuntimeCuda(Backend):
 class OnnxRuntimeTensorrt(OnnxRuntimeCuda):
     """ONNX Runtime's TensorRT execution provider, with the CUDA provider for what it leaves.
 
-    device_id: which GPU. cache: directory under which engines and timings are kept, default see
-    `engine_cache`. Batches may have up to 64 utterances, each as long as was verified.
+    device_id: which GPU. cache: root of what is kept, by default the user's cache. Batches may have
+    up to 64 utterances, each as long as was verified.
 
     Raises BackendUnavailable as OnnxRuntimeCuda does, and where TensorRT is missing.
     """
@@ -349,7 +349,7 @@ class OnnxRuntimeTensorrt(OnnxRuntimeCuda):
 
     def __init__(self, *, device_id: int = 0, cache: str | Path | None = None) -> None:
         super().__init__(device_id=device_id)
-        self._cache = default_directory() if cache is None else Path(cache)
+        self._cache = cache_dir(cache) / "engines"
 
     def _session(self, graph: bytes, bundle: Bundle, entry: GraphEntry) -> tuple[Any, list[str]]:
         profile = profile_of(entry, bundle.manifest.modalities)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..atomic import cache_dir
 from ..bundle import Bundle, EngineEntry, GraphEntry, ProfileSpec
 from ..errors import BackendUnavailable, BundleError, EngineError, OutputError
 from .base import Backend, LoadedGraph
@@ -170,7 +171,7 @@ class EngineSources:
 class Tensorrt(Backend):
     """Native TensorRT, 10.3 or later.
 
-    device: number of the GPU. cache: directory for engines, default see `engine_cache`. progress:
+    device: number of the GPU. cache: root of what is kept, by default the user's cache. progress:
     called with a line at each phase of a build, which may take minutes. cuda_graphs: record work
     for shapes that come again, see `tensorrt_engine`. tf32: let float32 products drop 13 bits.
     Raises BackendUnavailable.
@@ -197,7 +198,9 @@ class Tensorrt(Backend):
             gpu=self._cuda.name,
             sm=self._cuda.sm,
         )
-        self._sources = EngineSources(key, EngineCache(cache), tf32, progress)
+        self._sources = EngineSources(
+            key, EngineCache(cache_dir(cache) / "engines"), tf32, progress
+        )
 
     def open(self, bundle: Bundle, entry: GraphEntry) -> LoadedGraph:
         """Load an engine of a graph: one of the bundle's for this GPU, else one built before.

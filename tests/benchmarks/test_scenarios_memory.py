@@ -100,7 +100,7 @@ def test_peers_are_read_in_the_same_way(bundle: Path) -> None:
 
 def _first_job(bundle: Path, folder: Path) -> Job:
     bench = _bench(bundle, patterns=(A,))
-    return make_jobs(find_contenders(bench, folder)[0], folder)[0]
+    return make_jobs(bench, find_contenders(bench, folder)[0], folder)[0]
 
 
 def test_fifty_more_megabytes_show(

@@ -195,7 +195,7 @@ def test_rounds_and_patterns_without_a_checkpoint(bundle: Path) -> None:
     bench = _cold(bundle, rounds=2, seconds=600.0, peers=(MONOLITH,))
     rows = cold_start(bench)
     assert {row.contender for row in rows} == {OURS, CONTROL, BARE, REFERENCE}
-    assert "no checkpoint was given" in bench.refused[MONOLITH, 1]
+    assert "no checkpoint was given" in bench.refused["latency", MONOLITH, 1]
     assert [row.pattern for row in _of(rows, OURS)] == ["a"] * 5 + ["a_t"] * 5
     assert all(len(row.samples) == 2 for row in rows)
     assert set(measured_noise(rows)["cold-start"]) == {"a", "a_t"}

@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ifmmin.runtime import atomic
+from ifmmin.runtime.atomic import cache_dir
 from ifmmin.runtime.backends.engine_cache import (
     LIMIT_BYTES,
     DeviceKey,
     EngineCache,
     EngineKey,
-    default_directory,
 )
 from ifmmin.runtime.bundle import ProfileSpec
 from ifmmin.runtime.errors import OutputError
@@ -118,11 +118,14 @@ def test_a_place_that_cannot_be_used(tmp_path: Path) -> None:
 
 def test_where_it_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert EngineCache().directory == tmp_path / "ifmmin" / "engines"
+    assert cache_dir() == tmp_path / "ifmmin"
     monkeypatch.setenv("HOME", str(tmp_path))
     for value in ("", "relative"):
         monkeypatch.setenv("XDG_CACHE_HOME", value)
-        assert default_directory() == tmp_path / ".cache" / "ifmmin" / "engines"
+        assert cache_dir() == tmp_path / ".cache" / "ifmmin"
+    monkeypatch.setenv("IFMMIN_CACHE", str(tmp_path / "named"))
+    assert cache_dir() == tmp_path / "named"
+    assert cache_dir(tmp_path / "chosen") == tmp_path / "chosen"
 
 
 def _write(directory: Path, value: int, times: int) -> None:
