@@ -208,7 +208,8 @@ def print_rows(rows: dict[Pattern, DemoRow]) -> None:
     write(
         "\npossible: accuracy of the Bayes rule on the same utterances. Times: one utterance, one "
         f"thread,\n{' + '.join(map(str, ORDINARY.values()))} frames. monolith: the same weights "
-        f"exported once, zeros for what is missing.\nTwo sessions of one graph differed by up to {noise:.0%} in this run; smaller "
+        "exported once, zeros for what is missing.\n"
+        f"Two sessions of one graph differed by up to {noise:.0%} in this run; smaller "
         "differences mean nothing."
     )
 

@@ -11,15 +11,17 @@ import math
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
+import typer
 from numpy.typing import NDArray
 
 from ifmmin.runtime.atomic import atomic_file
 from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.console import command, log_line, parser
+from ifmmin.runtime.cli.app import command, entry_point, new_app
+from ifmmin.runtime.console import log_line
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.modality import MODALITIES, Modality
 from ifmmin.train.data.corpus import Corpus, Utterance
@@ -41,22 +43,30 @@ _DECIMALS = 1
 Event = dict[str, Any]
 
 
-@command
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the file; returns the exit code."""
-    cli = parser("make_session.py", "Write a session of events, drawn from the synthetic corpus.")
-    cli.add_argument("--recipe", default="synthetic", help="recipe of a synthetic corpus")
-    cli.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
-    cli.add_argument("--bundle", type=Path, help="one that the session has to fit")
-    cli.add_argument("--out", type=Path, default=SESSION, help="default: beside this script")
-    options = cli.parse_args(arguments)
-    corpus = _draw(options.recipe, options.overrides)
-    known = MODALITIES if options.bundle is None else _fitting(corpus, options.bundle)
+app = new_app()
+
+
+@command(app, "python examples/make_session.py -b bundle")
+def make_session(
+    recipe: Annotated[str, typer.Option(help="Recipe of a synthetic corpus.")] = "synthetic",
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As in ifmmin-train.")
+    ] = None,
+    bundle: Annotated[
+        Path | None, typer.Option("--bundle", "-b", help="One that the session has to fit.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file.")] = SESSION,
+) -> None:
+    """Write a session of events, drawn from the synthetic corpus."""
+    corpus = _draw(recipe, overrides or ())
+    known = MODALITIES if bundle is None else _fitting(corpus, bundle)
     lines = [json.dumps(event, separators=(",", ":")) for event in session(corpus, known)]
-    with atomic_file(options.out) as part:
+    with atomic_file(out) as part:
         part.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    log_line(f"{options.out} has {len(lines)} events")
-    return 0
+    log_line(f"{out} has {len(lines)} events")
+
+
+main = entry_point(app, "make_session.py")
 
 
 def session(corpus: Corpus, known: Collection[Modality] = MODALITIES) -> list[Event]:

@@ -7,7 +7,6 @@ cannot outlive the benchmark.
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -37,7 +36,7 @@ PERIOD = 0.25
 _FIRST_LOOK = 20.0
 """Seconds that the first sample may take: a driver may have to start for it."""
 _SAMPLER = "from ifmmin.benchmarks.device.monitor import main; main()"
-_COMMAND = (sys.executable, "-W", "ignore", "-c", _SAMPLER)
+_COMMAND = (sys.executable, "-W", "ignore", "-c", _SAMPLER, "")
 _LAST_LOOK = 10.0
 """Seconds that the process gets to end: a driver under it may be slow."""
 _PAUSE = 0.005
@@ -52,14 +51,14 @@ class Watch:
     Times are seconds of `time.monotonic`. A machine that tells nothing, or a sampler that does not
     start, is no error: what comes back says what is not available, and why.
 
-    period: seconds between two looks. command: what samples; `--period` and the number follow.
+    period: seconds between two looks. command: what samples; the number follows.
     """
 
     def __init__(self, period: float = PERIOD, command: Sequence[str] = _COMMAND) -> None:
         if not period > 0:
             raise ValueError(f"got a period of {period} s, it must be above 0")
         self.period = period
-        self._command = (*command, "--period", str(period))
+        self._command = (*command, str(period))
         self._sampling: Sampling | None = None
         self._began = 0.0
         self._ended: float | None = None
@@ -391,11 +390,8 @@ def run(sampler: Sampler, period: float, over: threading.Event, output: BinaryIO
 
 
 def main() -> None:
-    """Sample until standard input ends."""
-    parser = argparse.ArgumentParser(description="Sample the machine until standard input ends.")
-    parser.add_argument("--period", type=float, required=True, help="seconds between looks")
-    parser.add_argument("--root", default="", help="where the machine's files lie")
-    options = parser.parse_args()
+    """Sample until standard input ends; arguments: where files lie, seconds between looks."""
+    root, period = sys.argv[1], float(sys.argv[2])
     # Windows has no such call; there the sampler runs beside the benchmark.
     getattr(os, "nice", lambda _: None)(_NICENESS)
     over = threading.Event()
@@ -407,9 +403,9 @@ def main() -> None:
         over.set()
 
     threading.Thread(target=listen, daemon=True).start()
-    sampler = Sampler(Remembering(options.root), options.period)
+    sampler = Sampler(Remembering(root), period)
     try:
-        run(sampler, options.period, over, sys.stdout.buffer)
+        run(sampler, period, over, sys.stdout.buffer)
     finally:
         sampler.close()
 

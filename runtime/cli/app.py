@@ -89,7 +89,7 @@ def new_app(about: str | None = None, schema: type | None = None) -> typer.Typer
 
         kinds = {"version": _COMMON["version"]}
         if schema is not None:
-            kinds["schema"] = schema_option(schema)
+            kinds["schema"] = Annotated[bool, schema_option(schema)]
         all_actions.__signature__ = inspect.Signature([_common(*kind) for kind in kinds.items()])  # type: ignore[attr-defined]
         all_actions.__annotations__ = dict(kinds)
         app.callback()(all_actions)
@@ -188,4 +188,4 @@ def schema_option(of: type) -> Any:
             raise Exit
 
     text = f"Print the JSON schema of the {of.__name__.lower()} and end."
-    return Annotated[bool, typer.Option("--schema", callback=show, is_eager=True, help=text)]
+    return typer.Option("--schema", callback=show, is_eager=True, help=text)

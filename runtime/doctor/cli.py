@@ -15,8 +15,6 @@ from .report import Report, make_report, run_selftests, show, to_json
 
 EXIT_BROKEN = 1
 
-SchemaOption = schema_option(Report)
-
 app = new_app()
 
 
@@ -24,7 +22,7 @@ app = new_app()
 def doctor(
     bundle: BundleOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-    schema: SchemaOption = False,
+    schema: Annotated[bool, schema_option(Report)] = False,
 ) -> int:
     """Say what this machine can run, and how to mend what it cannot.
 

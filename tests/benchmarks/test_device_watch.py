@@ -34,7 +34,7 @@ DEAD = "import sys; sys.exit('no such sensor')"
 
 
 def sampler_of(root: Path) -> tuple[str, ...]:
-    return (*MODULE, "--root", str(root))
+    return (*MODULE, str(root))
 
 
 @pytest.fixture(autouse=True)
@@ -145,7 +145,7 @@ def test_sampler_that_dies_midway(tmp_path: Path) -> None:
     script = (
         "import os, sys, threading; from ifmmin.benchmarks.device.monitor import main;"
         "threading.Timer(1.0, os.kill, (os.getpid(), 9)).start();"
-        "sys.argv[1:1] = ['--root', os.environ['MADE']]; main()"
+        "sys.argv[1:1] = [os.environ['MADE']]; main()"
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MADE", str(tmp_path))

@@ -135,7 +135,7 @@ def test_without_the_trainer_it_is_left_out(bundle: Path, monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "ifmmin.train.recipe", None)
     bench = _bench(bundle)
     assert measure_accuracies(bench) == {}
-    assert "pip install 'ifmmin[train]'" in bench.refused["accuracy", 1]
+    assert "pip install 'ifmmin[train]'" in bench.refused["latency", "accuracy", 1]
 
 
 def test_another_precision_is_measured_apart(bundle: Path) -> None:
@@ -143,7 +143,7 @@ def test_another_precision_is_measured_apart(bundle: Path) -> None:
     bench = _bench(bundle, precisions=("fp32", "int8"))
     found = measure_accuracies(bench)
     assert {precision for _, _, precision in found} == {"fp32"}
-    assert any("accuracy of onnxruntime-cpu int8 a" in what for what, _ in bench.refused)
+    assert any("accuracy of onnxruntime-cpu int8 a" in what for _, what, _ in bench.refused)
 
 
 TINY = Length(name="tiny", seconds=0.02, offline_samples=8, probe_seconds=0.02, probes=1)

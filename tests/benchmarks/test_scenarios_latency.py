@@ -132,7 +132,7 @@ def test_what_cannot_run_is_left_out_and_named(bundle: Path) -> None:
     assert {(row.contender, row.backend, row.precision) for row in rows} == {
         (OURS, "onnxruntime-cpu", "fp32"), (CONTROL, "onnxruntime-cpu", "fp32"),
     }  # fmt: skip
-    reasons = {what: reason for (what, _), reason in bench.refused.items()}
+    reasons = {what: reason for (_, what, _), reason in bench.refused.items()}
     assert "no int8 latency graph" in reasons["onnxruntime-cpu int8 a"]
     assert "tensorrt" in " ".join(reasons).lower()
     assert "no checkpoint was given" in reasons["monolith"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from small_bundles import copied, edit
 
-from ifmmin.runtime import BackendUnavailable, Pattern, Predictor
+from ifmmin.runtime import BackendUnavailable, InputError, Pattern, Predictor
 from ifmmin.runtime.backends import Backend, BackendOptions, LoadedGraph
 from ifmmin.runtime.backends import base as backends
 from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
@@ -61,6 +62,18 @@ class _Absent(Backend):
 @pytest.fixture
 def bundle(make_bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A bundle whose manifest names backends that are slow, wrong or not there."""
+    return _with_backends(make_bundle, tmp_path, monkeypatch, "latency")
+
+
+@pytest.fixture
+def streaming(make_bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same with graphs for streams, whose encoders patterns may share."""
+    return _with_backends(make_bundle, tmp_path, monkeypatch, "latency", "stream")
+
+
+def _with_backends(
+    make_bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *shapes: str
+) -> Path:
     kinds: dict[str, Any] = {"slow": _Slow, "wrong": _Wrong, "absent": _Absent}
     known: dict[str, Callable[..., Backend]] = {
         name: (lambda _, kind=kind: kind()) for name, kind in kinds.items()
@@ -69,7 +82,7 @@ def bundle(make_bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(backends, "BACKENDS", known)
     monkeypatch.setattr("ifmmin.runtime.sessions.BACKENDS", known)
     precisions = ("fp32", "int8")
-    own = copied(make_bundle(("a", "t"), precisions, shapes=("latency",)), tmp_path)
+    own = copied(make_bundle(("a", "t"), precisions, shapes=shapes), tmp_path)
     spec = {"recurrences": ["lstm"], "precisions": precisions}
     edit(own, lambda manifest: manifest.__setitem__("backends", dict.fromkeys(known, spec)))
     return own
@@ -97,6 +110,39 @@ def test_the_fastest_that_is_right_is_taken(bundle: Path, tmp_path: Path) -> Non
     assert "largest difference of a logit" in outcomes["wrong"].detail
     assert outcomes["absent"].outcome == "unavailable"
     assert outcomes["absent"].detail == "no such device; plug one in"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "auto"])
+def test_preloading_shares_what_was_proven_and_measured(
+    streaming: Path, tmp_path: Path, precision: str
+) -> None:
+    auto = Predictor(streaming, preload=True, precision=precision, options=_options(tmp_path))
+    answer = auto.predict(GIVEN)
+    assert answer.backend == "onnxruntime-cpu"
+    outcomes = {(t.candidate.backend, t.candidate.precision): t.outcome for t in auto.history}
+    assert outcomes["slow", "fp32"] == "slower"
+    assert outcomes["wrong", "fp32"] == "refused"
+    assert outcomes["absent", "fp32"] == "unavailable"
+    assert "taken" in (
+        outcomes["onnxruntime-cpu", p] for p in ("fp32", "int8") if p in str(outcomes)
+    )
+    one = Predictor(streaming, preload=True, backend="slow", options=_options(tmp_path))
+    assert one.predict(GIVEN).backend == "slow"
+
+
+def test_preloading_measures_threads(
+    streaming: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ifmmin.runtime.sessions.usable_cores", lambda: 2)
+    told: dict[str, Any] = {"backend": "onnxruntime-cpu", "threads": "auto"}
+    auto = Predictor(streaming, preload=True, options=_options(tmp_path), **told)
+    assert {t.candidate.threads for t in auto.history} == {1, 2}
+
+
+@pytest.mark.parametrize("threads", [True, "4", 0, 1.0])
+def test_threads_are_a_whole_number(bundle: Path, threads: Any) -> None:
+    with pytest.raises(InputError, match=re.escape(f"threads: got {threads!r}, wanted a whole")):
+        Predictor(bundle, threads=threads)
 
 
 def test_precisions_join_when_allowed(bundle: Path, tmp_path: Path) -> None:

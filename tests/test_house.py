@@ -1,0 +1,124 @@
+"""The house: folders that can be overlooked, imports without circles, a short way to an answer."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PACKAGES = ("runtime", "train", "export", "benchmarks")
+MOST_MODULES = 12
+"""Of a folder, `__init__.py` not counted."""
+
+
+def _files(root: Path) -> list[Path]:
+    return [path for name in PACKAGES for path in sorted((root / name).rglob("*.py"))]
+
+
+def test_a_folder_has_a_dozen_modules_at_most(root: Path) -> None:
+    counts: dict[Path, int] = {}
+    for path in _files(root):
+        counts[path.parent] = counts.get(path.parent, 0) + (path.name != "__init__.py")
+    assert {str(f.relative_to(root)): n for f, n in counts.items() if n > MOST_MODULES} == {}
+
+
+def _module(root: Path, path: Path) -> str:
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _imports(root: Path, path: Path) -> Iterator[str]:
+    """Names of modules of ours that are imported as a file is, without the leading `ifmmin`."""
+    package = path.parent.relative_to(root).parts
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom):
+            if node.level:
+                base = list(package[: len(package) - node.level + 1])
+            elif (node.module or "").startswith("ifmmin."):
+                base = []
+            else:
+                continue
+            tail = (node.module or "").removeprefix("ifmmin.")
+            home = ".".join([*base, *filter(None, [tail])])
+            yield home
+            yield from (f"{home}.{name.name}" for name in node.names)
+
+
+def test_imports_have_no_circle_and_never_run_up(root: Path) -> None:
+    paths = {_module(root, path): path for path in _files(root)}
+    graph = {
+        name: {m for m in _imports(root, path) if m in paths and m != name}
+        for name, path in paths.items()
+        if path.name != "__init__.py"
+    }
+    graph = {name: {m for m in found if m in graph} for name, found in graph.items()}
+    assert sum(map(len, graph.values())) > 300
+    while leaves := [name for name, found in graph.items() if not found & graph.keys()]:
+        for name in leaves:
+            del graph[name]
+    assert graph == {}, "these import each other"
+    for name, path in paths.items():
+        floor = PACKAGES.index(name.split(".", maxsplit=1)[0])
+        found = {m.split(".", maxsplit=1)[0] for m in _imports(root, path)}
+        above = found & set(PACKAGES[floor + 1 :])
+        assert above == set(), f"{name} imports what is built on it"
+
+
+def test_inside_a_package_imports_are_relative(root: Path) -> None:
+    for path in _files(root):
+        if "suite" in path.parts:
+            continue
+        package = path.relative_to(root).parts[0]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level == 0:
+                own = (node.module or "").startswith(f"ifmmin.{package}")
+                assert not own, f"{path}: {node.lineno}"
+
+
+def _entered(root: Path, script: str, bundle: Path) -> set[str]:
+    """Files of the runtime that a script's `work()` enters once it is warm."""
+    done = subprocess.run(
+        [sys.executable, "-c", _TRACE.format(script=script), str(bundle), str(root / "runtime")],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return set(done.stdout.split())
+
+
+_TRACE = """
+import sys
+import numpy as np
+from ifmmin.runtime import Predictor
+predictor = Predictor(sys.argv[1], backend="onnxruntime-cpu")
+frames = {{"a": np.ones((9, 5), np.float32), "t": np.ones((6, 11), np.float32)}}
+{script}
+for _ in range(3): work()
+found = set()
+def trace(frame, event, argument):
+    name = frame.f_code.co_filename
+    if name.startswith(sys.argv[2]): found.add(name[len(sys.argv[2]) + 1:])
+sys.setprofile(trace)
+work()
+sys.setprofile(None)
+print(*sorted(found), sep="\\n")
+"""
+_PREDICT = "work = lambda: predictor.predict(frames)"
+_STREAM = """
+stream = predictor.stream()
+def work():
+    stream.push({"a": frames["a"]})
+    stream.predict()
+"""
+
+
+@pytest.mark.parametrize(("script", "most"), [(_PREDICT, 6), (_STREAM, 7)])
+def test_a_warm_answer_enters_few_files(
+    make_bundle: Any, root: Path, script: str, most: int
+) -> None:
+    bundle = make_bundle(("a", "a_t"), shapes=("latency", "stream"))
+    entered = _entered(root, script, bundle)
+    assert 2 <= len(entered) <= most, sorted(entered)
