@@ -21,7 +21,7 @@ import typer
 from typer.exceptions import Exit, TyperException
 
 from ..console import is_verbose, log_line, package_version, set_verbosity, write
-from ..errors import IfmminError, InputError, ParityError, one_line
+from ..errors import IfmminError, InputError, ParityError
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -111,7 +111,7 @@ def command(app: typer.Typer, *examples: str, name: str | None = None) -> Callab
             *arguments: Any, verbose: bool, quiet: bool, version: bool, **options: Any
         ) -> int:
             set_verbosity(verbose=verbose, quiet=quiet)
-            return _guarded(functools.partial(body, *arguments, **options))
+            return guarded(functools.partial(body, *arguments, **options))
 
         parameters = [*signature.parameters.values(), *common]
         wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -141,14 +141,15 @@ def entry_point(app: typer.Typer, name: str) -> Main:
         except IfmminError as error:
             return _fail(error)
         except TyperException as error:
-            log_line(f"error: {one_line(error)}; see {name} --help", "error")
+            text = " ".join(error.format_message().split()).rstrip(".")
+            log_line(f"error: {text}; see {name} --help", "error")
             return EXIT_USER_ERROR
 
     return main
 
 
-def _guarded(body: Callable[[], int | None]) -> int:
-    """Run what a command does; other errors than the user's keep their traceback."""
+def guarded(body: Callable[[], int | None]) -> int:
+    """Exit code of what a command does; other errors than the user's keep their traceback."""
     try:
         return body() or 0
     except IfmminError as error:

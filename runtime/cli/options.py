@@ -183,7 +183,7 @@ class SessionOptions:
     def require_none(self) -> None:
         """InputError where one was given without a session."""
         for name, value in vars(self).items():
-            if value not in (None, False, ()) and value != []:
+            if value is not None and value is not False and value != ():
                 flag = "--" + name.replace("_", "-")
                 raise InputError(f"{flag} is for streams; give --stream FILE or --stream - with it")
 

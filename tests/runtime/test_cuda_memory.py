@@ -257,8 +257,8 @@ def test_the_calls_of_the_cuda_python_that_is_installed() -> None:
 def test_no_driver_here_ends_in_one_line_and_not_in_a_crash() -> None:
     script = (
         "from ifmmin.runtime.backends.cuda import Cuda\n"
-        "from ifmmin.runtime.console import command\n"
-        "import sys; sys.exit(command(lambda a: print(Cuda().name) or 0)())"
+        "from ifmmin.runtime.cli.app import guarded\n"
+        "import sys; sys.exit(guarded(lambda: print(Cuda().name) or 0))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     if done.returncode == 0:

@@ -206,7 +206,7 @@ def test_a_bundle_that_knows_no_prior(plain: Path) -> None:
     [
         ({"backend": "cpu"}, "unknown backend 'cpu'; use auto or one of onnxruntime-cpu"),
         ({"precision": "fp8"}, "unknown precision 'fp8'"),
-        ({"threads": 0}, "threads must be at least 1, or auto"),
+        ({"threads": 0}, "threads: got 0, wanted a whole number from 1"),
         ({"on_empty": "guess"}, "on_empty must be one of error, prior"),
     ],
 )

@@ -421,7 +421,7 @@ def test_nothing_is_saved_when_nothing_is_answered(bundle: Path, tmp_path: Path)
 
 
 def test_options_may_stand_between_inputs(bundle: Path, clip: Path) -> None:
-    ran = run("--format", "json", bundle, clip, "--top-k", 1, clip)
+    ran = run(bundle, clip, "--format", "json", "--top-k", 1, clip)
     assert [a["input"] for a in ran.answers] == ["clip", "clip"]
     ran = run(bundle)
     assert (ran.code, ran.err.count("\n")) == (2, 1)

@@ -208,9 +208,9 @@ def test_without_an_engine_one_line_says_what_to_install(bundle: Path) -> None:
     script = (
         "import sys; sys.modules['onnxruntime'] = None\n"
         "from ifmmin.runtime.bundle import Bundle\n"
-        "from ifmmin.runtime.console import command\n"
+        "from ifmmin.runtime.cli.app import guarded\n"
         "from ifmmin.runtime.verify import check_bundle\n"
-        "sys.exit(command(lambda a: check_bundle(Bundle(sys.argv[1])) and 0)())"
+        "sys.exit(guarded(lambda: check_bundle(Bundle(sys.argv[1])) and 0))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, str(bundle)], capture_output=True, text=True

@@ -120,13 +120,13 @@ def test_the_timing_cache_goes_on(gpu: Machine, folder: Path, store: Path) -> No
     for pattern in ("a", "t"):
         backend.open(bundle, entry_of(bundle, pattern))
     assert gpu.trt.timing_caches == [b"", b"timing"]
-    (timing,) = store.glob("*.timing")
+    (timing,) = (store / "engines").glob("*.timing")
     flip(timing)
     loaded = backend.open(bundle, entry_of(bundle, "a_t"))
     assert gpu.trt.timing_caches[-1] == b""
     assert any("its hash does not fit; timing anew" in note for note in loaded.notes)
     TensorrtRtx(cache=store).open(bundle, entry_of(bundle))
-    assert len(list(store.glob("*.timing"))) == 1, "RTX keeps none"
+    assert len(list((store / "engines").glob("*.timing"))) == 1, "RTX keeps none"
 
 
 @pytest.mark.parametrize("change", ["version", "gpu", "capability", "graph", "profile", "tf32"])
@@ -152,12 +152,12 @@ def test_what_an_engine_depends_on(gpu: Machine, folder: Path, store: Path, chan
                                 if g["file"] == path.name])  # fmt: skip
     assert origin(opened(folder, store, **options)) == "built"
     assert gpu.trt.builds == 2
-    assert len(list(store.glob("*.engine"))) == 2
+    assert len(list((store / "engines").glob("*.engine"))) == 2
 
 
 def test_a_spoilt_file_is_built_anew_and_said(gpu: Machine, folder: Path, store: Path) -> None:
     opened(folder, store)
-    (path,) = store.glob("*.engine")
+    (path,) = (store / "engines").glob("*.engine")
     flip(path)
     notes = opened(folder, store).notes
     assert any("its hash does not fit; building it anew" in note for note in notes)
@@ -170,7 +170,7 @@ def test_a_file_that_is_gone_is_built_again(gpu: Machine, folder: Path, store: P
     entry, backend = entry_of(bundle), Tensorrt(cache=store)
     (case,) = [case for case in bundle.golden() if case.pattern == entry.pattern][:1]
     loaded = backend.open(bundle, entry)
-    for path in store.iterdir():
+    for path in (store / "engines").iterdir():
         path.unlink()
     (logits,) = loaded.run({m.value: x for m, x in case.features.items()})
     np.testing.assert_allclose(logits, case.logits, atol=1e-4)
@@ -217,7 +217,7 @@ def test_a_failure_is_one_line(
         opened(folder, store)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert not list(store.glob("*.engine")), "an engine that does not run is not kept"
+    assert not list((store / "engines").glob("*.engine")), "an engine that does not run is not kept"
 
 
 def test_an_error_in_the_log_is_an_error(gpu: Machine, folder: Path, store: Path) -> None:
@@ -349,8 +349,8 @@ def test_without_a_gpu_one_line(name: str) -> None:
     script = (
         "import sys, time\n"
         f"from ifmmin.runtime.backends.tensorrt import {name} as kind\n"
-        "from ifmmin.runtime.console import command\n"
-        "code = command(lambda a: kind() and 0)()\n"
+        "from ifmmin.runtime.cli.app import guarded\n"
+        "code = guarded(lambda: kind() and 0)\n"
         "print(time.process_time()); sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
