@@ -1,4 +1,4 @@
-"""The record of a benchmark run: raw samples and how they came about, its A/A control, its file.
+"""Record of a benchmark run: raw samples and how they came about, its A/A control, its file.
 
 It is kept as JSON, whose schema `ifmmin-bench --schema` prints. Raw samples are kept, so that a
 reader can compute another figure than those that the report shows. The A/A control says how much

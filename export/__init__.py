@@ -1,4 +1,4 @@
-"""Turns a checkpoint into a bundle: small proven ONNX graphs for every missing pattern.
+"""Export of a checkpoint to a bundle: small proven ONNX graphs for every missing pattern.
 
 Names are loaded when they are first used: `ifmmin-bundle` runs where torch is not installed.
 """

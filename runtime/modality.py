@@ -1,4 +1,4 @@
-"""The vocabulary: a modality, and the pattern of modalities that are present."""
+"""Modality, and the pattern of modalities that are present."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The answer for one utterance."""
+"""Prediction: the answer for one utterance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The device in every record: what it is, how warm and how throttled, and the energy it takes.
+"""Device of every record: what it is, how warm and how throttled, and the energy it takes.
 
 `record_device` looks once, `describe` puts that into words; `Watch` goes on looking while a
 benchmark runs.

@@ -1,4 +1,4 @@
-"""The record of a device, taken by looks of their own, so that one that fails spoils no other.
+"""Record of a device, taken by looks of their own, so that one that fails breaks no other.
 
 psutil knows cores and sensors; sysfs knows what it does not: governors, caches, throttling, quotas.
 """

@@ -1,4 +1,4 @@
-"""The machine as a benchmark sees it: files and tools below a root, and what is known of it.
+"""Machine as a benchmark sees it: files and tools below a root, and what is known of it.
 
 `DeviceRecord` is part of the record of a run, and versioned with it
 (`ifmmin.benchmarks.record.SCHEMA`): fields may be added; removing one, or a change of meaning,

@@ -1,4 +1,4 @@
-"""The monitor of a machine while a benchmark runs: `Watch`, and the process that samples for it.
+"""Monitor of a machine while a benchmark runs: `Watch`, and the process that samples for it.
 
 In the process of a benchmark the sampler would hold Python's lock in the midst of what is timed.
 In its own it costs a core about a millisecond per look. It ends when its standard input does, so it

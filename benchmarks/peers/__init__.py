@@ -1,1 +1,1 @@
-"""What one would use instead: our own faithful implementations, checked before being timed."""
+"""Peers, what one would use instead: faithful implementations, checked before being timed."""

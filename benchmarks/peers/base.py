@@ -1,4 +1,4 @@
-"""What a peer is: another way to run the same weights, behind one small interface.
+"""Interface of peers: other ways to run the same weights.
 
 A `Peer` says what it is and whether it can run here, without importing torch; `open` makes a
 `OpenPeer` of it, which holds the weights and answers. Shapes: T frames, D features, C classes.

@@ -1,4 +1,4 @@
-"""The peer to beat: the whole network exported once to ONNX, zeros for what is missing.
+"""Monolith, the peer to beat: the whole network exported to ONNX, zeros for what is missing.
 
 The runtime's own backends run it, so that what differs from ours is the graph and nothing else.
 Its inputs are already standardised; that work is not counted against it.

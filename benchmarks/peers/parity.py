@@ -1,4 +1,4 @@
-"""Whether a peer answers rightly, found out before it is timed: a fast wrong answer is no peer.
+"""Parity of a peer with the network, found before it is timed: a fast wrong answer is no peer.
 
 The truth is the network in float64 with zeros as long as the peer was given them, so what a peer
 may differ by is rounding, whatever a missing modality means to the network otherwise.

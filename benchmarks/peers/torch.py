@@ -1,4 +1,4 @@
-"""The whole network in PyTorch, run as the reference does: zeros for what is missing.
+"""Whole network in PyTorch, run as the reference does: zeros for what is missing.
 
 This is what one has who takes the network as it is published: one module, three inputs. It is a
 sound form of it (the maximum is over the real time axis), better than the reference's own code,

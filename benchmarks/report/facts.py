@@ -1,4 +1,4 @@
-"""The surroundings of the numbers: the run, settings, the device all the while, and caveats."""
+"""Surroundings of the numbers: the run, settings, the device all the while, and caveats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report on a terminal, as Markdown, and as one HTML file.
+"""Report on a terminal, as Markdown, and as one HTML file.
 
 The HTML has no script and takes nothing from the network; it is for light, dark and paper.
 """

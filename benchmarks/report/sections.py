@@ -1,4 +1,4 @@
-"""The sections of a report: which tables each scenario has, and the columns they are made of.
+"""Sections of a report: which tables each scenario has, and the columns they are made of.
 
 Tables hold only what differs: a column with one and the same word goes into the caption. Memory is
 in few rows: one for each contender and stage, with a column for each measure.

@@ -1,4 +1,4 @@
-"""How far a graph is from what the processor can do, and where its time goes.
+"""Roofline: how far a graph is from what the processor can do, and where its time goes.
 
     rates = measure_rates(threads=1)
     owners = input_owners(entry)

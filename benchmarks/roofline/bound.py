@@ -1,4 +1,4 @@
-"""The least time that a processor could take for one call of a graph.
+"""Bound of one call of a graph: the least time that a processor could take.
 
 The bound is the sum over the nodes, which run one after the other, of
 

@@ -1,4 +1,4 @@
-"""The rates of the processor, by a C program that is compiled for it, kept, and run."""
+"""Rates of the processor, by a C program that is compiled for it, kept, and run."""
 
 from __future__ import annotations
 

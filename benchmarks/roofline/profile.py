@@ -1,4 +1,4 @@
-"""The time of a call, divided among encoders, head and the engine around the kernels."""
+"""Profile of a call: its time divided among encoders, head and the engine around the kernels."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is measured: each module is a scenario, a function from a `Bench` to rows of the record."""
+"""Scenarios: each module has functions from a `Bench` to rows of the record."""

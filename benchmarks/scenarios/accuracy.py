@@ -1,4 +1,4 @@
-"""How right the answers are of every way that is timed: on the test part of a corpus."""
+"""Accuracy of every configuration that is timed, on the test part of a corpus."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the scenarios of one run share: predictors, peers, inputs, bounds, accuracies, the pace."""
+"""Context that the scenarios of one run share: predictors, peers, inputs, bounds, the pace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run of the benchmark is to measure, how often, and how long it may take.
+"""Plan of a run: what to measure, how often, and how long it may take.
 
 Its time is shared out over groups of calls. A group is what takes turns in the same rounds. Each
 gets an equal part of its scenario's share of what is left of the budget, so that a phase that took

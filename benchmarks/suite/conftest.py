@@ -1,4 +1,4 @@
-"""What the pytest-benchmark suite measures: a given bundle, or one at IEMOCAP's dimensions."""
+"""Bundle that the pytest-benchmark suite measures: a given one, or one at IEMOCAP's dimensions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What executes a graph. One small interface, one module per engine."""
+"""Backends, which execute graphs: one small interface, one module per engine."""
 
 from .base import BACKENDS, Backend, BackendOptions, LoadedGraph, Runner, make_backend
 

@@ -370,7 +370,7 @@ class Cuda:
 
         What is raised in `work` goes through; the stream is in order then.
         """
-        # Other threads may allocate meanwhile; only calls of this one could spoil the recording.
+        # Other threads may allocate meanwhile; only calls of this one could break the recording.
         mode = self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call("cudaStreamBeginCapture", stream.handle, mode)
         try:

@@ -1,4 +1,4 @@
-"""What is known about a machine. Every field has a value for "not found".
+"""Facts about a machine. Every field has a value for "not found".
 
 Part of the JSON report, whose schema `ifmmin-doctor --schema` prints: fields may be added, and a
 change of meaning or a removal raises `ifmmin.runtime.doctor.report.SCHEMA`.

@@ -1,4 +1,4 @@
-"""The machine's files, tools and packages, and questions asked in a process of their own."""
+"""Probes of a machine: files, tools, packages, and questions asked in a process of their own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report: as data, which `ifmmin-doctor --json` prints, and for people."""
+"""Report of the doctor: as data, which `ifmmin-doctor --json` prints, and for people."""
 
 from __future__ import annotations
 

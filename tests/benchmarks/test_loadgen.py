@@ -33,7 +33,7 @@ from ifmmin.benchmarks.scenarios.loadgen.measure import (
     find_peak,
     make_generator,
 )
-from ifmmin.benchmarks.scenarios.loadgen.own import Own, _schedule
+from ifmmin.benchmarks.scenarios.loadgen.own import PythonGenerator, _schedule
 from ifmmin.runtime.errors import BackendUnavailable, InputError
 from ifmmin.runtime.modality import Pattern
 from ifmmin.runtime.predictor import Predictor
@@ -206,13 +206,13 @@ def test_too_many_latencies_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_only_a_full_run_of_loadgen_is_valid() -> None:
-    class Theirs(Own):
+    class Theirs(PythonGenerator):
         name = "loadgen 6.0"
 
     for scenario in SCENARIOS:
         assert _against_the_rules(Theirs(), scenario, Settings(length=FULL)) == ()
         assert len(_against_the_rules(Theirs(), scenario, Settings())) > 0
-        assert len(_against_the_rules(Own(), scenario, Settings(length=FULL))) == 1
+        assert len(_against_the_rules(PythonGenerator(), scenario, Settings(length=FULL))) == 1
 
 
 def test_a_predictor(bundle: Path) -> None:

@@ -219,14 +219,14 @@ def test_a_figure_that_was_typed_by_hand_is_found(
     figure = re.search(rf"\d\.\d\d{TIMES}", (tree / README).read_text())
     assert figure is not None
 
-    def spoil(place: Path) -> None:
+    def break_it(place: Path) -> None:
         text = (tree / place).read_text()
         (tree / place).write_text(text.replace(figure.group(), f"9.99{TIMES}"))
 
-    spoil(path)
+    break_it(path)
     assert main(["--check"]) == 1
     assert f"{PAGE} and {README} differ" in capsys.readouterr().err
-    spoil(README if path == PAGE else PAGE)
+    break_it(README if path == PAGE else PAGE)
     assert main(["--check", str(RECORD)]) == 1
     said = capsys.readouterr().err
     assert all(f"{place} differs from {RECORD}" in said for place in (README, PAGE))

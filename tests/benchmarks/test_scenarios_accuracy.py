@@ -98,9 +98,9 @@ def test_a_graph_that_answers_otherwise_has_another_accuracy(bundle: Path) -> No
     """The control: what is measured is the graph, not what its network once said."""
     sound = measure_accuracies(_bench(bundle))
     nudge(bundle, Predictor(bundle).bundle.entry(Predictor(bundle).patterns[0]).file, factor=-3.0)
-    spoilt = measure_accuracies(_bench(bundle))
-    assert spoilt[("a", *WAY)] != sound[("a", *WAY)]
-    assert spoilt[("t", *WAY)] == sound[("t", *WAY)]
+    damaged = measure_accuracies(_bench(bundle))
+    assert damaged[("a", *WAY)] != sound[("a", *WAY)]
+    assert damaged[("t", *WAY)] == sound[("t", *WAY)]
 
 
 def test_nothing_is_measured_unless_a_fold_is_named(bundle: Path) -> None:

@@ -149,9 +149,9 @@ def test_a_bundle_that_answers_wrongly_cannot_pose_as_its_checkpoint(
     bundle: Path, tmp_path: Path
 ) -> None:
     """Peers are held against the network, and so are we."""
-    spoilt = copied(bundle, tmp_path)
-    nudge(spoilt, "a.latency.fp32.onnx", 3.0)
-    bench = _bench(spoilt, checkpoint=bundle.parent / "model.safetensors", peers=())
+    damaged = copied(bundle, tmp_path)
+    nudge(damaged, "a.latency.fp32.onnx", 3.0)
+    bench = _bench(damaged, checkpoint=bundle.parent / "model.safetensors", peers=())
     assert {row.pattern for row in latency(bench)} == {"t", "a_t"}
     ((_, reason),) = [x for x in bench.refused.items() if x[0][0].endswith(" a")]
     assert "golden" in reason

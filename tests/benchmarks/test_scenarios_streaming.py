@@ -210,14 +210,14 @@ def _gone(bundle: Path, entry: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "reason"), [(_wrong, "its answer is wrong: a logit is off by"), (_gone, "cannot be")]
+    ("break_it", "reason"), [(_wrong, "its answer is wrong: a logit is off"), (_gone, "cannot be")]
 )
 def test_who_answers_otherwise_or_not_at_all_is_not_timed(
-    bundle: Path, tmp_path: Path, spoil: Any, reason: str
+    bundle: Path, tmp_path: Path, break_it: Any, reason: str
 ) -> None:
     bench = _cold(copied(bundle, tmp_path), rounds=1, patterns=(A,))
     assert len(bench.ours(A, 1)) == 2  # loaded here before the graph is another one
-    spoil(bench.bundle.directory, bench.bundle.entry(A))
+    break_it(bench.bundle.directory, bench.bundle.entry(A))
     rows = cold_start(bench)
     failed = [row for row in rows if row.contender != REFERENCE]
     assert [row.contender for row in failed] == [OURS, CONTROL, BARE]

@@ -285,13 +285,16 @@ def test_the_real_host_never_raises() -> None:
 def test_a_spoilt_package_is_told_and_not_taken_for_absent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, content in (("spoilt", b"Name: \xff\xfe"), ("sound", b"Name: sound\nVersion: 1.2\n")):
+    for name, content in (
+        ("damaged", b"Name: \xff\xfe"),
+        ("sound", b"Name: sound\nVersion: 1.2\n"),
+    ):
         folder = tmp_path / f"{name}-1.0.dist-info"
         folder.mkdir()
         (folder / "METADATA").write_bytes(content)
     monkeypatch.syspath_prepend(str(tmp_path))
     host = Host()
-    assert host.package("spoilt") == (UNREADABLE, ())
+    assert host.package("damaged") == (UNREADABLE, ())
     assert host.package("sound") == ("1.2", ())
 
 

@@ -84,15 +84,15 @@ def test_timing_caches_are_of_the_device(cache: EngineCache) -> None:
 def test_a_file_that_was_cut_or_changed_is_refused(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    cache = EngineCache(tmp_path_factory.getbasetemp() / "spoilt")
+    cache = EngineCache(tmp_path_factory.getbasetemp() / "damaged")
     whole = cache.keep(KEY, CONTENT).read_bytes()
     if data.draw(st.booleans()):
-        spoilt = whole[: data.draw(st.integers(0, len(whole) - 1))]
+        damaged = whole[: data.draw(st.integers(0, len(whole) - 1))]
     else:
         place = data.draw(st.integers(0, len(whole) - 1))
         bit = 1 << data.draw(st.integers(0, 7))
-        spoilt = whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :]
-    cache.path(KEY).write_bytes(spoilt)
+        damaged = whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :]
+    cache.path(KEY).write_bytes(damaged)
     kept = cache.load(KEY)
     assert kept.content is None
     assert str(cache.path(KEY)) in kept.refusal

@@ -68,9 +68,9 @@ def test_graphs_for_other_engines_are_computed_literally(make_bundle: Any) -> No
 def test_a_graph_that_it_cannot_run(bundle: Bundle, tmp_path: Path) -> None:
     folder = copied(bundle.directory, tmp_path)
     put(folder, "a.latency.fp32.onnx", b"no graph")
-    spoilt = Bundle(folder)
+    damaged = Bundle(folder)
     with pytest.raises(BackendUnavailable, match=r"cannot run a\.latency\.fp32\.onnx \(") as caught:
-        OnnxRuntimeCpu().open(spoilt, spoilt.manifest.graphs[0])
+        OnnxRuntimeCpu().open(damaged, damaged.manifest.graphs[0])
     assert "\n" not in str(caught.value)
 
 
@@ -334,9 +334,9 @@ def test_it_computes_in_float32(backend: OpenVino, every: Bundle) -> None:
 def test_a_graph_that_openvino_cannot_run(backend: OpenVino, every: Bundle, tmp_path: Path) -> None:
     folder = copied(every.directory, tmp_path)
     put(folder, "a.latency.fp32.onnx", b"no graph")
-    spoilt = Bundle(folder)
+    damaged = Bundle(folder)
     with pytest.raises(BackendUnavailable, match=r"cannot run a\.latency\.fp32\.onnx \(") as caught:
-        backend.open(spoilt, spoilt.manifest.graphs[0])
+        backend.open(damaged, damaged.manifest.graphs[0])
     assert "\n" not in str(caught.value)
 
 

@@ -153,8 +153,8 @@ def test_what_was_remembered_is_tried_anew(
     predictor.stream()
     taken = next(t for t in predictor.history if t.outcome == "taken").candidate.backend
     assert taken == "onnxruntime-cpu"
-    spoilt = _Forgetful()
-    monkeypatch.setitem(backends.BACKENDS, taken, lambda _: spoilt)
+    damaged = _Forgetful()
+    monkeypatch.setitem(backends.BACKENDS, taken, lambda _: damaged)
     again = _predictor(bundle, tmp_path)
     again.stream()
     assert again.history[0].outcome == "unavailable"
@@ -174,9 +174,9 @@ def test_trials_take_turns_with_streams(
     if not locked:
         monkeypatch.setattr(StreamGraphs, "in_turn", lambda parts, loaded: loaded)
     predictor = _predictor(bundle, tmp_path, "watching")
-    stream, shelf = predictor.stream(), predictor._pool
+    stream, pool = predictor.stream(), predictor._pool
     candidate = predictor._streams._engine.candidate
-    trial = shelf._tuner.open(STREAM, FULLEST, candidate)
+    trial = pool._tuner.open(STREAM, FULLEST, candidate)
     ended = threading.Event()
 
     def talk() -> None:
@@ -188,7 +188,7 @@ def test_trials_take_turns_with_streams(
     talking = threading.Thread(target=talk)
     talking.start()
     try:
-        shelf.explain(STREAM, [FULLEST])
+        pool.explain(STREAM, [FULLEST])
         for _ in range(20):
             trial.run({"a": _frames("a", 9), "t": _frames("t", 9)})
     finally:

@@ -1,4 +1,4 @@
-"""Bundles of a tiny network, made once for all tests that ask, and ways to spoil a copy of one."""
+"""Bundles of a tiny network, made once for all tests that ask, and ways to damage a copy of one."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def kept(name: str) -> Path:
 
 
 @dataclass(frozen=True)
-class _Wish:
+class _Config:
     patterns: tuple[str, ...]
     precisions: tuple[str, ...]
     shapes: tuple[str, ...]
@@ -76,7 +76,7 @@ class _Wish:
         return ".".join((*parts, str(self.seed), self.kind))
 
 
-_MADE: dict[_Wish, Path] = {}
+_MADE: dict[_Config, Path] = {}
 
 
 def small_bundle(
@@ -91,7 +91,7 @@ def small_bundle(
 
     Without torch it is one that was kept, without a checkpoint; see `kept`.
     """
-    config = _Wish(tuple(patterns), tuple(precisions), tuple(shapes), seed, kind)
+    config = _Config(tuple(patterns), tuple(precisions), tuple(shapes), seed, kind)
     if config not in _MADE:
         if find_spec("torch") is None:
             _MADE[config] = kept(str(config))
@@ -101,7 +101,7 @@ def small_bundle(
     return _MADE[config]
 
 
-def _export(config: _Wish, folder: Path) -> Path:
+def _export(config: _Config, folder: Path) -> Path:
     from small_networks import small_network
 
     from ifmmin.export.export import Request, export_bundle
@@ -119,7 +119,7 @@ def _export(config: _Wish, folder: Path) -> Path:
 
 
 def copied(bundle: Path, folder: Path) -> Path:
-    """A copy of a bundle that may be spoilt."""
+    """A copy of a bundle that may be damaged."""
     return Path(shutil.copytree(bundle, folder / "bundle"))
 
 

@@ -1,4 +1,4 @@
-"""The corpora that the trainer reads; docs/corpora.md tells how to add another."""
+"""Corpora that the trainer reads; docs/corpora.md tells how to add another."""
 
 from __future__ import annotations
 

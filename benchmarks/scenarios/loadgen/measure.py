@@ -29,7 +29,7 @@ from .base import (
     seconds_of_issue,
 )
 from .mlperf import LoadGen
-from .own import Own
+from .own import PythonGenerator
 
 _UTMOST = 1.1
 """Times what the system does when it is asked without a pause: it cannot follow any more."""
@@ -156,13 +156,13 @@ def make_generator(name: str = "auto", logs: Path | None = None) -> Generator:
     if name not in GENERATORS:
         raise InputError(f"generator: got {name!r}, wanted one of {', '.join(GENERATORS)}")
     if name == "own":
-        return Own()
+        return PythonGenerator()
     try:
         return LoadGen(logs)
     except BackendUnavailable:
         if name == "loadgen":
             raise
-        return Own()
+        return PythonGenerator()
 
 
 def measure_scenario(

@@ -1,4 +1,4 @@
-"""Our own load generator, by the rules of MLPerf's, where that cannot be had.
+"""Load generator in Python, by the rules of MLPerf's, where that cannot be had.
 
 The same scenarios, percentiles and conditions of a run, and arrivals drawn from a seed. What it
 leaves out is early stopping: LoadGen's percentiles are then corrected for how few queries there
@@ -83,7 +83,7 @@ class Worker(Generic[Q]):
                 self.fail(failure)
 
 
-class Own:
+class PythonGenerator:
     """Runs scenarios in this process, with the clock `time.perf_counter_ns`."""
 
     name = "own"
