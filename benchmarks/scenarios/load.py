@@ -132,7 +132,7 @@ def _measured(
         samples: tuple[float, ...] = (result.figure,) if result.figure > 0 else ()
     else:
         samples = result.samples or (result.figure,)
-    note = _note(result)
+    note = describe_result(result)
     if scenario in _BATCHES and one.contender.name == OURS:
         note += _one_by_one(bench, one)
     return _row(bench, one, scenario, samples=samples, note=note)
@@ -160,7 +160,7 @@ def _row(bench: Bench, one: _Load, scenario: Scenario, **more: Any) -> Row:
     )
 
 
-def _note(result: Result) -> str:
+def describe_result(result: Result) -> str:
     """Which generator, what it found, whether it counts, and how right the answers were."""
     metrics, words = result.metrics, []
     if result.scenario == "server":

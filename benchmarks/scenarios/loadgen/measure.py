@@ -191,7 +191,7 @@ def measure_scenario(
     accuracy = check_answers(system, scenario, answers, truth, tolerance)
     log(f"{scenario}: {settings.length.seconds:g} s and more, by {generator.name}")
     run, more = _perform(generator, system, plan, settings, log)
-    why_not = (*run.complaints, *_against_the_rules(generator, scenario, settings))
+    why_not = (*run.complaints, *broken_rules(generator, scenario, settings))
     return Result(
         scenario=scenario,
         system=system.name,
@@ -251,9 +251,7 @@ def _perform(
     return run, {"tried": [list(pair) for pair in peak.tried]}
 
 
-def _against_the_rules(
-    generator: Generator, scenario: Scenario, settings: Settings
-) -> tuple[str, ...]:
+def broken_rules(generator: Generator, scenario: Scenario, settings: Settings) -> tuple[str, ...]:
     """Why a run cannot be valid, however well it went."""
     length, found = settings.length, []
     if length.seconds < RULES_SECONDS:

@@ -160,7 +160,7 @@ def _work_off(system: System, plan: Plan) -> Run:
 
 def _serve(system: System, plan: Plan) -> Run:
     """Server: queries arrive by the clock; a latency counts from the arrival, waiting included."""
-    arrivals, indices = _schedule(system.count, plan)
+    arrivals, indices = draw_arrivals(system.count, plan)
     done = np.full(len(arrivals), np.nan)
 
     issued = answered = 0
@@ -206,7 +206,7 @@ def _server_run(plan: Plan, arrivals: NDArray[np.float64], done: NDArray[np.floa
     )
 
 
-def _schedule(count: int, plan: Plan) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def draw_arrivals(count: int, plan: Plan) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Seconds of arrival of enough queries, by a Poisson process, and their samples."""
     rng = np.random.default_rng(plan.seed)
     arrivals = np.zeros(1)
