@@ -16,7 +16,7 @@ from ifmmin.benchmarks.cli import main
 from ifmmin.benchmarks.demo import main as demo
 from ifmmin.benchmarks.demo import require_agreement
 from ifmmin.benchmarks.record import CONTROL, OURS, REFERENCE, read_report
-from ifmmin.benchmarks.run import SCENARIOS
+from ifmmin.benchmarks.run import SCENARIOS, find_scenario
 from ifmmin.benchmarks.scenarios.plan import FEWEST_ROUNDS
 from ifmmin.benchmarks.timing import time_together
 from ifmmin.runtime.bundle import Bundle
@@ -159,10 +159,8 @@ def test_without_the_extra_one_line_has_the_cure(words: list[str]) -> None:
 
 
 def test_every_scenario_is_there() -> None:
-    from ifmmin.benchmarks.run import _load
-
     for home in SCENARIOS.values():
-        assert callable(_load(home))
+        assert callable(find_scenario(home))
 
 
 SMALL = (

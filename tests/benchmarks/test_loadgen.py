@@ -29,11 +29,11 @@ from ifmmin.benchmarks.scenarios.loadgen.base import Plan, Run, latency_metrics
 from ifmmin.benchmarks.scenarios.loadgen.measure import (
     Generator,
     Peak,
-    _against_the_rules,
+    broken_rules,
     find_peak,
     make_generator,
 )
-from ifmmin.benchmarks.scenarios.loadgen.own import PythonGenerator, _schedule
+from ifmmin.benchmarks.scenarios.loadgen.own import PythonGenerator, draw_arrivals
 from ifmmin.runtime.errors import BackendUnavailable, InputError
 from ifmmin.runtime.modality import Pattern
 from ifmmin.runtime.predictor import Predictor
@@ -175,18 +175,18 @@ def test_a_server_that_cannot_follow_is_given_up(generator: Generator) -> None:
 
 
 def test_arrivals_are_poisson_and_seeded() -> None:
-    arrivals, indices = _schedule(COUNT, plan("server", rate=200.0, seconds=50.0))
+    arrivals, indices = draw_arrivals(COUNT, plan("server", rate=200.0, seconds=50.0))
     gaps = np.diff(arrivals)
     assert len(arrivals) == len(indices)
     assert arrivals[-2] < 50.0 <= arrivals[-1]
     assert gaps.mean() == pytest.approx(1 / 200, rel=0.05)
     assert gaps.std() == pytest.approx(gaps.mean(), rel=0.1)
-    again = _schedule(COUNT, plan("server", rate=200.0, seconds=50.0))
+    again = draw_arrivals(COUNT, plan("server", rate=200.0, seconds=50.0))
     assert np.array_equal(arrivals, again[0])
     assert np.array_equal(indices, again[1])
-    other = _schedule(COUNT, plan("server", rate=200.0, seconds=50.0, seed=4))
+    other = draw_arrivals(COUNT, plan("server", rate=200.0, seconds=50.0, seed=4))
     assert not np.array_equal(gaps[:9], np.diff(other[0])[:9])
-    assert len(_schedule(COUNT, plan("server", rate=1.0, seconds=1.0, queries=90))[0]) == 90
+    assert len(draw_arrivals(COUNT, plan("server", rate=1.0, seconds=1.0, queries=90))[0]) == 90
 
 
 def test_percentiles_do_not_interpolate() -> None:
@@ -210,9 +210,9 @@ def test_only_a_full_run_of_loadgen_is_valid() -> None:
         name = "loadgen 6.0"
 
     for scenario in SCENARIOS:
-        assert _against_the_rules(Theirs(), scenario, Settings(length=FULL)) == ()
-        assert len(_against_the_rules(Theirs(), scenario, Settings())) > 0
-        assert len(_against_the_rules(PythonGenerator(), scenario, Settings(length=FULL))) == 1
+        assert broken_rules(Theirs(), scenario, Settings(length=FULL)) == ()
+        assert len(broken_rules(Theirs(), scenario, Settings())) > 0
+        assert len(broken_rules(PythonGenerator(), scenario, Settings(length=FULL))) == 1
 
 
 def test_a_predictor(bundle: Path) -> None:

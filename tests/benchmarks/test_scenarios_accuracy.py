@@ -256,9 +256,9 @@ def _result(kind: Any, **more: Any) -> Result:
 
 
 def test_notes_say_what_a_sample_is() -> None:
-    note = scenario._note(_result("single-stream"))
+    note = scenario.describe_result(_result("single-stream"))
     assert "too many to keep: the sample is the percentile; p90 2 ms over 123,456" in note
     assert "load by loadgen 6.0; valid by MLPerf's rules; all 32" in note
-    assert "no rate held the limit of 10 ms" in scenario._note(_result("server"))
+    assert "no rate held the limit of 10 ms" in scenario.describe_result(_result("server"))
     held = _result("server", metrics={"p99": 0.0081, "rate": 500.0})
-    assert scenario._note(held).startswith("99 % within 8.1 ms, limit 10 ms")
+    assert scenario.describe_result(held).startswith("99 % within 8.1 ms, limit 10 ms")

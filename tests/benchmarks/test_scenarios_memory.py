@@ -112,7 +112,7 @@ def test_fifty_more_megabytes_show(
         "block = b'x' * (50 << 20)\nfrom ifmmin.benchmarks.scenarios.worker_memory import main\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr("ifmmin.benchmarks.scenarios.memory._CHILD", "heavier_child")
+    monkeypatch.setattr("ifmmin.benchmarks.scenarios.memory.CHILD", "heavier_child")
     heavy = _first_job(bundle, tmp_path)
     heavy.run()
     assert set(heavy.samples) == set(plain.samples)

@@ -178,27 +178,27 @@ def _evaluator(checkpoint: Path, corpus: Corpus) -> Evaluator:
     return Evaluator(load_checkpoint(checkpoint)[0], corpus, 1)
 
 
-def _stream_corpus(checkpoint: Path, corpus: Corpus) -> StreamCorpus:
+def _stream_corpus(evaluator: Evaluator, checkpoint: Path) -> StreamCorpus:
     network, _ = load_checkpoint(checkpoint)
     context = ExportContext(network=network, probes=Probes(network), metadata={}, limits={})
-    return StreamCorpus(context, PRECISIONS["int8"], _evaluator(checkpoint, corpus))
+    return StreamCorpus(context, PRECISIONS["int8"], evaluator)
 
 
 def test_a_summary_that_says_the_same_loses_nothing_and_another_does(
     trained: tuple[Path, Corpus], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured = _stream_corpus(*trained)
+    evaluator = _evaluator(*trained)
+    measured, head = _stream_corpus(evaluator, trained[0]), evaluator.head
     asked = []
-    head = measured._evaluator.head
 
     def ask(run: Any, pattern: Pattern, said: Any) -> Any:
         asked.append(str(pattern))
         return dataclasses.replace(head(run, pattern, said), network_ua=1.0)
 
-    plain = measured._say_plainly(Modality.A)
+    plain = measured.plain(Modality.A)
     assert len(plain) == 48
     assert measured.loss_of(Modality.A, plain) == 0.0
-    monkeypatch.setattr(measured._evaluator, "head", ask)
+    monkeypatch.setattr(evaluator, "head", ask)
     constant = {row: 1e3 * np.ones_like(summary) for row, summary in plain.items()}
     assert measured.loss_of(Modality.A, constant) >= 0.5  # one class for all utterances
     assert asked == ["a", "a_v", "a_t", "a_v_t"]
@@ -253,5 +253,5 @@ def test_a_pattern_that_no_utterance_has(trained: tuple[Path, Corpus]) -> None:
     assert [evaluator.covers(Pattern.of([m])) for m in MODALITIES] == [False, True, False]
     with pytest.raises(CorpusError, match=r"has all of a_v; leave out that pattern"):
         evaluator.latency(lambda inputs: [], Pattern.parse("a_v"))
-    measured = _stream_corpus(checkpoint, poor)
-    assert measured.loss_of(Modality.V, measured._say_plainly(Modality.V)) == 0.0
+    measured = _stream_corpus(evaluator, checkpoint)
+    assert measured.loss_of(Modality.V, measured.plain(Modality.V)) == 0.0

@@ -11,11 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from run_command import DIMS, noise
-from small_bundles import LOSSES, copied, edit
+from small_bundles import LOSSES, copied, edit, note_graphs
 
 from ifmmin.runtime import InputError, Modality, Pattern, Predictor, StreamOptions
 from ifmmin.runtime.modality import MODALITIES
-from ifmmin.runtime.stream.state import Head
 from ifmmin.runtime.stream.window import HopClock
 from ifmmin.runtime.validate import Policy
 
@@ -67,31 +66,23 @@ def test_a_precision_is_exact_in_its_own_terms(
     assert not np.array_equal(said.logits, wanted.logits)
 
 
-def test_an_answer_is_made_anew_only_where_something_changed(predictor: Predictor) -> None:
-    stream = predictor.stream()
+def test_an_answer_is_made_anew_only_where_something_changed(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted = note_graphs(monkeypatch)
+    stream = Predictor(bundle, backend=CPU).stream()
     stream.push(_utterance())
     first = stream.predict()
-    calls: list[Pattern] = []
-    heads = stream._engine.heads
-    for modalities, head in list(heads.items()):
-
-        def run(inputs: Any, head: Head = head) -> Any:
-            calls.append(head.pattern)
-            return head.run(inputs)
-
-        heads[modalities] = head._replace(run=run)
-    try:
-        np.testing.assert_array_equal(stream.predict().logits, first.logits)
-        assert calls == []
-        stream.drop("v")
-        stream.predict()
-        stream.restore("v")
-        np.testing.assert_array_equal(stream.predict().logits, first.logits)
-        assert calls == [Pattern.parse("a_t"), Pattern.parse("a_v_t")]
-        stream.push(a=noise("a", 3, 9) * 5)
-        assert not np.array_equal(stream.predict().logits, first.logits)
-    finally:
-        del predictor.__dict__["_streams"]
+    noted.calls.clear()
+    np.testing.assert_array_equal(stream.predict().logits, first.logits)
+    assert noted.calls == []
+    stream.drop("v")
+    stream.predict()
+    stream.restore("v")
+    np.testing.assert_array_equal(stream.predict().logits, first.logits)
+    assert [file.split(".")[:2] for file, _ in noted.calls] == [["a_t", "head"], ["a_v_t", "head"]]
+    stream.push(a=noise("a", 3, 9) * 5)
+    assert not np.array_equal(stream.predict().logits, first.logits)
 
 
 def test_silence_counts_as_missing_until_it_ends(predictor: Predictor) -> None:
@@ -401,13 +392,12 @@ def test_whatever_is_asked_knows_the_clock(predictor: Predictor) -> None:
 FRAMES = 40
 SEEDS = range(4)
 CHUNKS = (1, 2, 7)
-ALL_THREE = Pattern.parse("a_v_t")
 
 
 @pytest.fixture(scope="module")
 def eight_bits(make_bundle: Any) -> Predictor:
     bundle = make_bundle(["a_v_t"], ("int8", "fp32"), shapes=("latency", "stream"))
-    return Predictor(bundle, backend="onnxruntime-cpu", precision="int8")
+    return Predictor(bundle, backend=CPU, precision="int8", share=True)
 
 
 def _drawn(seed: int) -> dict[str, Any]:
@@ -419,11 +409,6 @@ def _upto(utterance: dict[str, Any], end: int) -> dict[str, Any]:
     return {m: frames[:end] for m, frames in utterance.items()}
 
 
-def _whole_of(eight_bits: Predictor, utterance: dict[str, Any]) -> Any:
-    """Logits of the graphs of streams, each run once."""
-    return eight_bits._pool.graphs()[0].whole(ALL_THREE).run(utterance)[0]
-
-
 def _ends(chunk: int) -> list[tuple[int, int]]:
     return [(start, min(FRAMES, start + chunk)) for start in range(0, FRAMES, chunk)]
 
@@ -432,7 +417,7 @@ def _ends(chunk: int) -> list[tuple[int, int]]:
 def test_what_is_pushed_at_once_is_the_whole(eight_bits: Predictor, end: int) -> None:
     stream, heard = eight_bits.stream(), _upto(_drawn(0), end)
     stream.push(heard)
-    np.testing.assert_array_equal(stream.predict().logits, _whole_of(eight_bits, heard))
+    np.testing.assert_array_equal(stream.predict().logits, eight_bits.predict(heard).logits)
 
 
 @pytest.mark.parametrize("chunk", CHUNKS)
@@ -440,20 +425,18 @@ def test_what_is_pushed_at_once_is_the_whole(eight_bits: Predictor, end: int) ->
 def test_what_is_pushed_in_chunks_is_the_whole(
     eight_bits: Predictor, seed: int, chunk: int
 ) -> None:
-    """Steps compute in float32, so that summaries and heads are given the same numbers."""
+    """The whole runs the same graphs once each. Steps compute in float32."""
     stream, utterance = eight_bits.stream(), _drawn(seed)
     for start, end in _ends(chunk):
         stream.push({m: frames[start:end] for m, frames in utterance.items()})
         if end < 5:
             continue
-        said, wanted = stream.predict().logits, _whole_of(eight_bits, _upto(utterance, end))
+        said, wanted = stream.predict().logits, eight_bits.predict(_upto(utterance, end)).logits
         np.testing.assert_allclose(said, wanted, atol=1e-4)
 
 
 def test_something_computes_in_8_bits_but_no_step(eight_bits: Predictor) -> None:
-    parts = eight_bits._pool.graphs()[0]
     for modality in Modality:
-        encoder = parts.encoder(modality)
-        assert not encoder.step.entry.quantised
-        assert encoder.summary.entry.quantised
-    assert parts.head(ALL_THREE).entry.quantised
+        assert not eight_bits.bundle.entry(modality, "int8", "step").quantised
+        assert eight_bits.bundle.entry(modality, "int8", "summary").quantised
+    assert eight_bits.bundle.entry(Pattern.parse("a_v_t"), "int8", "head").quantised

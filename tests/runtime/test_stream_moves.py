@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from run_command import frames
 
 from ifmmin.runtime import InputError, Predictor, Smoothing, StreamOptions
+from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.modality import Modality
 from ifmmin.runtime.stream.snapshot import Identity, restore
 from ifmmin.runtime.stream.stream import Stream
@@ -33,11 +34,11 @@ def _talking(bundle: Path, letters: str, options: StreamOptions | None = None) -
 
 
 @pytest.mark.parametrize("options", [None, StreamOptions(window=2.0)])
-@pytest.mark.parametrize("bundlens", [True, False])
+@pytest.mark.parametrize("more", [True, False])
 def test_a_stream_moves_to_more_and_to_fewer_modalities(
-    bundle: Path, narrow: Path, options: StreamOptions | None, bundlens: bool
+    bundle: Path, narrow: Path, options: StreamOptions | None, more: bool
 ) -> None:
-    old, new = (narrow, bundle) if bundlens else (bundle, narrow)
+    old, new = (narrow, bundle) if more else (bundle, narrow)
     stayed, moved = _talking(old, "at", options), _talking(new, "a", options)
     stayed.drop("t")
     moved.resume(stayed.snapshot())
@@ -50,7 +51,7 @@ def test_a_stream_moves_to_more_and_to_fewer_modalities(
     again = Predictor(old, backend=CPU).stream(options)
     again.resume(moved.snapshot())
     assert again.snapshot() == stayed.snapshot()
-    if bundlens:
+    if more:
         assert moved.predict().absent == {"v": "not given"}
         moved.push(v=frames("v", 5), at=2.5)
         assert str(moved.pattern) == "a_v_t"
@@ -79,10 +80,11 @@ def test_what_was_heard_has_to_be_in_the_bundle(bundle: Path, narrow: Path) -> N
 def test_states_of_another_size_are_told(bundle: Path) -> None:
     """As an exporter of another version may choose them for the same checkpoint."""
     heard, stream = _talking(bundle, "at"), _talking(bundle, "v")
-    own = stream._engine.identity
-    (name, (rows, size)), *others = own.states["a"]
-    assert isinstance(size, int)
-    other = Identity(own.checkpoint, {**own.states, "a": [(name, (rows, size + 1)), *others]})
+    manifest = Bundle(bundle).manifest
+    steps = [e for e in manifest.graphs if e.shape == "step"]
+    states = {e.subject: [(s.name, s.initial_shape) for s in e.states] for e in steps}
+    states["a"][0] = (states["a"][0][0], ("B", 9))
+    other = Identity(manifest.checkpoint.sha256, {letter: states[letter] for letter in "avt"})
     before = stream.snapshot()
     said = r"modality a has states hidden \(B x 8\),.*, this bundle's hidden \(B x 9\)"
     with pytest.raises(InputError, match=said):
