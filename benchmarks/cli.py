@@ -12,13 +12,14 @@ import typer
 
 from ifmmin.runtime.atomic import atomic_file, require_writable
 from ifmmin.runtime.backends import BACKENDS
-from ifmmin.runtime.bundle import PrecisionName
+from ifmmin.runtime.bundle import PRECISIONS
 from ifmmin.runtime.cli.app import (
     BundleOption,
     command,
     entry_point,
     new_app,
     require_bundle,
+    require_known,
 )
 from ifmmin.runtime.console import log_line
 from ifmmin.runtime.errors import InputError
@@ -42,6 +43,8 @@ _SPENT = "Time spent"
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="Directory of the report.")]
 app = new_app(
     "Measure a bundle on this device, beside its peers and beside what the processor can do.",
+    "ifmmin-bench run -b bundle --quick",
+    "ifmmin-bench compare before/report.json after/report.json",
     schema=Report,
 )
 
@@ -75,7 +78,8 @@ def run(
         ),
     ] = None,
     precision: Annotated[
-        list[PrecisionName] | None, typer.Option(help="Repeat for more; default: fp32.")
+        list[str] | None,
+        typer.Option(metavar="|".join(PRECISIONS), help="Repeat for more; default: fp32."),
     ] = None,
     threads: Annotated[
         list[int] | None,
@@ -135,8 +139,9 @@ def run(
     """Measure a bundle and write report.json, report.md and report.html."""
     from .run import run_benchmark
 
-    _require_known("--scenario", scenario, list(SCENARIOS))
-    _require_known("--backend", backend, list(BACKENDS))
+    require_known("--scenario", scenario, SCENARIOS)
+    require_known("--backend", backend, BACKENDS)
+    require_known("--precision", precision, PRECISIONS)
     if rounds < 1:
         raise InputError(f"--rounds: got {rounds}, wanted at least 1")
     if not seconds > 0:
@@ -169,12 +174,6 @@ def run(
     _write(run_benchmark(plan, shlex.join(context.obj), log_line), out)
 
 
-def _require_known(option: str, given: Sequence[str] | None, known: Sequence[str]) -> None:
-    for name in given or ():
-        if name not in known:
-            raise InputError(f"{option}: got {name!r}, wanted one of {', '.join(known)}")
-
-
 def _peers(given: Sequence[str] | None, checkpoint: Path | None, *, every: bool) -> tuple[str, ...]:
     if every:
         return tuple(peer.name for peer in PEERS)
@@ -189,8 +188,10 @@ def _peers(given: Sequence[str] | None, checkpoint: Path | None, *, every: bool)
     "ifmmin-bench compare before/report.json after/report.json --fail-on-slower",
 )
 def compare(
-    before: Annotated[Path, typer.Argument(help="report.json of the run to compare with.")],
-    after: Annotated[Path, typer.Argument(help="report.json of the new run.")],
+    before: Annotated[
+        Path, typer.Argument(metavar="BEFORE", help="report.json of the run to compare with.")
+    ],
+    after: Annotated[Path, typer.Argument(metavar="AFTER", help="report.json of the new run.")],
     fail_on_slower: Annotated[
         bool, typer.Option("--fail-on-slower", help="Exit with 1 if a row is slower.")
     ] = False,
@@ -215,7 +216,9 @@ def compare(
 
 @command(app, "ifmmin-bench report bench/report.json -o again")
 def report(
-    record: Annotated[Path, typer.Argument(help="report.json of an earlier run.")],
+    record: Annotated[
+        Path, typer.Argument(metavar="RECORD", help="report.json of an earlier run.")
+    ],
     out: OutOption = Path("bench"),
 ) -> None:
     """Write Markdown and HTML of a record again."""

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ifmmin.runtime.bundle import PrecisionName
-from ifmmin.runtime.cli.app import command, entry_point, new_app
+from ifmmin.runtime.bundle import PRECISIONS
+from ifmmin.runtime.cli.app import command, entry_point, new_app, require_known
 from ifmmin.runtime.cli.options import frames_by_modality
 from ifmmin.runtime.console import log_line, print_table
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.modality import ALL_PATTERNS, Pattern
 
-from .export import DEFAULT_SHAPES, Request, ShapeName, export_bundle
+from .export import DEFAULT_SHAPES, SHAPES, Request, export_bundle
 from .verify.corpus import CorpusChoice
 from .verify.parity import FIGURES, parse_losses
 
@@ -76,7 +76,9 @@ app = new_app()
     "ifmmin-export run/model.safetensors --pattern a_t --precision int8 -o bundle",
 )
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help=".safetensors written by ifmmin-train.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help=".safetensors written by ifmmin-train.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Directory of the bundle.")] = Path(
         "bundle"
     ),
@@ -85,22 +87,25 @@ def export(
         typer.Option(metavar="a_t", help="What is present; repeat for more. Default: all."),
     ] = None,
     precision: Annotated[
-        list[PrecisionName] | None,
+        list[str] | None,
         typer.Option(
+            metavar="|".join(PRECISIONS),
             help="Repeat for more; default fp32. int8 is for CPUs, fp16 and int8-qdq for TensorRT."
         ),
     ] = None,
     shape: Annotated[
-        list[ShapeName] | None,
+        list[str] | None,
         typer.Option(
+            metavar="|".join(SHAPES),
             help="latency (one utterance at a time) or stream (frames as they come): only that "
             "one; default both. throughput (batches for predict_batch) adds to either. Repeat for "
             "more."
         ),
     ] = None,
     recurrence: Annotated[
-        list[Literal["lstm", "scan"]] | None,
+        list[str] | None,
         typer.Option(
+            metavar="lstm|scan",
             help="Form of LSTMs; default lstm for fp32 and int8, scan for fp16 and int8-qdq."
         ),
     ] = None,
@@ -166,6 +171,9 @@ def export(
     ] = None,
 ) -> None:  # fmt: skip
     """Export a checkpoint as proven ONNX graphs, one per pattern of present modalities."""
+    require_known("--precision", precision, PRECISIONS)
+    require_known("--shape", shape, SHAPES)
+    require_known("--recurrence", recurrence, ("lstm", "scan"))
     if target and not engine:
         raise InputError("--target is for engines; add --engine tensorrt-rtx")
     given = [name for name, value in (("--fold", fold), ("--features", features),

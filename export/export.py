@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import onnx
 from numpy.typing import NDArray
@@ -139,7 +139,7 @@ def _has(features: Features, pattern: Pattern) -> bool:
 
 UTTERANCES = ("latency", "throughput")
 STREAM = "stream"
-ShapeName = Literal["latency", "throughput", "stream"]
+SHAPES = (*UTTERANCES, STREAM)
 """What can be asked for; `stream` means steps, summaries and heads."""
 DEFAULT_SHAPES = ("latency", STREAM)
 """What is made where nobody asks; batches cost as much disk again as single utterances."""

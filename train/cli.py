@@ -83,7 +83,11 @@ TorchThreads = Annotated[
     int | None, typer.Option("--threads", help="CPU threads; default: torch's choice.")
 ]
 
-app = new_app("Train, measure and compare IF-MMIN and its baselines.")
+app = new_app(
+    "Train, measure and compare IF-MMIN and its baselines.",
+    "ifmmin-train fit --recipe synthetic -o run",
+    "ifmmin-train evaluate run/model.safetensors",
+)
 
 
 def _use_threads(threads: int | None) -> None:
@@ -147,7 +151,9 @@ def fit(
     "ifmmin-train evaluate run/model.safetensors --part validation --save answers.csv",
 )
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help=".safetensors written by fit.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help=".safetensors written by fit.")
+    ],
     recipe: Annotated[
         str | None,
         typer.Option(help="Whose corpus to measure on; default: the checkpoint's own."),
@@ -356,7 +362,9 @@ def _class_table(corpus: Corpus) -> tuple[list[str], list[list[str]]]:
     name="import-released",
 )
 def import_reference(
-    directory: Annotated[Path, typer.Argument(help="checkpoints/NAME of the reference.")],
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="checkpoints/NAME of the reference.")
+    ],
     fold: Annotated[int, typer.Option(help="Of its cross-validation, from 1.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The checkpoint, .safetensors.")],
     imagination: Annotated[

@@ -42,7 +42,8 @@ app = new_app()
 @command(app, "python -m ifmmin.benchmarks.report.publish")
 def publish(
     record: Annotated[
-        Path | None, typer.Argument(help=f"Of a run; written from {RECORD} by default.")
+        Path | None,
+        typer.Argument(metavar="RECORD", help=f"Of a run; written from {RECORD} by default."),
     ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing; exit code 1 where they differ.")
