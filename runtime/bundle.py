@@ -290,7 +290,9 @@ class Bundle:
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
+        """Where it lies."""
         self.manifest: Manifest = read_manifest(self.directory)
+        """What is in it."""
 
     @property
     def patterns(self) -> tuple[Pattern, ...]:
