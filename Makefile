@@ -8,7 +8,7 @@ RUNTIME_PINS ?=
 BUDGET ?= 320
 RUNTIME_BIN := .venv-runtime/bin
 
-.PHONY: demo test test-runtime lint bench clean
+.PHONY: demo test test-runtime lint docs bench clean
 
 # Trains on the synthetic corpus, exports all seven patterns, predicts and prints the table.
 demo: $(VENV)/installed
@@ -38,17 +38,21 @@ lint: $(VENV)/installed
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
+# The documentation as a site, in site/. A dead link or an undocumented public name ends it.
+docs: $(VENV)/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 # The demo's bundle beside everything one would use instead, in about ten minutes; the report says
 # what took how long. BUDGET: seconds for ifmmin-bench, of which rounds are cut. Close other work.
 bench: $(VENV)/installed
 	test -f demo/bundle/manifest.json || $(MAKE) demo
 	test -f demo/bundle/a_v_t.throughput.fp32.onnx || \
-	  $(BIN)/ifmmin-export demo/run/model.safetensors --pattern all --shape latency --shape throughput --out demo/bundle
+	  $(BIN)/ifmmin-export demo/run/model.safetensors --shape latency --shape throughput -o demo/bundle
 	test -f demo/bundle/a_v_t.head.int8.onnx -a -f demo/bundle/a_v_t.latency.int8.onnx || \
-	  $(BIN)/ifmmin-export demo/run/model.safetensors --pattern all --precision int8 --shape latency --shape stream \
-	  --allow-loss probabilities=0.1 --allow-loss agreement=0.9 --out demo/bundle
+	  $(BIN)/ifmmin-export demo/run/model.safetensors --precision int8 --shape latency --shape stream \
+	  --allow-loss probabilities=0.1 --allow-loss agreement=0.9 -o demo/bundle
 	$(BIN)/ifmmin-bench run -b demo/bundle --checkpoint demo/run/model.safetensors --all-peers --evaluate \
-	  --precision fp32 --precision int8 --threads 1 --threads 2 --budget $(BUDGET) --out bench
+	  --precision fp32 --precision int8 --threads 1 --threads 2 --budget $(BUDGET) -o bench
 	$(BIN)/python -m pytest benchmarks/suite --bundle demo/bundle --checkpoint demo/run/model.safetensors \
 	  --benchmark-only --benchmark-group-by=group --benchmark-max-time=0.4
 
@@ -62,4 +66,4 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-runtime demo bench build dist *.egg-info
+	rm -rf $(VENV) .venv-runtime demo bench site build dist *.egg-info

@@ -12,13 +12,14 @@ import typer
 
 from ifmmin.runtime.atomic import atomic_file, require_writable
 from ifmmin.runtime.backends import BACKENDS
-from ifmmin.runtime.bundle import PrecisionName
+from ifmmin.runtime.bundle import PRECISIONS
 from ifmmin.runtime.cli.app import (
     BundleOption,
     command,
     entry_point,
     new_app,
     require_bundle,
+    require_known,
 )
 from ifmmin.runtime.console import log_line
 from ifmmin.runtime.errors import InputError
@@ -42,10 +43,13 @@ _SPENT = "Time spent"
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="Directory of the report.")]
 app = new_app(
     "Measure a bundle on this device, beside its peers and beside what the processor can do.",
+    "ifmmin-bench run -b bundle --quick",
+    "ifmmin-bench compare before/report.json after/report.json",
     schema=Report,
 )
 
 
+# fmt: off
 @command(
     app,
     "ifmmin-bench run -b bundle --quick -o bench",
@@ -55,88 +59,54 @@ def run(
     context: typer.Context,
     bundle: BundleOption = None,
     out: OutOption = Path("bench"),
-    checkpoint: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Of the bundle; peers need it.")
-    ] = None,
-    scenario: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME", help=f"Repeat for more; default all: {', '.join(SCENARIOS)}."
-        ),
-    ] = None,
-    pattern: Annotated[
-        list[str] | None, typer.Option(metavar="a_t", help="Repeat for more; default: all.")
-    ] = None,
-    backend: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help=f"Repeat for more; default onnxruntime-cpu, of {', '.join(BACKENDS)}.",
-        ),
-    ] = None,
-    precision: Annotated[
-        list[PrecisionName] | None, typer.Option(help="Repeat for more; default: fp32.")
-    ] = None,
-    threads: Annotated[
-        list[int] | None,
-        typer.Option(
-            metavar="N",
-            help="Repeat for more; default 1. The first has every scenario and all peers, further "
-            "ones latency beside the monolith.",
-        ),
-    ] = None,
-    peer: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Repeat for more; default: monolith.")
-    ] = None,
-    all_peers: Annotated[
-        bool, typer.Option("--all-peers", help="Every peer that can run here.")
-    ] = False,
-    rounds: Annotated[
-        int, typer.Option(rich_help_panel=_SPENT, help="Turns of every contender.")
-    ] = Plan.rounds,
-    seconds: Annotated[
-        float, typer.Option(rich_help_panel=_SPENT, help="Longest time of a group, seconds.")
-    ] = Plan.seconds,
-    budget: Annotated[
-        float | None,
-        typer.Option(
-            rich_help_panel=_SPENT, metavar="SECONDS",
-            help=f"The whole run takes about so long: rounds are cut for it, not below "
-            f"{FEWEST_ROUNDS} of a latency; no scenario, contender or length is left out.",
-        ),
-    ] = None,
-    quick: Annotated[
-        bool,
-        typer.Option("--quick", rich_help_panel=_SPENT, help="A look, not a measurement."),
-    ] = False,
-    full_rules: Annotated[
-        bool,
-        typer.Option(
-            "--full-rules", rich_help_panel=_SPENT,
-            help="MLPerf's durations for the load generator.",
-        ),
-    ] = False,
+    checkpoint: Annotated[Path | None, typer.Option(
+        metavar="FILE", help="Of the bundle; peers need it.")] = None,
+    scenario: Annotated[list[str] | None, typer.Option(
+        metavar="NAME", help=f"Repeat for more; default all: {', '.join(SCENARIOS)}.")] = None,
+    pattern: Annotated[list[str] | None, typer.Option(
+        metavar="a_t", help="Repeat for more; default: all.")] = None,
+    backend: Annotated[list[str] | None, typer.Option(
+        metavar="NAME", help=f"Repeat for more; default onnxruntime-cpu, of {', '.join(BACKENDS)}."
+    )] = None,
+    precision: Annotated[list[str] | None, typer.Option(
+        metavar="|".join(PRECISIONS), help="Repeat for more; default: fp32.")] = None,
+    threads: Annotated[list[int] | None, typer.Option(
+        metavar="N",
+        help="Repeat for more; default 1. The first has every scenario and all peers, further "
+        "ones latency beside the monolith.")] = None,
+    peer: Annotated[list[str] | None, typer.Option(
+        metavar="NAME", help="Repeat for more; default: monolith.")] = None,
+    all_peers: Annotated[bool, typer.Option(
+        "--all-peers", help="Every peer that can run here.")] = False,
+    rounds: Annotated[int, typer.Option(
+        rich_help_panel=_SPENT, help="Turns of every contender.")] = Plan.rounds,
+    seconds: Annotated[float, typer.Option(
+        rich_help_panel=_SPENT, help="Longest time of a group, seconds.")] = Plan.seconds,
+    budget: Annotated[float | None, typer.Option(
+        rich_help_panel=_SPENT, metavar="SECONDS",
+        help=f"The whole run takes about so long: rounds are cut for it, not below "
+        f"{FEWEST_ROUNDS} of a latency; no scenario, contender or length is left out.")] = None,
+    quick: Annotated[bool, typer.Option(
+        "--quick", rich_help_panel=_SPENT, help="A look, not a measurement.")] = False,
+    full_rules: Annotated[bool, typer.Option(
+        "--full-rules", rich_help_panel=_SPENT, help="MLPerf's durations for the load generator."
+    )] = False,
     seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
-    evaluate: Annotated[
-        bool,
-        typer.Option(
-            "--evaluate", rich_help_panel=_CORPUS,
-            help="Measure on the test part of the corpus of the bundle's recipe.",
-        ),
-    ] = False,
+    evaluate: Annotated[bool, typer.Option(
+        "--evaluate", rich_help_panel=_CORPUS,
+        help="Measure on the test part of the corpus of the bundle's recipe.")] = False,
     fold: Annotated[int, typer.Option(rich_help_panel=_CORPUS, help="Of the corpus.")] = 1,
-    features: Annotated[
-        Path | None, typer.Option(rich_help_panel=_CORPUS, help="Root of the feature files.")
-    ] = None,
-    targets: Annotated[
-        Path | None, typer.Option(rich_help_panel=_CORPUS, help="Root of the label files.")
-    ] = None,
-) -> None:  # fmt: skip
+    features: Annotated[Path | None, typer.Option(
+        rich_help_panel=_CORPUS, help="Root of the feature files.")] = None,
+    targets: Annotated[Path | None, typer.Option(
+        rich_help_panel=_CORPUS, help="Root of the label files.")] = None,
+) -> None:
     """Measure a bundle and write report.json, report.md and report.html."""
     from .run import run_benchmark
 
-    _require_known("--scenario", scenario, list(SCENARIOS))
-    _require_known("--backend", backend, list(BACKENDS))
+    require_known("--scenario", scenario, SCENARIOS)
+    require_known("--backend", backend, BACKENDS)
+    require_known("--precision", precision, PRECISIONS)
     if rounds < 1:
         raise InputError(f"--rounds: got {rounds}, wanted at least 1")
     if not seconds > 0:
@@ -167,12 +137,7 @@ def run(
     for name in _FILES:
         require_writable(out / name)
     _write(run_benchmark(plan, shlex.join(context.obj), log_line), out)
-
-
-def _require_known(option: str, given: Sequence[str] | None, known: Sequence[str]) -> None:
-    for name in given or ():
-        if name not in known:
-            raise InputError(f"{option}: got {name!r}, wanted one of {', '.join(known)}")
+# fmt: on
 
 
 def _peers(given: Sequence[str] | None, checkpoint: Path | None, *, every: bool) -> tuple[str, ...]:
@@ -183,23 +148,22 @@ def _peers(given: Sequence[str] | None, checkpoint: Path | None, *, every: bool)
     return (MONOLITH,) if checkpoint else ()
 
 
+# fmt: off
 @command(
     app,
     "ifmmin-bench compare before/report.json after/report.json",
     "ifmmin-bench compare before/report.json after/report.json --fail-on-slower",
 )
 def compare(
-    before: Annotated[Path, typer.Argument(help="report.json of the run to compare with.")],
-    after: Annotated[Path, typer.Argument(help="report.json of the new run.")],
-    fail_on_slower: Annotated[
-        bool, typer.Option("--fail-on-slower", help="Exit with 1 if a row is slower.")
-    ] = False,
-    threshold: Annotated[
-        float, typer.Option(metavar="SHARE", help="Smallest change that counts.")
-    ] = THRESHOLD,
-    every: Annotated[
-        bool, typer.Option("--all", help="Show the rows that did not change too.")
-    ] = False,
+    before: Annotated[Path, typer.Argument(
+        metavar="BEFORE", help="report.json of the run to compare with.")],
+    after: Annotated[Path, typer.Argument(metavar="AFTER", help="report.json of the new run.")],
+    fail_on_slower: Annotated[bool, typer.Option(
+        "--fail-on-slower", help="Exit with 1 if a row is slower.")] = False,
+    threshold: Annotated[float, typer.Option(
+        metavar="SHARE", help="Smallest change that counts.")] = THRESHOLD,
+    every: Annotated[bool, typer.Option(
+        "--all", help="Show the rows that did not change too.")] = False,
 ) -> int:
     """Tell what became slower between two runs.
 
@@ -211,15 +175,19 @@ def compare(
     found = compare_reports(read_report(before), read_report(after), threshold=threshold)
     found.show(every=every)
     return 1 if found.of("slower") and fail_on_slower else 0
+# fmt: on
 
 
+# fmt: off
 @command(app, "ifmmin-bench report bench/report.json -o again")
 def report(
-    record: Annotated[Path, typer.Argument(help="report.json of an earlier run.")],
+    record: Annotated[Path, typer.Argument(
+        metavar="RECORD", help="report.json of an earlier run.")],
     out: OutOption = Path("bench"),
 ) -> None:
     """Write Markdown and HTML of a record again."""
     _write(read_report(record), out)
+# fmt: on
 
 
 main = entry_point(app, "ifmmin-bench")

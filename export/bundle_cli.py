@@ -203,7 +203,11 @@ def check_single_files(bundle: Bundle) -> Iterator[CheckResult]:
 
 EXIT_FAILED = 1
 
-app = new_app("Prove a bundle on this device, or say what is in it.")
+app = new_app(
+    "Prove a bundle on this device, or say what is in it.",
+    "ifmmin-bundle verify -b bundle",
+    "ifmmin-bundle inspect -b bundle",
+)
 
 
 @command(app, "ifmmin-bundle inspect -b bundle", "ifmmin-bundle inspect -b bundle --format json")

@@ -287,7 +287,7 @@ def input_blocks(manifest: Manifest) -> list[str]:
     return blocks
 
 
-_COMMANDS = {True: "ifmmin-run bundle clip.npz", False: "ifmmin-run bundle --stream -"}
+_COMMANDS = {True: "ifmmin-run clip.npz -b bundle", False: "ifmmin-run -b bundle --stream -"}
 _WHOLE = ["answer = predictor.predict(features)"]
 _STREAM = ["stream = predictor.stream()", "stream.push(features)", "answer = stream.predict()"]
 
@@ -482,6 +482,7 @@ def _closing(manifest: Manifest) -> list[str]:
         "## Verify",
         "Hashes, graphs and golden vectors, on the device at hand; with the checkpoint, every "
         "graph against the network again:",
-        "```\nifmmin-bundle verify .\nifmmin-bundle verify . --checkpoint model.safetensors\n```",
+        "```\nifmmin-bundle verify -b .\n"
+        "ifmmin-bundle verify -b . --checkpoint model.safetensors\n```",
         f"Checkpoint: sha256 `{manifest.checkpoint.sha256}`. Written by {tools}.",
     ]

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import onnx
 from numpy.typing import NDArray
@@ -139,7 +139,7 @@ def _has(features: Features, pattern: Pattern) -> bool:
 
 UTTERANCES = ("latency", "throughput")
 STREAM = "stream"
-ShapeName = Literal["latency", "throughput", "stream"]
+SHAPES = (*UTTERANCES, STREAM)
 """What can be asked for; `stream` means steps, summaries and heads."""
 DEFAULT_SHAPES = ("latency", STREAM)
 """What is made where nobody asks; batches cost as much disk again as single utterances."""
@@ -150,20 +150,25 @@ class Request:
     """What to export, beside the patterns."""
 
     precisions: Sequence[str] = ("fp32",)
+    """Of `fp32`, `fp16`, `int8`, `int8-qdq`."""
     shapes: Sequence[str] = DEFAULT_SHAPES
+    """Of `latency`, `throughput`, `stream`."""
     recurrences: Sequence[str] = ()
     """Forms of recurrence; empty: the one that backends of the precision take first."""
     losses: Mapping[str, float] = field(default_factory=dict)
     """Figures that may lose more than the defaults, by name; see `limits`."""
     evaluate_on: CorpusChoice | None = None
+    """Corpus on whose test part accuracy is measured."""
     calibrate_on: CorpusChoice | None = None
     """Corpus whose training part sets the ranges of int8-qdq; None: the probes."""
     missing_frames: Mapping[Modality, int] = field(default_factory=dict)
+    """Zero frames that stand for a missing modality; else the checkpoint's."""
     engine: str | None = None
     """Engine to build ahead of time from the graphs it takes first: `tensorrt-rtx`."""
     targets: Sequence[str] = ()
     """Compute capabilities for it; empty: its own default."""
     licence: str | None = None
+    """Of the weights, for the model card."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -23,8 +23,7 @@ MANIFEST_NAME = "manifest.json"
 SHAPES = ("latency", "throughput", "step", "summary", "head")
 """What a graph takes: one utterance; a batch; new frames; what was pooled; what was summarised."""
 MODALITY_SHAPES = ("step", "summary")
-PrecisionName = Literal["fp32", "fp16", "int8", "int8-qdq"]
-PRECISIONS: tuple[PrecisionName, ...] = get_args(PrecisionName)
+PRECISIONS = ("fp32", "fp16", "int8", "int8-qdq")
 RECURRENCES = ("lstm", "scan", "none")
 
 
@@ -291,7 +290,9 @@ class Bundle:
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
+        """Where it lies."""
         self.manifest: Manifest = read_manifest(self.directory)
+        """What is in it."""
 
     @property
     def patterns(self) -> tuple[Pattern, ...]:

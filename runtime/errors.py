@@ -48,12 +48,13 @@ class CorpusError(IfmminError):
 class ParityError(IfmminError):
     """An exported graph does not give the answers of its network.
 
-    table: what differs by how much, for the commands to print above the line.
+    The commands print its table above the line.
     """
 
     def __init__(self, message: str, table: str = "") -> None:
         super().__init__(message)
         self.table = table
+        """What differs by how much; may be empty."""
 
 
 class BackendUnavailable(IfmminError):  # noqa: N818 - the name that callers branch on

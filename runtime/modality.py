@@ -14,8 +14,11 @@ class Modality(str, Enum):
     """A channel of expression. Compares and hashes like its letter: `Modality.A == "a"`."""
 
     A = "a"
+    """Acoustic: the voice."""
     V = "v"
+    """Visual: the face."""
     T = "t"
+    """Textual: the words."""
 
     def __str__(self) -> str:
         return self.value
@@ -50,6 +53,7 @@ class Pattern:
     """
 
     present: frozenset[Modality]
+    """At least one."""
 
     def __post_init__(self) -> None:
         if not self.present:

@@ -29,6 +29,7 @@ class Prediction(NamedTuple):
     requested: str
     """What was asked for, `auto` or a backend's name."""
     precision: str
+    """Of the graph that ran."""
     placement: Mapping[str, int]
     """Nodes of the graph by what executed them, where the backend knows."""
     seconds: float

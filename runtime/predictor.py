@@ -76,6 +76,7 @@ class Predictor:
         """What was asked for, `auto` or a backend's name."""
         config = SessionConfig(backend, precision, threads, options or BackendOptions())
         self.bundle = Bundle(bundle)
+        """What it predicts with."""
         self._pool = SessionPool(self.bundle, config, share=preload if share is None else share)
         self._specs = self.bundle.manifest.modalities
         self._labels = self.bundle.manifest.labels

@@ -1,8 +1,4 @@
-"""The page docs/benchmarks.md and the table of README.md, written from the record of a run.
-
-    python -m ifmmin.benchmarks.report.publish                   # from what make bench wrote
-    python -m ifmmin.benchmarks.report.publish --check           # exit code 1 where the two differ
-    python -m ifmmin.benchmarks.report.publish --check RECORD    # ... or differ from a record
+"""Published figures: docs/benchmarks.md and the table of README.md, from the record of a run.
 
 A figure that was typed by hand cannot be believed, and grows old unseen.
 """
@@ -11,7 +7,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -39,16 +36,24 @@ _CPU = "onnxruntime-cpu"
 app = new_app()
 
 
-@command(app, "python -m ifmmin.benchmarks.report.publish")
+@command(
+    app,
+    "python -m ifmmin.benchmarks.report.publish",
+    "python -m ifmmin.benchmarks.report.publish --check bench/report.json",
+)
 def publish(
     record: Annotated[
-        Path | None, typer.Argument(help=f"Of a run; written from {RECORD} by default.")
+        Path | None,
+        typer.Argument(metavar="RECORD", help=f"report.json of a run; default: {RECORD}."),
     ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing; exit code 1 where they differ.")
     ] = False,
 ) -> int:
-    """Write or check the figures of the documentation."""
+    """Write the figures of README.md and docs/benchmarks.md from the record of a run.
+
+    With --check and no record the two are compared with each other.
+    """
     readme = _text(README)
     block = _block(readme)
     if check and record is None:
@@ -83,26 +88,15 @@ main = entry_point(app, "python -m ifmmin.benchmarks.report.publish")
 
 
 def marked_table(report: Report) -> str:
-    """The table between its marks, as README and page have it.
-
-    A row per pattern: time and accuracy of ours in 32 and in 8 bits, the monolith, the gains, of
-    one thread and ONNX Runtime's CPU alone, which the monolith runs on too.
-    """
-    items = [item for item in _timed(report, "latency") if item.row.backend == _CPU]
-    plain, small = (_by_pattern(items, OURS, precision) for precision in ("fp32", "int8"))
-    peers = _by_pattern(items, MONOLITH, "fp32")
-    headers = ["pattern", "monolith us", "fp32 us", "gain", "UA"]
-    headers += ["int8 us", "gain", "UA"] if small else []
+    """The table between its marks, as README and page have it: time and gain per pattern."""
+    ours = _ours(report)
     rows = [
-        [
-            pattern,
-            _us(peers.get(pattern)),
-            *_cells(plain.get(pattern)),
-            *(_cells(small.get(pattern)) if small else []),
-        ]
-        for pattern in dict.fromkeys([*plain, *small])
+        [pattern, *(_time_and_gain(found.get(pattern)) for found in ours.values())]
+        for pattern in dict.fromkeys(pattern for found in ours.values() for pattern in found)
     ]
-    return f"{BEGIN}\n{markdown_table(headers, rows)}\n\n{_caption(report)}\n{END}"
+    headers = ["pattern", *(f"{precision}, ms" for precision in ours)]
+    caption = textwrap.fill(_caption(report), 120, break_on_hyphens=False)
+    return f"{BEGIN}\n{markdown_table(headers, rows)}\n\n{caption}\n{END}"
 
 
 def page_text(report: Report) -> str:
@@ -120,6 +114,28 @@ def page_text(report: Report) -> str:
         "\n".join(f"- {caveat}" for caveat in caveats(report)),
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def _gains(report: Report) -> Iterator[str]:
+    ours, peers = _ours(report), _of_one_thread(report, MONOLITH, "fp32")
+    headers = ["pattern", "monolith us"]
+    for precision in ours:
+        headers += [f"{precision} us", "gain", "UA"]
+    rows = [
+        [
+            pattern,
+            _us(item),
+            *(cell for found in ours.values() for cell in _cells(found.get(pattern))),
+        ]
+        for pattern, item in peers.items()
+    ]
+    if rows:
+        timed = measure(report, "latency")
+        counts = {item.row.accuracy.count for item in timed if item.row.accuracy}
+        where = f" UA: unweighted accuracy on {max(counts):,} utterances." if counts else ""
+        yield "## Gain and accuracy"
+        yield f"gain: time of the monolith divided by ours, with its 95 % interval.{where}"
+        yield markdown_table(headers, rows)
 
 
 def _peers(report: Report) -> Iterator[str]:
@@ -182,7 +198,7 @@ def _limits(report: Report) -> Iterator[str]:
 
 
 _PARTS: tuple[Callable[[Report], Iterator[str]], ...] = (
-    _peers, _streams, _starts, _memory, _limits,
+    _gains, _peers, _streams, _starts, _memory, _limits,
 )  # fmt: skip
 
 
@@ -224,16 +240,31 @@ def _frames_before(item: Measured) -> str:
     return f"{sum(item.row.lengths.values()):,} frames"
 
 
-def _by_pattern(items: Iterable[Measured], contender: str, precision: str) -> dict[str, Measured]:
+def _of_one_thread(report: Report, contender: str, precision: str) -> dict[str, Measured]:
+    """Latencies per pattern, in ONNX Runtime on the CPU, which the monolith runs on too."""
     return {
         item.row.pattern: item
-        for item in items
-        if (item.row.contender, item.row.precision) == (contender, precision)
+        for item in _timed(report, "latency")
+        if (item.row.contender, item.row.precision, item.row.backend)
+        == (contender, precision, _CPU)
     }
 
 
+def _ours(report: Report) -> dict[str, dict[str, Measured]]:
+    """Our latencies per precision that was measured, and pattern."""
+    found = {name: _of_one_thread(report, OURS, name) for name in ("fp32", "int8")}
+    return {name: items for name, items in found.items() if items}
+
+
+def _time_and_gain(item: Measured | None) -> str:
+    if item is None:
+        return ""
+    gain = gain_text(item).partition(" (")[0]
+    return number(item.summary.p50 * 1e3) + (f" ({gain})" if gain else "")
+
+
 def _cells(item: Measured | None) -> list[str]:
-    """Time, gain on the monolith and accuracy."""
+    """Microseconds, gain on the monolith and accuracy."""
     if item is None:
         return ["", "", ""]
     accuracy = item.row.accuracy
@@ -251,13 +282,11 @@ def _caption(report: Report) -> str:
         f" Two sessions of one graph differed by up to {percent(noise)} in this run; a gain within "
         "that is no difference."
     )  # fmt: skip
-    counts = {item.row.accuracy.count for item in measure(report, "latency") if item.row.accuracy}
-    where = f" UA: unweighted accuracy on {max(counts):,} utterances." if counts else ""
-    frames = " + ".join(map(str, ORDINARY.values()))
+    frames = ", ".join(f"{count} ({modality})" for modality, count in ORDINARY.items())
     return (
-        f"Median of one utterance of {frames} frames, in microseconds, on one thread of {device}. "
-        "monolith: the same weights exported once, zeros for what is missing, in the same engine. "
-        f"gain: monolith / ours, with its 95 % interval.{where}{told} Run of {report.started[:10]}."
+        f"Median time of one utterance of {frames} frames, on one thread of {device}; in brackets "
+        "how many times faster than the monolith: the same weights exported once, with zeros for "
+        f"what is missing, in the same engine.{told} Run of {report.started[:10]}."
     )
 
 

@@ -120,10 +120,11 @@ def _logits_of_stream(bench: Bench, fresh: ChildJob) -> NDArray[np.float32]:
     predictor = bench.predictor(fresh.contender.config, fresh.contender.name)
     assert predictor is not None
     with predictor.stream() as stream:
-        for _ in range(ANSWERS):
+        for _ in range(ANSWERS - 1):
             stream.push(fresh.inputs)
-            found = stream.predict().logits
-    return found
+            stream.predict()
+        stream.push(fresh.inputs)
+        return stream.predict().logits
 
 
 def _job(

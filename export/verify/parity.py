@@ -32,17 +32,20 @@ class Comparison:
     max_difference: float
     """Largest absolute difference of a logit."""
     mean_difference: float
+    """Mean absolute difference of a logit."""
     excess: float
     """Largest difference of a logit over what float32 is allowed for its probe: TOLERANCE, or
     ROUNDING of the probe's largest logit. At most 1 passes as float32."""
     log_probability_max: float
     """Largest absolute difference of a log-probability, in nats."""
     log_probability_mean: float
+    """Mean absolute difference of a log-probability, in nats."""
     probability_max: float
     """Largest absolute difference of a probability."""
     agreement: float
     """Share of probes with the same winning class."""
     probes: int
+    """Inputs that were compared."""
     classes: int
     """Distinct winning classes among the probes: 1 would make the comparison weak."""
     spread: float

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Protocol, TypeVar
 
@@ -73,14 +73,22 @@ def require_bundle(bundle: Path | None) -> Path:
     return bundle
 
 
-def new_app(about: str | None = None, schema: type | None = None) -> typer.Typer:
+def require_known(option: str, given: Iterable[str] | None, known: Collection[str]) -> None:
+    """InputError unless all that was given for a repeatable option is known."""
+    for value in given or ():
+        if value not in known:
+            raise InputError(f"{option}: got {value!r}, wanted one of {', '.join(known)}")
+
+
+def new_app(about: str | None = None, *examples: str, schema: type | None = None) -> typer.Typer:
     """An application for one command, or, where `about` says what it is, for several actions.
 
-    schema: struct whose JSON schema `--schema` prints, of an application with actions.
+    examples: as of `command`. schema: struct whose JSON schema `--schema` prints, of an application
+    with actions.
     """
     app = typer.Typer(
-        help=about, rich_markup_mode="markdown", pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        help=about, epilog=_epilog(examples), rich_markup_mode="markdown",
+        pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
     )  # fmt: skip
     if about is not None:
 
@@ -116,11 +124,15 @@ def command(app: typer.Typer, *examples: str, name: str | None = None) -> Callab
         parameters = [*signature.parameters.values(), *common]
         wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
-        lines = "\n\n".join(f"    {line}" for line in examples)
-        app.command(name, epilog=f"Examples:\n\n{lines}" if examples else None)(wrapped)
+        app.command(name, epilog=_epilog(examples))(wrapped)
         return body
 
     return add
+
+
+def _epilog(examples: Sequence[str]) -> str | None:
+    lines = "\n\n".join(f"    {line}" for line in examples)
+    return f"Examples:\n\n{lines}" if examples else None
 
 
 def entry_point(app: typer.Typer, name: str) -> Main:

@@ -112,6 +112,7 @@ class StreamOptions:
     clock: Callable[[], float] | None = None
     """Gives the time, in seconds, of what is pushed without one; for example time.monotonic."""
     smoothing: Smoothing | None = None
+    """How calm the answers are; None: each stands for itself."""
 
     def __post_init__(self) -> None:
         told = {"window": self.window, "hop": self.hop}

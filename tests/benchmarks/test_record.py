@@ -14,7 +14,16 @@ from fake_system import MadeClock
 from sample_rows import UA, Machine, sample_report
 
 from ifmmin.benchmarks.record import OURS, Report, Row, read_report, write_report
-from ifmmin.benchmarks.report.publish import BEGIN, END, PAGE, README, RECORD, main, marked_table
+from ifmmin.benchmarks.report.publish import (
+    BEGIN,
+    END,
+    PAGE,
+    README,
+    RECORD,
+    main,
+    marked_table,
+    page_text,
+)  # fmt: skip
 from ifmmin.benchmarks.report.summary import TIMES, TO
 from ifmmin.benchmarks.run import SCENARIOS
 from ifmmin.benchmarks.scenarios import plan as module
@@ -206,7 +215,8 @@ def test_figures_are_written_once_and_then_hold(tree: Path, published: Report) -
     assert (tree / README).read_text() == PROSE.replace(f"{BEGIN}\nold\n{END}", table)
     page = (tree / PAGE).read_text()
     assert table in page
-    for title in ("Beside what", "Streams", "Cold start", "Memory", "Limits", "Device", "Beware"):
+    titles = ("Gain and accuracy", "Beside what", "Streams", "Cold start", "Memory", "Limits")
+    for title in (*titles, "Device", "Beware"):
         assert f"\n## {title}" in page
 
 
@@ -251,11 +261,32 @@ def test_a_record_that_is_not_there_is_one_line(
     assert f"cannot read {RECORD}" in capsys.readouterr().err
 
 
+def _cells(table: str) -> list[list[str]]:
+    """Head and rows of a Markdown table."""
+    head, _, *rows = [[c.strip() for c in row.split("|")[1:-1]] for row in table.split("\n")]
+    return [head, *rows]
+
+
 def test_the_table_of_the_readme_is_small_and_complete(published: Report) -> None:
-    table, caption = marked_table(published).split("\n\n")
-    _, head, _, *rows = [[c.strip() for c in row.split("|")[1:-1]] for row in table.split("\n")]
-    assert head == ["pattern", "monolith us", "fp32 us", "gain", "UA", "int8 us", "gain", "UA"]
+    text = marked_table(published)
+    assert max(map(len, text.splitlines())) <= 120
+    table, caption = text.removeprefix(f"{BEGIN}\n").split("\n\n")
+    head, *rows = _cells(table)
+    assert head == ["pattern", "fp32, ms", "int8, ms"]
     assert [row[0] for row in rows] == list(UA)
+    for cell in (cell for row in rows for cell in row[1:]):
+        assert re.fullmatch(rf"\d\.\d\d \((\d\.\d\d{TIMES}|no difference)\)", cell), cell
+    caption = " ".join(caption.split())
+    assert "on one thread of AMD EPYC" in caption
+    assert "Two sessions of one graph differed by up to" in caption
+
+
+def test_the_page_has_intervals_and_accuracy(published: Report) -> None:
+    section = page_text(published).split("\n## Gain and accuracy\n\n")[1]
+    caption, table, *_ = section.split("\n\n")
+    assert "UA: unweighted accuracy on 1,241 utterances." in caption
+    head, *rows = _cells(table)
+    assert head == ["pattern", "monolith us", "fp32 us", "gain", "UA", "int8 us", "gain", "UA"]
     for row in rows:
         monolith, ours = (float(cell.replace(",", "")) for cell in row[1:3])
         gain = row[3].partition(TIMES)[0]
@@ -263,6 +294,3 @@ def test_the_table_of_the_readme_is_small_and_complete(published: Report) -> Non
         assert row[4] == f"{UA[row[0]]:.3f}"
         assert row[7] == f"{UA[row[0]] - 0.006:.3f}"
         assert re.fullmatch(rf"\d\.\d\d{TIMES} \(\d\.\d\d{TO}\d\.\d\d\)", row[6])
-    assert "on one thread of AMD EPYC" in caption
-    assert "UA: unweighted accuracy on 1,241 utterances." in caption
-    assert "Two sessions of one graph differed by up to" in caption

@@ -166,7 +166,7 @@ def test_a_bundle_without_graphs_of_utterances_shows_a_stream(manifest: Manifest
     heads = tuple(e for e in manifest.graphs if e.shape in ("step", "summary", "head"))
     card = model_card(_with(manifest, graphs=heads))
     assert "stream.push(features)" in card
-    assert "ifmmin-run bundle --stream -" in card
+    assert "ifmmin-run -b bundle --stream -" in card
     assert "clip.npz" not in card
     steps = tuple(e for e in heads if e.shape != "head")
     assert "## Use" not in model_card(_with(manifest, graphs=steps))

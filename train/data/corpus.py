@@ -26,9 +26,11 @@ class Utterance:
     """One labelled utterance; a modality that it lacks is naturally missing."""
 
     name: str
+    """Unique within its corpus."""
     features: dict[Modality, NDArray[np.floating]]
     """Per modality raw features (T, D), in the compact type in which they were stored."""
     label: int
+    """Number of the class."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,9 @@ class Statistics:
     """Mean and standard deviation (D,) with which a modality is standardised."""
 
     mean: NDArray[np.float64]
+    """(D,)"""
     std: NDArray[np.float64]
+    """(D,)"""
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,11 @@ class Corpus:
     """One fold of a corpus."""
 
     name: str
+    """For tables and checkpoints."""
     labels: tuple[str, ...]
+    """Class names, in the order of `Utterance.label`."""
     features: dict[Modality, FeatureConfig]
+    """What each modality's features are."""
     parts: dict[str, list[Utterance]]
     """`train`, `validation`, `test`; speakers of one never occur in another."""
     statistics: dict[Modality, Statistics] = field(default_factory=dict)

@@ -168,18 +168,23 @@ class EmotionNetwork(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        """What it was built from."""
         self.reference_batches = False
+        """Whether padding counts, as in the reference's batches."""
         architecture = config.architecture
         self.normalisers = nn.ModuleDict(
             {m.value: Normaliser(config.frame_width(m)) for m in MODALITIES}
         )
+        """Per letter of a modality."""
         self.encoders = nn.ModuleDict({m.value: e for m, e in build_encoders(config).items()})
+        """Per letter of a modality."""
         if architecture.invariant:
             self.invariant = MLP(
                 [architecture.embedding] * (architecture.invariant_layers + 1),
                 ACTIVATION[architecture.invariant_activation],
                 end_active=architecture.invariant_end_active,
             )
+            """S, shared by all modalities."""
         self.register_buffer("temperatures", torch.ones(len(ALL_PATTERNS)))
 
     def encoder(self, modality: Modality) -> Encoder:

@@ -1,0 +1,99 @@
+"""README and docs/: links lead somewhere, options of commands exist, the first Python runs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import typer
+import yaml
+
+from ifmmin.runtime import Bundle, Modality
+from ifmmin.runtime.cli.commands import COMMANDS
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pyright: ignore[reportMissingImports]
+
+MODULES = {spec.name: spec.module for spec in COMMANDS}
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def pages(root: Path) -> Iterator[Path]:
+    """What people read."""
+    yield from sorted(root.glob("*.md"))
+    yield from sorted((root / "docs").glob("*.md"))
+    yield root / "examples" / "README.md"
+
+
+def command_lines(text: str) -> list[list[str]]:
+    """Command lines of ours in the blocks of a page, continued lines joined."""
+    blocks = [block for language, block in FENCE.findall(text) if language in ("", "sh", "bash")]
+    lines = [s.removeprefix("$ ") for s in "\n".join(blocks).replace("\\\n", " ").splitlines()]
+    found = [shlex.split(line, comments=True) for line in lines if line.startswith("ifmmin-")]
+    return [words for words in found if words[0] in MODULES]
+
+
+def known_options(words: list[str]) -> set[str]:
+    """Options of the command, or of its action, that a line begins with."""
+    command: Any = typer.main.get_command(import_module(MODULES[words[0]]).app)
+    if hasattr(command, "commands"):
+        command = command.commands.get(words[1], command)
+    names = {name for parameter in command.params for name in parameter.opts}
+    return {*names, "-h", "--help"}
+
+
+def test_the_readme_is_short(root: Path) -> None:
+    lines = (root / "README.md").read_text().splitlines()
+    assert len(lines) <= 90
+    assert max(map(len, lines)) <= 140
+
+
+def test_every_command_line_has_options_that_exist(root: Path) -> None:
+    seen = set()
+    for page in pages(root):
+        for words in command_lines(page.read_text()):
+            seen.add(words[0])
+            given = {word.partition("=")[0] for word in words[1:] if re.match("--?[a-z]", word)}
+            assert given <= known_options(words), f"{page.name}: {' '.join(words)}"
+    assert seen == set(MODULES)
+
+
+def test_links_outside_of_the_site_lead_somewhere(root: Path) -> None:
+    """Those between pages of docs/ are held by make docs."""
+    for page in (*root.glob("*.md"), root / "examples" / "README.md"):
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_first_python_runs(
+    root: Path, make_bundle: Callable[..., Path], tmp_path: Path
+) -> None:
+    blocks = FENCE.findall((root / "README.md").read_text())
+    (script,) = [block for language, block in blocks if language == "python"]
+    bundle = make_bundle()
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "bundle").symlink_to(bundle)
+    # The demo's network is larger.
+    for demo, modality in (("130", Modality.A), ("1024", Modality.T)):
+        assert script.count(f", {demo})") == 1
+        dim = Bundle(bundle).manifest.modalities[modality].dim
+        script = script.replace(f", {demo})", f", {dim})")
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert " a_t onnxruntime-cpu" in done.stdout
+
+
+def test_the_citation_is_of_this_version(root: Path) -> None:
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((root / "CITATION.cff").read_text())
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
