@@ -1,10 +1,11 @@
-"""`ifmmin-run` inside the test's own process, or in one that is spoken to line by line."""
+"""Commands inside the test's own process; `ifmmin-run` also in one that is spoken to."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -60,17 +61,57 @@ class Ran:
         return [json.loads(text) for text in self.out.splitlines()]
 
 
-def run(bundle: object, *arguments: object, stdin: Iterable[str] | bytes = b"") -> Ran:
-    """Call the command; a traceback of it is the test's."""
+def call(
+    main: Callable[[list[str]], int], *words: object, stdin: Iterable[str] | bytes = b""
+) -> Ran:
+    """Call a command; a traceback of it is the test's."""
     content = stdin if isinstance(stdin, bytes) else "".join(f"{x}\n" for x in stdin).encode()
     out, err, before = io.StringIO(), io.StringIO(), sys.stdin
     sys.stdin = io.TextIOWrapper(io.BytesIO(content))
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = main(["-b", str(bundle), *map(str, arguments), *BACKEND])
+            code = main([str(word) for word in words])
     finally:
         sys.stdin = before
     return Ran(code, out.getvalue(), err.getvalue())
+
+
+def mistake(main: Callable[[list[str]], int], *words: object) -> str:
+    """The one line by which a command says what its user got wrong, below what else it says."""
+    ran = call(main, *words)
+    *before, last = ran.err.splitlines()
+    assert (ran.code, ran.out) == (2, ""), ran
+    assert last.startswith("error: ")
+    assert not [text for text in before if text.startswith(("error", "Traceback"))]
+    return last
+
+
+def run(bundle: object, *words: object, stdin: Iterable[str] | bytes = b"") -> Ran:
+    """Call `ifmmin-run`."""
+    return call(main, "-b", bundle, *words, *BACKEND, stdin=stdin)
+
+
+def refused(bundle: object, *words: object) -> str:
+    """What `ifmmin-run` says of a mistake, which is all that it says."""
+    ran = run(bundle, *words)
+    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1), ran
+    assert ran.err.startswith("error: ")
+    return ran.err
+
+
+def run_documented(root: Path, folder: Path, fence: str) -> subprocess.CompletedProcess[str]:
+    """Run, in a folder, the commands of docs/run.md in blocks of a kind; the first that fails
+    ends it."""
+    page = (root / "docs" / "run.md").read_text(encoding="utf-8")
+    blocks = re.findall(rf"^```{fence}\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    if fence == "sh":
+        blocks += re.findall(r"^\$ (.*)$", page, re.MULTILINE)
+    assert blocks
+    function = f'ifmmin-run() {{ "{sys.executable}" -m ifmmin.runtime.cli.run "$@"; }}'
+    return subprocess.run(
+        ["bash", "-c", "\n".join(["set -e", function, *blocks])], cwd=folder, capture_output=True,
+        text=True,
+    )  # fmt: skip
 
 
 DIMS = {"a": 5, "v": 7, "t": 11}
