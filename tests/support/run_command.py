@@ -164,23 +164,38 @@ class Conversation:
         out, err = self.process.communicate(timeout=_SECONDS)
         return self.process.returncode, out, err
 
+    def turn_away(self, line: str = "") -> tuple[int, str]:
+        """Read no more, but send a line; the exit code, and what else was said."""
+        assert self.process.stdout
+        assert self.process.stderr
+        self.process.stdout.close()
+        if line:
+            self.send(line)
+        error = self.process.stderr.read()
+        return self.process.wait(_SECONDS), error
+
     @property
     def _stdin(self) -> IO[str]:
         assert self.process.stdin
         return self.process.stdin
 
 
-def command(bundle: Path, *options: object) -> Sequence[str]:
-    """The command line."""
-    start = [sys.executable, "-m", "ifmmin.runtime.cli.run", "-b", str(bundle), "--stream", "-"]
-    return [*start, *map(str, options), *BACKEND]
+def command(bundle: Path, *words: object) -> Sequence[str]:
+    """The command line of a process."""
+    start = [sys.executable, "-m", "ifmmin.runtime.cli.run", "-b", str(bundle)]
+    return [*start, *map(str, words), *BACKEND]
+
+
+STREAM = ("--stream", "-")
 
 
 @contextmanager
-def conversation(bundle: Path, *options: object) -> Iterator[Conversation]:
+def conversation(
+    bundle: Path, *options: object, inputs: Sequence[object] = STREAM
+) -> Iterator[Conversation]:
     """Start the command; it is ended with the block, or when it says nothing for too long."""
     with subprocess.Popen(
-        command(bundle, *options),
+        command(bundle, *inputs, *options),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
