@@ -77,16 +77,8 @@ def test_a_record_fits_the_schema_that_the_command_prints(
 
 def test_a_budget_leaves_a_floor_of_rounds_and_says_so(bundle: Path, tmp_path: Path) -> None:
     given = [
-        "run",
-        "-b",
-        str(bundle),
-        "--scenario",
-        "latency",
-        "--pattern",
-        "a",
-        "--out",
-        str(tmp_path),
-    ]
+        "run", "-b", str(bundle), "--scenario", "latency", "--pattern", "a", "--out", str(tmp_path),
+    ]  # fmt: skip
     assert main([*given, "--budget", "0.001"]) == 0
     report = read_report(tmp_path / "report.json")
     assert {len(row.samples) for row in report.rows} == {FEWEST_ROUNDS}

@@ -49,14 +49,9 @@ def test_desktop(tmp_path: Path) -> None:
         Cache(name="L3", size=24 << 20, instances=1),
     )
     assert processor.frequencies[3] == Frequency(
-        name="3",
-        governor="schedutil",
-        driver="intel_pstate",
-        minimum=800,
-        maximum=4700,
-        hardware_maximum=5200,
-        current=1200,
-    )
+        name="3", governor="schedutil", driver="intel_pstate", minimum=800, maximum=4700,
+        hardware_maximum=5200, current=1200,
+    )  # fmt: skip
     assert (processor.boost, processor.quota, processor.hypervisor) == (True, None, "")
     assert processor.clock_source == "tsc"
     assert record.memory.total == 32_768_000 << 10

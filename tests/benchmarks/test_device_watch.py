@@ -319,13 +319,11 @@ def test_gpu_whose_power_is_sampled_is_not_counted() -> None:
 @pytest.mark.parametrize(
     ("began", "ended", "reason"),
     [
-        (0.0, 0.6, f"it takes {FEWEST}"),
-        (3.0, 1.0, f"it takes {FEWEST}"),
-        (-2.0, 3.0, "do not reach"),
-        (5.0, 12.0, "do not reach"),
+        (0.0, 0.6, f"it takes {FEWEST}"), (3.0, 1.0, f"it takes {FEWEST}"),
+        (-2.0, 3.0, "do not reach"), (5.0, 12.0, "do not reach"),
     ],
     ids=["too short", "backwards", "before the first", "after the last"],
-)
+)  # fmt: skip
 def test_intervals_that_cannot_be_told(began: float, ended: float, reason: str) -> None:
     energy = energy_between(power_samples(lambda at: 5.0), began, ended)
     assert energy.joules is None
@@ -397,17 +395,13 @@ def test_gpu_alone_is_not_the_device() -> None:
 def test_summary() -> None:
     samples = [
         Sample(
-            at=float(at),
-            celsius={"tj": 50.0 + at},
-            mhz={"cpu": 2000 if at != 5 else 1500},
+            at=float(at), celsius={"tj": 50.0 + at}, mhz={"cpu": 2000 if at != 5 else 1500},
             counts={"core throttling": 3 if at < 6 else 9, "package throttling": 4},
-            limits=("gpu0: power cap",) if at == 5 else (),
-            busy=10.0 + at * 2,
-            stolen=at * 0.5,
+            limits=("gpu0: power cap",) if at == 5 else (), busy=10.0 + at * 2, stolen=at * 0.5,
             idle=100.0 + at * 1.5,
         )
         for at in range(10)
-    ]
+    ]  # fmt: skip
     seen = summarise(samples, 2.0, 7.0, ("rapl: none",))
     assert seen.samples == 6
     assert seen.celsius == {"tj": Span(low=52.0, median=54.5, high=57.0)}
@@ -442,10 +436,8 @@ def test_summary_of_nothing() -> None:
 
 def test_lines_in_the_writing() -> None:
     lines: list[Opening | Sample] = [
-        Opening(missing=("a",)),
-        Sample(at=1.5, watts={"x": 2.0}),
-        Sample(at=2.0),
-    ]
+        Opening(missing=("a",)), Sample(at=1.5, watts={"x": 2.0}), Sample(at=2.0),
+    ]  # fmt: skip
     content = b"".join(map(write_line, lines))
     assert read_lines(content) == (lines, len(content))
     found, size = read_lines(content[:-3])

@@ -37,14 +37,9 @@ from ifmmin.runtime.errors import (
 )
 
 LONG = Plan(
-    scenario="single-stream",
-    seconds=100.0,
-    queries=100,
-    seed=0,
-    expected_seconds=0.002,
-    rate=300.0,
-    latency_limit=0.05,
-)
+    scenario="single-stream", seconds=100.0, queries=100, seed=0, expected_seconds=0.002,
+    rate=300.0, latency_limit=0.05,
+)  # fmt: skip
 BRIEF = Length(name="brief", seconds=0.1, offline_samples=16, probe_seconds=0.1, probes=2)
 
 

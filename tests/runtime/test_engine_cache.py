@@ -34,13 +34,11 @@ OTHERS: dict[str, dict[str, Any]] = {
     "version": {"device": msgspec.structs.replace(DEVICE, version="10.13.3")},
     "gpu": {"device": msgspec.structs.replace(DEVICE, gpu="NVIDIA Orin-Nano (8 GB)")},
     "sm": {"device": msgspec.structs.replace(DEVICE, sm="SM86")},
-    "graph": {"graph_sha256": "ac" * 32},
-    "precision": {"precision": "fp32"},
+    "graph": {"graph_sha256": "ac" * 32}, "precision": {"precision": "fp32"},
     "profile": {"profile": {"a": msgspec.structs.replace(SIZES, maximum=(400, 5))}},
-    "input": {"profile": {"v": SIZES}},
-    "tf32": {"tf32": True},
+    "input": {"profile": {"v": SIZES}}, "tf32": {"tf32": True},
     "settings of the builder": {"build": 0},
-}
+}  # fmt: skip
 
 
 @pytest.fixture

@@ -99,10 +99,8 @@ def test_a_step_of_text_always_fills_its_largest_kernel() -> None:
 
 
 @given(
-    minimum=st.integers(1, 40),
-    more=st.integers(0, 3000),
-    rate=st.none() | st.floats(0.01, 1000),
-)
+    minimum=st.integers(1, 40), more=st.integers(0, 3000), rate=st.none() | st.floats(0.01, 1000),
+)  # fmt: skip
 def test_no_profile_goes_below_the_minimum(minimum: int, more: int, rate: float | None) -> None:
     """TensorRT builds a convolution of 5 for 4 tokens without a word, so this is the only guard."""
     described = change(T, minimum_length=minimum, verified_length=minimum + more, frame_rate=rate)

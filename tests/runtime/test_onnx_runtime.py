@@ -78,7 +78,8 @@ ENGINES: list[tuple[Any, str, str]] = [
 @pytest.mark.parametrize(("kind", "module", "cure"), ENGINES)
 @pytest.mark.parametrize(
     ("text", "said"),
-    [(None, "is not installed"), ("raise ImportError('lib:\\n gone')", r"does not load \(lib: gone"),
+    [(None, "is not installed"),
+     ("raise ImportError('lib:\\n gone')", r"does not load \(lib: gone"),
      ("raise OSError('lib:\\n gone')", r"does not load \(lib: gone"),
      ("import of_it_absent", r"does not load \(.*of_it_absent")],
 )  # fmt: skip

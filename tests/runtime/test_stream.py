@@ -191,12 +191,10 @@ def _hops(clock: HopClock, count: int, at: float) -> list[int]:
 
 
 @given(
-    hop=st.sampled_from([0.1, 0.35, 0.5, 1.0, 2.5]),
-    hops=st.integers(-(10**10), 10**10),
-    last=st.integers(-500, 500),
-    count=st.integers(1, 40),
+    hop=st.sampled_from([0.1, 0.35, 0.5, 1.0, 2.5]), hops=st.integers(-(10**10), 10**10),
+    last=st.integers(-500, 500), count=st.integers(1, 40),
     origin=st.sampled_from([0.0, 12.3, -EPOCH]),
-)
+)  # fmt: skip
 def test_hops_end_where_they_end_wherever_zero_is(
     hop: float, hops: int, last: int, count: int, origin: float
 ) -> None:

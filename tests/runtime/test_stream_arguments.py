@@ -198,12 +198,9 @@ def test_a_clock_that_gives_no_time(predictor: Predictor, said: Any) -> None:
     stream.push(a=A)
     before, now[0] = stream.snapshot(), said
     asked: list[Callable[[], object]] = [
-        lambda: stream.push(a=A),
-        lambda: stream.set_text(T),
-        lambda: stream.resume(before),
-        stream.predict,
-        stream.snapshot,
-    ]
+        lambda: stream.push(a=A), lambda: stream.set_text(T), lambda: stream.resume(before),
+        stream.predict, stream.snapshot,
+    ]  # fmt: skip
     for ask in asked:
         with pytest.raises(InputError, match=r"^clock: got ") as caught:
             ask()

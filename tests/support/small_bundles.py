@@ -31,11 +31,9 @@ LOSSES = {"logits": 1e-3, "probabilities": 0.3, "agreement": 0.5}
 """A tiny random network bears few bits badly; that is not what these tests are about."""
 TRAINING = {
     "recipe": {"name": "small", "description": "Made for tests.", "stage1": {"epochs": 3}},
-    "corpus": "made",
-    "fold": 2,
-    "seed": 7,
+    "corpus": "made", "fold": 2, "seed": 7,
     "metrics": {"test": {"a": {"wa": 0.5, "ua": 0.625, "ece": 0.1, "confusion": [[3, 1], [0, 4]]}}},
-}
+}  # fmt: skip
 VARIABLE = "IFMMIN_TEST_BUNDLES"
 """Names the folder in which an interpreter with torch keeps bundles for the tests of one without:
 `make test-runtime` does, for both."""

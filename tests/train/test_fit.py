@@ -250,13 +250,9 @@ def _shown(figure: Any) -> list[tuple[str, list[float]]]:
 def test_every_loss_has_an_axis_of_its_own_per_stage() -> None:
     higher = [row | {"cross_entropy": row["cross_entropy"] + 1.0} for row in HISTORY]
     assert _shown(losses([HISTORY, higher], "both")) == [
-        ("cross-entropy", [2.5, 2.0]),
-        ("CMD", [9.0, 4.0]),
-        ("validation figure", [0.3, 0.4]),
-        ("cross-entropy", [1.5]),
-        ("imagination", [3.0]),
-        ("validation figure", [0.5]),
-    ]
+        ("cross-entropy", [2.5, 2.0]), ("CMD", [9.0, 4.0]), ("validation figure", [0.3, 0.4]),
+        ("cross-entropy", [1.5]), ("imagination", [3.0]), ("validation figure", [0.5]),
+    ]  # fmt: skip
 
 
 def test_confusion_has_a_panel_per_pattern_in_percent_of_the_true_class() -> None:
