@@ -48,18 +48,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """CPU threads of a unit: another number gives other rounding."""
 
     def units(self) -> list[Unit]:
-        """All units; those that read the same fold of the same corpus follow each other."""
-        layouts: list[Any] = []
-        for recipe in self.entries.values():
-            if recipe.corpus not in layouts:
-                layouts.append(recipe.corpus)
+        """All units, fold by fold."""
         return [
             Unit(name, fold, seed)
             for fold in self.folds
-            for layout in layouts
             for seed in self.seeds
-            for name, recipe in self.entries.items()
-            if recipe.corpus == layout
+            for name in self.entries
         ]
 
 
