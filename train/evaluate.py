@@ -24,9 +24,10 @@ from ifmmin.runtime.atomic import atomic_file, require_writable
 from ifmmin.runtime.console import log_line
 from ifmmin.runtime.errors import InputError, OutputError
 from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, MODALITIES, Modality, Pattern
+from ifmmin.runtime.prediction import softmax
 
 from .data.corpus import Corpus, Utterance, pattern_mask
-from .metrics import Metrics, log_loss, measure, softmax
+from .metrics import Metrics, log_loss, measure
 from .model.loader import BatchLoader
 from .model.network import EmotionNetwork
 
