@@ -10,17 +10,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-
-_MATTER = (
-    "ifmmin-", "onnxruntime", "openvino-", "tensorrt", "cuda_python-", "cuda_bindings-", "numpy-",
-)  # fmt: skip
-"""Names of packages on which the speed of a graph depends."""
 
 
 def package_version() -> str:
@@ -31,21 +25,6 @@ def package_version() -> str:
         return version("ifmmin")
     except PackageNotFoundError:
         return "unknown"
-
-
-def installed_versions() -> list[str]:
-    """Names and versions of what could run graphs, by the folders of sys.path.
-
-    importlib.metadata would take longer than a graph takes to load.
-    """
-    found = set()
-    for folder in sys.path:
-        try:
-            names = [path.name for path in Path(folder or ".").iterdir()]
-        except OSError:
-            continue
-        found |= {n for n in names if n.endswith(".dist-info") and n.startswith(_MATTER)}
-    return sorted(found)
 
 
 _PLAIN_EVERY_SECONDS = 5.0

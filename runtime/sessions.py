@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from .backends import BACKENDS, Backend, BackendOptions, LoadedGraph, make_backend
 from .backends.profile import PROFILED, profile_of
 from .bundle import MANIFEST_NAME, PRECISIONS, SHAPES, Bundle, GraphEntry
-from .console import installed_versions
 from .errors import (
     BackendUnavailable,
     BundleError,
@@ -92,6 +91,27 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return ""
+
+
+_MATTER = (
+    "ifmmin-", "onnxruntime", "openvino-", "tensorrt", "cuda_python-", "cuda_bindings-", "numpy-",
+)  # fmt: skip
+"""Names of packages on which the speed of a graph depends."""
+
+
+def installed_versions() -> list[str]:
+    """Names and versions of what could run graphs, by the folders of sys.path.
+
+    importlib.metadata would take longer than a graph takes to load.
+    """
+    found = set()
+    for folder in sys.path:
+        try:
+            names = [path.name for path in Path(folder or ".").iterdir()]
+        except OSError:
+            continue
+        found |= {n for n in names if n.endswith(".dist-info") and n.startswith(_MATTER)}
+    return sorted(found)
 
 
 _SCHEMA = 1

@@ -107,6 +107,16 @@ def test_tests_reach_for_no_private_name(root: Path) -> None:
     assert found == set()
 
 
+def test_who_imports_the_runtime_waits_for_nothing_of_the_commands() -> None:
+    script = "import sys, ifmmin.runtime; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert "numpy" in loaded
+    assert not loaded & {"typer", "rich", "platformdirs", "onnxruntime", "safetensors"}
+
+
 def _entered(root: Path, script: str, bundle: Path) -> set[str]:
     """Files of the runtime that a script's `work()` enters once it is warm."""
     done = subprocess.run(

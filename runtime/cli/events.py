@@ -8,10 +8,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import msgspec
-from msgspec import UNSET, UnsetType
 
 from ..errors import InputError
 from ..modality import Modality
@@ -217,39 +216,6 @@ class EventProcessor:
 
 Write = Callable[[str], None]
 """Takes a line without its end."""
-_Value = TypeVar("_Value")
-
-
-class _Top(msgspec.Struct):
-    label: str
-    probability: float
-
-
-class _Line(msgspec.Struct, kw_only=True):
-    """A field that is UNSET is not written."""
-
-    line: int | None
-    event: str
-    id: str | int | UnsetType
-    at: float | None
-    pattern: str | None
-    label: str | None
-    probabilities: dict[str, float] | None
-    logits: list[float] | None
-    top: list[_Top] | UnsetType
-    frames: dict[str, int]
-    absent: dict[str, str] | UnsetType
-    dropped_frames: dict[str, int] | UnsetType
-    late_frames: dict[str, int] | UnsetType
-    backend: str | None
-    seconds: float
-
-
-class _Failure(msgspec.Struct, kw_only=True):
-    line: int | None
-    event: str | UnsetType
-    id: str | int | UnsetType
-    error: str
 
 
 class UpdateLines:
@@ -266,52 +232,39 @@ class UpdateLines:
     def show(self, update: Update) -> None:
         """Write the answer."""
         said = update.prediction
-        shares = self._shares(said) if said else None
-        line = _Line(
-            line=update.line,
-            event=update.event.kind,
-            id=_or_unset(update.event.id),
-            at=update.at,
-            pattern=str(said.pattern) if said and said.pattern else None,
-            label=update.label,
-            probabilities=shares,
-            logits=said.logits.tolist() if said else None,
-            top=self._top(shares),
-            frames={m.value: count for m, count in update.frames.items()},
-            absent=_by_letter(update.absent),
-            dropped_frames=_by_letter(update.dropped),
-            late_frames=_by_letter(update.late),
-            backend=said.backend if said else None,
-            seconds=update.seconds,
-        )
+        shares = dict(zip(self._labels, said.probabilities.tolist(), strict=True)) if said else None
+        line: dict[str, object] = {
+            **_head(update.line, update.event),
+            "at": update.at,
+            "pattern": str(said.pattern) if said and said.pattern else None,
+            "label": update.label,
+            "probabilities": shares,
+            "logits": said.logits.tolist() if said else None,
+        }
+        if self._top_k and shares is not None:
+            ranked = sorted(shares.items(), key=lambda pair: -pair[1])[: self._top_k]
+            line["top"] = [{"label": label, "probability": share} for label, share in ranked]
+        line["frames"] = {m.value: count for m, count in update.frames.items()}
+        told = {"absent": update.absent, "dropped_frames": update.dropped,
+                "late_frames": update.late}  # fmt: skip
+        line |= {k: {m.value: x for m, x in found.items()} for k, found in told.items() if found}
+        line |= {"backend": said.backend if said else None, "seconds": update.seconds}
         self._write(msgspec.json.encode(line).decode())
 
     def fail(self, line: int | None, event: Event | None, message: str) -> None:
         """Write what is wrong."""
-        told = _Failure(
-            line=line,
-            event=event.kind if event else UNSET,
-            id=_or_unset(event.id if event else None),
-            error=message,
-        )
+        told = {**_head(line, event), "error": message}
         self._write(msgspec.json.encode(told).decode())
 
-    def _shares(self, said: Prediction) -> dict[str, float]:
-        return dict(zip(self._labels, said.probabilities.tolist(), strict=True))
 
-    def _top(self, shares: dict[str, float] | None) -> list[_Top] | UnsetType:
-        if not self._top_k or shares is None:
-            return UNSET
-        ranked = sorted(shares.items(), key=lambda pair: -pair[1])
-        return [_Top(label, share) for label, share in ranked[: self._top_k]]
-
-
-def _or_unset(value: _Value | None) -> _Value | UnsetType:
-    return UNSET if value is None else value
-
-
-def _by_letter(found: Mapping[Modality, _Value]) -> dict[str, _Value] | UnsetType:
-    return {m.value: value for m, value in found.items()} if found else UNSET
+def _head(line: int | None, event: Event | None) -> dict[str, object]:
+    """What every line begins with; an event's id comes back with it."""
+    head: dict[str, object] = {"line": line}
+    if event is not None:
+        head["event"] = event.kind
+        if event.id is not None:
+            head["id"] = event.id
+    return head
 
 
 class RealTime:
