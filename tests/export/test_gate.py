@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,20 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Corpus]:
     out = tmp_path_factory.mktemp("trained") / "run"
     fit(recipe, corpus, fold=1, seed=0, out=out)
     return out / "model.safetensors", corpus
+
+
+def test_graphs_are_measured_on_a_corpus(trained: tuple[Path, Corpus], tmp_path: Path) -> None:
+    checkpoint, out = trained[0], tmp_path / "bundle"
+    words = [str(checkpoint), "--pattern", "a_v", "--evaluate", "--shape", "throughput"]
+    assert main([*words, "--out", str(out)]) == 0
+    metrics = json.loads(checkpoint.with_name("metrics.json").read_text())["test"]["a_v"]
+    found = {e.shape: e.evaluation for e in Bundle(out).manifest.graphs if e.evaluation is not None}
+    assert list(found) == ["latency", "throughput", "head"]
+    for evaluation in found.values():
+        for figure in ("wa", "ua", "ece"):
+            assert evaluation[figure] == pytest.approx(metrics[figure], abs=1e-4)
+            assert evaluation[f"network_{figure}"] == pytest.approx(metrics[figure], abs=1e-4)
+        assert (evaluation["utterances"], evaluation["fold"]) == (48, 1)
 
 
 def _evaluator(checkpoint: Path, corpus: Corpus) -> Evaluator:
