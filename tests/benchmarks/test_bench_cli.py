@@ -124,11 +124,7 @@ def test_what_cannot_run_is_left_out_of_its_own_scenario(make_bundle: Any, tmp_p
     ],
 )
 def test_a_mistake_is_one_line(
-    bundle: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    words: list[str],
-    said: str,
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
 ) -> None:
     assert main(["run", "-b", str(bundle), "--out", str(tmp_path / "x"), *words]) == 2
     error = capsys.readouterr().err.strip()

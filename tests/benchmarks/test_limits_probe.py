@@ -307,10 +307,7 @@ def test_quantised_product_and_lstm() -> None:
 
 def test_pairs_count_as_8_bits() -> None:
     quantised = np.ones((7, 11), np.int8)
-    scalars: dict[str, NDArray[Any]] = {
-        "s": np.array(0.1, np.float32),
-        "z": np.array(0, np.int8),
-    }
+    scalars: dict[str, NDArray[Any]] = {"s": np.array(0.1, np.float32), "z": np.array(0, np.int8)}
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], "q"),
         helper.make_node("DequantizeLinear", ["q", "s", "z"], ["dx"], "dx"),

@@ -12,15 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from fake_system import (
-    BRIEF,
-    COUNT,
-    DELAY,
-    TRUTH,
-    FakeSystem,
-    generator_called,
-    plan,
-)
+from fake_system import BRIEF, COUNT, DELAY, TRUTH, FakeSystem, generator_called, plan
 
 from ifmmin.benchmarks.scenarios.loadgen import (
     FULL,

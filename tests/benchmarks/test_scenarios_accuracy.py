@@ -48,10 +48,7 @@ def _trained_on(bundle: Path, layout: Any, fold: int = 1) -> None:
     recipe = msgspec.structs.replace(load_recipe("synthetic"), corpus=layout)
 
     def change(manifest: dict[str, Any]) -> None:
-        manifest["checkpoint"]["training"] |= {
-            "recipe": msgspec.to_builtins(recipe),
-            "fold": fold,
-        }
+        manifest["checkpoint"]["training"] |= {"recipe": msgspec.to_builtins(recipe), "fold": fold}
 
     edit(bundle, change)
 

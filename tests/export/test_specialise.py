@@ -14,12 +14,7 @@ from small_networks import CASES, logits_alone, small_network
 from torch import nn
 
 from ifmmin.export.cli import main
-from ifmmin.export.specialise.network import (
-    specialise,
-    stream_encoder,
-    stream_head,
-    stream_summary,
-)
+from ifmmin.export.specialise.network import specialise, stream_encoder, stream_head, stream_summary
 from ifmmin.export.verify.missing import TOLERANCE, measure_missing
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.cli.options import frames_by_modality

@@ -65,9 +65,7 @@ def _cuda_modules() -> list[str]:
     return [name for name in sys.modules if name.split(".")[0] == "cuda"]
 
 
-def test_the_older_name_is_taken_where_the_newer_is_not(
-    absent: pytest.MonkeyPatch,
-) -> None:
+def test_the_older_name_is_taken_where_the_newer_is_not(absent: pytest.MonkeyPatch) -> None:
     absent.setitem(sys.modules, "cuda.cudart", FakeCuda())
     assert Cuda().sm == "SM87"
 

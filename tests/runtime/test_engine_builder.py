@@ -197,9 +197,7 @@ def test_a_build_whose_messages_go_elsewhere(
     assert "build engines in a process of their own" in refusal(EngineError, *lstm)
 
 
-def test_progress_names_phases_and_its_errors_stop_the_build(
-    lstm: tuple[bytes, Profile],
-) -> None:
+def test_progress_names_phases_and_its_errors_stop_the_build(lstm: tuple[bytes, Profile]) -> None:
     phases: list[str] = []
     build(lstm, progress=phases.append)
     assert "Building engine" in phases

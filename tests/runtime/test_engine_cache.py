@@ -14,12 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ifmmin.runtime.backends.engine_cache import (
-    LIMIT_BYTES,
-    DeviceKey,
-    EngineCache,
-    EngineKey,
-)
+from ifmmin.runtime.backends.engine_cache import LIMIT_BYTES, DeviceKey, EngineCache, EngineKey
 from ifmmin.runtime.bundle import ProfileSpec
 from ifmmin.runtime.errors import OutputError
 

@@ -261,10 +261,7 @@ SCENARIOS: dict[str, Callable[[Machine], Iterator[Row]]] = {
 
 
 def sample_report(
-    machine: Machine | None = None,
-    *,
-    scenarios: Iterable[str] = SCENARIOS,
-    **more: Any,
+    machine: Machine | None = None, *, scenarios: Iterable[str] = SCENARIOS, **more: Any
 ) -> Report:
     """A report of some scenarios. more: fields of Report."""
     machine = machine or Machine()
