@@ -17,16 +17,8 @@ import recorded_devices as devices
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifmmin.benchmarks.device import Watch
+from ifmmin.benchmarks.device import Watch, monitor
 from ifmmin.benchmarks.device.energy import FEWEST, Sample, energy_between, whole_device
-from ifmmin.benchmarks.device.monitor import (
-    Opening,
-    Sampler,
-    Span,
-    read_lines,
-    summarise,
-    write_line,
-)
 
 MODULE = (sys.executable, "-c", "from ifmmin.benchmarks.device.monitor import main; main()")
 PERIOD = 0.05
@@ -200,7 +192,7 @@ def test_misuse_says_so(tmp_path: Path) -> None:
 
 
 def test_probes_of_a_desktop(tmp_path: Path) -> None:
-    with closing(Sampler(devices.desktop(tmp_path), PERIOD, devices.rtx)) as sampler:
+    with closing(monitor.Sampler(devices.desktop(tmp_path), PERIOD, devices.rtx)) as sampler:
         sample = sampler.look()
         assert sample.watts == {"gpu0": 21.37}
         assert sample.mhz == {"cpu": 1200, "gpu0": 210}
@@ -217,13 +209,13 @@ def test_probes_of_a_desktop(tmp_path: Path) -> None:
 def test_tegrastats_stands_in_for_sensors(tmp_path: Path) -> None:
     machine = devices.orin_nano(tmp_path)
     (tmp_path / "sys/class/hwmon/hwmon1/name").unlink()
-    with closing(Sampler(machine, PERIOD, devices.no_gpus)) as sampler:
+    with closing(monitor.Sampler(machine, PERIOD, devices.no_gpus)) as sampler:
         assert sampler.look().watts["tegrastats/VDD_IN"] == 4.712
 
 
 def test_a_look_is_cheap(tmp_path: Path) -> None:
     """A look must not be felt by what runs beside it; the bound is wide for busy machines."""
-    with closing(Sampler(devices.orin_nano(tmp_path), PERIOD, devices.no_gpus)) as sampler:
+    with closing(monitor.Sampler(devices.orin_nano(tmp_path), PERIOD, devices.no_gpus)) as sampler:
         sampler.look()
         looks = []
         for _ in range(20):
@@ -362,10 +354,10 @@ def test_summary() -> None:
         )
         for at in range(10)
     ]  # fmt: skip
-    seen = summarise(samples, 2.0, 7.0, ("rapl: none",))
+    seen = monitor.summarise(samples, 2.0, 7.0, ("rapl: none",))
     assert seen.samples == 6
-    assert seen.celsius == {"tj": Span(low=52.0, median=54.5, high=57.0)}
-    assert seen.mhz["cpu"] == Span(low=1500, median=2000, high=2000)
+    assert seen.celsius == {"tj": monitor.Span(low=52.0, median=54.5, high=57.0)}
+    assert seen.mhz["cpu"] == monitor.Span(low=1500, median=2000, high=2000)
     assert seen.throttled == ("core throttling (6 times)", "gpu0: power cap")
     assert seen.busy == pytest.approx(0.5)
     assert seen.stolen == pytest.approx(0.125)
@@ -378,22 +370,22 @@ def test_throttling_of_another_time_is_not_told() -> None:
         for at in range(10)
     ]
     calm = [Sample(at=float(at), counts={"core throttling": 8}) for at in range(10)]
-    assert summarise(calm, 2.0, 7.0).throttled == ()
-    assert summarise(samples, 2.0, 7.0).throttled == ("core throttling (5 times)",)
+    assert monitor.summarise(calm, 2.0, 7.0).throttled == ()
+    assert monitor.summarise(samples, 2.0, 7.0).throttled == ("core throttling (5 times)",)
     # A counter rises for good: an interval without a single sample in it still shows it.
     samples = [Sample(at=0.0, counts={"x": 1}), Sample(at=1.0, counts={"x": 2})]
-    assert summarise(samples, 0.4, 0.6).throttled == ("x (1 times)",)
-    nothing = summarise([], 0.0, 1.0, ("the sampler does not start",))
+    assert monitor.summarise(samples, 0.4, 0.6).throttled == ("x (1 times)",)
+    nothing = monitor.summarise([], 0.0, 1.0, ("the sampler does not start",))
     assert (nothing.samples, nothing.busy, nothing.throttled) == (0, None, ())
     assert nothing.energy.reason == "the sampler does not start"
 
 
 def test_lines_in_the_writing() -> None:
-    lines: list[Opening | Sample] = [
-        Opening(missing=("a",)), Sample(at=1.5, watts={"x": 2.0}), Sample(at=2.0),
+    lines: list[monitor.Opening | Sample] = [
+        monitor.Opening(missing=("a",)), Sample(at=1.5, watts={"x": 2.0}), Sample(at=2.0),
     ]  # fmt: skip
-    content = b"".join(map(write_line, lines))
-    assert read_lines(content) == (lines, len(content))
-    found, size = read_lines(content[:-3])
-    assert (found, content[size:]) == (lines[:2], write_line(lines[2]))
-    assert read_lines(b"") == ([], 0)
+    content = b"".join(map(monitor.write_line, lines))
+    assert monitor.read_lines(content) == (lines, len(content))
+    found, size = monitor.read_lines(content[:-3])
+    assert (found, content[size:]) == (lines[:2], monitor.write_line(lines[2]))
+    assert monitor.read_lines(b"") == ([], 0)
