@@ -27,6 +27,7 @@ from ifmmin.export.quantize.groups import DYNAMIC, STATIC, group_name, operator_
 from ifmmin.export.quantize.static import StaticQuantiser
 from ifmmin.export.specialise.encoder import PRECISIONS
 from ifmmin.export.verify.missing import measure_missing
+from ifmmin.export.verify.parity import Comparison
 from ifmmin.export.verify.probes import compare_probes, run_alone, run_batches
 from ifmmin.export.writer import modality_specs
 from ifmmin.runtime.backends import LoadedGraph, Runner
@@ -52,6 +53,12 @@ def _quantised(kind: str, shape: str, pattern: Pattern, name: str) -> Any:
     return dynamic_model(model) if name == "int8" else static_model(kind, model, shape, pattern)
 
 
+def _compared(model: onnx.ModelProto, shape: str, kind: str, pattern: Pattern) -> Comparison:
+    probes, run = probes_of(kind).of(pattern), load_model(model, literal=True)
+    drive = run_alone if shape == "latency" else run_batches
+    return compare_probes(drive(run, probes), probes)
+
+
 @pytest.mark.parametrize("shape", ["latency", "throughput"])
 @pytest.mark.parametrize("recurrence", ["lstm", "scan"])
 @pytest.mark.parametrize(("kind", "pattern"), [
@@ -61,11 +68,7 @@ def _quantised(kind: str, shape: str, pattern: Pattern, name: str) -> Any:
 def test_half_precision(pattern: str, kind: str, recurrence: str, shape: str) -> None:
     chosen = Pattern.parse(pattern)
     model = _model(small_network(kind), shape, chosen, "fp16", recurrence)
-    probes = probes_of(kind).of(chosen)
-    found = compare_probes(
-        (run_alone if shape == "latency" else run_batches)(load_model(model, literal=True), probes),
-        probes,
-    )
+    found = _compared(model, shape, kind, chosen)
     assert found.probability_max < LARGEST
     assert found.excess > 1  # it is another precision
     weights = [t for t in model.graph.initializer if t.data_type in (1, TensorProto.FLOAT16)]
@@ -101,11 +104,7 @@ def test_half_precision_takes_raw_values_beyond_its_range() -> None:
 def test_eight_bits(pattern: str, kind: str, shape: str, name: str) -> None:
     chosen = Pattern.parse(pattern)
     model = _quantised(kind, shape, chosen, name)
-    probes = probes_of(kind).of(chosen)
-    found = compare_probes(
-        (run_alone if shape == "latency" else run_batches)(load_model(model, literal=True), probes),
-        probes,
-    )
+    found = _compared(model, shape, kind, chosen)
     assert found.log_probability_mean < 1.2
     assert found.agreement > 0.8
     content = to_bytes(model, {})
