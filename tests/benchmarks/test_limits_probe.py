@@ -335,11 +335,8 @@ def test_weights_that_nodes_share_are_there_once_and_read_twice() -> None:
     assert (count.weight_bytes, count.read_bytes) == (4 * 49, 8 * 49)
 
 
-def test_indices_are_no_weights() -> None:
+def test_indices_are_no_weights_and_an_unknown_operator_is_named() -> None:
     assert _count(node_bytes("Unsqueeze", [3], {"axes": np.array([0])})).works == ()
-
-
-def test_an_unknown_operator_is_named() -> None:
     weights = {"W": floats(1, 6, 3), "R": floats(1, 6, 2)}
     assert _count(node_bytes("GRU", [4, 1, 3], weights, hidden_size=2)).uncounted == ("GRU",)
 
@@ -350,12 +347,9 @@ def test_half_precision_has_half_the_bytes() -> None:
     assert (work.kind, sum(work.weights.values())) == ("float16", 2 * 7 * 11)
 
 
-def test_a_free_axis_needs_a_size() -> None:
+def test_a_free_axis_needs_a_size_and_counting_needs_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"free axis T, sizes were given for B; give the size"):
         _count(lstm_bytes("T", "B", 3, 2), B=1)
-
-
-def test_without_onnx_one_line_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     content = lstm_bytes("T", "B", 3, 2)
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(InputError, match="pip install onnx"):

@@ -238,7 +238,7 @@ def test_a_mistake_names_the_stream(predictor: Predictor) -> None:
 def test_streams_of_many_threads_share_graphs(predictor: Predictor) -> None:
     def talk(seed: int) -> float:
         """How far it is from the same alone."""
-        given, said = {letter: noise(letter, 60, seed) for letter in "at"}, np.empty(0)
+        given, said = {letter: noise(letter, 60, seed) for letter in "at"}, np.empty(0, np.float32)
         with predictor.stream() as stream:
             for n in range(60):
                 stream.push({letter: frames[n : n + 1] for letter, frames in given.items()})

@@ -74,6 +74,8 @@ def test_a_runtime_without_a_builder(flavour: str, monkeypatch: pytest.MonkeyPat
 def test_another_flavour() -> None:
     with pytest.raises(InputError, match="use tensorrt or tensorrt-rtx"):
         load_tensorrt("openvino")
+    assert one_line(f"  bias_dq:\n\n  has type  Int32\n{NOISE}\n") == "bias_dq: has type Int32"
+    assert one_line(NOISE) == NOISE
 
 
 NOISE = "[checkMacros.cpp] Cuda Runtime (cudaError 35: CUDA driver version is insufficient)"
@@ -137,8 +139,3 @@ def test_an_interrupt_while_it_speaks_is_kept(logger: Any) -> None:
     with collect() as messages:
         logger.log(Interrupting(), "text")
     assert isinstance(messages.interrupt, KeyboardInterrupt)
-
-
-def test_one_line() -> None:
-    assert one_line(f"  bias_dq:\n\n  has type  Int32\n{NOISE}\n") == "bias_dq: has type Int32"
-    assert one_line(NOISE) == NOISE
