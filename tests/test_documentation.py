@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -13,6 +12,7 @@ from typing import Any
 
 import typer
 import yaml
+from run_command import run_python
 
 from ifmmin.runtime import Bundle, Modality
 from ifmmin.runtime.cli.commands import COMMANDS
@@ -86,11 +86,9 @@ def test_the_first_python_runs(
         assert script.count(f", {demo})") == 1
         dim = Bundle(bundle).manifest.modalities[modality].dim
         script = script.replace(f", {demo})", f", {dim})")
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert " a_t onnxruntime-cpu" in done.stdout
+    ran = run_python(script, cwd=tmp_path)
+    assert (ran.code, ran.err) == (0, "")
+    assert " a_t onnxruntime-cpu" in ran.out
 
 
 def test_the_citation_is_of_this_version(root: Path) -> None:

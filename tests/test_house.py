@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from run_command import run_python
 
 PACKAGES = ("runtime", "train", "export", "benchmarks")
 MOST_MODULES = 12
@@ -108,26 +107,19 @@ def test_tests_reach_for_no_private_name(root: Path) -> None:
 
 
 def test_who_imports_the_runtime_waits_for_nothing_of_the_commands() -> None:
-    script = "import sys, ifmmin.runtime; print(*sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
-    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    ran = run_python("import ifmmin.runtime; print(*sys.modules)")
+    loaded = {name.partition(".")[0] for name in ran.out.split()}
     assert "numpy" in loaded
     assert not loaded & {"typer", "rich", "platformdirs", "onnxruntime", "safetensors"}
 
 
 def _entered(root: Path, script: str, bundle: Path) -> set[str]:
     """Files of the runtime that a script's `work()` enters once it is warm."""
-    done = subprocess.run(
-        [sys.executable, "-c", _TRACE.format(script=script), str(bundle), str(root / "runtime")],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    return set(done.stdout.split())
+    ran = run_python(_TRACE.format(script=script), bundle, root / "runtime")
+    return set(ran.out.split())
 
 
 _TRACE = """
-import sys
 import numpy as np
 from ifmmin.runtime import Predictor
 predictor = Predictor(sys.argv[1], backend="onnxruntime-cpu")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from run_command import run_python
 from small_bundles import VARIABLE, keep, kept
 
 if sys.version_info >= (3, 11):
@@ -65,27 +66,25 @@ def test_runtime_imports_without_torch(root: Path) -> None:
     ]
     assert len(modules) > 10
     blocked = ["torch", "onnx", "h5py", "yaml", "fcntl"]
-    script = f"import sys\nfor name in {blocked}: sys.modules[name] = None\n"
-    script += "".join(f"import {module}\n" for module in modules)
-    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, timeout=60)
+    assert run_python(f"import {', '.join(modules)}", without=blocked).code == 0
 
 
 def test_on_another_system_runtime_imports_and_a_command_says_what_is_wrong() -> None:
     script = (
-        "import sys; sys.platform = 'darwin'; sys.modules['fcntl'] = None\n"
+        "sys.platform = 'darwin'\n"
         "import ifmmin.runtime\n"
         "from ifmmin.runtime.cli.run import main\n"
         "sys.exit(main(['--help']))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert "got the system darwin, wanted linux; run the commands of ifmmin on Linux" in done.stderr
+    ran = run_python(script, without=["fcntl"])
+    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+    assert "got the system darwin, wanted linux; run the commands of ifmmin on Linux" in ran.err
 
 
 def test_the_tests_of_runtime_can_be_read_without_torch(root: Path) -> None:
     """Another interpreter runs them, see `make test-runtime`."""
     script = (
-        "import sys; sys.modules['torch'] = None; sys.path[:0] = sys.argv[1:3]\n"
+        "sys.path[:0] = sys.argv[1:3]\n"
         "from importlib import import_module\n"
         "for name in sys.argv[3:]: import_module(name)"
     )
@@ -93,24 +92,19 @@ def test_the_tests_of_runtime_can_be_read_without_torch(root: Path) -> None:
     names = [path.stem for path in sorted(folders[1].glob("test_*.py"))]
     names.remove("test_engine_builder")  # skips itself where TensorRT-RTX is not installed
     assert len(names) > 20
-    done = subprocess.run(
-        [sys.executable, "-c", script, *map(str, folders), *names], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    assert run_python(script, *folders, *names, without=["torch"]).code == 0
 
 
 def test_without_an_engine_one_line_says_what_to_install() -> None:
     script = (
-        "import sys; sys.modules['onnxruntime'] = None\n"
         "from ifmmin.runtime.backends import make_backend\n"
         "from ifmmin.runtime.cli.app import guarded\n"
         "sys.exit(guarded(lambda: make_backend('onnxruntime-cpu') and 0))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert "ifmmin[cpu]" in done.stderr
-    assert "ifmmin[gpu]" in done.stderr
+    ran = run_python(script, without=["onnxruntime"])
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert "ifmmin[cpu]" in ran.err
+    assert "ifmmin[gpu]" in ran.err
 
 
 def test_wheel_and_sdist_hold_what_they_should(root: Path, tmp_path: Path) -> None:

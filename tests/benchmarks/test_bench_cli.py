@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import numpy as np
 import pytest
-from run_command import call, mistake
+from run_command import call, mistake, run_python
 from small_recipe import small_options
 
 from ifmmin.benchmarks.cli import main
@@ -132,14 +130,10 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_is_measured(
 
 @pytest.mark.parametrize("words", [[], ["compare", "a", "b"], ["report", "a"], ["--schema"]])
 def test_without_the_extra_one_line_has_the_cure(words: list[str]) -> None:
-    script = (
-        "import sys; sys.modules['psutil'] = None\n"
-        "from ifmmin.runtime.cli.commands import bench\n"
-        "sys.exit(bench())\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == (
+    script = "from ifmmin.runtime.cli.commands import bench; sys.exit(bench())"
+    ran = run_python(script, *words, without=["psutil"])
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == (
         "error: ifmmin-bench needs psutil, not installed here; run pip install 'ifmmin[bench]'\n"
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ import msgspec
 import pytest
 import recorded_devices as devices
 from recorded_devices import core_of_x86, cores_of_arm
+from run_command import run_python
 
 from ifmmin.benchmarks.device import DeviceRecord, describe, record_device
 from ifmmin.benchmarks.device.gpu import Nvml
@@ -257,12 +257,10 @@ def test_this_machine() -> None:
 
 def test_record_needs_neither_torch_nor_training() -> None:
     script = (
-        "import sys; sys.modules.update(dict.fromkeys(('torch', 'h5py', 'onnx', 'pynvml')));"
         "from ifmmin.benchmarks.device import record_device, describe;"
         "sys.exit(not describe(record_device()) or 'openvino' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True)
-    assert done.returncode == 0, done.stderr.decode()
+    assert run_python(script, without=("torch", "h5py", "onnx", "pynvml")).code == 0
 
 
 def git(folder: Path, *words: str) -> None:

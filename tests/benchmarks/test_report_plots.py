@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
+from run_command import run_python
 from sample_rows import Machine, a_row, sample_report
 
 from ifmmin.benchmarks.record import CONTROL, OURS, Accuracy, Report, Row
@@ -177,12 +177,12 @@ def test_drawing_leaves_matplotlib_as_it_was(report: Report) -> None:
     assert dict(matplotlib.rcParams) == before
     module = "ifmmin.benchmarks.report"
     script = f"""
-import sys, {module}, ifmmin.benchmarks.cli
+import {module}, ifmmin.benchmarks.cli
 assert "matplotlib" not in sys.modules
 import {module}.plots
 assert "matplotlib.pyplot" not in sys.modules
 """
-    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, timeout=60)
+    assert run_python(script).code == 0
 
 
 def test_without_matplotlib_the_page_says_so(

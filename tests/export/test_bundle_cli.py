@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ import msgspec
 import onnx
 import pytest
 from onnx.external_data_helper import set_external_data
-from run_command import Ran, call, mistake
+from run_command import Ran, call, mistake, run_python
 from small_bundles import copied, edit, flip, graph_entry, put, relabel
 
 from ifmmin.export.bundle_cli import main
@@ -143,26 +141,20 @@ def test_other_lengths_of_what_is_missing_are_compared_as_exported(
 
 @pytest.mark.parametrize("action", [["verify"], ["inspect"], ["inspect", "--format", "json"]])
 def test_it_runs_where_torch_and_onnx_are_not_installed(made: Path, action: list[str]) -> None:
-    done = _without_torch(*action, "-b", str(made))
-    assert done.returncode == 0, done.stderr
-    assert "a_t" in done.stdout
+    ran = _without_torch(*action, "-b", made)
+    assert ran.code == 0, ran.err
+    assert "a_t" in ran.out
 
 
 def test_without_torch_one_line_says_what_the_comparison_needs(made: Path) -> None:
-    done = _without_torch("verify", "-b", str(made), "--checkpoint", "model.safetensors")
-    assert done.returncode == 2
-    assert "ifmmin[export]" in done.stderr.splitlines()[-1]
+    ran = _without_torch("verify", "-b", made, "--checkpoint", "model.safetensors")
+    assert ran.code == 2
+    assert "ifmmin[export]" in ran.err.splitlines()[-1]
 
 
-def _without_torch(*arguments: str) -> subprocess.CompletedProcess[str]:
-    script = (
-        "import sys\n"
-        "for name in ('torch', 'onnx', 'h5py', 'yaml'): sys.modules[name] = None\n"
-        "from ifmmin.export.bundle_cli import main\n"
-        "sys.exit(main(sys.argv[1:]))"
-    )
-    command = [sys.executable, "-W", "error", "-c", script, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+def _without_torch(*words: object) -> Ran:
+    script = "from ifmmin.export.bundle_cli import main; sys.exit(main(sys.argv[1:]))"
+    return run_python(script, *words, without=("torch", "onnx", "h5py", "yaml"))
 
 
 def test_tables_show_what_is_in_the_bundle(bundle: Path) -> None:

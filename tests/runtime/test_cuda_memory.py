@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import re
-import subprocess
 import sys
 import threading
 import time
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 from fake_cuda import FakeCuda
 from fake_tensorrt import Machine
+from run_command import run_python
 
 from ifmmin.runtime.backends import cuda
 from ifmmin.runtime.backends.cuda import Cuda
@@ -218,13 +218,12 @@ def test_no_driver_here_ends_in_one_line_and_not_in_a_crash() -> None:
     script = (
         "from ifmmin.runtime.backends.cuda import Cuda\n"
         "from ifmmin.runtime.cli.app import guarded\n"
-        "import sys; sys.exit(guarded(lambda: print(Cuda().name) or 0))"
+        "sys.exit(guarded(lambda: print(Cuda().name) or 0))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    if done.returncode == 0:
-        pytest.skip(f"there is a GPU here: {done.stdout.strip()}")
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.count("\n") == 1
+    ran = run_python(script)
+    if ran.code == 0:
+        pytest.skip(f"there is a GPU here: {ran.out.strip()}")
+    assert (ran.code, ran.err.count("\n")) == (2, 1), ran
 
 
 @pytest.mark.gpu

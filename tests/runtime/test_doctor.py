@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +12,7 @@ import msgspec
 import pytest
 from made_machines import HEALTHY, ORIN, change
 from rich.console import Console
+from run_command import Ran, run_python
 from small_bundles import copied, edit, nudge
 
 from ifmmin.runtime.backends import Backend, LoadedGraph
@@ -24,13 +23,6 @@ from ifmmin.runtime.doctor.facts import BackendState, Clock, Facts, Folder, Temp
 from ifmmin.runtime.doctor.report import Report, SelfTest, make_report, run_selftests, show, to_json
 from ifmmin.runtime.errors import BackendUnavailable, BundleError
 
-_BLOCKED = """
-import sys
-for name in ("torch", "onnx", "h5py", "yaml"): sys.modules[name] = None
-from ifmmin.runtime.doctor.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
-
 
 @pytest.fixture
 def bundle(make_bundle: Any, tmp_path: Path) -> Path:
@@ -38,28 +30,28 @@ def bundle(make_bundle: Any, tmp_path: Path) -> Path:
     return copied(make_bundle(), tmp_path)
 
 
-def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", "-c", _BLOCKED, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+def _run(*words: object) -> Ran:
+    script = "from ifmmin.runtime.doctor.cli import main; sys.exit(main(sys.argv[1:]))"
+    return run_python(script, *words, without=("torch", "onnx", "h5py", "yaml"))
 
 
 def test_the_command_here() -> None:
     started = time.perf_counter()
     done = _run()
     seconds = time.perf_counter() - started
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert "onnxruntime-cpu" in done.stdout
+    assert done.code == 0, done.err
+    assert done.err == ""
+    assert "onnxruntime-cpu" in done.out
     if not Path("/proc/driver/nvidia").exists():
-        assert "no NVIDIA GPU here" in done.stdout
+        assert "no NVIDIA GPU here" in done.out
     assert seconds < 30  # 1.5 s where nothing else runs
 
 
 def test_the_report_fits_the_schema_that_the_command_prints() -> None:
     done, schema = _run("--json"), _run("--schema")
-    assert (done.returncode, schema.returncode) == (0, 0), done.stderr + schema.stderr
-    report = json.loads(done.stdout)
-    validator = jsonschema.Draft202012Validator(json.loads(schema.stdout))
+    assert (done.code, schema.code) == (0, 0), done.err + schema.err
+    report = json.loads(done.out)
+    validator = jsonschema.Draft202012Validator(json.loads(schema.out))
     validator.validate(report)
     assert msgspec.convert(report, Report).schema == 1
     for wrong in (
@@ -71,24 +63,24 @@ def test_the_report_fits_the_schema_that_the_command_prints() -> None:
 
 
 def test_a_sound_bundle_passes_and_a_spoilt_one_is_broken(bundle: Path) -> None:
-    done = _run("-b", str(bundle), "--json")
-    assert done.returncode == 0, done.stdout
-    (cpu,) = [t for t in json.loads(done.stdout)["selftests"] if t["backend"] == "onnxruntime-cpu"]
+    done = _run("-b", bundle, "--json")
+    assert done.code == 0, done.out
+    (cpu,) = [t for t in json.loads(done.out)["selftests"] if t["backend"] == "onnxruntime-cpu"]
     assert cpu["passed"]
     assert cpu["graphs"] > 3
     assert 0 < cpu["difference"] < cpu["allowed"]
     nudge(bundle, "a.latency.fp32.onnx", factor=1.5)
-    done = _run("-b", str(bundle))
-    assert done.returncode == 1
-    assert "FAIL" in done.stdout
-    assert "a.latency.fp32.onnx" in done.stdout
-    assert "Traceback" not in done.stdout + done.stderr
+    done = _run("-b", bundle)
+    assert done.code == 1
+    assert "FAIL" in done.out
+    assert "a.latency.fp32.onnx" in done.out
+    assert "Traceback" not in done.out + done.err
 
 
 def test_no_bundle_is_the_users_mistake(tmp_path: Path) -> None:
-    done = _run("-b", str(tmp_path / "nothing"))
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
+    done = _run("-b", tmp_path / "nothing")
+    assert done.code == 2
+    assert done.err.count("\n") == 1
 
 
 def test_no_backend_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -16,7 +14,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from run_command import STREAM, conversation, event, frames, line, npz, refused, run, run_documented
+from run_command import (
+    BACKEND,
+    STREAM,
+    conversation,
+    event,
+    frames,
+    line,
+    npz,
+    refused,
+    run,
+    run_documented,
+    run_python,
+)
 
 from ifmmin.runtime import Predictor, Smoothing, StreamOptions
 from ifmmin.runtime.cli.stream import Interrupts
@@ -150,16 +160,15 @@ def test_real_time_wants_times_at_once(bundle: Path) -> None:
 def test_who_streams_nothing_imports_no_streams(bundle: Path, tmp_path: Path) -> None:
     clip = npz(tmp_path / "clip.npz", a=np.array(frames("a", 4)))
     script = (
-        "import sys\nfrom ifmmin.runtime.cli.run import main\n"
-        f"told = ['-b', {str(bundle)!r}, {str(clip)!r}, '--backend', 'onnxruntime-cpu']\n"
-        "assert main(told) == 0\n"
+        "from ifmmin.runtime.cli.run import main\n"
+        "assert main(sys.argv[1:]) == 0\n"
         "found = {m for m in sys.modules if m.startswith('ifmmin.runtime.stream.')}\n"
         # Options are public names of the package; by graphs patterns may share their encoders.
         "some = {f'ifmmin.runtime.stream.{name}' for name in ('options', 'graphs')}\n"
         "sys.exit(', '.join(found - some) or 0)"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+    ran = run_python(script, "-b", bundle, clip, *BACKEND)
+    assert (ran.code, ran.err) == (0, "")
 
 
 def test_utterances_are_no_events(bundle: Path, make_bundle: Any) -> None:

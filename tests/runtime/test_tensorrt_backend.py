@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 from fake_tensorrt import Machine
 from recording_module import RecordingModule
+from run_command import run_python
 from small_bundles import copied, edit, flip
 
 from ifmmin.runtime.backends import tensorrt
@@ -329,18 +329,17 @@ def test_real_tensorrt_rtx_builds_but_says_that_it_cannot_load(
 @pytest.mark.parametrize("name", ["Tensorrt", "TensorrtRtx"])
 def test_without_a_gpu_one_line(name: str) -> None:
     script = (
-        "import sys, time\n"
+        "import time\n"
         f"from ifmmin.runtime.backends.tensorrt import {name} as kind\n"
         "from ifmmin.runtime.cli.app import guarded\n"
         "code = guarded(lambda: kind() and 0)\n"
         "print(time.process_time()); sys.exit(code)"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    if done.returncode == 0:
+    ran = run_python(script)
+    if ran.code == 0:
         pytest.skip("there is a GPU here")
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.count("\n") == 1
-    assert float(done.stdout) < 2
+    assert (ran.code, ran.err.count("\n")) == (2, 1), ran
+    assert float(ran.out) < 2
 
 
 @pytest.mark.gpu

@@ -99,6 +99,15 @@ def refused(bundle: object, *words: object, stdin: Iterable[str] = ()) -> str:
     return ran.err
 
 
+def run_python(script: str, *words: object, without: Sequence[str] = (), **more: Any) -> Ran:
+    """Run a script in an interpreter of its own, where some modules cannot be imported and a
+    warning is an error. more: options of `subprocess.run`."""
+    hide = f"import sys; sys.modules.update(dict.fromkeys({tuple(without)}))\n"
+    command = [sys.executable, "-W", "error", "-c", hide + script, *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, **more)
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
 def run_documented(root: Path, folder: Path, fence: str) -> subprocess.CompletedProcess[str]:
     """Run, in a folder, the commands of docs/run.md in blocks of a kind; the first that fails
     ends it."""
