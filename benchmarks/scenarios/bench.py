@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from ifmmin.runtime.backends import BackendOptions
 from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.errors import IfmminError
+from ifmmin.runtime.errors import BundleError, IfmminError, ParityError
 from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.runtime.predictor import Predictor
+from ifmmin.runtime.verify import GoldenVectors, GoldenVerifier, read_golden
 
 from ..peers.base import Source, find_peer
-from ..record import OURS, Accuracy, Row, Scenario
+from ..record import CONTROL, OURS, REFERENCE, Accuracy, Row, Scenario
 from ..roofline import (
     Bound,
     Rates,
@@ -24,10 +27,10 @@ from ..roofline import (
     measure_rates,
 )
 from ..timing import Call, Name, Timing, time_together
-from .contenders import Contender, Features, Ours, RunConfig
+from .contenders import SESSIONS, Contender, Features, RunConfig, open_reference, run_configs
 from .plan import FEWEST_ROUNDS, MONOLITH, Pace, Plan
 
-_ON_CPU = ("onnxruntime-cpu", "openvino")
+_ON_CPU = frozenset({"onnxruntime-cpu", "openvino"})
 Log = Callable[[str], None]
 """Hears what is being done."""
 READY = "making ready"
@@ -91,10 +94,11 @@ class Bench:
         """The one that goes on; accuracies are columns of latency."""
         self.refused: dict[tuple[Scenario, str, int], str] = {}
         """What cannot run here, by scenario, name and threads, with the reason."""
-        self._own = Ours(plan, self.bundle, log, self.refuse)
-        self._peers: dict[tuple[str, int], Contender | None] = {}
         self.accuracies: Mapping[tuple[str, str, str], Accuracy] = {}
         """By pattern, backend and precision; filled where a corpus is given."""
+        self._predictors: dict[tuple[RunConfig, str], Predictor | None] = {}
+        self._references: dict[tuple[Pattern, int], list[Contender]] = {}
+        self._peers: dict[tuple[str, int], Contender | None] = {}
 
     def make_ready(self, threads: int) -> None:
         """Make all that answers with so many threads, so that no later group waits for it."""
@@ -146,27 +150,53 @@ class Bench:
         return found
 
     def marked(self, pattern: Pattern, threads: int) -> list[Contender]:
-        """The contenders with a reference workload, which tells what the machine did.
-
-        Without one where none of ours answers, where it cannot run, or where something else than
-        the processor answers.
-        """
+        """The contenders with a reference workload, if any of ours answers."""
         found = self.contenders(pattern, threads)
         ours = any(contender.name == OURS for contender in found)
         return found + self.reference(pattern, threads) if ours else found
 
     def reference(self, pattern: Pattern, threads: int) -> list[Contender]:
-        """The reference workload, in a list; none where it cannot run, or where something else
-        than the processor answers."""
-        return self._own.reference_workload(pattern, threads)
+        """The reference workload, which tells what the machine did, in a list; none where it
+        cannot run, or where something else than the processor answers."""
+        if not _ON_CPU.issuperset(self.plan.backends):
+            return []
+        key = (pattern, threads)
+        if key not in self._references:
+            dims = {m: self.bundle.manifest.modalities[m].dim for m in pattern}
+            config = RunConfig("onnxruntime-cpu", "fp32", threads)
+            try:
+                call, *others = (open_reference(dims, pattern, threads) for _ in range(SESSIONS))
+                contender = Contender(REFERENCE, call, config, others=others, peer=True)
+                self._references[key] = [contender]
+            except ImportError as error:
+                self.refuse(REFERENCE, threads, error)
+                self._references[key] = []
+        return self._references[key]
 
     def ours(self, pattern: Pattern, threads: int) -> list[Contender]:
-        """Our own configurations to answer a pattern, and an A/A control of the first."""
-        return self._own.contenders(pattern, threads)
+        """Our configurations that answer a pattern, each held against the golden vectors, and the
+        A/A control of the first."""
+        found: list[Contender] = []
+        for config in run_configs(self.plan):
+            if config.threads == threads:
+                found += self._own(pattern, config, OURS)
+        return found + self._own(pattern, found[0].config, CONTROL) if found else []
 
     def predictor(self, config: RunConfig, name: str = OURS) -> Predictor | None:
         """A predictor with sessions of its own; None where it cannot run, which is noted."""
-        return self._own.predictor(config, name)
+        if (config, name) not in self._predictors:
+            try:
+                self._predictors[config, name] = Predictor(
+                    self.plan.bundle,
+                    backend=config.backend,
+                    precision=config.precision,
+                    threads=config.threads,
+                    options=BackendOptions(progress=self.log),
+                )
+            except IfmminError as error:
+                self.refuse(f"{config.backend} {config.precision}", config.threads, error)
+                self._predictors[config, name] = None
+        return self._predictors[config, name]
 
     def peer(self, name: str, threads: int) -> Contender | None:
         """A peer that answers rightly; None where it cannot, which is noted."""
@@ -179,7 +209,7 @@ class Bench:
         """Raw features of some frames each: golden inputs, one after the other, from a place on."""
         made = {}
         for modality, count in lengths.items():
-            frames = self._own.golden[modality]
+            frames = self._golden_frames[modality]
             rows = (np.arange(count) + shift) % len(frames)
             made[modality] = np.ascontiguousarray(frames[rows])
         return made
@@ -207,6 +237,50 @@ class Bench:
         self.refused[self.scenario, what, threads] = reason
         self.log(f"{what} is left out: {reason}")
 
+    def _own(self, pattern: Pattern, config: RunConfig, name: str) -> list[Contender]:
+        """A configuration of ours that answers rightly, in a list; fast and wrong is no entry."""
+        predictor = self.predictor(config, name)
+        if predictor is None:
+            return []
+        example = {m: x[:50] for m, x in self._golden_frames.items() if m in pattern}
+        try:
+            answer = predictor.predict(example)
+            self._require_right(predictor, pattern, config)
+        except IfmminError as error:
+            self.refuse(f"{config.backend} {config.precision} {pattern}", config.threads, error)
+            return []
+        call, placement = predictor.predict, answer.placement
+        others = [one.predict for one in self._further_sessions(config, name)]
+        for other in others:
+            other(example)
+        return [Contender(name, call, config, placement=placement, others=others)]
+
+    def _further_sessions(self, config: RunConfig, name: str) -> Iterator[Predictor]:
+        for number in range(2, SESSIONS + 1):
+            if (predictor := self.predictor(config, f"{name} {number}")) is not None:
+                yield predictor
+
+    def _require_right(self, predictor: Predictor, pattern: Pattern, config: RunConfig) -> None:
+        """ParityError unless the golden vectors are answered as the network did."""
+        entry = self.bundle.entry(pattern, config.precision, "latency", config.backend)
+        golden = GoldenVerifier(self.bundle.manifest, self._golden_vectors)
+        check = golden.check(entry, lambda inputs: [predictor.predict(inputs).logits], whole=True)
+        if check is None or not check.passed:
+            raise ParityError(f"{entry.file} was not timed: {check.detail if check else ''}")
+
+    @cached_property
+    def _golden_vectors(self) -> GoldenVectors:
+        vectors, check = read_golden(self.bundle)
+        if vectors is None:
+            raise BundleError(f"{check}")
+        return vectors
+
+    @cached_property
+    def _golden_frames(self) -> Features:
+        """Frames of all golden inputs, one after the other."""
+        inputs = self.bundle.golden_inputs()
+        return {m: np.concatenate([one[m] for one in inputs]) for m in inputs[0]}
+
     def _prove(self, name: str, threads: int) -> Contender | None:
         self.log(f"make the peer {name} ready, {threads} threads")
         peer = find_peer(name)
@@ -217,13 +291,7 @@ class Bench:
         except (ImportError, IfmminError) as error:
             self.refuse(name, threads, error)
             return None
-        one = proven.contender
+        one, config = proven.contender, RunConfig(peer.backend, "fp32", threads)
         return Contender(
-            name=name,
-            call=one,
-            config=RunConfig(peer.backend, "fp32", threads),
-            ready=one.prepare,
-            placement=one.placement,
-            note=proven.note,
-            peer=True,
+            name, one, config, one.prepare, placement=one.placement, note=proven.note, peer=True
         )
