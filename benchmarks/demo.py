@@ -52,7 +52,7 @@ def measure_latency(bundle: Path, checkpoint: Path, repeats: int) -> dict[Patter
         if bench.refused:
             raise ParityError("; ".join(bench.refused.values()))
         timings = bench.time(calls)
-        found[pattern] = {name: summarise(timing.samples) for name, timing in timings.items()}
+        found[pattern] = {name: summarise(seconds) for name, seconds in timings.items()}
     return found
 
 

@@ -42,6 +42,7 @@ class OpenPeer(ABC):
     """A peer that holds the weights. Not for use from two threads at once.
 
     Answers are those of the whole network, fed zeros for what is missing, before calibration.
+    backend: the runtime's name of what executes it, for peers that any of its backends can run.
     """
 
     build_seconds = 0.0
@@ -51,12 +52,12 @@ class OpenPeer(ABC):
     placement: Mapping[str, int] = {}
     """Number of nodes by what executes them, where the engine tells."""
 
-    def __init__(self, network: EmotionNetwork, threads: int = 1) -> None:
+    def __init__(self, network: EmotionNetwork, threads: int = 1, backend: str = "") -> None:
         self.network = network
         self.threads = threads
 
     @classmethod
-    def lacks(cls) -> str | None:
+    def lacks(cls, backend: str = "") -> str | None:
         """Why it cannot run on this machine, in one line; None where it can."""
         return None
 
@@ -139,7 +140,7 @@ class Peer:
 
     def available(self, source: Source) -> str | None:
         """Why it cannot be opened here, in one line; None where it can."""
-        return source.lacks or self._kind().lacks()
+        return source.lacks or self._kind().lacks(self.backend)
 
     def open(self, source: Source, threads: int = 1) -> OpenPeer:
         """Make it ready. Raises BackendUnavailable where it cannot run."""
@@ -149,7 +150,7 @@ class Peer:
         if reason is not None:
             raise BackendUnavailable(f"peer {self.name} cannot run here: {reason}")
         started = time.perf_counter()
-        contender = self._kind()(source.network, threads)
+        contender = self._kind()(source.network, threads, self.backend)
         contender.build_seconds = time.perf_counter() - started
         return contender
 
@@ -162,29 +163,16 @@ class Peer:
 PEERS: tuple[Peer, ...] = (
     Peer("eager", "PyTorch, eager mode", "torch:Eager", "torch"),
     Peer("compile", "torch.compile, lengths dynamic", "torch:Compiled", "torch"),
-    Peer(
-        "torchscript",
-        "TorchScript, frozen and optimised for inference",
-        "torch:TorchScript",
-        "torch",
-    ),
+    Peer("torchscript", "TorchScript, frozen for inference", "torch:TorchScript", "torch"),
     Peer("monolith", "one ONNX graph in ONNX Runtime, CPU", "onnx:Monolith", "onnxruntime-cpu"),
-    Peer("openvino", "the monolith in OpenVINO, float32", "onnx:MonolithOpenVino", "openvino"),
+    Peer("openvino", "the monolith in OpenVINO, float32", "onnx:Monolith", "openvino"),
+    Peer("onnxruntime-cuda", "the monolith, CUDA", "onnx:Monolith", "onnxruntime-cuda"),
     Peer(
-        "onnxruntime-cuda",
-        "the monolith in ONNX Runtime, CUDA",
-        "onnx:MonolithCuda",
-        "onnxruntime-cuda",
+        "onnxruntime-tensorrt", "the monolith, ONNX Runtime's TensorRT", "onnx:Monolith",
+        "onnxruntime-tensorrt", tolerance=_TF32_TOLERANCE,
     ),
-    Peer(
-        "onnxruntime-tensorrt",
-        "the monolith in ONNX Runtime, TensorRT",
-        "onnx:MonolithTensorrtProvider",
-        "onnxruntime-tensorrt",
-        tolerance=_TF32_TOLERANCE,
-    ),
-    Peer("tensorrt", "the monolith in native TensorRT", "onnx:MonolithTensorrt", "tensorrt"),
-)
+    Peer("tensorrt", "the monolith in native TensorRT", "onnx:Monolith", "tensorrt"),
+)  # fmt: skip
 """What one would use instead, from the plainest on."""
 
 

@@ -129,8 +129,8 @@ class Eager(OpenPeer):
     PyTorch has one number of threads for the whole process; a call sets it where it is another.
     """
 
-    def __init__(self, network: EmotionNetwork, threads: int = 1) -> None:
-        super().__init__(network, threads)
+    def __init__(self, network: EmotionNetwork, threads: int = 1, backend: str = "") -> None:
+        super().__init__(network, threads, backend)
         self._module = whole(network)
 
     def prepare(self, features: Features, lengths: Lengths) -> Tensors:
@@ -157,8 +157,8 @@ class TorchScript(Eager):
     Its executor specialises itself during the first calls of new lengths, so warm it up.
     """
 
-    def __init__(self, network: EmotionNetwork, threads: int = 1) -> None:
-        super().__init__(network, threads)
+    def __init__(self, network: EmotionNetwork, threads: int = 1, backend: str = "") -> None:
+        super().__init__(network, threads, backend)
         torch.set_num_threads(threads)
         with warnings.catch_warnings(), torch.inference_mode():
             # PyTorch wants users elsewhere; this is what many deploy all the same.
@@ -187,8 +187,8 @@ class Compiled(Eager):
     fewest_frames = 6
     """A single frame, or window of text, is compiled apart, for a quarter of a minute."""
 
-    def __init__(self, network: EmotionNetwork, threads: int = 1) -> None:
-        super().__init__(network, threads)
+    def __init__(self, network: EmotionNetwork, threads: int = 1, backend: str = "") -> None:
+        super().__init__(network, threads, backend)
         self._graphs = 0
         self._graphs_known = 0
         build: Build = torch._dynamo.lookup_backend(self.backend)
@@ -202,7 +202,7 @@ class Compiled(Eager):
         self.build_seconds = 0.0  # whoever opens it measures all of this
 
     @classmethod
-    def lacks(cls) -> str | None:
+    def lacks(cls, backend: str = "") -> str | None:
         """A C++ compiler, for Inductor on the CPU."""
         default = "clang++" if sys.platform == "darwin" else "g++"
         compiler = os.environ.get("CXX") or default

@@ -104,7 +104,7 @@ def split_time(
         profile = Path(profiled.end_profiling()).read_bytes()
         parts = _parts_by_name((Path(folder) / _OPTIMISED).read_bytes(), owners)
     kernels = kernel_times(profile, repeats, kept)
-    call = float(np.sort(timings["plain"].samples)[:kept].mean())
+    call = float(np.sort(timings["plain"])[:kept].mean())
     return shares(kernels, parts, call)
 
 

@@ -26,7 +26,7 @@ from ..roofline import (
     lower_bound,
     measure_rates,
 )
-from ..timing import Call, Name, Timing, time_together
+from ..timing import Array, Call, Name, time_together
 from .contenders import SESSIONS, Contender, Features, RunConfig, open_reference, run_configs
 from .plan import FEWEST_ROUNDS, MONOLITH, Pace, Plan
 
@@ -116,8 +116,8 @@ class Bench:
         warm_up: int | None = None,
         fewest: int = FEWEST_ROUNDS,
         settled: bool = True,
-    ) -> dict[Name, Timing]:
-        """Time a group of calls at the run's pace.
+    ) -> dict[Name, Array]:
+        """Seconds (R,) of each of a group of calls, timed at the run's pace.
 
         rounds, warm_up: at most; None: the plan's. fewest: rounds that a budget leaves to it.
         settled: as in `time_together`.
@@ -133,7 +133,7 @@ class Bench:
             fewest=limit.fewest,
             settled=settled,
         )
-        self.pace.measured(min((len(one.samples) for one in timings.values()), default=0), wanted)
+        self.pace.measured(min(map(len, timings.values()), default=0), wanted)
         return timings
 
     def contenders(self, pattern: Pattern, threads: int) -> list[Contender]:

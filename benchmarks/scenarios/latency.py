@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from ifmmin.runtime.errors import IfmminError
 from ifmmin.runtime.modality import Modality, Pattern
@@ -77,7 +76,7 @@ def _measure(
                 contender,
                 pattern,
                 lengths={m.value: lengths[m] for m in pattern},
-                samples=tuple(timings[i].samples),
+                samples=tuple(timings[i]),
                 bound=bound.seconds if bound else None,
                 note="; ".join(note for note in notes if note),
             )
@@ -164,7 +163,7 @@ def _measure_batches(bench: Bench, pattern: Pattern, threads: int, batch: int) -
             batch=batch,
             unit="1/s",
             lengths={m.value: ORDINARY[m] for m in pattern},
-            samples=tuple(calls[i][1] / np.asarray(timings[i].samples)),
+            samples=tuple(calls[i][1] / timings[i]),
             bound=_rate_bound(bench, contender, pattern, batch),
         )
         for i, contender in enumerate(contenders)

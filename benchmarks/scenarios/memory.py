@@ -17,6 +17,7 @@ from ifmmin.runtime.errors import IfmminError
 from ifmmin.runtime.modality import Pattern
 
 from ..record import CONTROL, OURS, Row
+from ..timing import shuffled_turns
 from .bench import Bench
 from .plan import alone_and_fullest
 from .worker_memory import ALL, ANSWERS, IMPORTS, ONE, PRELOADED, STREAMS
@@ -209,18 +210,13 @@ def memory(bench: Bench) -> list[Row]:
 
 def _take_turns(bench: Bench, jobs: Sequence[Job]) -> None:
     """Run all, round after round; who fails once is left out of the rest."""
-    rng = np.random.default_rng(bench.plan.seed)
-    ends = time.monotonic() + LONGEST_SECONDS
-    for turn in range(min(bench.plan.rounds, ROUNDS)):
-        if turn and time.monotonic() > ends:
-            return
-        for index in rng.permutation(len(jobs)):
-            job = jobs[index]
-            if not job.failure:
-                try:
-                    job.run()
-                except IfmminError as error:
-                    job.failure = str(error)
+    ends, wanted = time.perf_counter() + LONGEST_SECONDS, min(bench.plan.rounds, ROUNDS)
+    for _, index in shuffled_turns(len(jobs), wanted, seed=bench.plan.seed, ends=ends):
+        if not jobs[index].failure:
+            try:
+                jobs[index].run()
+            except IfmminError as error:
+                jobs[index].failure = str(error)
 
 
 def _rows(bench: Bench, job: Job) -> list[Row]:

@@ -16,7 +16,7 @@ from ifmmin.runtime.errors import IfmminError
 from ifmmin.runtime.modality import Pattern
 
 from ..record import CONTROL, OURS, Row
-from ..timing import FEWEST
+from ..timing import FEWEST, shuffled_turns
 from .bench import Bench
 from .contenders import Contender
 from .plan import MONOLITH, ORDINARY, alone_and_fullest
@@ -147,18 +147,17 @@ def _is_plain(fresh: ChildJob) -> bool:
 
 def _take_turns(bench: Bench, starters: Sequence[Starter]) -> None:
     """Start all, round after round; who fails once is left out of the rest."""
-    rng = np.random.default_rng(bench.plan.seed)
     for starter in starters:
         starter.start()  # modules are compiled and files come into the page cache
         starter.starts.clear()
-    limit, wanted, turn = bench.pace.limit(FEWEST), min(bench.plan.rounds, ROUNDS), 0
-    ends = time.monotonic() + limit.seconds
-    while turn < wanted and (turn < limit.fewest or time.monotonic() <= ends):
-        for index in rng.permutation(len(starters)):
-            if not starters[index].failure:
-                starters[index].start()
-        turn += 1
-    bench.pace.measured(turn, wanted)
+    limit, wanted = bench.pace.limit(FEWEST), min(bench.plan.rounds, ROUNDS)
+    ends = time.perf_counter() + limit.seconds
+    for _, index in shuffled_turns(
+        len(starters), wanted, seed=bench.plan.seed, ends=ends, fewest=limit.fewest
+    ):
+        if not starters[index].failure:
+            starters[index].start()
+    bench.pace.measured(max((len(one.starts) for one in starters), default=0), wanted)
 
 
 def _start_rows(bench: Bench, starter: Starter, pattern: Pattern) -> list[Row]:
@@ -235,7 +234,7 @@ def _keep_busy(bench: Bench, callers: Sequence[_Caller]) -> None:
     calls = {number: caller.call for number, caller in enumerate(callers)}
     timings = bench.time(calls, rounds=_BUSY_ROUNDS)
     for number, caller in enumerate(callers):
-        caller.busy = tuple(timings[number].samples)
+        caller.busy = tuple(timings[number])
 
 
 def _wake(callers: Sequence[_Caller], number: int, rng: np.random.Generator) -> None:

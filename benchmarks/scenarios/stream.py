@@ -184,7 +184,7 @@ def streams(bench: Bench) -> list[Row]:
         calls |= {
             (REFERENCE, config): turns for config, turns in _reference(bench, pattern).items()
         }
-        for (name, config), timing in bench.time(calls).items():
+        for (name, config), seconds in bench.time(calls).items():
             answers = 1 if name == REFERENCE else GROUP
             row = bench.row(
                 "streams",
@@ -192,7 +192,7 @@ def streams(bench: Bench) -> list[Row]:
                 pattern,
                 streams=GROUP,
                 unit="1/s",
-                samples=tuple(answers / np.asarray(timing.samples)),
+                samples=tuple(answers / seconds),
             )
             rows.append(row)
     return rows
@@ -270,8 +270,8 @@ def _measure(bench: Bench, pattern: Pattern, calls: Calls) -> list[Row]:
             _contender(name, config),
             pattern,
             lengths={Modality.A.value: past},
-            samples=tuple(timing.samples),
+            samples=tuple(seconds),
             part=part,
         )
-        for (name, part, past, config), timing in bench.time(calls, fewest=_FEWEST_ROUNDS).items()
+        for (name, part, past, config), seconds in bench.time(calls, fewest=_FEWEST_ROUNDS).items()
     ]

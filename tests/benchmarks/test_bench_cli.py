@@ -193,7 +193,7 @@ def test_calls_take_turns_in_shuffled_order() -> None:
     rounds = np.reshape(order[-150:], (50, 3))
     assert all(sorted(turn) == ["x", "y", "z"] for turn in rounds)
     assert len({tuple(turn) for turn in rounds}) > 3
-    assert {len(t.samples) for t in timings.values()} == {50}
+    assert set(map(len, timings.values())) == {50}
 
 
 def test_a_wrong_answer_is_not_timed(bundle: Path, tmp_path: Path) -> None:

@@ -397,6 +397,6 @@ def test_nothing_is_faster_than_the_bound(make: str, tmp_path: Path) -> None:
     if bound.notes or rates.busy < DISTURBED:
         pytest.skip(f"the rates are in doubt: {rates.probe}; {bound.notes}")
     run = OnnxRuntimeCpu().load(content)
-    fastest = time_together({"run": lambda: run(feed)}, repeats=200)["run"].samples.min()
+    fastest = time_together({"run": lambda: run(feed)}, repeats=200)["run"].min()
     assert fastest > 0.7 * bound.seconds
     assert fastest < 30 * bound.seconds
