@@ -8,6 +8,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from .machine import Readings
+
 FEWEST = 4
 """Samples that must lie within an interval; its ends are interpolated, each off by up to one."""
 _INPUTS = ("VIN", "VDD_IN", "POM_5V_IN")
@@ -20,17 +22,11 @@ _TOGETHER = (
 """Rails of a module that has no common input sensor, which sum up to all of it."""
 
 
-class Sample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="sample"):
-    """Values by name at one moment; see `ifmmin.benchmarks.device.machine.Readings`."""
+class Sample(Readings, kw_only=True, omit_defaults=True, tag="sample"):
+    """Readings of one moment."""
 
     at: float
     """Seconds of `time.monotonic`, which all processes of a machine share."""
-    joules: dict[str, float] = {}
-    watts: dict[str, float] = {}
-    celsius: dict[str, float] = {}
-    mhz: dict[str, int] = {}
-    counts: dict[str, int] = {}
-    limits: tuple[str, ...] = ()
     busy: float | None = None
     """Seconds of CPU since boot that were not idle, all CPUs together."""
     stolen: float | None = None

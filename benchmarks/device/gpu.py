@@ -9,7 +9,7 @@ from typing import Any
 
 from ifmmin.runtime.doctor.collect import find_nvidia
 
-from .machine import Gpu, Machine, Nvidia, ProbeUnavailable, Readings
+from .machine import Gpu, Machine, Nvidia, Probe, ProbeUnavailable, Readings
 
 REASONS = {
     0x4: "power cap",
@@ -24,7 +24,7 @@ REASONS = {
 """Bits of NVML's reasons for lower clocks. An idle GPU and clocks that the user set are none."""
 
 
-class Nvml:
+class Nvml(Probe):
     """All GPUs. Raises ProbeUnavailable where there is none to ask, with the cure.
 
     Rails are `gpu0` and so on; energy by a GPU's own counter where it has one (since Volta).

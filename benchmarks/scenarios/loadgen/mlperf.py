@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
@@ -25,7 +24,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ifmmin.runtime.errors import BackendUnavailable, EngineError, OutputError, one_line
+from ifmmin.runtime.errors import BackendUnavailable, EngineError, one_line
 
 from .base import PERCENTILES, Logits, Plan, Run, System, checked, located, percentile_name
 from .own import CHUNK, Worker
@@ -170,12 +169,6 @@ def _metrics(detail: Detail, plan: Plan) -> dict[str, float]:
     }
     for name in ("mean", "min", "max"):
         metrics[name] = detail.seconds(f"result_{name}{infix}_latency_ns")
-    if plan.scenario == "server":
-        metrics["completed rate"] = float(detail.values["result_completed_samples_per_sec"])
-        return metrics
-    early = detail.values.get("early_stopping_latency_ms" if multi else "early_stopping_latency_ss")
-    if early:  # 0 where there were too few queries
-        metrics[f"early stopping {percentile_name(plan.percentile)}"] = float(early) / 1e9
     return metrics
 
 
@@ -207,14 +200,10 @@ def read_answers(folder: Path) -> dict[int, list[NDArray[np.float32]]]:
 
 
 class LoadGen:
-    """Runs scenarios by LoadGen. logs: folder that gets one folder of logs a run; None: nowhere.
+    """Runs scenarios by LoadGen. Raises BackendUnavailable where it is not installed."""
 
-    Raises BackendUnavailable where it is not installed.
-    """
-
-    def __init__(self, logs: Path | None = None) -> None:
+    def __init__(self) -> None:
         self._lg = _load()
-        self._logs = logs
         self.name = f"loadgen {_version()}"
 
     def perform(self, system: System, plan: Plan) -> Run:
@@ -231,14 +220,9 @@ class LoadGen:
     def _test(
         self, system: System, plan: Plan, *, accuracy: bool, read: Callable[[Path], Read]
     ) -> Read:
-        folder = tempfile.mkdtemp(prefix="ifmmin-loadgen-")
-        try:
+        with tempfile.TemporaryDirectory(prefix="ifmmin-loadgen-") as folder:
             self._run(system, plan, Path(folder), accuracy)
-            found = read(Path(folder))
-            self._keep(Path(folder), plan, "accuracy" if accuracy else "performance")
-            return found
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            return read(Path(folder))
 
     def _run(self, system: System, plan: Plan, folder: Path, accuracy: bool) -> None:
         lg = self._lg
@@ -290,20 +274,6 @@ class LoadGen:
         settings.log_output.outdir = str(folder)
         settings.enable_trace = not accuracy and _traced(plan) <= MOST_TRACED
         return settings
-
-    def _keep(self, folder: Path, plan: Plan, what: str) -> None:
-        """Copy the logs to where they were asked for, in a folder with the next free number."""
-        if self._logs is None:
-            return
-        try:
-            self._logs.mkdir(parents=True, exist_ok=True)
-            number = sum(1 for _ in self._logs.iterdir()) + 1
-            shutil.copytree(folder, self._logs / f"{number:02}-{plan.scenario}-{what}")
-        except OSError as error:
-            raise OutputError(
-                f"LoadGen's logs cannot be kept in {self._logs} ({error.strerror}); name a folder "
-                "that can be written and holds nothing else"
-            ) from error
 
 
 def _wait(test: Future[None], fail: Callable[[BaseException], None]) -> None:

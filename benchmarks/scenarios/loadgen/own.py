@@ -189,7 +189,6 @@ def _serve(system: System, plan: Plan) -> Run:
 def _server_run(plan: Plan, arrivals: NDArray[np.float64], done: NDArray[np.float64]) -> Run:
     latencies = done - arrivals[: len(done)]
     metrics = latency_metrics(latencies)
-    metrics["completed rate"] = (len(done) - 1) / float(done.max()) if len(done) > 1 else 0.0
     complaints = []
     in_time = metrics[percentile_name(plan.percentile)] <= plan.latency_limit
     if not in_time:
