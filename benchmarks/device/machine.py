@@ -324,6 +324,12 @@ class Probe(ABC):
     def read(self) -> Readings:
         """Look once. Never raises for what is not there."""
 
+    @property
+    def rails(self) -> tuple[str, ...]:
+        """Names of what it tells energy or power of."""
+        found = self.read()
+        return tuple(dict.fromkeys((*found.joules, *found.watts)))
+
     def close(self) -> None:  # noqa: B027 - most hold nothing
         """Let go of tools and libraries."""
 

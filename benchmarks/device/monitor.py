@@ -107,7 +107,7 @@ class Watch:
                     opening, self.samples = read_lines((folder / "samples").read_bytes())
                 except (OSError, msgspec.DecodeError) as error:
                     opening, self.samples = (), []
-                    fault = fault or f"the samples cannot be read: {error}"
+                    fault = f"the samples cannot be read: {error}"
                 self.missing = (*([fault] if fault else []), *opening)
             shutil.rmtree(folder, ignore_errors=True)
             self._watched = self.between(self._began, ended)
@@ -230,14 +230,14 @@ def _shares(
     samples: Sequence[Sample], began: float, ended: float
 ) -> tuple[float | None, float | None]:
     first, last = _ends(samples, began, ended)
-    if first is None or last is None:
-        return None, None
-    pairs = [(getattr(last, key), getattr(first, key)) for key in ("busy", "stolen", "idle")]
-    if any(value is None for pair in pairs for value in pair):
-        return None, None
-    busy, stolen, idle = (max(0.0, late - early) for late, early in pairs)
-    total = busy + stolen + idle
-    return (busy / total, stolen / total) if total > 0 else (None, None)
+    spent = []
+    for key in ("busy", "stolen", "idle"):
+        early, late = getattr(first, key, None), getattr(last, key, None)
+        if early is None or late is None:
+            return None, None
+        spent.append(max(0.0, late - early))
+    total = sum(spent)
+    return (spent[0] / total, spent[1] / total) if total > 0 else (None, None)
 
 
 class Opening(msgspec.Struct, frozen=True, kw_only=True, tag="opening"):

@@ -33,23 +33,21 @@ def find_power(
 ) -> tuple[tuple[PowerSource, ...], tuple[str, ...]]:
     """Sources, and reasons. Starts no tool, so what tegrastats would tell is not known yet."""
     sources, reasons = [], []
-    sensors: list[tuple[str, Callable[[Machine], Rapl | Ina]]] = [("rapl", Rapl), ("ina", Ina)]
-    for name, make in sensors:
+    probes: dict[str, Callable[[], Probe | None]] = {
+        "rapl": lambda: Rapl(machine), "ina": lambda: Ina(machine), "nvidia": lambda: gpus
+    }  # fmt: skip
+    for name, make in probes.items():
         try:
-            sensor = make(machine)
+            probe = make()
         except ProbeUnavailable as reason:
             reasons.append(str(reason))
-        else:
-            sources.append(PowerSource(name=name, rails=sensor.rails, counts=sensor.counts))
-    if jetson and not any(source.name == "ina" for source in sources) and machine.find(_TOOL):
-        sources.append(PowerSource(name="tegrastats", rails=(), counts=False))
-    if gpus is not None:
-        found = gpus.read()
-        rails = tuple(dict.fromkeys((*found.joules, *found.watts)))
-        if rails:
-            counts = found.joules.keys() >= set(rails)
-            sources.append(PowerSource(name="nvidia", rails=rails, counts=counts))
-        else:
+            if name == "ina" and jetson and machine.find(_TOOL):
+                sources.append(PowerSource(name="tegrastats", rails=(), counts=False))
+            continue
+        if probe is not None and (rails := probe.rails):
+            counts = probe.read().joules.keys() >= set(rails)
+            sources.append(PowerSource(name=name, rails=rails, counts=counts))
+        elif probe is not None:
             reasons.append("GPU: it tells no power")
     return tuple(sources), tuple(reasons)
 
@@ -77,8 +75,6 @@ class Counter:
 class Rapl(Probe):
     """Rails `rapl/package-0`, `rapl/package-0/dram` and so on. Raises ProbeUnavailable."""
 
-    counts = True
-
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._zones: dict[str, tuple[str, Counter]] = {}
@@ -91,11 +87,6 @@ class Rapl(Probe):
                 self._zones[self._rail(path)] = (path, Counter(span))
         if not self._zones:
             raise ProbeUnavailable(_no_rapl(refused))
-
-    @property
-    def rails(self) -> tuple[str, ...]:
-        """Names of the zones that can be read."""
-        return tuple(self._zones)
 
     def read(self) -> Readings:
         """Joules since the first look."""
@@ -129,8 +120,6 @@ def _no_rapl(refused: int) -> str:
 class Ina(Probe):
     """Rails `ina/VDD_IN` and so on. Raises ProbeUnavailable."""
 
-    counts = False
-
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._files: dict[str, Sequence[str]] = {}
@@ -141,11 +130,6 @@ class Ina(Probe):
         if not self.read().watts:
             found = f"{there} rails are there, none can be read" if there else "there are none"
             raise ProbeUnavailable(f"power sensors of the board (INA3221): {found}")
-
-    @property
-    def rails(self) -> tuple[str, ...]:
-        """Names of the rails that can be read."""
-        return tuple(self.read().watts)
 
     def read(self) -> Readings:
         """Watts at this moment."""
@@ -194,8 +178,6 @@ def parse_line(line: str) -> Readings:
 class Tegrastats(Probe):
     """Follows the tool. Raises ProbeUnavailable where there is none or it tells no power."""
 
-    counts = False
-
     def __init__(self, machine: Machine, period: float) -> None:
         if not machine.find(_TOOL):
             raise ProbeUnavailable(f"tegrastats: there is no {_TOOL}")
@@ -208,11 +190,6 @@ class Tegrastats(Probe):
         if not self.rails:
             self.close()
             raise ProbeUnavailable("tegrastats: it prints no power")
-
-    @property
-    def rails(self) -> tuple[str, ...]:
-        """Names of the rails in the newest line."""
-        return tuple(self.read().watts)
 
     def read(self) -> Readings:
         """The newest line; nothing, once the tool hangs or is gone."""

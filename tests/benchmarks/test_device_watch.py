@@ -58,6 +58,7 @@ def test_jetson_whose_power_rises(tmp_path: Path) -> None:
         began = time.monotonic()
         until(0.6)
         ended = time.monotonic()
+        until(0.3)  # a look at the power before it rises, and one after
         devices.write_files(tmp_path, devices.ina3221(1, {"VDD_IN": (5000, 4000)}))
         until(0.3)
         again = time.monotonic()
