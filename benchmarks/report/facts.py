@@ -36,11 +36,6 @@ def run_facts(report: Report) -> Facts:
     ]
 
 
-def setting_facts(report: Report) -> Facts:
-    """Rounds, warm-up, seed and what else was chosen."""
-    return [(name.replace("_", " "), _plain(value)) for name, value in report.settings.items()]
-
-
 def device_facts(report: Report) -> Facts:
     """The device before the run, and what was different after it."""
     before, after = describe(report.device_before), dict(describe(report.device_after))
@@ -49,16 +44,6 @@ def device_facts(report: Report) -> Facts:
         later = after.get(name, "not available")
         facts.append((name, text if later == text else f"before: {text}; after: {later}"))
     return facts
-
-
-def placement_facts(report: Report) -> Facts:
-    """Where each backend ran its graphs, by what it says itself."""
-    found: dict[tuple[str, str], None] = {}
-    for row in report.rows:
-        if row.placement:
-            who = " ".join(word for word in (row.contender, row.backend) if word)
-            found[(who, _plain(row.placement))] = None
-    return list(found)
 
 
 def headline(report: Report) -> str:
@@ -140,11 +125,6 @@ def _plain(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "none" if value is None else str(value)
-
-
-def watched_facts(report: Report) -> Facts:
-    """What was seen between the first scenario and the last."""
-    return list(_watched(report.watched)) if report.watched else []
 
 
 def phase_table(report: Report) -> Table | None:
@@ -235,13 +215,10 @@ def _rates_column(rates: Rates, report: Report) -> dict[str, str]:
             "not timed" if rates.int8 is None else number(rates.int8 / _BILLION)
         ),
         **{f"read from {name}, GB/s": number(rate / _BILLION) for name, rate in levels.items()},
-        "the probe had of its processors": percent(_least_busy(rates)),
+        "the probe had of its processors": percent(
+            min(rates.busy, *(reading.busy for reading in rates.read))
+        ),
     }
-
-
-def _least_busy(rates: Rates) -> float:
-    shares: Sequence[float] = (rates.busy, *(reading.busy for reading in rates.read))
-    return min(shares)
 
 
 @dataclass(frozen=True)
@@ -254,13 +231,18 @@ class Block:
 
 def surroundings(report: Report) -> Sequence[Block]:
     """The run, where its time went, settings, the device; what is empty is left out."""
+    placed = [
+        (f"{row.contender} {row.backend}".strip(), _plain(row.placement))
+        for row in report.rows
+        if row.placement
+    ]
     blocks: dict[str, Facts | Table | None] = {
         "Run": run_facts(report),
         "Where the time of the run went": phase_table(report),
-        "Settings": setting_facts(report),
+        "Settings": [(k.replace("_", " "), _plain(v)) for k, v in report.settings.items()],
         "Device": device_facts(report),
-        "Device while scenarios ran": watched_facts(report),
+        "Device while scenarios ran": list(_watched(report.watched)) if report.watched else [],
         "What the processor can do": rates_table(report),
-        "Where graphs ran": placement_facts(report),
+        "Where graphs ran": list(dict.fromkeys(placed)),
     }
     return [Block(title, content) for title, content in blocks.items() if content]

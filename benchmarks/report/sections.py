@@ -6,13 +6,13 @@ in few rows: one for each contender and stage, with a column for each measure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
 from ifmmin.runtime.modality import MODALITIES
 
-from ..record import Accuracy, Report, Row, spread
+from ..record import Report, Row, spread
 from ..scenarios.memory import PART as FILES
 from ..scenarios.worker_memory import PEAK, PSS, RSS, USS
 from .summary import TIMES, Measured, Scale, compared_with, measure, number, percent, span
@@ -132,36 +132,44 @@ def results_of(items: Sequence[Measured], tails: Sequence[int]) -> list[Column[M
     return [*columns, Column(f"gain on {name}", gain_text)] if name else columns
 
 
-ACCURACY: list[Column[Measured]] = [
-    Column("WA", lambda item: _share(item.row.accuracy, "wa")),
-    Column("UA", lambda item: _share(item.row.accuracy, "ua")),
-    Column("ECE", lambda item: _share(item.row.accuracy, "ece")),
-]
-"""How right the answers are."""
-
-
 def frames(row: Row) -> str:
     """Lengths such as `45 a + 22 t`."""
     return " + ".join(f"{count:,} {letter}" for letter, count in row.lengths.items())
 
 
+def _name(header: str, field: str = "", blank: str = "") -> Column[Measured]:
+    return Column(header, lambda item: str(getattr(item.row, field or header)), True, blank)
+
+
 _NAMES: dict[str, Column[Measured]] = {
-    column.header: column
-    for column in (
-        Column[Measured]("pattern", lambda item: item.row.pattern, names=True),
-        Column[Measured]("contender", lambda item: item.row.contender, names=True),
-        Column[Measured]("part", lambda item: item.row.part, names=True),
-        Column[Measured]("stage", lambda item: item.row.part, names=True, blank="whole"),
-        Column[Measured]("backend", lambda item: item.row.backend, names=True),
-        Column[Measured]("precision", lambda item: item.row.precision, names=True),
-        Column[Measured]("threads", lambda item: str(item.row.threads), names=True),
-        Column[Measured]("frames", lambda item: frames(item.row), names=True),
-        Column[Measured]("batch", lambda item: str(item.row.batch), names=True),
-        Column[Measured]("streams", lambda item: str(item.row.streams), names=True),
-        Column[Measured]("samples", lambda item: f"{item.summary.count:,}", names=True),
-        Column[Measured]("scenario", lambda item: item.row.scenario, names=True),
-    )
-}
+    **{
+        name: _name(name)
+        for name in (
+            "pattern", "contender", "part", "backend", "precision", "threads", "batch", "streams",
+            "scenario",
+        )
+    },
+    "stage": _name("stage", "part", blank="whole"),
+    "frames": Column("frames", lambda item: frames(item.row), names=True),
+    "samples": Column("samples", lambda item: f"{item.summary.count:,}", names=True),
+}  # fmt: skip
+
+
+def pivot(
+    items: Sequence[Measured],
+    names: Sequence[Column[Measured]],
+    values: Mapping[str, Callable[[Measured], str]],
+) -> list[dict[str, str]]:
+    """A row by headers for each set of `names`, in which items fill the values they have words for.
+
+    names: columns that say what a row is. values: the other columns, by their headers.
+    """
+    rows: dict[tuple[str, ...], dict[str, str]] = {}
+    for item in items:
+        words = {column.header: column.cell(item) for column in names}
+        found = {header: text for header, cell in values.items() if (text := cell(item))}
+        rows.setdefault(tuple(words.values()), words).update(found)
+    return list(rows.values())
 
 
 def _interval(item: Measured, scale: Scale) -> str:
@@ -195,8 +203,12 @@ def gain_text(item: Measured) -> str:
     return f"{number(item.gain.value)}{TIMES} ({interval})"
 
 
-def _share(accuracy: Accuracy | None, name: str) -> str:
-    return f"{getattr(accuracy, name):.3f}" if accuracy else ""
+def _accuracy(name: str) -> Column[Measured]:
+    def cell(item: Measured) -> str:
+        accuracy = item.row.accuracy
+        return f"{getattr(accuracy, name.lower()):.3f}" if accuracy else ""
+
+    return Column(name, cell)
 
 
 @dataclass(frozen=True)
@@ -296,15 +308,6 @@ KINDS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Held:
-    """One process at one stage."""
-
-    row: Row
-    stage: str
-    measures: dict[str, Measured]
-
-
 def stage_and_measure(part: str) -> tuple[str, str]:
     """Of a part such as `one pattern, RSS`."""
     stage, _, measure = part.rpartition(", ")
@@ -313,57 +316,43 @@ def stage_and_measure(part: str) -> tuple[str, str]:
 
 def memory_tables(items: Sequence[Measured]) -> list[Table]:
     """What processes held, then the bytes of the files that they loaded."""
-    held = _held([item for item in items if item.row.part != FILES])
+    held = [item for item in items if item.row.part != FILES]
     files = [item for item in items if item.row.part == FILES]
     tables = [_held_table(held)] if held else []
     return tables + ([_files_table(files)] if files else [])
 
 
-def _held(items: Sequence[Measured]) -> list[Held]:
-    found: dict[tuple[object, ...], Held] = {}
-    for item in items:
-        row, (stage, measure) = item.row, stage_and_measure(item.row.part)
-        key = (row.pattern, stage, row.streams, row.contender, row.backend, row.precision)
-        found.setdefault(key, Held(row, stage, {})).measures[measure] = item
-    return list(found.values())
+def _held_table(held: Sequence[Measured]) -> Table:
+    scale = Scale.of("bytes", [item.summary.p50 for item in held])
 
+    def of(measure: str, cell: Callable[[Measured], str]) -> Callable[[Measured], str]:
+        return lambda i: cell(i) if stage_and_measure(i.row.part)[1] == measure else ""
 
-def _held_table(held: Sequence[Held]) -> Table:
-    scale = Scale.of("bytes", [m.summary.p50 for one in held for m in one.measures.values()])
-
-    def size(measure: str) -> Callable[[Held], str]:
-        def cell(one: Held) -> str:
-            item = one.measures.get(measure)
-            return "" if item is None else scale.number(item.summary.p50)
-
-        return cell
-
-    columns = [
-        Column[Held]("pattern", lambda one: one.row.pattern, names=True, blank="any"),
-        Column[Held]("stage", lambda one: one.stage, names=True),
-        Column[Held]("streams", lambda one: str(one.row.streams), names=True),
-        Column[Held]("contender", lambda one: one.row.contender, names=True),
-        Column[Held]("backend", lambda one: one.row.backend, names=True),
-        Column[Held]("precision", lambda one: one.row.precision, names=True),
-        *(Column(f"{measure} {scale.unit}", size(measure)) for measure in MEASURES),
+    names = [
+        _name("pattern", blank="any"),
+        Column[Measured]("stage", lambda i: stage_and_measure(i.row.part)[0], names=True),
+        *names_of("streams", "contender", "backend", "precision"),
     ]
-    compared = [one.measures[_COMPARED] for one in held if _COMPARED in one.measures]
-    if name := compared_with(compared):
-        columns.append(Column(f"{_COMPARED} gain on {name}", lambda one: _gain(one.measures)))
-    rounds = {item.summary.count for one in held for item in one.measures.values()}
+    values = {
+        f"{measure} {scale.unit}": of(measure, lambda i: scale.number(i.summary.p50))
+        for measure in MEASURES
+    }
+    if name := compared_with(i for i in held if stage_and_measure(i.row.part)[1] == _COMPARED):
+        values[f"{_COMPARED} gain on {name}"] = of(_COMPARED, _times)
+    columns = [_pivoted(column.header, column.names, column.blank) for column in names]
+    columns += map(_pivoted, values)
+    rounds = {item.summary.count for item in held}
     caption = f"Medians of {max(rounds)} processes." if len(rounds) == 1 else "Medians."
-    return build_table(held, columns, "What a process holds", caption)
+    return build_table(pivot(held, names, values), columns, "What a process holds", caption)
 
 
-def _gain(measures: dict[str, Measured]) -> str:
-    item = measures.get(_COMPARED)
-    return "" if item is None else _times(item)
+def _pivoted(header: str, names: bool = False, blank: str = "") -> Column[dict[str, str]]:
+    return Column(header, lambda row: row.get(header, ""), names, blank)
 
 
 def _files_table(files: Sequence[Measured]) -> Table:
     scale = Scale.of("bytes", [item.summary.p50 for item in files])
-    pattern = Column[Measured]("pattern", lambda i: i.row.pattern, names=True, blank="all")
-    columns = [pattern, *names_of("contender", "backend", "precision")]
+    columns = [_name("pattern", blank="all"), *names_of("contender", "backend", "precision")]
     columns.append(Column(f"size {scale.unit}", lambda item: scale.number(item.summary.p50)))
     if name := compared_with(files):
         columns.append(Column(f"gain on {name}", _times))
@@ -415,7 +404,7 @@ def _rows_table(items: Sequence[Measured], kind: Kind) -> Table:
     if energy and "part" not in names:
         names.append("part")
     columns = names_of(*names) + figures_of(items, kind.tails)
-    columns += ACCURACY if kind.accuracy else []
+    columns += map(_accuracy, ("WA", "UA", "ECE") if kind.accuracy else ())
     parts = {item.row.part for item in items}
     title = "Energy" if energy else next(iter(parts)).capitalize() if len(parts) == 1 else ""
     return build_table(items, columns, title, frames)
@@ -464,16 +453,11 @@ def _notes(report: Report, kind: Kind, items: Sequence[Measured]) -> list[str]:
         if item.row.note:
             told.setdefault(item.row.note, []).append(item.row)
     for note, rows in told.items():
-        who = "" if len(rows) == len(items) else f"{_subjects(rows)}: "
-        notes.append(f"{who}{_sentence(note)}")
+        who = ", ".join(row.subject for row in rows)
+        if len(rows) > 2:
+            who = f"{rows[0].subject} and {len(rows) - 1} other rows"
+        notes.append(_sentence(note if len(rows) == len(items) else f"{who}: {note}"))
     return notes
-
-
-def _subjects(rows: Sequence[Row]) -> str:
-    """The rows of a note, the first of many."""
-    if len(rows) > 2:
-        return f"{rows[0].subject} and {len(rows) - 1} other rows"
-    return ", ".join(row.subject for row in rows)
 
 
 def _sentence(text: str) -> str:
