@@ -46,7 +46,7 @@ def measure_latency(bundle: Path, checkpoint: Path, repeats: int) -> dict[Patter
     bench = Bench(Plan(bundle=bundle, checkpoint=checkpoint, rounds=repeats), lambda line: None)
     found = {}
     for pattern in bench.patterns:
-        features = bench.features({m: ORDINARY[m] for m in pattern})
+        features = bench.ordinary(pattern)
         # Pattern by pattern: a session that took part in every pattern would have warmer caches.
         calls = {c.name: c.prepared(features, ORDINARY) for c in bench.contenders(pattern, 1)}
         if bench.refused:

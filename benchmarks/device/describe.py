@@ -38,16 +38,8 @@ def _conditions(record: DeviceRecord) -> Rows:
     boost = {True: "boost allowed", False: "boost off", None: ""}[processor.boost]
     yield "frequency", _join(_clocks(processor.frequencies) or unset, boost)
     if record.jetson:
-        yield (
-            "other clocks",
-            _join(
-                *(
-                    f"{clock.name} {'unknown' if clock.current is None else f'{clock.current} MHz'} "
-                    f"({_limits(clock)})"
-                    for clock in record.jetson.frequencies
-                )
-            ),
-        )
+        clocks = [(clock, clock.current or "unknown") for clock in record.jetson.frequencies]
+        yield "other clocks", _join(*(f"{c.name} {now} MHz ({_limits(c)})" for c, now in clocks))
     hottest = max(record.temperatures, key=lambda zone: zone.celsius, default=None)
     yield (
         "temperature",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -85,35 +84,33 @@ _CURE = "run pip install 'ifmmin[cpu]'"
 INT8 = "int8"
 
 
-@dataclass(frozen=True)
-class Value:
-    """One array of a graph."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    @property
-    def size(self) -> int:
-        """How many numbers."""
-        return math.prod(self.shape)
-
-    @property
-    def bytes(self) -> int:
-        """What they take."""
-        return self.size * self.dtype.itemsize
-
-    @property
-    def holds_weights(self) -> bool:
-        """Whether these may be weights: floating-point numbers or 8-bit integers, no indices."""
-        return self.dtype.kind == "f" or (self.dtype.kind in "iu" and self.dtype.itemsize == 1)
+Values = Mapping[str, NDArray[Any]]
+"""Arrays of a graph by name. Of inputs and initializers no more than shape and type is right."""
 
 
-def input_values(graph: onnx.GraphProto, sizes: Mapping[str, int]) -> dict[str, Value]:
+def _blank(shape: Sequence[int], code: int) -> NDArray[Any]:
+    """Zeros that take no memory. code: ONNX's of their type."""
+    dtype = load_onnx().helper.tensor_dtype_to_np_dtype(code)
+    return np.broadcast_to(np.zeros((), dtype), tuple(shape))
+
+
+def input_values(graph: onnx.GraphProto, sizes: Mapping[str, int]) -> Values:
     """The inputs of a graph with `sizes` for its free axes; InputError for an axis without one."""
-    return {value.name: _input(value, sizes) for value in graph.input}
+    found = {}
+    for value in graph.input:
+        tensor = value.type.tensor_type
+        for axis in tensor.shape.dim:
+            if axis.dim_param and axis.dim_param not in sizes:
+                raise InputError(
+                    f"input {value.name} has a free axis {axis.dim_param}, sizes were given for "
+                    f"{', '.join(sizes) or 'none'}; give the size of {axis.dim_param} too"
+                )
+        shape = [sizes.get(axis.dim_param, axis.dim_value) for axis in tensor.shape.dim]
+        found[value.name] = _blank(shape, tensor.elem_type)
+    return found
 
 
-def all_values(model: onnx.ModelProto, inputs: Mapping[str, Value]) -> dict[str, Value]:
+def all_values(model: onnx.ModelProto, inputs: Values) -> Values:
     """Inputs, initializers and outputs of every node, by name.
 
     Runs the model on zeros, unoptimised and with every value as an output. inputs: of the same
@@ -130,32 +127,9 @@ def all_values(model: onnx.ModelProto, inputs: Mapping[str, Value]) -> dict[str,
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
     session = make_session(ort, told.SerializeToString(), options, [CPU])
-    feed: dict[str, NDArray[Any]] = {
-        name: np.zeros(value.shape, value.dtype) for name, value in inputs.items()
-    }
-    arrays = dict(zip(names, session.run(names, feed), strict=True))
-    constants = {tensor.name: _initializer(tensor) for tensor in model.graph.initializer}
-    return {**inputs, **constants, **{name: Value(x.shape, x.dtype) for name, x in arrays.items()}}
-
-
-def _initializer(tensor: onnx.TensorProto) -> Value:
-    dtype = load_onnx().helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    return Value(tuple(tensor.dims), np.dtype(dtype))
-
-
-def _input(value: onnx.ValueInfoProto, sizes: Mapping[str, int]) -> Value:
-    tensor = value.type.tensor_type
-    dtype = load_onnx().helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-    shape = []
-    for axis in tensor.shape.dim:
-        if axis.dim_param and axis.dim_param not in sizes:
-            known = ", ".join(sizes) or "none"
-            raise InputError(
-                f"input {value.name} has a free axis {axis.dim_param}, sizes were given for "
-                f"{known}; give the size of {axis.dim_param} too"
-            )
-        shape.append(sizes[axis.dim_param] if axis.dim_param else axis.dim_value)
-    return Value(tuple(shape), np.dtype(dtype))
+    feed = {name: np.zeros_like(value) for name, value in inputs.items()}
+    constants = {t.name: _blank(t.dims, t.data_type) for t in model.graph.initializer}
+    return {**inputs, **constants, **dict(zip(names, session.run(names, feed), strict=True))}
 
 
 @dataclass(frozen=True)
@@ -163,7 +137,7 @@ class Body:
     """What a Scan does in every step."""
 
     model: onnx.ModelProto
-    values: dict[str, Value]
+    values: Values
     """Of one step."""
     trips: int
     """Steps in one call."""
@@ -171,7 +145,7 @@ class Body:
     """Values of the graph around it that it reads; inputs of `model`."""
 
 
-def body_of(model: onnx.ModelProto, node: onnx.NodeProto, values: Mapping[str, Value]) -> Body:
+def body_of(model: onnx.ModelProto, node: onnx.NodeProto, values: Values) -> Body:
     """The body of a Scan of `model`. values: of the graph around it."""
     helper = load_onnx().helper
     attributes = _attributes(node)
@@ -182,30 +156,23 @@ def body_of(model: onnx.ModelProto, node: onnx.NodeProto, values: Mapping[str, V
     for index, (own, name) in enumerate(zip(graph.input, node.input, strict=True)):
         value = values[name]
         if index >= states:
-            axis = axes[index - states] % len(value.shape)
-            trips = value.shape[axis]
-            value = Value((*value.shape[:axis], *value.shape[axis + 1 :]), value.dtype)
+            trips = value.shape[axes[index - states]]
+            value = value.take(0, axes[index - states])
         inputs[own.name] = value
-    outer = _outer(graph)
+    made = {value.name for value in (*graph.input, *graph.initializer)}
+    made |= {name for inner in graph.node for name in inner.output}
+    read = [name for inner in graph.node for name in inner.input if name and name not in made]
+    outer = tuple(dict.fromkeys(read))
     inputs.update({name: values[name] for name in outer})
     alone = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
     for name in outer:
         kind = helper.np_dtype_to_tensor_dtype(values[name].dtype)
-        shape = values[name].shape
-        alone.graph.input.append(helper.make_tensor_value_info(name, kind, shape))
+        alone.graph.input.append(helper.make_tensor_value_info(name, kind, values[name].shape))
     return Body(alone, all_values(alone, inputs), trips, outer)
 
 
-def _outer(graph: onnx.GraphProto) -> tuple[str, ...]:
-    """Names that the body reads and nothing in it makes."""
-    made = {value.name for value in (*graph.input, *graph.initializer)}
-    made |= {name for node in graph.node for name in node.output}
-    read = [name for node in graph.node for name in node.input if name and name not in made]
-    return tuple(dict.fromkeys(read))
-
-
 def find_constants(
-    graph: onnx.GraphProto, values: Mapping[str, Value], prefix: str = ""
+    graph: onnx.GraphProto, values: Values, prefix: str = ""
 ) -> dict[str, dict[str, int]]:
     """Per constant value the bytes of the weights it is made of; none for indices and the like.
 
@@ -227,21 +194,23 @@ def find_constants(
     return found
 
 
-def _own(name: str, value: Value) -> dict[str, int]:
-    return {name: value.bytes} if value.holds_weights else {}
+def _own(name: str, value: NDArray[Any]) -> dict[str, int]:
+    """Bytes of what may be weights: floating-point numbers or 8-bit integers, no indices."""
+    kind, size = value.dtype.kind, value.dtype.itemsize
+    return {name: value.nbytes} if kind == "f" or (kind in "iu" and size == 1) else {}
 
 
 @dataclass(frozen=True)
 class Call:
     """An operator with what it is given."""
 
-    inputs: tuple[Value | None, ...]
+    inputs: tuple[NDArray[Any] | None, ...]
     """None for one that is left out."""
-    output: Value
+    output: NDArray[Any]
     """The first one."""
     attributes: Mapping[str, Any]
 
-    def given(self, index: int) -> Value:
+    def given(self, index: int) -> NDArray[Any]:
         """An input that the operator cannot do without."""
         value = self.inputs[index]
         assert value is not None, "checked by ONNX Runtime"
@@ -403,7 +372,7 @@ class _Counter:
     def __init__(
         self,
         model: onnx.ModelProto,
-        values: Mapping[str, Value],
+        values: Values,
         outer: Mapping[str, Mapping[str, int]],
         prefix: str,
     ) -> None:

@@ -28,7 +28,7 @@ from ..roofline import (
 )
 from ..timing import Array, Call, Name, time_together
 from .contenders import SESSIONS, Contender, Features, RunConfig, open_reference, run_configs
-from .plan import FEWEST_ROUNDS, MONOLITH, Pace, Plan
+from .plan import FEWEST_ROUNDS, MONOLITH, ORDINARY, Pace, Plan
 
 _ON_CPU = frozenset({"onnxruntime-cpu", "openvino"})
 Log = Callable[[str], None]
@@ -63,16 +63,26 @@ class Bounds:
         return self._rates[threads]
 
     def of(
-        self, pattern: Pattern, config: RunConfig, lengths: Mapping[Modality, int], batch: int = 1
+        self,
+        contender: Contender,
+        pattern: Pattern,
+        lengths: Mapping[Modality, int],
+        batch: int = 1,
     ) -> Bound | None:
-        """The bound of one call of a pattern's graph; None where it is not known."""
+        """The bound of one call of ours; None of others, and where it is not known."""
+        config = contender.config
+        if contender.name != OURS or config.backend not in _ON_CPU:
+            return None
         rates = self.rates(config.threads)
-        if rates is None or config.backend not in _ON_CPU:
+        if rates is None:
             return None
         shape = "latency" if batch == 1 else "throughput"
-        entry = self._bundle.entry(pattern, config.precision, shape, config.backend)
         sizes = axis_sizes({m.value: lengths[m] for m in pattern}, batch)
-        count = count_graph(self._bundle.graph(entry), sizes, input_owners(entry))
+        try:
+            entry = self._bundle.entry(pattern, config.precision, shape, config.backend)
+            count = count_graph(self._bundle.graph(entry), sizes, input_owners(entry))
+        except IfmminError:
+            return None
         return lower_bound(count, rates)
 
 
@@ -213,6 +223,10 @@ class Bench:
             rows = (np.arange(count) + shift) % len(frames)
             made[modality] = np.ascontiguousarray(frames[rows])
         return made
+
+    def ordinary(self, pattern: Pattern, shift: int = 0) -> Features:
+        """Raw features of an ordinary utterance."""
+        return self.features({m: ORDINARY[m] for m in pattern}, shift)
 
     def row(self, scenario: str, contender: Contender, pattern: Pattern, **more: Any) -> Row:
         """A row of what a contender did under a pattern."""

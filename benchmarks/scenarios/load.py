@@ -28,7 +28,7 @@ from .loadgen import (
     measure_scenario,
 )
 from .loadgen.base import SAMPLES_PER_QUERY
-from .plan import MONOLITH, ORDINARY, alone_and_fullest
+from .plan import MONOLITH, ORDINARY, alone_and_fullest, ordinary_lengths
 
 BRIEF = Length(name="brief", seconds=1.0, offline_samples=256, probe_seconds=0.4, probes=4)
 """A few seconds a scenario; not a valid MLPerf run, and its rows say so."""
@@ -93,8 +93,7 @@ def _loads(bench: Bench) -> Iterator[_Load]:
 
 
 def _load(bench: Bench, contender: Contender, pattern: Pattern) -> _Load:
-    lengths = {m: ORDINARY[m] for m in pattern}
-    features = [bench.features(lengths, number) for number in range(_UTTERANCES)]
+    features = [bench.ordinary(pattern, number) for number in range(_UTTERANCES)]
     inputs = [contender.ready(given, ORDINARY) for given in features]
     answers = [contender.call(given) for given in inputs]
     if contender.name != OURS:
@@ -141,7 +140,7 @@ def _row(bench: Bench, one: _Load, scenario: Scenario, **more: Any) -> Row:
         scenario,
         one.contender,
         one.pattern,
-        lengths={m.value: ORDINARY[m] for m in one.pattern},
+        lengths=ordinary_lengths(one.pattern),
         batch=SAMPLES_PER_QUERY if scenario == "multi-stream" else 1,
         unit="1/s" if scenario in _RATES else "s",
         **more,

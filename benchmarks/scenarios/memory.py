@@ -162,12 +162,16 @@ def bundle_sizes(bench: Bench, contenders: Sequence[Mapping[Pattern, ChildJob]])
         first = next(iter(contender.values()))
         if first.contender.name == CONTROL:
             continue
-        found = [_row(bench, contender[p], p, file.stat().st_size) for p, file in files.items()]
+        more: dict[str, Any] = {"part": PART, "unit": "bytes", "note": _WHY[first.words["config"]]}
+        for pattern, file in files.items():
+            size = (float(file.stat().st_size),)
+            rows.append(
+                bench.row("memory", contender[pattern].contender, pattern, samples=size, **more)
+            )
         if len(files) > 1:
-            total = sum(file.stat().st_size for file in set(files.values()))
-            row = _row(bench, first, next(iter(files)), total)
-            found.append(msgspec.structs.replace(row, pattern="", accuracy=None))
-        rows += found
+            size = (float(sum(file.stat().st_size for file in set(files.values()))),)
+            row = bench.row("memory", first.contender, next(iter(files)), samples=size, **more)
+            rows.append(msgspec.structs.replace(row, pattern="", accuracy=None))
     return rows
 
 
@@ -177,18 +181,6 @@ def _file(bench: Bench, pattern: Pattern, fresh: ChildJob) -> Path:
         entry = bench.bundle.entry(pattern, config.precision, backend=config.backend)
         return bench.bundle.directory / entry.file
     return Path(words.get("file") or words["checkpoint"])
-
-
-def _row(bench: Bench, fresh: ChildJob, pattern: Pattern, size: int) -> Row:
-    return bench.row(
-        "memory",
-        fresh.contender,
-        pattern,
-        part=PART,
-        unit="bytes",
-        samples=(float(size),),
-        note=_WHY[fresh.words["config"]],
-    )
 
 
 def memory(bench: Bench) -> list[Row]:
@@ -221,7 +213,9 @@ def _take_turns(bench: Bench, jobs: Sequence[Job]) -> None:
 
 def _rows(bench: Bench, job: Job) -> list[Row]:
     if job.failure:
-        return [_refused(bench, job)]
+        why = f"{job.words['work']}, patterns {job.words['patterns']}: {job.failure}"
+        row = refused_row(bench, "memory", job.fresh, job.pattern, why)
+        return [msgspec.structs.replace(row, streams=job.streams, part=job.words["work"])]
     rows = []
     for (stage, measure), samples in reversed(job.samples.items()):
         row = bench.row(
@@ -234,13 +228,6 @@ def _rows(bench: Bench, job: Job) -> list[Row]:
             samples=tuple(samples),
             note=NOTE,
         )
-        of_all: dict[str, Any] = {"pattern": "", "accuracy": None}
-        changes = of_all if stage in _OF_NO_PATTERN else {}
-        rows.append(msgspec.structs.replace(row, **changes))
+        of_all = stage in _OF_NO_PATTERN
+        rows.append(msgspec.structs.replace(row, pattern="", accuracy=None) if of_all else row)
     return rows
-
-
-def _refused(bench: Bench, job: Job) -> Row:
-    why = f"{job.words['work']}, patterns {job.words['patterns']}: {job.failure}"
-    row = refused_row(bench, "memory", job.fresh, job.pattern, why)
-    return msgspec.structs.replace(row, streams=job.streams, part=job.words["work"])

@@ -38,6 +38,13 @@ def alone_and_fullest(patterns: Sequence[Pattern]) -> list[Pattern]:
 
 ORDINARY: Mapping[Modality, int] = {Modality.A: 50, Modality.V: 50, Modality.T: 22}
 """Frames of an ordinary IEMOCAP utterance; T_a = 50 is the length of the published goals."""
+
+
+def ordinary_lengths(pattern: Pattern) -> dict[str, int]:
+    """Frames of an ordinary utterance by letter, for the record."""
+    return {m.value: ORDINARY[m] for m in pattern}
+
+
 ACOUSTIC_LENGTHS = (10, 50, 100, 400)
 BATCHES = (1, 8, 32, 128)
 MONOLITH = "monolith"

@@ -11,13 +11,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ifmmin.runtime.errors import IfmminError
 from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.runtime.predictor import Predictor
-from ifmmin.runtime.stream.stream import Stream
 
 from ..record import OURS, REFERENCE, Row
 from ..timing import Call
@@ -95,63 +91,32 @@ class Updates:
         return self._stream.predict()
 
 
-def together(bench: Bench, predictor: Predictor, pattern: Pattern) -> Callable[[], Any]:
-    """One new acoustic frame for each of GROUP streams, and all answers, in batches."""
-    group = predictor.streams(GROUP)
-    members, frames = _begun(bench, list(group), pattern)
+def many_streams(
+    bench: Bench, predictor: Predictor, pattern: Pattern, name: str = OURS
+) -> Callable[[], Any]:
+    """One new acoustic frame for each of GROUP streams, and all answers, again and again.
 
-    def call() -> Any:
-        group.push_all(a=frames)
-        _forget(members)
-        return group.update()
-
-    return call
-
-
-def pushed_alone(bench: Bench, predictor: Predictor, pattern: Pattern) -> Callable[[], Any]:
-    """The same where frames come one by one, as from GROUP connections."""
-    group = predictor.streams(GROUP)
-    members, frames = _begun(bench, list(group), pattern)
-
-    def call() -> Any:
-        _push_each(members, frames)
-        _forget(members)
-        return group.update()
-
-    return call
-
-
-def one_by_one(bench: Bench, predictor: Predictor, pattern: Pattern) -> Callable[[], Any]:
-    """The same, each stream on its own."""
-    members, frames = _begun(bench, [predictor.stream() for _ in range(GROUP)], pattern)
-
-    def call() -> Any:
-        _push_each(members, frames)
-        _forget(members)
-        return [one.predict() for one in members]
-
-    return call
-
-
-def _begun(
-    bench: Bench, members: list[Stream], pattern: Pattern
-) -> tuple[list[Stream], NDArray[np.float32]]:
-    """Streams with a past of ordinary length, and a frame for each of them, (GROUP, 1, D)."""
+    name: OURS: in batches; ALONE: frames come one by one, as from GROUP connections; SINGLE: each
+    stream is updated on its own. Before there was an utterance of ordinary length.
+    """
+    group = None if name == SINGLE else predictor.streams(GROUP)
+    members = [predictor.stream() for _ in range(GROUP)] if group is None else list(group)
     for number, one in enumerate(members):
-        one.push(bench.features({m: ORDINARY[m] for m in pattern}, number))
+        one.push(bench.ordinary(pattern, number))
         one.predict()
-    return members, bench.features({Modality.A: GROUP})[Modality.A][:, None]
+    frames = bench.features({Modality.A: GROUP})[Modality.A][:, None]
 
+    def call() -> Any:
+        if name == OURS and group is not None:
+            group.push_all(a=frames)
+        else:
+            for one, frame in zip(members, frames, strict=True):
+                one.push(a=frame)
+        for one in members:  # summaries are made anew, whether a maximum moves or not
+            one.state.channels[Modality.A].pooled = None
+        return [one.predict() for one in members] if group is None else group.update()
 
-def _push_each(members: Sequence[Stream], frames: NDArray[np.float32]) -> None:
-    for one, frame in zip(members, frames, strict=True):
-        one.push(a=frame)
-
-
-def _forget(members: Sequence[Stream]) -> None:
-    """Let summaries be made anew, whether a maximum moves or not."""
-    for one in members:
-        one.state.channels[Modality.A].pooled = None
+    return call
 
 
 def stream(bench: Bench) -> list[Row]:
@@ -177,24 +142,17 @@ def streams(bench: Bench) -> list[Row]:
     for pattern in patterns if ready else ():
         bench.log(f"{GROUP} streams of {pattern}")
         calls: dict[tuple[str, RunConfig], Call | Sequence[Call]] = {
-            (name, config): make(bench, predictor, pattern)
+            (name, config): many_streams(bench, predictor, pattern, name)
             for config, predictor in ready
-            for name, make in ((OURS, together), (ALONE, pushed_alone), (SINGLE, one_by_one))
+            for name in (OURS, ALONE, SINGLE)
         }
         calls |= {
             (REFERENCE, config): turns for config, turns in _reference(bench, pattern).items()
         }
         for (name, config), seconds in bench.time(calls).items():
-            answers = 1 if name == REFERENCE else GROUP
-            row = bench.row(
-                "streams",
-                _contender(name, config),
-                pattern,
-                streams=GROUP,
-                unit="1/s",
-                samples=tuple(answers / seconds),
-            )
-            rows.append(row)
+            rates = (1 if name == REFERENCE else GROUP) / seconds
+            who, more = _contender(name, config), {"streams": GROUP, "samples": tuple(rates)}
+            rows.append(bench.row("streams", who, pattern, unit="1/s", **more))
     return rows
 
 
@@ -250,7 +208,7 @@ def _answers(bench: Bench, ready: Ready, pattern: Pattern) -> Calls:
 
 def _reference(bench: Bench, pattern: Pattern) -> dict[RunConfig, Sequence[Call]]:
     """Calls of the reference workload on an ordinary utterance; empty where it cannot run."""
-    features = bench.features({m: ORDINARY[m] for m in pattern})
+    features = bench.ordinary(pattern)
     found = bench.reference(pattern, bench.plan.threads[0])
     return {one.config: one.in_turns(features, ORDINARY) for one in found}
 

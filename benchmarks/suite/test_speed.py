@@ -30,9 +30,7 @@ from ifmmin.benchmarks.scenarios.stream import (
     RERUN,
     SINGLE,
     Updates,
-    one_by_one,
-    pushed_alone,
-    together,
+    many_streams,
 )
 from ifmmin.benchmarks.scenarios.worker_start import SessionRuntime
 from ifmmin.benchmarks.scenarios.workers import BARE, ChildJob, bare, ours
@@ -50,7 +48,7 @@ def test_one_utterance_on_one_thread(
 ) -> None:
     benchmark.group = f"pattern {pattern}, one utterance"
     (contender,) = [one for one in bench.contenders(pattern, 1) if one.name == name]
-    features = bench.features({m: ORDINARY[m] for m in pattern})
+    features = bench.ordinary(pattern)
     benchmark(contender.prepared(features, ORDINARY))
 
 
@@ -113,8 +111,7 @@ def test_an_update_after_one_acoustic_frame(
 def test_many_streams(benchmark: Any, bench: Bench, pattern: Pattern, name: str) -> None:
     """A frame for each of 64 streams, and 64 answers."""
     benchmark.group = f"pattern {pattern}, {GROUP} streams"
-    make = {OURS: together, ALONE: pushed_alone, SINGLE: one_by_one}[name]
-    benchmark(make(bench, _predictor(bench), pattern))
+    benchmark(many_streams(bench, _predictor(bench), pattern, name))
 
 
 @pytest.mark.parametrize("name", ["ifmmin", "reference layout"])
