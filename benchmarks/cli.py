@@ -49,6 +49,7 @@ app = new_app(
 )
 
 
+# fmt: off
 @command(
     app,
     "ifmmin-bench run -b bundle --quick -o bench",
@@ -58,84 +59,48 @@ def run(
     context: typer.Context,
     bundle: BundleOption = None,
     out: OutOption = Path("bench"),
-    checkpoint: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Of the bundle; peers need it.")
-    ] = None,
-    scenario: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME", help=f"Repeat for more; default all: {', '.join(SCENARIOS)}."
-        ),
-    ] = None,
-    pattern: Annotated[
-        list[str] | None, typer.Option(metavar="a_t", help="Repeat for more; default: all.")
-    ] = None,
-    backend: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help=f"Repeat for more; default onnxruntime-cpu, of {', '.join(BACKENDS)}.",
-        ),
-    ] = None,
-    precision: Annotated[
-        list[str] | None,
-        typer.Option(metavar="|".join(PRECISIONS), help="Repeat for more; default: fp32."),
-    ] = None,
-    threads: Annotated[
-        list[int] | None,
-        typer.Option(
-            metavar="N",
-            help="Repeat for more; default 1. The first has every scenario and all peers, further "
-            "ones latency beside the monolith.",
-        ),
-    ] = None,
-    peer: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Repeat for more; default: monolith.")
-    ] = None,
-    all_peers: Annotated[
-        bool, typer.Option("--all-peers", help="Every peer that can run here.")
-    ] = False,
-    rounds: Annotated[
-        int, typer.Option(rich_help_panel=_SPENT, help="Turns of every contender.")
-    ] = Plan.rounds,
-    seconds: Annotated[
-        float, typer.Option(rich_help_panel=_SPENT, help="Longest time of a group, seconds.")
-    ] = Plan.seconds,
-    budget: Annotated[
-        float | None,
-        typer.Option(
-            rich_help_panel=_SPENT, metavar="SECONDS",
-            help=f"The whole run takes about so long: rounds are cut for it, not below "
-            f"{FEWEST_ROUNDS} of a latency; no scenario, contender or length is left out.",
-        ),
-    ] = None,
-    quick: Annotated[
-        bool,
-        typer.Option("--quick", rich_help_panel=_SPENT, help="A look, not a measurement."),
-    ] = False,
-    full_rules: Annotated[
-        bool,
-        typer.Option(
-            "--full-rules", rich_help_panel=_SPENT,
-            help="MLPerf's durations for the load generator.",
-        ),
-    ] = False,
+    checkpoint: Annotated[Path | None, typer.Option(
+        metavar="FILE", help="Of the bundle; peers need it.")] = None,
+    scenario: Annotated[list[str] | None, typer.Option(
+        metavar="NAME", help=f"Repeat for more; default all: {', '.join(SCENARIOS)}.")] = None,
+    pattern: Annotated[list[str] | None, typer.Option(
+        metavar="a_t", help="Repeat for more; default: all.")] = None,
+    backend: Annotated[list[str] | None, typer.Option(
+        metavar="NAME", help=f"Repeat for more; default onnxruntime-cpu, of {', '.join(BACKENDS)}."
+    )] = None,
+    precision: Annotated[list[str] | None, typer.Option(
+        metavar="|".join(PRECISIONS), help="Repeat for more; default: fp32.")] = None,
+    threads: Annotated[list[int] | None, typer.Option(
+        metavar="N",
+        help="Repeat for more; default 1. The first has every scenario and all peers, further "
+        "ones latency beside the monolith.")] = None,
+    peer: Annotated[list[str] | None, typer.Option(
+        metavar="NAME", help="Repeat for more; default: monolith.")] = None,
+    all_peers: Annotated[bool, typer.Option(
+        "--all-peers", help="Every peer that can run here.")] = False,
+    rounds: Annotated[int, typer.Option(
+        rich_help_panel=_SPENT, help="Turns of every contender.")] = Plan.rounds,
+    seconds: Annotated[float, typer.Option(
+        rich_help_panel=_SPENT, help="Longest time of a group, seconds.")] = Plan.seconds,
+    budget: Annotated[float | None, typer.Option(
+        rich_help_panel=_SPENT, metavar="SECONDS",
+        help=f"The whole run takes about so long: rounds are cut for it, not below "
+        f"{FEWEST_ROUNDS} of a latency; no scenario, contender or length is left out.")] = None,
+    quick: Annotated[bool, typer.Option(
+        "--quick", rich_help_panel=_SPENT, help="A look, not a measurement.")] = False,
+    full_rules: Annotated[bool, typer.Option(
+        "--full-rules", rich_help_panel=_SPENT, help="MLPerf's durations for the load generator."
+    )] = False,
     seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
-    evaluate: Annotated[
-        bool,
-        typer.Option(
-            "--evaluate", rich_help_panel=_CORPUS,
-            help="Measure on the test part of the corpus of the bundle's recipe.",
-        ),
-    ] = False,
+    evaluate: Annotated[bool, typer.Option(
+        "--evaluate", rich_help_panel=_CORPUS,
+        help="Measure on the test part of the corpus of the bundle's recipe.")] = False,
     fold: Annotated[int, typer.Option(rich_help_panel=_CORPUS, help="Of the corpus.")] = 1,
-    features: Annotated[
-        Path | None, typer.Option(rich_help_panel=_CORPUS, help="Root of the feature files.")
-    ] = None,
-    targets: Annotated[
-        Path | None, typer.Option(rich_help_panel=_CORPUS, help="Root of the label files.")
-    ] = None,
-) -> None:  # fmt: skip
+    features: Annotated[Path | None, typer.Option(
+        rich_help_panel=_CORPUS, help="Root of the feature files.")] = None,
+    targets: Annotated[Path | None, typer.Option(
+        rich_help_panel=_CORPUS, help="Root of the label files.")] = None,
+) -> None:
     """Measure a bundle and write report.json, report.md and report.html."""
     from .run import run_benchmark
 
@@ -172,6 +137,7 @@ def run(
     for name in _FILES:
         require_writable(out / name)
     _write(run_benchmark(plan, shlex.join(context.obj), log_line), out)
+# fmt: on
 
 
 def _peers(given: Sequence[str] | None, checkpoint: Path | None, *, every: bool) -> tuple[str, ...]:
@@ -182,25 +148,22 @@ def _peers(given: Sequence[str] | None, checkpoint: Path | None, *, every: bool)
     return (MONOLITH,) if checkpoint else ()
 
 
+# fmt: off
 @command(
     app,
     "ifmmin-bench compare before/report.json after/report.json",
     "ifmmin-bench compare before/report.json after/report.json --fail-on-slower",
 )
 def compare(
-    before: Annotated[
-        Path, typer.Argument(metavar="BEFORE", help="report.json of the run to compare with.")
-    ],
+    before: Annotated[Path, typer.Argument(
+        metavar="BEFORE", help="report.json of the run to compare with.")],
     after: Annotated[Path, typer.Argument(metavar="AFTER", help="report.json of the new run.")],
-    fail_on_slower: Annotated[
-        bool, typer.Option("--fail-on-slower", help="Exit with 1 if a row is slower.")
-    ] = False,
-    threshold: Annotated[
-        float, typer.Option(metavar="SHARE", help="Smallest change that counts.")
-    ] = THRESHOLD,
-    every: Annotated[
-        bool, typer.Option("--all", help="Show the rows that did not change too.")
-    ] = False,
+    fail_on_slower: Annotated[bool, typer.Option(
+        "--fail-on-slower", help="Exit with 1 if a row is slower.")] = False,
+    threshold: Annotated[float, typer.Option(
+        metavar="SHARE", help="Smallest change that counts.")] = THRESHOLD,
+    every: Annotated[bool, typer.Option(
+        "--all", help="Show the rows that did not change too.")] = False,
 ) -> int:
     """Tell what became slower between two runs.
 
@@ -212,17 +175,19 @@ def compare(
     found = compare_reports(read_report(before), read_report(after), threshold=threshold)
     found.show(every=every)
     return 1 if found.of("slower") and fail_on_slower else 0
+# fmt: on
 
 
+# fmt: off
 @command(app, "ifmmin-bench report bench/report.json -o again")
 def report(
-    record: Annotated[
-        Path, typer.Argument(metavar="RECORD", help="report.json of an earlier run.")
-    ],
+    record: Annotated[Path, typer.Argument(
+        metavar="RECORD", help="report.json of an earlier run.")],
     out: OutOption = Path("bench"),
 ) -> None:
     """Write Markdown and HTML of a record again."""
     _write(read_report(record), out)
+# fmt: on
 
 
 main = entry_point(app, "ifmmin-bench")

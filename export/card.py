@@ -6,9 +6,10 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from ifmmin.runtime.bundle import GraphEntry, Manifest, ModalitySpec, Origin
+from ifmmin.runtime.bundle import EngineEntry, GraphEntry, Manifest, ModalitySpec, Origin
 from ifmmin.runtime.console import markdown_table
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality
 
@@ -166,241 +167,7 @@ def _whole(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-_SHAPES = {
-    "latency": "One utterance",
-    "throughput": "Batches, padded, with lengths",
-    "step": "Streams: new frames of a modality",
-    "summary": "Streams: what a modality adds to the answer",
-    "head": "Streams: the answer",
-}
-_PRECISIONS = {
-    "fp16": "`fp16`: weights and activations in 16 bits, for GPUs.",
-    "int8": "`int8`: 8 bits as far as accuracy bears them, for ONNX Runtime on CPUs.",
-    "int8-qdq": "`int8-qdq`: 8 bits in ranges fixed at export, for TensorRT.",
-}
-_SCAN = "`scan`: the recurrence as a loop with the input's projection before it, for TensorRT."
-
-
-def graph_blocks(manifest: Manifest) -> list[str]:
-    """Markdown blocks."""
-    blocks = [
-        "## Graphs",
-        "Largest difference: of a logit, between the graph and the network in float64, over inputs "
-        "of every length; beside it that of a probability. Agreement: answers with the same "
-        "winning class.",
-    ]
-    notes = _notes(manifest.graphs)
-    if notes:
-        blocks.append("\n".join(f"- {note}" for note in notes))
-    for shape, title in _SHAPES.items():
-        entries = [entry for entry in manifest.graphs if entry.shape == shape]
-        if entries:
-            blocks += [f"### {title} (`{shape}`)", *_measured_on(entries), _graph_table(entries)]
-    if manifest.engines:
-        blocks += ["### Engines built ahead of time", _engines(manifest)]
-    return blocks
-
-
-def _notes(entries: Sequence[GraphEntry]) -> list[str]:
-    used = {entry.precision for entry in entries}
-    notes = [text for precision, text in _PRECISIONS.items() if precision in used]
-    return [*notes, *([_SCAN] if any(e.recurrence == "scan" for e in entries) else [])]
-
-
-def _graph_table(entries: Sequence[GraphEntry]) -> str:
-    headers = ["file", *MEASURED]
-    rows = [
-        [
-            f"`{entry.file}`",
-            *measured(entry),
-        ]
-        for entry in entries
-    ]
-    return markdown_table(*without_empty(headers, rows))
-
-
-def _measured_on(entries: Sequence[GraphEntry]) -> list[str]:
-    """On which corpora accuracy was measured, where it was."""
-    found = []
-    for entry in entries:
-        about = entry.evaluation or {}
-        if {"corpus", "fold", "utterances"} <= about.keys():
-            text = f"{cell(str(about['corpus']))}, fold {about['fold']}"
-            found.append(f"{text} ({about['utterances']} utterances)")
-    if not found:
-        return []
-    corpora = "; ".join(dict.fromkeys(found))
-    return [f"WA, UA and ECE on the test part of {corpora}; in brackets the network's."]
-
-
-def _engines(manifest: Manifest) -> str:
-    headers = ["file", "MB", "engine", "targets", "built from"]
-    rows = [
-        [f"`{e.file}`", mega(e.bytes), f"{e.engine} {e.version}", " ".join(e.targets), e.graph]
-        for e in manifest.engines
-    ]
-    return markdown_table(*without_empty(headers, rows))
-
-
-_FRAMES = 30
-"""Frames of the inputs in the example."""
 _METRICS = ("WA", "UA", "F1", "ECE")
-
-
-def present(manifest: Manifest) -> list[Modality]:
-    """The modalities that some graph of the bundle takes, in canonical order."""
-    taken = {letter for entry in manifest.graphs for letter in entry.subject.split("_")}
-    return [m for m in MODALITIES if m.value in taken] or list(manifest.modalities)
-
-
-def listed(words: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    return " and ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
-
-
-def cell(text: str) -> str:
-    """Text that somebody wrote, fit for a Markdown table."""
-    return " ".join(text.split()).replace("|", "\\|")
-
-
-def input_blocks(manifest: Manifest) -> list[str]:
-    """What to give, and what stands for what is missing."""
-    headers = ["modality", "per frame", "frames a second", "at least", "standardised", "features"]
-    specs = manifest.modalities
-    taken = [m for m in present(manifest) if m in specs]
-    longest = max(specs[m].verified_length for m in taken)
-    blocks = [
-        "## Inputs",
-        "An array (frames, features) of float32 per modality that is present; one that is `None` "
-        "or empty counts as missing.",
-        markdown_table(*without_empty(headers, [_input(m, specs[m]) for m in taken])),
-        "A shorter input is padded with zero frames by the runtime. The graphs were compared with "
-        f"their network on inputs up to {longest} frames.",
-    ]
-    lacking = [m for m in specs if any(m not in (e.pattern or (m,)) for e in manifest.graphs)]
-    if lacking:
-        blocks += [
-            "What stands for a missing modality is a constant in the graphs, the embedding of zero "
-            "frames:",
-            "\n".join(_missing(m, specs[m]) for m in lacking),
-        ]
-    return blocks
-
-
-_COMMANDS = {True: "ifmmin-run clip.npz -b bundle", False: "ifmmin-run -b bundle --stream -"}
-_WHOLE = ["answer = predictor.predict(features)"]
-_STREAM = ["stream = predictor.stream()", "stream.push(features)", "answer = stream.predict()"]
-
-
-def use_blocks(manifest: Manifest) -> list[str]:
-    """How to run it: on whole utterances where it has graphs for them, else as a stream."""
-    patterns = manifest.patterns or manifest.stream_patterns
-    if not patterns:
-        return []
-    widest = max(patterns, key=len)
-    whole = bool(manifest.patterns)
-    arrays = [
-        f'    "{m}": np.zeros(({max(_FRAMES, spec.minimum_length)}, {spec.dim}), np.float32),'
-        for m in widest
-        if (spec := manifest.modalities.get(m))
-    ]
-    code = [
-        "import numpy as np",
-        "from ifmmin.runtime import Predictor",
-        "",
-        'predictor = Predictor("bundle")  # this directory',
-        "features = {  # leave out what is missing",
-        *arrays,
-        "}",
-        *(_WHOLE if whole else _STREAM),
-        "print(answer.label, answer.probabilities, answer.pattern)",
-    ]
-    return [
-        "## Use",
-        f"Install `ifmmin[cpu]`; torch is not needed. Patterns, of what is present: "
-        f"{', '.join(str(pattern) for pattern in patterns)}.",
-        f"```\n{_COMMANDS[whole]}    # {', '.join(widest)}\n```",
-        "\n".join(["```python", *code, "```"]),
-    ]
-
-
-def training_blocks(manifest: Manifest) -> list[str]:
-    """What the checkpoint's record tells, as far as it does."""
-    record = provenance(manifest.checkpoint)
-    blocks = []
-    if record.facts:
-        blocks.append("\n".join(f"- {name}: {cell(value)}" for name, value in record.facts.items()))
-    if record.description:
-        blocks.append(f"The recipe says: {record.description}")
-    if record.test:
-        rows = [
-            [
-                pattern,
-                *(f"{of[key]:.3f}" if (key := name.lower()) in of else "" for name in _METRICS),
-            ]
-            for pattern, of in record.test.items()
-        ]
-        blocks += [
-            "The network, on the test part:",
-            markdown_table(*without_empty(["pattern", *_METRICS], rows)),
-        ]
-    return ["## Training", *blocks] if blocks else []
-
-
-def limit_blocks(manifest: Manifest) -> list[str]:
-    """What the bundle is not good for, and what nobody looked at."""
-    measured = provenance(manifest.checkpoint).test or any(e.evaluation for e in manifest.graphs)
-    limits = []
-    if measured:
-        limits.append(
-            "Accuracy was measured on the test part named here and on nothing else; other "
-            "speakers, languages, cameras and microphones are another matter."
-        )
-    limits += [
-        "Corpora of emotion are acted or elicited, and their labels are what others saw and heard "
-        "in it: an answer is not what somebody feels.",
-        "Not for decisions about people.",
-    ]
-    if any(entry.precision.startswith("int8") for entry in manifest.graphs):
-        limits.append("Answers of 8-bit graphs may differ in the last digits between CPUs.")
-    limits.append("Everything here was run on a CPU; it was not run on a GPU.")
-    return ["## Limits", "\n".join(f"- {limit}" for limit in limits)]
-
-
-def _input(modality: Modality, spec: ModalitySpec) -> list[str]:
-    return [
-        f"`{modality}` {modality.word}",
-        str(spec.dim),
-        f"{spec.frame_rate:g}" if spec.frame_rate else "",
-        f"{spec.minimum_length} frame{'s' if spec.minimum_length != 1 else ''}",
-        "by the caller" if spec.normalised else "inside of the graph",
-        cell(spec.features),
-    ]
-
-
-def _test_row(pattern: str, figures: Mapping[str, float]) -> list[str]:
-    metrics = [figures.get(name.lower()) for name in _METRICS]
-    count = figures.get("utterances")
-    return [
-        cell(pattern),
-        *("" if value is None else f"{value:.3f}" for value in metrics),
-        "" if count is None else f"{count:g}",
-    ]
-
-
-def _missing(modality: Modality, spec: ModalitySpec) -> str:
-    missing = spec.missing
-    settled = (
-        f"from {missing.settled_at} on none changes by more than {missing.tolerance:g}"
-        if missing.settled_at is not None
-        else f"it never settles to {missing.tolerance:g}"
-    )
-    return (
-        f"- `{modality}`: {missing.length} frames. With more of them no value would change by more "
-        f"than {short(missing.deviation)}; {settled}."
-    )
-
-
 _LICENCES = (
     "mit", "apache-2.0", "bsd-2-clause", "bsd-3-clause", "unlicense", "mpl-2.0", "openrail",
     "gpl-2.0", "gpl-3.0", "lgpl-3.0", "agpl-3.0", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0",
@@ -417,30 +184,114 @@ _SENSES = {Modality.A: "voice", Modality.V: "face", Modality.T: "words"}
 
 
 def model_card(manifest: Manifest) -> str:
-    """Markdown with the front matter of Hugging Face; the same text for the same manifest.
+    """Markdown with the front matter of Hugging Face, from card.md; the same text for the same
+    manifest.
 
     What the manifest does not know is left out, with its column or sentence.
     """
-    blocks = [
-        _front_matter(manifest),
-        *_opening(manifest),
-        *input_blocks(manifest),
-        *use_blocks(manifest),
-        *graph_blocks(manifest),
-        *training_blocks(manifest),
-        *limit_blocks(manifest),
-        *_closing(manifest),
+    # ifmmin-bundle has no need of it, and shows what this module reads out of a manifest.
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("ifmmin.export", ""), undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    environment.filters["cell"] = cell
+    specs, graphs = manifest.modalities, manifest.graphs
+    present = _present(manifest)
+    taken = [m for m in present if m in specs]
+    lacking = [m for m in specs if any(m not in (e.pattern or (m,)) for e in graphs)]
+    patterns = manifest.patterns or manifest.stream_patterns
+    record = provenance(manifest.checkpoint)
+    text = environment.get_template("card.md").render(
+        bundle=manifest,
+        origin=manifest.checkpoint,
+        record=record,
+        licence_lines=_licence_lines(manifest.licence),
+        task=_TASKS[present[0]],
+        senses=_listed([_SENSES[m] for m in present]),
+        subjects=sorted({e.subject for e in graphs if e.pattern}, key=_PATTERNS.index),
+        inputs=_input_table({m: specs[m] for m in taken}),
+        longest=max(specs[m].verified_length for m in taken),
+        lacking={m: specs[m].missing for m in lacking},
+        patterns=patterns,
+        widest=max(patterns, key=len, default=()),
+        precisions={entry.precision for entry in graphs},
+        engines=_engine_table(manifest.engines) if manifest.engines else "",
+        figures=_test_table(record.test),
+        graph_table=_graph_table,
+        measured_on=_measured_on,
+        short=short,
+        json=partial(json.dumps, ensure_ascii=False),
+    )
+    return re.sub(r"\n{3,}", "\n\n", text)  # left by what the template left out
+
+
+def cell(text: str) -> str:
+    """Text that somebody wrote, fit for a Markdown table."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return markdown_table(*without_empty(headers, rows))
+
+
+def _input_table(specs: Mapping[Modality, ModalitySpec]) -> str:
+    headers = ["modality", "per frame", "frames a second", "at least", "standardised", "features"]
+    rows = [
+        [
+            f"`{modality}` {modality.word}",
+            str(spec.dim),
+            f"{spec.frame_rate:g}" if spec.frame_rate else "",
+            f"{spec.minimum_length} frame{'s' if spec.minimum_length != 1 else ''}",
+            "by the caller" if spec.normalised else "inside of the graph",
+            cell(spec.features),
+        ]
+        for modality, spec in specs.items()
     ]
-    return "\n\n".join(blocks) + "\n"
+    return _table(headers, rows)
 
 
-def _front_matter(manifest: Manifest) -> str:
-    """YAML; values that people wrote are quoted as JSON, which YAML takes."""
-    lines = ["---", *_licence_lines(manifest.licence), "library_name: ifmmin"]
-    lines.append(f"pipeline_tag: {_TASKS[present(manifest)[0]]}")
-    tags = ["emotion-recognition", "multimodal", "missing-modality", "onnx"]
-    model = json.dumps(manifest.checkpoint.model, ensure_ascii=False)
-    return "\n".join([*lines, "tags:", *(f"- {tag}" for tag in tags), f"- {model}", "---"])
+def _graph_table(entries: Sequence[GraphEntry]) -> str:
+    return _table(["file", *MEASURED], [[f"`{e.file}`", *measured(e)] for e in entries])
+
+
+def _measured_on(entries: Sequence[GraphEntry]) -> list[str]:
+    """On which corpora accuracy was measured, where it was."""
+    found = [entry.evaluation or {} for entry in entries]
+    corpora = [
+        f"{cell(str(about['corpus']))}, fold {about['fold']} ({about['utterances']} utterances)"
+        for about in found if {"corpus", "fold", "utterances"} <= about.keys()
+    ]  # fmt: skip
+    return list(dict.fromkeys(corpora))
+
+
+def _engine_table(engines: Sequence[EngineEntry]) -> str:
+    rows = [
+        [f"`{e.file}`", mega(e.bytes), f"{e.engine} {e.version}", " ".join(e.targets), e.graph]
+        for e in engines
+    ]
+    return _table(["file", "MB", "engine", "targets", "built from"], rows)
+
+
+def _test_table(test: Mapping[str, Mapping[str, float]]) -> str:
+    names = [name.lower() for name in _METRICS]
+    rows = [
+        [pattern, *(f"{of[name]:.3f}" if name in of else "" for name in names)]
+        for pattern, of in test.items()
+    ]
+    return _table(["pattern", *_METRICS], rows)
+
+
+def _present(manifest: Manifest) -> list[Modality]:
+    """The modalities that some graph of the bundle takes, in canonical order."""
+    taken = {letter for entry in manifest.graphs for letter in entry.subject.split("_")}
+    return [m for m in MODALITIES if m.value in taken] or list(manifest.modalities)
+
+
+def _listed(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
 
 
 def _licence_lines(licence: str | None) -> list[str]:
@@ -451,38 +302,3 @@ def _licence_lines(licence: str | None) -> list[str]:
         return [f"license: {name}"]
     short = re.sub(r"[^a-z0-9.]+", "-", name).strip("-")[:60] or "own"
     return ["license: other", f"license_name: {json.dumps(short)}"]
-
-
-def _opening(manifest: Manifest) -> list[str]:
-    origin = manifest.checkpoint
-    facts = provenance(origin).facts
-    parts = [origin.model, *(facts[name] for name in ("corpus",) if name in facts)]
-    senses = listed([_SENSES[m] for m in present(manifest)])
-    subjects = sorted({e.subject for e in manifest.graphs if e.pattern}, key=_PATTERNS.index)
-    missing = " when some of it may be missing" if len(subjects) > 1 else ""
-    return [
-        f"# Emotion recognition: {', '.join(parts)}",
-        f"A network of the kind `{origin.model}` that recognises emotion from {senses}{missing}, "
-        f"as {len(manifest.graphs)} ONNX graphs made for what is present "
-        f"({', '.join(subjects)}), each compared with the network before it was written.",
-        "## Classes",
-        f"In the order of the logits: {', '.join(manifest.labels)}. Their softmax gives the "
-        "probabilities.",
-    ]
-
-
-def _closing(manifest: Manifest) -> list[str]:
-    stated = manifest.licence or (
-        "Not stated: it follows the terms of the corpus it was trained on; ask whoever trained it."
-    )
-    tools = ", ".join(f"{name} {version}" for name, version in manifest.tools.items())
-    return [
-        "## Licence of the weights",
-        stated,
-        "## Verify",
-        "Hashes, graphs and golden vectors, on the device at hand; with the checkpoint, every "
-        "graph against the network again:",
-        "```\nifmmin-bundle verify -b .\n"
-        "ifmmin-bundle verify -b . --checkpoint model.safetensors\n```",
-        f"Checkpoint: sha256 `{manifest.checkpoint.sha256}`. Written by {tools}.",
-    ]

@@ -70,106 +70,60 @@ _CORPUS, _ENGINES = "Corpus: measure and calibrate on real data", "Engines built
 app = new_app()
 
 
+# fmt: off
 @command(
     app,
     "ifmmin-export run/model.safetensors",
     "ifmmin-export run/model.safetensors --pattern a_t --precision int8 -o bundle",
 )
 def export(
-    checkpoint: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT", help=".safetensors written by ifmmin-train.")
-    ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Directory of the bundle.")] = Path(
-        "bundle"
-    ),
-    pattern: Annotated[
-        list[str] | None,
-        typer.Option(metavar="a_t", help="What is present; repeat for more. Default: all."),
-    ] = None,
-    precision: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="|".join(PRECISIONS),
-            help="Repeat for more; default fp32. int8 is for CPUs, fp16 and int8-qdq for TensorRT."
-        ),
-    ] = None,
-    shape: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="|".join(SHAPES),
-            help="latency (one utterance at a time) or stream (frames as they come): only that "
-            "one; default both. throughput (batches for predict_batch) adds to either. Repeat for "
-            "more."
-        ),
-    ] = None,
-    recurrence: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="lstm|scan",
-            help="Form of LSTMs; default lstm for fp32 and int8, scan for fp16 and int8-qdq."
-        ),
-    ] = None,
-    allow_loss: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FIGURE=NUMBER",
-            help=f"Accept more loss than the default limits; figures are {', '.join(FIGURES)}.",
-        ),
-    ] = None,
-    missing_frames: Annotated[
-        str | None,
-        typer.Option(
-            metavar="a=45,v=50,t=22",
-            help="Zero frames that stand for a missing modality; default: the checkpoint's.",
-        ),
-    ] = None,
-    licence: Annotated[
-        str | None, typer.Option(help="Of the weights, for the model card.")
-    ] = None,
-    overwrite: Annotated[
-        bool,
-        typer.Option(
-            "--overwrite", help="Replace the bundle that stands there, whatever is in it."
-        ),
-    ] = False,
-    evaluate: Annotated[
-        bool,
-        typer.Option(
-            "--evaluate", rich_help_panel=_CORPUS,
-            help="Measure WA, UA and ECE of every graph on the test part of the fold.",
-        ),
-    ] = False,
-    calibrate: Annotated[
-        bool,
-        typer.Option(
-            "--calibrate", rich_help_panel=_CORPUS,
-            help="Take the ranges of int8-qdq from the training part; default: drawn inputs.",
-        ),
-    ] = False,
-    fold: Annotated[
-        int | None,
-        typer.Option(rich_help_panel=_CORPUS, help="Default: the fold of the checkpoint."),
-    ] = None,
-    features: Annotated[
-        Path | None, typer.Option(rich_help_panel=_CORPUS, help="Root of the feature files.")
-    ] = None,
-    targets: Annotated[
-        Path | None, typer.Option(rich_help_panel=_CORPUS, help="Root of the label files.")
-    ] = None,
-    engine: Annotated[
-        Literal["tensorrt-rtx"] | None,
-        typer.Option(
-            rich_help_panel=_ENGINES, help="Build engines from the graphs that it takes first."
-        ),
-    ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SM86,SM89,...", rich_help_panel=_ENGINES,
-            help="Compute capabilities of those engines; default: all that the engine knows.",
-        ),
-    ] = None,
-) -> None:  # fmt: skip
+    checkpoint: Annotated[Path, typer.Argument(
+        metavar="CHECKPOINT", help=".safetensors written by ifmmin-train.")],
+    out: Annotated[Path, typer.Option(
+        "--out", "-o", help="Directory of the bundle.")] = Path("bundle"),
+    pattern: Annotated[list[str] | None, typer.Option(
+        metavar="a_t", help="What is present; repeat for more. Default: all.")] = None,
+    precision: Annotated[list[str] | None, typer.Option(
+        metavar="|".join(PRECISIONS),
+        help="Repeat for more; default fp32. int8 is for CPUs, fp16 and int8-qdq for TensorRT."
+    )] = None,
+    shape: Annotated[list[str] | None, typer.Option(
+        metavar="|".join(SHAPES),
+        help="latency (one utterance at a time) or stream (frames as they come): only that "
+        "one; default both. throughput (batches for predict_batch) adds to either. Repeat for "
+        "more.")] = None,
+    recurrence: Annotated[list[str] | None, typer.Option(
+        metavar="lstm|scan",
+        help="Form of LSTMs; default lstm for fp32 and int8, scan for fp16 and int8-qdq.")] = None,
+    allow_loss: Annotated[list[str] | None, typer.Option(
+        metavar="FIGURE=NUMBER",
+        help=f"Accept more loss than the default limits; figures are {', '.join(FIGURES)}."
+    )] = None,
+    missing_frames: Annotated[str | None, typer.Option(
+        metavar="a=45,v=50,t=22",
+        help="Zero frames that stand for a missing modality; default: the checkpoint's.")] = None,
+    licence: Annotated[str | None, typer.Option(help="Of the weights, for the model card.")] = None,
+    overwrite: Annotated[bool, typer.Option(
+        "--overwrite", help="Replace the bundle that stands there, whatever is in it.")] = False,
+    evaluate: Annotated[bool, typer.Option(
+        "--evaluate", rich_help_panel=_CORPUS,
+        help="Measure WA, UA and ECE of every graph on the test part of the fold.")] = False,
+    calibrate: Annotated[bool, typer.Option(
+        "--calibrate", rich_help_panel=_CORPUS,
+        help="Take the ranges of int8-qdq from the training part; default: drawn inputs.")] = False,
+    fold: Annotated[int | None, typer.Option(
+        rich_help_panel=_CORPUS, help="Default: the fold of the checkpoint.")] = None,
+    features: Annotated[Path | None, typer.Option(
+        rich_help_panel=_CORPUS, help="Root of the feature files.")] = None,
+    targets: Annotated[Path | None, typer.Option(
+        rich_help_panel=_CORPUS, help="Root of the label files.")] = None,
+    engine: Annotated[Literal["tensorrt-rtx"] | None, typer.Option(
+        rich_help_panel=_ENGINES, help="Build engines from the graphs that it takes first."
+    )] = None,
+    target: Annotated[str | None, typer.Option(
+        metavar="SM86,SM89,...", rich_help_panel=_ENGINES,
+        help="Compute capabilities of those engines; default: all that the engine knows.")] = None,
+) -> None:
     """Export a checkpoint as proven ONNX graphs, one per pattern of present modalities."""
     require_known("--precision", precision, PRECISIONS)
     require_known("--shape", shape, SHAPES)
@@ -199,6 +153,7 @@ def export(
     print_exported(exported)
     _warn(exported)
     log_line(f"wrote {out}")
+# fmt: on
 
 
 main = entry_point(app, "ifmmin-export")

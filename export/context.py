@@ -19,6 +19,7 @@ from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.train.model.network import EmotionNetwork
 
 from .graph import OPSET, Plan, to_bytes
+from .quantize.search import Choice
 from .verify.corpus import Evaluator
 from .verify.parity import Comparison, Evaluation, Limits, Violation, find_violations
 from .verify.probes import CALIBRATION_SEEDS, Probes
@@ -74,6 +75,11 @@ class ExportContext:
         if self.calibration is not None:
             return list(self.calibration)
         return [features for seed in CALIBRATION_SEEDS for features in self.probes.draw(seed)]
+
+    def passes(self, choice: Choice, precision: str) -> bool:
+        """Whether a precision's limits allow what a model loses."""
+        limits = self.limits[precision]
+        return not find_violations("", choice.comparison, choice.evaluation, limits)
 
     def finish(
         self,

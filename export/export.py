@@ -34,7 +34,7 @@ from .specialise.encoder import PRECISIONS, Precision
 from .streams import StreamExporter, StreamSource, modalities_of, require_proven_heads
 from .verify.corpus import CorpusChoice, Evaluator, utterance_features
 from .verify.missing import measure_missing, require_settled, with_missing_frames
-from .verify.parity import allowed, find_violations, require
+from .verify.parity import allowed, require
 from .verify.probes import Probes, compare_probes, run_alone, run_batches
 from .writer import (
     BuiltAhead,
@@ -113,12 +113,11 @@ def _quantised(
     quantiser = StaticQuantiser if precision.name == "int8-qdq" else DynamicQuantiser
     feeds = _feeds(context.calibration_inputs, shape, pattern)
     quantise = quantiser(model, feeds, context.load_whole)
-    limits = context.limits[precision.name]
     found = context.chosen.get((precision.name, pattern), tuple(quantise.groups))
     choice = choose_groups(
         {name: quantise.groups[name] for name in found},
         lambda groups: measure(quantise(groups), groups),
-        lambda made: not find_violations("", made.comparison, made.evaluation, limits),
+        lambda made: context.passes(made, precision.name),
     )
     context.chosen[precision.name, pattern] = choice.quantised
     return choice

@@ -6,11 +6,18 @@ import io
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import onnx
+import onnx.parser
+import onnx_ir as ir
 import torch
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import numpy_helper
+from onnx_ir.passes.common import (
+    CommonSubexpressionEliminationPass,
+    RemoveUnusedNodesPass,
+    RemoveUnusedOpsetsPass,
+)
 from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
@@ -186,130 +193,97 @@ def _as_float(x: Tensor) -> Tensor:
     return x.float() if x.dtype == torch.float16 else x
 
 
-def expand_loops(model: onnx.ModelProto) -> None:
-    """Replace every `ifmmin::PooledLstm` of a model, in place."""
-    nodes: list[NodeProto] = []
-    for node in model.graph.node:
+def expand_loops(graph: ir.Graph) -> None:
+    """Replace every `ifmmin::PooledLstm` of a graph by a Scan, in place."""
+    for node in graph:
         if node.domain == DOMAIN and node.op_type == OPERATOR:
-            nodes.append(_scan(model, node))
-        else:
-            nodes.append(node)
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    kept = [opset for opset in model.opset_import if opset.domain != DOMAIN]
-    del model.opset_import[:]
-    model.opset_import.extend(kept)
-    _drop_unread(model)
+            scan, result = _scan(node)
+            ir.convenience.replace_nodes_and_values(
+                graph, node, [node], [scan], node.outputs, [result]
+            )
 
 
-def _scan(model: onnx.ModelProto, node: NodeProto) -> NodeProto:
-    """One Scan with hidden state, cell and, where it runs along, what is pooled as states."""
-    products, recurrent, start, floor, inside = node.input
-    pooling = helper.get_attribute_value(node.attribute[0]).decode()
-    masked = not _is_empty(model, inside)
+def _scan(node: ir.Node) -> tuple[ir.Node, ir.Value]:
+    """One Scan with hidden state, cell and, where it runs along, what is pooled as states; and
+    which of its outputs is the node's."""
+    products, recurrent, start, floor, inside = node.inputs
+    assert recurrent is not None
+    assert inside is not None
+    pooling = node.attributes["pooling"].as_string()
+    mask = ir.convenience.get_const_tensor(inside)
+    masked = mask is None or mask.size > 0
     running = pooling in RUNNING_POOLINGS and pooling != "last"
-    body = _body(node.name, _constants(model)[recurrent], pooling, masked)
-    states = [start, start, *([floor] if running else [])]
-    result = node.output[0]
-    # Outputs: the states at the end, then sequences. What is not read keeps a name of its own.
-    names = [f"{result}_hidden", f"{result}_cell"]
-    if running:
-        names.append(result)
-    elif pooling == "last":
-        names[0] = result
-    else:
-        names.append(result)
-    return helper.make_node(
+    # Time is the second axis. With a Transpose in front ONNX Runtime 1.32 crashes while it
+    # optimises a float16 graph.
+    attributes: dict[str, Any] = {
+        "body": _body(f"{node.name}", recurrent, pooling, masked),
+        "num_scan_inputs": 1 + masked,
+        "scan_input_axes": [1] * (1 + masked),
+    }
+    if pooling not in RUNNING_POOLINGS:
+        attributes["scan_output_axes"] = [1]
+    scan = ir.node(
         "Scan",
-        [*states, products, *([inside] if masked else [])],
-        names,
+        [start, start, *([floor] if running else []), products, *([inside] if masked else [])],
+        attributes,
+        # The states at the end, then sequences.
+        num_outputs=2 if pooling == "last" else 3,
         name=node.name,
-        body=body,
-        num_scan_inputs=1 + masked,
-        # Time is the second axis. With a Transpose in front ONNX Runtime 1.32 crashes while it
-        # optimises a float16 graph.
-        scan_input_axes=[1] * (1 + masked),
-        scan_output_axes=[1] if pooling not in RUNNING_POOLINGS else None,
     )
+    return scan, scan.outputs[0 if pooling == "last" else 2]
 
 
-def _body(name: str, recurrent: TensorProto, pooling: str, masked: bool) -> onnx.GraphProto:
-    """One step: gates in order i, f, g, o of a product (B, 4H) and the last hidden state."""
-    running = pooling in RUNNING_POOLINGS and pooling != "last"
-    dtype = recurrent.data_type
-    nodes = [
-        helper.make_node("MatMul", ["hidden", recurrent.name], ["recurred"]),
-        helper.make_node("Add", ["product", "recurred"], ["gates"]),
-        helper.make_node("Split", ["gates"], ["i", "f", "g", "o"], axis=1, num_outputs=4),
-        helper.make_node("Sigmoid", ["i"], ["input_gate"]),
-        helper.make_node("Sigmoid", ["f"], ["forget_gate"]),
-        helper.make_node("Sigmoid", ["o"], ["output_gate"]),
-        helper.make_node("Tanh", ["g"], ["candidate"]),
-        helper.make_node("Mul", ["forget_gate", "cell"], ["kept"]),
-        helper.make_node("Mul", ["input_gate", "candidate"], ["added"]),
-        helper.make_node("Add", ["kept", "added"], ["next_cell"]),
-        helper.make_node("Tanh", ["next_cell"], ["shown"]),
-        helper.make_node("Mul", ["output_gate", "shown"], ["new"]),
-    ]
+_STEP = """
+recurred = MatMul(hidden, recurrent)
+gates = Add(product, recurred)
+i, f, g, o = Split <axis = 1, num_outputs = 4> (gates)
+input_gate = Sigmoid(i)
+forget_gate = Sigmoid(f)
+output_gate = Sigmoid(o)
+candidate = Tanh(g)
+kept = Mul(forget_gate, cell)
+added = Mul(input_gate, candidate)
+next_cell = Add(kept, added)
+shown = Tanh(next_cell)
+new = Mul(output_gate, shown)
+"""
+"""Gates in order i, f, g, o of a product (B, 4H) and the last hidden state."""
+_HIDDEN = {False: "next_hidden = Identity(new)", True: "next_hidden = Where(inside, new, hidden)"}
+_POOLINGS = {
+    ("maximum", False): "next_pooled = Max(pooled, next_hidden)",
+    ("maximum", True): "next_pooled = Max(pooled, next_hidden)",
+    ("sum", False): "next_pooled = Add(pooled, new)",
+    ("sum", True): "more = Add(pooled, new)\nnext_pooled = Where(inside, more, pooled)",
+    ("last", False): "",
+    ("last", True): "",
+}
+"""By pooling and whether frames may be outside; others are given the whole sequence."""
+
+
+def _body(name: str, recurrent: ir.Value, pooling: str, masked: bool) -> ir.Graph:
+    """One step of the loop."""
+    weights = ir.convenience.get_const_tensor(recurrent)
+    assert weights is not None
+    kind = f"{weights.dtype.name.lower()}[?, ?]"
+    states = ["hidden", "cell", *(["pooled"] if pooling in ("maximum", "sum") else [])]
+    inputs = [f"{kind} {state}" for state in [*states, "product"]]
+    outputs = [f"{kind} next_{state}" for state in states]
     if masked:
-        nodes.append(helper.make_node("Where", ["inside", "new", "hidden"], ["next_hidden"]))
-    else:
-        nodes.append(helper.make_node("Identity", ["new"], ["next_hidden"]))
-    nodes += _pooling(pooling, masked)
-    for node in nodes:  # a second loop must not have nodes of the same names
+        inputs.append("bool[?, ?] inside")
+    pooled = _POOLINGS.get((pooling, masked))
+    if pooled is None:
+        pooled = "output = Identity(next_hidden)"
+        outputs.append(f"{kind} output")
+    lines = "\n".join([_STEP, _HIDDEN[masked], pooled])
+    body = onnx.parser.parse_graph(
+        f"body ({', '.join(inputs)}) => ({', '.join(outputs)}) {{{lines}}}"
+    )
+    body.name = f"{name}_body"
+    body.initializer.append(numpy_helper.from_array(weights.numpy(), recurrent.name))
+    body.node[0].input[1] = f"{recurrent.name}"
+    for node in body.node:  # a second loop must not have nodes of the same names
         node.name = f"{name}/{node.output[0]}"
-    states = ["hidden", "cell", *(["pooled"] if running else [])]
-    following = ["next_hidden", "next_cell", *(["next_pooled"] if running else [])]
-    sequence = [] if pooling in RUNNING_POOLINGS else ["output"]
-    inputs = [_value(state, dtype) for state in [*states, "product"]]
-    if masked:
-        inputs.append(_value("inside", TensorProto.BOOL))
-    outputs = [_value(x, dtype) for x in [*following, *sequence]]
-    return helper.make_graph(nodes, f"{name}_body", inputs, outputs, initializer=[recurrent])
-
-
-def _pooling(pooling: str, masked: bool) -> list[NodeProto]:
-    if pooling == "maximum":
-        return [helper.make_node("Max", ["pooled", "next_hidden"], ["next_pooled"])]
-    if pooling == "sum":
-        if not masked:
-            return [helper.make_node("Add", ["pooled", "new"], ["next_pooled"])]
-        return [
-            helper.make_node("Add", ["pooled", "new"], ["more"]),
-            helper.make_node("Where", ["inside", "more", "pooled"], ["next_pooled"]),
-        ]
-    if pooling == "last":
-        return []
-    return [helper.make_node("Identity", ["next_hidden"], ["output"])]
-
-
-def _value(name: str, dtype: int) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, dtype, [None, None])
-
-
-def _constants(model: onnx.ModelProto) -> dict[str, TensorProto]:
-    found = {tensor.name: tensor for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "Constant":
-            found[node.output[0]] = helper.get_attribute_value(node.attribute[0])
-    return found
-
-
-def _is_empty(model: onnx.ModelProto, name: str) -> bool:
-    tensor = _constants(model).get(name)
-    return tensor is not None and int(np.prod(numpy_helper.to_array(tensor).shape)) == 0
-
-
-def _drop_unread(model: onnx.ModelProto) -> None:
-    """Remove constants that nobody reads any more; what a body reads is its own."""
-    read = {name for node in model.graph.node for name in node.input}
-    read |= {value.name for value in model.graph.output}
-    kept = [n for n in model.graph.node if n.op_type != "Constant" or n.output[0] in read]
-    del model.graph.node[:]
-    model.graph.node.extend(kept)
-    tensors = [tensor for tensor in model.graph.initializer if tensor.name in read]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(tensors)
+    return ir.serde.deserialize_graph(body)
 
 
 OPSET = 18
@@ -358,12 +332,18 @@ def to_model(plan: Plan) -> onnx.ModelProto:
     specs = (*plan.inputs, *plan.outputs)
     axes = {spec.name: _free(spec) for spec in specs}
     names, outputs = [s.name for s in plan.inputs], [s.name for s in plan.outputs]
-    model = trace(plan.module, plan.example(), names, outputs, axes)
-    expand_loops(model)
-    share_weights(model)
-    check_axes(model, specs)
-    onnx.checker.check_model(model, full_check=True)
-    return model
+    model = ir.from_proto(trace(plan.module, plan.example(), names, outputs, axes))
+    share_weights(model.graph)
+    expand_loops(model.graph)
+    # Batches compute masks of the same lengths many times over.
+    CommonSubexpressionEliminationPass()(model)
+    RemoveUnusedNodesPass()(model)
+    RemoveUnusedOpsetsPass()(model)
+    made = ir.to_proto(model)
+    del made.graph.value_info[:]  # shapes of weights, which have them
+    check_axes(made, specs)
+    onnx.checker.check_model(made, full_check=True)
+    return made
 
 
 def to_bytes(model: onnx.ModelProto, metadata: Mapping[str, str]) -> bytes:
@@ -382,22 +362,16 @@ def to_bytes(model: onnx.ModelProto, metadata: Mapping[str, str]) -> bytes:
     return content
 
 
-def share_weights(model: onnx.ModelProto) -> None:
+def share_weights(graph: ir.Graph) -> None:
     """Let nodes read shared weights themselves, in place: the exporter draws an Identity between
-    the weights and every reader but the first, which hides them from the quantisers."""
-    weights = {tensor.name for tensor in model.graph.initializer}
-    sources: dict[str, str] = {}
-    kept = []
-    for node in model.graph.node:
-        if node.op_type == "Identity" and node.input[0] in weights:
-            sources[node.output[0]] = node.input[0]
-        else:
-            kept.append(node)
-    for node in kept:
-        for index, name in enumerate(node.input):
-            node.input[index] = sources.get(name, name)
-    del model.graph.node[:]
-    model.graph.node.extend(kept)
+    the weights and every reader but the first, which hides them from the quantisers.
+
+    (onnx-ir's own pass also empties the branches of an If, which then is not valid.)
+    """
+    for node in graph:
+        if node.op_type == "Identity" and not node.outputs[0].is_graph_output():
+            assert node.inputs[0] is not None
+            node.outputs[0].replace_all_uses_with(node.inputs[0])
 
 
 def check_axes(model: onnx.ModelProto, specs: Sequence[TensorSpec]) -> None:

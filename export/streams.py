@@ -26,7 +26,7 @@ from .quantize.search import Choice, choose_groups
 from .specialise import is_recurrent
 from .specialise.encoder import Precision
 from .verify.corpus import Evaluator
-from .verify.parity import Comparison, Evaluation, find_violations
+from .verify.parity import Comparison, Evaluation
 from .verify.probes import StreamProbes, compare_probes, run_head, run_summary
 
 Said = Mapping[int, NDArray[np.floating]]
@@ -209,13 +209,9 @@ class StreamExporter:
             def build(groups: tuple[str, ...]) -> Choice:
                 return self._measure(quantise(groups), pattern, groups)
 
-            def passes(choice: Choice) -> bool:
-                return not find_violations(
-                    "", choice.comparison, choice.evaluation, context.limits[name]
-                )
-
-            reduced = choose_groups(quantise.groups, build, passes)
-            if passes(reduced):  # else what is lost is lost before the head, or by any of it
+            reduced = choose_groups(quantise.groups, build, lambda made: context.passes(made, name))
+            # Else what is lost is lost before the head, or by any of it.
+            if context.passes(reduced, name):
                 choice = reduced
         return context.finish(
             choice.model,

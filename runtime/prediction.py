@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError
 from .modality import Modality, Pattern
+
+Float = TypeVar("Float", bound="np.floating")
 
 
 class Prediction(NamedTuple):
@@ -69,10 +71,10 @@ def softmax_of_one(logits: NDArray[np.float32]) -> tuple[int, NDArray[np.float32
     return values.index(top), np.array(shares, dtype=np.float32)
 
 
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Probabilities of logits, (..., C) -> (..., C)."""
+def softmax(logits: NDArray[Float]) -> NDArray[Float]:
+    """Probabilities of logits, (..., C) -> (..., C); not finite where those are not."""
     # Infinite less infinite is NaN, see `is_answer`; far below the largest is as good as infinite.
     with np.errstate(invalid="ignore", over="ignore"):
         exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    result: NDArray[np.float32] = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    result: NDArray[Float] = exponentials / exponentials.sum(axis=-1, keepdims=True)
     return result

@@ -31,6 +31,7 @@ from .bundle import (
 from .console import Advance
 from .errors import BackendUnavailable, BundleError, IfmminError, one_line
 from .modality import Modality, Pattern
+from .prediction import softmax
 from .stream.graphs import ModalityStream, StreamGraphs
 from .validate import pad_batch
 
@@ -74,13 +75,6 @@ def check_outputs(
     return CheckResult(
         entry.file, what, difference <= allowed, detail, difference, unit=unit, allowed=allowed
     )
-
-
-def softmax(logits: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Probabilities (N, C) of logits (N, C); not finite where those are not."""
-    with np.errstate(invalid="ignore"):
-        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
 
 
 def _largest(differences: NDArray[np.floating]) -> NDArray[np.float64]:

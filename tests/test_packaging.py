@@ -122,9 +122,11 @@ def test_wheel_and_sdist_hold_what_they_should(root: Path, tmp_path: Path) -> No
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"ifmmin"}
     assert "ifmmin/__init__.py" not in names
+    assert [name for name in names if "test" in name.rpartition("/")[2]] == []
     for folder in FOLDERS:
         assert f"ifmmin/{folder}/py.typed" in names
-    assert "ifmmin/train/recipes/iemocap.yaml" in names
+    for name in ("train/recipes/iemocap.yaml", "export/card.md", "benchmarks/report/report.html"):
+        assert f"ifmmin/{name}" in names
     (sdist,) = (tmp_path / "dist").glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         files = {name.partition("/")[2] for name in archive.getnames()}

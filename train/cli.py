@@ -116,6 +116,7 @@ def print_metrics(
     print_table(headers, rows)
 
 
+# fmt: off
 @command(
     app,
     "ifmmin-train fit --recipe synthetic -o run",
@@ -143,37 +144,31 @@ def fit(
     found = fit_network(loaded, data, fold=fold, seed=seed, out=out, overwrite=overwrite)
     print_metrics(found.test, data.possible)
     log_line(f"wrote {out / CHECKPOINT_NAME}")
+# fmt: on
 
 
+# fmt: off
 @command(
     app,
     "ifmmin-train evaluate run/model.safetensors",
     "ifmmin-train evaluate run/model.safetensors --part validation --save answers.csv",
 )
 def evaluate(
-    checkpoint: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT", help=".safetensors written by fit.")
-    ],
-    recipe: Annotated[
-        str | None,
-        typer.Option(help="Whose corpus to measure on; default: the checkpoint's own."),
-    ] = None,
+    checkpoint: Annotated[Path, typer.Argument(
+        metavar="CHECKPOINT", help=".safetensors written by fit.")],
+    recipe: Annotated[str | None, typer.Option(
+        help="Whose corpus to measure on; default: the checkpoint's own.")] = None,
     fold: Annotated[int | None, typer.Option(help="Default: the checkpoint's own.")] = None,
-    part: Annotated[
-        Literal["train", "validation", "test"], typer.Option(help="Of the fold.")
-    ] = "test",
-    save: Annotated[
-        Path | None,
-        typer.Option(
-            "--save", "-o", metavar="FILE",
-            help="Also write a prediction per utterance and pattern, with the probability of every "
-            "class, to FILE.csv or FILE.jsonl.",
-        ),
-    ] = None,
+    part: Annotated[Literal["train", "validation", "test"], typer.Option(
+        help="Of the fold.")] = "test",
+    save: Annotated[Path | None, typer.Option(
+        "--save", "-o", metavar="FILE",
+        help="Also write a prediction per utterance and pattern, with the probability of every "
+        "class, to FILE.csv or FILE.jsonl.")] = None,
     features: FeaturesOption = None,
     targets: TargetsOption = None,
     threads: TorchThreads = None,
-) -> None:  # fmt: skip
+) -> None:
     """Measure a checkpoint under all patterns."""
     _use_threads(threads)
     if save is not None:
@@ -191,6 +186,7 @@ def evaluate(
         write_predictions(save, scores, utterances, corpus.labels)
     possible = corpus.possible if part == "test" else None
     print_metrics(measure_scores(scores, labels_of(utterances)), possible)
+# fmt: on
 
 
 def _standardise(network: EmotionNetwork, corpus: Corpus) -> None:
@@ -216,6 +212,7 @@ def _own(header: Header, path: Path) -> Recipe:
         ) from error
 
 
+# fmt: off
 @command(
     app,
     "ifmmin-train sweep --recipe synthetic --model if-mmin,linear --seeds 0-2 -o sweep",
@@ -223,34 +220,25 @@ def _own(header: Header, path: Path) -> Recipe:
     "-o sweep",
 )
 def sweep(
-    models: Annotated[
-        list[str],
-        typer.Option(
-            "--model", metavar="ENTRY",
-            help="MODEL, RECIPE:MODEL or NAME=RECIPE:MODEL; repeat, or separate by commas.",
-        ),
-    ],
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out", "-o",
-            help="Directory of the sweep; one that holds a sweep is gone on with, and may be given "
-            "more folds, seeds and entries.",
-        ),
-    ],
+    models: Annotated[list[str], typer.Option(
+        "--model", metavar="ENTRY",
+        help="MODEL, RECIPE:MODEL or NAME=RECIPE:MODEL; repeat, or separate by commas.")],
+    out: Annotated[Path, typer.Option(
+        "--out", "-o",
+        help="Directory of the sweep; one that holds a sweep is gone on with, and may be given "
+        "more folds, seeds and entries.")],
     recipe: OptionalRecipe = None,
     folds: Annotated[str, typer.Option(help="E.g. 1-5 or 1,3.")] = "1",
     seeds: Annotated[str, typer.Option(help="E.g. 0-2 or 0,7.")] = "0",
     executor: Annotated[Literal["local", "ray"], typer.Option(help="What runs units.")] = "local",
-    jobs: Annotated[
-        int | None, typer.Option(help="Units at a time; default: cores / threads.")
-    ] = None,
+    jobs: Annotated[int | None, typer.Option(
+        help="Units at a time; default: cores / threads.")] = None,
     threads: Annotated[int, typer.Option(help="CPU threads of a unit.")] = 1,
     overrides: SetOption = None,
     corpus: CorpusOption = None,
     features: FeaturesOption = None,
     targets: TargetsOption = None,
-) -> None:  # fmt: skip
+) -> None:
     """Train and compare models over folds and seeds; call again to go on."""
     _require_one("--threads", threads)
     if jobs is not None:
@@ -267,6 +255,7 @@ def sweep(
     )
     _print_sweep(found)
     log_line(f"wrote {out / 'results.md'}, CSV files and plots")
+# fmt: on
 
 
 def _print_sweep(found: Findings) -> None:
@@ -278,6 +267,7 @@ def _print_sweep(found: Findings) -> None:
     print_table([figure.upper(), *COLUMNS], rows)
 
 
+# fmt: off
 @command(
     app,
     "ifmmin-train inspect --recipe synthetic",
@@ -312,6 +302,7 @@ def inspect(
         log_line(f"problem: {problem}", "error")
     if found:
         raise CorpusError(f"{len(found)} problems; mend them before training")
+# fmt: on
 
 
 def _input_table(corpus: Corpus) -> tuple[list[str], list[list[str]]]:
@@ -354,6 +345,7 @@ def _class_table(corpus: Corpus) -> tuple[list[str], list[list[str]]]:
     return headers, rows
 
 
+# fmt: off
 @command(
     app,
     "ifmmin-train import-released checkpoints/NAME --fold 1 -o model.safetensors",
@@ -362,41 +354,26 @@ def _class_table(corpus: Corpus) -> tuple[list[str], list[list[str]]]:
     name="import-released",
 )
 def import_reference(
-    directory: Annotated[
-        Path, typer.Argument(metavar="DIR", help="checkpoints/NAME of the reference.")
-    ],
+    directory: Annotated[Path, typer.Argument(
+        metavar="DIR", help="checkpoints/NAME of the reference.")],
     fold: Annotated[int, typer.Option(help="Of its cross-validation, from 1.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The checkpoint, .safetensors.")],
-    imagination: Annotated[
-        Form | None,
-        typer.Option(
-            help="Form of IF-IM, which the files do not say; docs/import.md tells how to find out."
-        ),
-    ] = None,
+    imagination: Annotated[Form | None, typer.Option(
+        help="Form of IF-IM, which the files do not say; docs/import.md tells how to find out."
+    )] = None,
     epoch: Annotated[str | None, typer.Option(help="Default: the only one there is.")] = None,
-    missing_frames: Annotated[
-        str | None,
-        typer.Option(
-            metavar="a=45,v=50,t=22",
-            help="Zero frames that stand for a missing modality; default: a=100,v=50,t=5.",
-        ),
-    ] = None,
-    statistics: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.h5",
-            help="comparE_mean_std.h5, to put the fold's z-score of a into the checkpoint; without "
-            "it inputs of a count as already standardised.",
-        ),
-    ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(help="Names of the outputs, with commas; default: IEMOCAP's, for four."),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a file at --out.")
-    ] = False,
-) -> None:  # fmt: skip
+    missing_frames: Annotated[str | None, typer.Option(
+        metavar="a=45,v=50,t=22",
+        help="Zero frames that stand for a missing modality; default: a=100,v=50,t=5.")] = None,
+    statistics: Annotated[Path | None, typer.Option(
+        metavar="FILE.h5",
+        help="comparE_mean_std.h5, to put the fold's z-score of a into the checkpoint; without "
+        "it inputs of a count as already standardised.")] = None,
+    labels: Annotated[str | None, typer.Option(
+        help="Names of the outputs, with commas; default: IEMOCAP's, for four.")] = None,
+    overwrite: Annotated[bool, typer.Option(
+        "--overwrite", help="Replace a file at --out.")] = False,
+) -> None:
     """Make a checkpoint from one of the reference implementation."""
     if out.is_file() and not overwrite:
         raise OutputError(f"{out} exists; choose another --out or add --overwrite")
@@ -416,6 +393,7 @@ def import_reference(
     number = found.training["imported"]["epoch"]
     log_line(f"{config.architecture.model}, epoch {number}, answers {', '.join(config.labels)}")
     log_line(f"wrote {out}")
+# fmt: on
 
 
 main = entry_point(app, "ifmmin-train")

@@ -79,10 +79,6 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Largest gradient norm of each sub-network."""
     class_balance: bool = False
     """Weigh the cross-entropy of class c by N / (C N_c), counts of the training part."""
-    label_smoothing: float = 0.0
-    """Share of the target that cross-entropy spreads over all classes."""
-    average: float = 0.0
-    """Decay of the exponential average of the weights that is kept; 0: the weights themselves."""
     keep: str = "best"
     """`best`: the epoch of the best validation figure; `last`: the end of training."""
     patterns: str
@@ -102,7 +98,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             require_at_least(self, 1, "steps_per_epoch")
         require_at_least(self, 0, "warm_up", "weight_decay", "cmd")
         require_above(self, 0.0, "learning_rate", "clip")
-        require_probability(self, "dropout", "beta1", "beta2", "label_smoothing", "average")
+        require_probability(self, "dropout", "beta1", "beta2")
         one_of("decay", self.decay, DECAYS)
         one_of("keep", self.keep, KEEP)
         one_of("patterns", self.patterns, PATTERN_SETS)
@@ -147,12 +143,10 @@ class Stage2(Schedule, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Weight of MSE(h, what a second imagination module makes of the imagined); mmin only."""
     cycle_shared: bool = False
     """Whether that second module is the first one again."""
-    distillation: float = 0.0
-    """Weight of the cross-entropy against the teacher's answer to the whole utterance."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_at_least(self, 0, "imagination", "invariance", "cycle", "distillation")
+        require_at_least(self, 0, "imagination", "invariance", "cycle")
         one_of("imagination_of", self.imagination_of, ("all", "missing"))
 
 

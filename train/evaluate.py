@@ -24,9 +24,10 @@ from ifmmin.runtime.atomic import atomic_file, require_writable
 from ifmmin.runtime.console import log_line
 from ifmmin.runtime.errors import InputError, OutputError
 from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, MODALITIES, Modality, Pattern
+from ifmmin.runtime.prediction import softmax
 
 from .data.corpus import Corpus, Utterance, pattern_mask
-from .metrics import Metrics, log_loss, measure, softmax
+from .metrics import Metrics, log_loss, measure
 from .model.loader import BatchLoader
 from .model.network import EmotionNetwork
 
@@ -223,9 +224,11 @@ def report(network: EmotionNetwork, corpus: Corpus) -> Report:
     calibrate(network, validation, labels_of(held_out))
     embedded = embed(network, test)
     scores = score(network, embedded)
-    figures = measure_scores(scores, labels_of(test))
+    labels = labels_of(test)
+    figures = measure_scores(scores, labels)
+    raw = {pattern: measure(found.raw, labels[found.rows]) for pattern, found in scores.items()}
     metrics: dict[str, Any] = {
-        "test": _by_pattern(figures, _before(scores, labels_of(test)), network),
+        "test": _by_pattern(figures, raw, network),
         "validation": _by_pattern(
             measure_scores(score(network, validation), labels_of(held_out)), {}, network
         ),
@@ -234,11 +237,6 @@ def report(network: EmotionNetwork, corpus: Corpus) -> Report:
     if corpus.possible:
         metrics["possible"] = {str(p): value for p, value in corpus.possible.items()}
     return Report(figures, scores, embedded, metrics)
-
-
-def _before(scores: Mapping[Pattern, Scores], labels: NDArray[np.int64]) -> dict[Pattern, Metrics]:
-    """Metrics of the same answers without calibration."""
-    return {pattern: measure(found.raw, labels[found.rows]) for pattern, found in scores.items()}
 
 
 def _by_pattern(

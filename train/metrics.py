@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ifmmin.runtime.prediction import softmax
+
 ECE_BINS = 15
 
 
@@ -47,12 +49,6 @@ def measure(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> Metric
         confidence=float(confidence.mean()),
         confusion=confusion.tolist(),
     )
-
-
-def softmax(logits: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Probabilities (N, C) of logits (N, C)."""
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
 
 
 def log_loss(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:

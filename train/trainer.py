@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ifmmin.runtime.atomic import atomic_directory, require_writable
 from ifmmin.runtime.console import progress
@@ -88,20 +87,17 @@ def run_stage(
     batches = endless_rows(loader, stage.batch_size, buckets, draws)
     steps = stage.steps_per_epoch or math.ceil(len(loader) / stage.batch_size)
     optimiser = build_optimiser(objective)
-    averaged = _averaged(network, stage)
-    judged = network if averaged is None else averaged.module
-    assert isinstance(judged, EmotionNetwork)
     history: list[HistoryRow] = []
     best, kept = -math.inf, network.state_dict()
     with progress(f"stage {number}", stage.total_epochs) as advance:
         for epoch in range(1, stage.total_epochs + 1):
             network.train()
-            terms = _run_epoch(objective, loader, batches, epoch, steps, optimiser, averaged)
+            terms = _run_epoch(objective, loader, batches, epoch, steps, optimiser)
             _require_finite(terms, number, epoch)
-            found = validate(judged)
+            found = validate(network)
             figure = found["validation"]
             if figure > best or stage.keep == "last":
-                best, kept = max(best, figure), copy.deepcopy(judged.state_dict())
+                best, kept = max(best, figure), copy.deepcopy(network.state_dict())
             rate = stage.rate_at(epoch * steps - 1, steps)
             history.append({"stage": number, "epoch": epoch, "rate": rate, **terms, **found})
             advance(f"loss {sum(terms.values()):.3f}, validation {figure:.3f}, best {best:.3f}")
@@ -120,12 +116,6 @@ def build_optimiser(objective: Objective) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, betas=(stage.beta1, stage.beta2))
 
 
-def _averaged(network: EmotionNetwork, stage: Schedule) -> AveragedModel | None:
-    if not stage.average:
-        return None
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(stage.average))  # type: ignore[no-untyped-call]
-
-
 def _run_epoch(
     objective: Objective,
     loader: BatchLoader,
@@ -133,7 +123,6 @@ def _run_epoch(
     epoch: int,
     steps: int,
     optimiser: torch.optim.Optimizer,
-    averaged: AveragedModel | None,
 ) -> dict[str, float]:
     """One epoch of updates; returns the mean of every loss term."""
     totals: dict[str, torch.Tensor] = {}
@@ -143,8 +132,6 @@ def _run_epoch(
         rows = next(batches)
         terms = objective.losses(loader.batch(rows), rows)
         update(objective, optimiser, torch.stack(list(terms.values())).sum())
-        if averaged is not None:
-            averaged.update_parameters(objective.network)
         for name, value in terms.items():
             totals[name] = totals.get(name, torch.zeros(())) + value.detach()
     return {name: float(total) / steps for name, total in totals.items()}

@@ -104,8 +104,9 @@ def make_jobs(bench: Bench, contender: ByPattern, folder: Path) -> list[Job]:
     if name != CONTROL and len(every) > 1:
         jobs.append(_job(contender, "lazy", every, folder))
     if name == OURS:
-        jobs.append(_job(contender, "preload", every, folder))
-        heard = _logits_of_stream(bench, contender[fullest[0]])
+        shared = _logits_of_stream(bench, contender[every[-1]], pushes=1)
+        jobs.append(_job(contender, "preload", every, folder, shared))
+        heard = _logits_of_stream(bench, contender[fullest[0]], pushes=ANSWERS)
         jobs += [_job(contender, str(n), fullest, folder, heard) for n in STREAM_COUNTS]
     return jobs
 
@@ -116,15 +117,16 @@ def _every(patterns: Sequence[Pattern]) -> list[Pattern]:
     return [smallest, *(p for p in patterns if p not in (smallest, *fullest)), *fullest]
 
 
-def _logits_of_stream(bench: Bench, fresh: ChildJob) -> NDArray[np.float32]:
-    """What a stream answers: in 8 bits its graphs round otherwise than that of an utterance."""
+def _logits_of_stream(bench: Bench, fresh: ChildJob, pushes: int) -> NDArray[np.float32] | None:
+    """What a stream answers, or who shares its graphs: in 8 bits they round otherwise than the
+    graph of an utterance does. None where the bundle has no such graphs."""
+    if not bench.bundle.stream_patterns:
+        return None
     predictor = bench.predictor(fresh.contender.config, fresh.contender.name)
     assert predictor is not None
     with predictor.stream() as stream:
-        for _ in range(ANSWERS - 1):
+        for _ in range(pushes):
             stream.push(fresh.inputs)
-            stream.predict()
-        stream.push(fresh.inputs)
         return stream.predict().logits
 
 
@@ -147,7 +149,7 @@ def _job(
     expected = {ONE: first.logits, ALL: last.logits, PRELOADED: last.logits}
     streams = int(work) if work.isdecimal() else 1
     if heard is not None:
-        expected[STREAMS] = heard
+        expected[STREAMS if work.isdecimal() else PRELOADED] = heard
     return Job(first, patterns[0], streams, words, expected)
 
 

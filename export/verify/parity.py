@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ifmmin.runtime.bundle import GraphEntry
 from ifmmin.runtime.console import markdown_table
 from ifmmin.runtime.errors import InputError, ParityError
-from ifmmin.train.metrics import softmax
+from ifmmin.runtime.prediction import softmax
 
 TOLERANCE = 1e-4
 """Largest difference of a logit that a float32 graph may show; 2e-5 is typical."""

@@ -8,10 +8,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 
-from ..backends import BackendOptions
+from ..backends import BACKENDS, BackendOptions
 from ..console import Advance, log_line, markdown_table, print_table, progress, write
 from ..errors import IfmminError, InputError
 from ..modality import Pattern
@@ -21,39 +23,17 @@ from ..sessions import Trial
 from ..validate import Policy, validate
 from .app import BundleOption, command, entry_point, new_app, require_bundle
 from .options import (
-    BackendOption,
-    CacheOption,
-    ClockOption,
-    ExplainOption,
-    FormatOption,
-    HopOption,
-    Inputs,
-    LatencyOption,
-    LateOption,
-    LiveOption,
-    MarginOption,
-    NanOption,
-    OnEmptyOption,
-    PatienceOption,
-    PatternOption,
-    PrecisionOption,
-    PreloadOption,
-    QualityOption,
-    ReplayOption,
-    SaveOption,
+    Late,
+    Layout,
+    NanFrames,
+    OnEmpty,
+    Replay,
     SessionOptions,
-    SmoothOption,
-    SnapshotOption,
-    SpinningOption,
-    StaleOption,
-    StreamOption,
-    ThreadsOption,
-    ThresholdOption,
-    TickOption,
-    TopKOption,
-    WindowOption,
+    answers,
+    execution,
     numbers_by_modality,
     parse_threads,
+    streams,
 )  # fmt: skip
 from .readers import LazySample, Reader, Sample, find_inputs
 from .writers import LAYOUT_OF, Answer, Write, Writer, make_writer, saved_lines
@@ -226,43 +206,73 @@ EXIT_SOME_FAILED = 1
 app = new_app()
 
 
+# fmt: off
 @command(
     app,
     "ifmmin-run clip.npz -b bundle",
     "cat events.jsonl | ifmmin-run --stream - -b bundle --window 5 --hop 0.5",
 )
 def run(
-    inputs: Inputs = None,
+    inputs: Annotated[list[str] | None, typer.Argument(
+        metavar="INPUT...", show_default=False,
+        help=".npz with arrays a, v, t (frames, features), a directory of them, .jsonl, or - for "
+        "lines of JSON on standard input.",
+    )] = None,
     bundle: BundleOption = None,
-    pattern: PatternOption = "auto",
-    nan: NanOption = "refuse",
-    min_quality: QualityOption = None,
-    threshold: ThresholdOption = 0.0,
-    top_k: TopKOption = None,
-    on_empty: OnEmptyOption = "error",
-    layout: FormatOption = "table",
-    save: SaveOption = None,
-    latency: LatencyOption = False,
-    backend: BackendOption = "auto",
-    precision: PrecisionOption = "fp32",
-    threads: ThreadsOption = "1",
-    spinning: SpinningOption = False,
-    preload: PreloadOption = False,
-    cache: CacheOption = None,
-    explain: ExplainOption = False,
-    stream: StreamOption = None,
-    window: WindowOption = None,
-    hop: HopOption = None,
-    stale_after: StaleOption = None,
-    late: LateOption = None,
-    smooth: SmoothOption = None,
-    margin: MarginOption = None,
-    patience: PatienceOption = None,
-    clock: ClockOption = False,
-    tick: TickOption = None,
-    snapshot: SnapshotOption = None,
-    replay: ReplayOption = None,
-    live: LiveOption = False,
+    pattern: Annotated[str, answers("Use only these, e.g. a_t; auto: what is present.")] = "auto",
+    nan: Annotated[NanFrames, answers("What to do with frames with a NaN.")] = "refuse",
+    min_quality: Annotated[list[str] | None, answers(
+        "Quality below which a modality is missing; repeat.", metavar="v=0.5")] = None,
+    threshold: Annotated[float, answers(
+        "Name no class less probable than this, 0 to 1.", metavar="P")] = 0.0,
+    top_k: Annotated[int | None, answers("Show the K most probable classes.", metavar="K")] = None,
+    on_empty: Annotated[OnEmpty, answers(
+        "With nothing present: an error, or the classes' prior.")] = "error",
+    layout: Annotated[Layout, answers("How answers are printed.", "--format")] = "table",
+    save: Annotated[Path | None, answers(
+        "Also write the answers, as .csv or .jsonl.", "--save", "-o", metavar="FILE")] = None,
+    latency: Annotated[bool, answers(
+        "Print percentiles of the latency on standard error.", "--latency")] = False,
+    backend: Annotated[str, execution(
+        f"What runs the graphs: auto or one of {', '.join(BACKENDS)}.",
+        envvar="IFMMIN_BACKEND")] = "auto",
+    precision: Annotated[str, execution(
+        "Of the graphs: fp32, another that was exported, or auto for the fastest.")] = "fp32",
+    threads: Annotated[str, execution(
+        "Threads inside one call, or auto.", metavar="N", envvar="IFMMIN_THREADS")] = "1",
+    spinning: Annotated[bool, execution(
+        "Let threads wait busily: sooner, at a core's cost.", "--spinning")] = False,
+    preload: Annotated[bool, execution(
+        "Load the graphs of all patterns first, sharing.", "--preload")] = False,
+    cache: Annotated[Path | None, execution(
+        "Where engines and choices are kept; default: the user's cache.", metavar="DIR",
+        envvar="IFMMIN_CACHE")] = None,
+    explain: Annotated[bool, execution(
+        "Try every way to run every pattern, and show them.", "--explain")] = False,
+    stream: Annotated[str | None, streams(
+        "Lines of JSON: push, set_text, clear, drop, ..., tick.", metavar="FILE|-")] = None,
+    window: Annotated[float | None, streams("Answer from the last S seconds.", metavar="S")] = None,
+    hop: Annotated[float | None, streams(
+        "Cut the past every S seconds; needs --window.", metavar="S")] = None,
+    stale_after: Annotated[list[str] | None, streams(
+        "Seconds of silence after which a modality is missing; repeat.", metavar="v=2.5")] = None,
+    late: Annotated[Late | None, streams(
+        "Frames older than the newest: an error (default), left out, or heard as newest.")] = None,
+    smooth: Annotated[float | None, streams(
+        "Half-life of former probabilities, seconds.", metavar="S")] = None,
+    margin: Annotated[float | None, streams(
+        "Lead that another class needs, 0 to 1.", metavar="P")] = None,
+    patience: Annotated[int | None, streams(
+        "Answers for which it has to lead.", metavar="N")] = None,
+    clock: Annotated[bool, streams(
+        "The time of an event is that of its arrival.", "--clock")] = False,
+    tick: Annotated[float | None, streams(
+        "Answer every S seconds of silence, too; needs --clock.", metavar="S")] = None,
+    snapshot: Annotated[Path | None, streams(
+        "Go on from this snapshot, and keep one here at the end.", metavar="FILE")] = None,
+    replay: Annotated[Replay | None, streams("Hold events back until their times, or not.")] = None,
+    live: Annotated[bool, streams(
+        "Show the answer on the terminal as it changes.", "--live")] = False,
 ) -> int:
     """Recognise emotion with a bundle, whichever modalities are present.
 
@@ -314,6 +324,7 @@ def run(
     return _answer_inputs(predictor, reader, rules) if inputs else 0
 
 
+# fmt: on
 main = entry_point(app, "ifmmin-run")
 
 

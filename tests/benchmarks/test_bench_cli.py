@@ -108,6 +108,16 @@ def test_what_was_left_out_is_in_the_report(bundle: Path, tmp_path: Path) -> Non
     assert "no checkpoint was given" in text
 
 
+def test_what_cannot_run_is_left_out_of_its_own_scenario(make_bundle: Any, tmp_path: Path) -> None:
+    without = make_bundle(("a",), shapes=("latency",))
+    given = ["run", "-b", str(without), "--scenario", "stream", "--scenario", "throughput"]
+    assert main([*given, "--rounds", "2", "--out", str(tmp_path)]) == 0
+    rows = read_report(tmp_path / "report.json").rows
+    assert {row.scenario for row in rows if row.note.startswith("left out")} == {
+        "stream", "throughput",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

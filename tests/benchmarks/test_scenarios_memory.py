@@ -103,6 +103,15 @@ def _first_job(bundle: Path, folder: Path) -> Job:
     return make_jobs(bench, find_contenders(bench, folder)[0], folder)[0]
 
 
+def test_streams_in_8_bits_are_held_against_streams(make_bundle: Any, tmp_path: Path) -> None:
+    """Their graphs round otherwise than that of an utterance, which must not count as wrong."""
+    own = make_bundle(("a",), ("fp32", "int8"), shapes=("latency", "stream"))
+    bench = _bench(own, patterns=(A,), precisions=("int8",))
+    rows = memory(bench)
+    assert [row.note for row in rows if not row.samples] == []
+    assert any(row.part.startswith("streams") for row in rows)
+
+
 def test_fifty_more_megabytes_show(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

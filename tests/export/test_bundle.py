@@ -255,7 +255,7 @@ def test_places_that_are_taken_or_cannot_be_written(
     assert [p.name for p in (tmp_path / "docs").iterdir()] == ["thesis.tex"]
 
 
-@pytest.mark.parametrize("where", ["variants.to_model", "writer.model_card"])
+@pytest.mark.parametrize("where", ["export.to_model", "writer.model_card"])
 def test_an_interrupted_export_leaves_what_was_there(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:

@@ -101,6 +101,18 @@ def test_the_loop_form_says_the_same(pattern: str, kind: str) -> None:
         assert _passes(compare_probes(drive(load(made), probes), probes), kind)
 
 
+def test_weights_are_read_directly_and_nothing_is_computed_twice() -> None:
+    for plan in (plan_latency, plan_throughput):
+        graph = to_model(plan(small_network(), Pattern.parse("a_v_t"), FP32, "lstm")).graph
+        assert "Identity" not in {node.op_type for node in graph.node}
+        computed = Counter(
+            (node.op_type, *node.input, *map(str, node.attribute)) for node in graph.node
+        )
+        assert max(computed.values()) == 1, computed.most_common(3)
+        read = {name for node in graph.node for name in node.input}
+        assert {tensor.name for tensor in graph.initializer} <= read
+
+
 def test_the_loop_multiplies_its_input_once() -> None:
     """The projection of the input, and the sequence of outputs, are outside of the loop."""
     network = small_network()

@@ -67,8 +67,7 @@ def test_every_recipe_resolves_for_every_model(name: str, model: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["recipe", "schedule", "config", "corpora/released", "corpora/synthetic",
-               "corpora/adapter"],
+    "module", ["recipe", "config", "data/released", "data/synthetic"],
 )  # fmt: skip
 def test_every_field_of_a_recipe_is_documented(root: Path, module: str) -> None:
     tree = ast.parse((root / "train" / f"{module}.py").read_text())
@@ -156,7 +155,7 @@ def test_an_existing_run_is_not_lost(tmp_path: Path, capsys: Any) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
 
-@pytest.mark.parametrize("where", ["optimise._run_epoch", "run.write_run"])
+@pytest.mark.parametrize("where", ["trainer._run_epoch", "trainer.write_run"])
 def test_interrupted_training_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, where: str
 ) -> None:

@@ -17,12 +17,13 @@ from small_networks import small_network, small_utterance
 
 from ifmmin.runtime.errors import CorpusError
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Pattern
+from ifmmin.runtime.prediction import softmax
 from ifmmin.train.checkpoint import load_checkpoint
 from ifmmin.train.cli import main
 from ifmmin.train.data import load_corpus
 from ifmmin.train.data.corpus import Corpus, Utterance
 from ifmmin.train.evaluate import calibrate, embed, fit_temperature, labels_of, report, score
-from ifmmin.train.metrics import measure, softmax
+from ifmmin.train.metrics import measure
 from ifmmin.train.model.losses import (
     bounded,
     central_moment_discrepancy,

@@ -12,7 +12,6 @@ import torch
 from small_networks import small_network, small_utterance
 
 from ifmmin.runtime.modality import INCOMPLETE_PATTERNS, MODALITIES
-from ifmmin.train import trainer as optimise
 from ifmmin.train.checkpoint import save_checkpoint
 from ifmmin.train.data import load_corpus
 from ifmmin.train.data.corpus import Corpus
@@ -25,7 +24,6 @@ from ifmmin.train.evaluate import (
     score,
     warn,
 )
-from ifmmin.train.model.losses import Objective
 from ifmmin.train.model.network import EmotionNetwork
 from ifmmin.train.recipe import Recipe, load_recipe
 from ifmmin.train.trainer import Validation, train
@@ -83,32 +81,6 @@ def test_the_epoch_that_the_recipe_names_is_kept(
     assert same == [index == kept_epoch for index in range(5)]
 
 
-def test_averaged_weights_are_judged_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    more = ["network.model=fusion", "stage1.average=0.9", "stage1.keep=last"]
-    states: list[dict[str, torch.Tensor]] = []
-
-    def judge(_: Validation, network: EmotionNetwork) -> dict[str, float]:
-        states.append(copy.deepcopy(network.state_dict()))
-        return {"validation": 0.0}
-
-    update = optimise.update
-    steps: list[dict[str, torch.Tensor]] = []
-
-    def spy(objective: Objective, *rest: Any) -> None:
-        update(objective, *rest)
-        steps.append(copy.deepcopy(objective.network.state_dict()))
-
-    monkeypatch.setattr(Validation, "__call__", judge)
-    monkeypatch.setattr(optimise, "update", spy)
-    kept = train(*_small(*more), seed=0).network.state_dict()
-    name = "classifier.linears.0.weight"
-    average = steps[0][name].clone()
-    for step in steps[1:]:
-        average = 0.9 * average + 0.1 * step[name]
-    torch.testing.assert_close(kept[name], average)
-    assert torch.equal(states[-1][name], kept[name])
-
-
 @pytest.mark.parametrize("model", ["if-mmin", "mmin", "augmented", "fusion", "linear"])
 def test_every_model_trains_to_the_same_bytes(model: str, tmp_path: Path) -> None:
     files = []
@@ -134,12 +106,12 @@ def test_statistics_encoders_train_on_every_pattern(patterns: str) -> None:
     statistics = f"{{a: {functionals}, v: {functionals}, t: {functionals}}}"
     recipe, corpus = _small(
         f"network.statistics={statistics}", f"stage2.patterns={patterns}", "stage2.decay=cosine",
-        "stage2.warm_up=3", "stage2.imagination_of=missing", "stage2.distillation=0.5",
+        "stage2.warm_up=3", "stage2.imagination_of=missing",
         "stage2.class_balance=true",
     )  # fmt: skip
     trained = train(recipe, corpus, seed=0)
     last = trained.history[-1]
-    assert {"distillation", "imagination", "invariance"} <= set(last)
+    assert {"imagination", "invariance"} <= set(last)
     errors = [row["cross_entropy"] for row in trained.history if row["stage"] == 2]
     assert errors[-1] < errors[0]
 

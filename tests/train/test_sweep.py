@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import importlib.util
 import json
 import math
@@ -21,6 +20,7 @@ import msgspec
 import numpy as np
 import pytest
 import yaml
+from filelock import FileLock
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, recall_score
 
@@ -244,8 +244,7 @@ def test_a_changed_recipe_is_refused(
 
 
 def test_two_sweeps_never_share_a_directory(copy: Path, tiny: list[str], capsys: Any) -> None:
-    with (copy / ".lock").open() as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with FileLock(copy / ".lock"):
         assert main(["sweep", *tiny, *MODELS, "--out", str(copy)]) == 2
     error = capsys.readouterr().err
     assert "another sweep is at work" in error

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,12 @@ def _wait_for(process: subprocess.Popen[str], out: Path, units: int) -> None:
 
 
 def _children(parent: int) -> list[int]:
-    listed = Path(f"/proc/{parent}/task/{parent}/children")
-    return [int(child) for child in listed.read_text().split()] if listed.is_file() else []
+    """The processes that any of its threads started."""
+    found = []
+    for listed in Path(f"/proc/{parent}/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # the thread ended
+            found += [int(child) for child in listed.read_text().split()]
+    return found
 
 
 def _alive(process: int) -> bool:
@@ -147,8 +152,9 @@ def test_ctrl_c_stops_at_once_and_finished_units_stay(
     out = tmp_path / "sweep"
     process = _start(tiny, out, jobs=2)
     _wait_for(process, out, 2)
-    workers = _children(process.pid)
-    assert len(workers) >= 2
+    while len(workers := list(filter(_alive, _children(process.pid)))) < 2:
+        assert process.poll() is None  # one unit ended, the next has not started yet
+        time.sleep(0.02)
     assert all(_deaf_to_ctrl_c(worker) for worker in workers)
     before = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of the group

@@ -1,4 +1,4 @@
-"""A corpus that the user's own code gives: `layout: adapter`, `function: package.module:name`."""
+"""Corpora of others: files in the released HDF5 layout, and what a user's own function gives."""
 
 from __future__ import annotations
 
@@ -188,19 +188,17 @@ def _statistics(
 ) -> Statistics:
     if file.standardise == "train":
         return training_statistics(corpus.parts["train"], modality)
-    path = root / file.standardise
+    return read_statistics(root / file.standardise, fold, corpus.features[modality].dim)
+
+
+def read_statistics(path: Path, fold: int, dim: int) -> Statistics:
+    """A fold's statistics from HDF5, checked; a deviation of 0 becomes 1, as the reference reads
+    it."""
     try:
         with h5py.File(path, "r") as content:
             mean, std = (np.asarray(content[f"{fold}/{name}"]) for name in ("mean", "std"))
     except (OSError, KeyError) as error:
         raise CorpusError(f"{path} gives no mean and std for fold {fold} ({error})") from error
-    return read_statistics(mean, std, corpus.features[modality].dim, path)
-
-
-def read_statistics(
-    mean: NDArray[np.generic], std: NDArray[np.generic], dim: int, path: Path
-) -> Statistics:
-    """Statistics from a file, checked; a deviation of 0 becomes 1, as the reference reads it."""
     if mean.shape != (dim,) or std.shape != (dim,):
         raise CorpusError(f"{path}: got mean {mean.shape} and std {std.shape}, wanted ({dim},)")
     means: NDArray[np.float64] = mean.astype(np.float64)

@@ -79,11 +79,6 @@ def missing_error(imagined: Tensor, full: Tensor, missing: Tensor) -> Tensor:
     return (squares * missing).sum() / missing.sum().clamp_min(1)
 
 
-def distillation_error(logits: Tensor, teacher: Tensor) -> Tensor:
-    """Cross-entropy of logits (B, C) against the probabilities of the teacher's logits (B, C)."""
-    return F.cross_entropy(logits, teacher.softmax(dim=1))
-
-
 _AT_ONCE = 64
 
 
@@ -96,8 +91,6 @@ class TeacherOutput(NamedTuple):
     """Its embeddings of missing modalities (M, E)."""
     invariant: Tensor | None
     """H' (B, M, E)."""
-    logits: Tensor
-    """(B, C)"""
 
 
 class Teacher:
@@ -117,14 +110,14 @@ class Teacher:
         index = torch.from_numpy(rows)
         seen = self._seen
         invariant = None if seen.invariant is None else seen.invariant[index]
-        return TeacherOutput(seen.full[index], seen.absent, invariant, seen.logits[index])
+        return TeacherOutput(seen.full[index], seen.absent, invariant)
 
     def _look(self, batch: Batch) -> TeacherOutput:
         with torch.no_grad():
             full = self._network.embeddings(batch)
             output = self._network.head(full, batch.present)
             absent = self._network.absent_embeddings(batch)
-        return TeacherOutput(full, absent, output.invariant, output.logits)
+        return TeacherOutput(full, absent, output.invariant)
 
     def _see_all(self, loader: BatchLoader) -> TeacherOutput:
         views = [self._look(batch) for batch in loader.in_order(_AT_ONCE)]
@@ -133,7 +126,6 @@ class Teacher:
             torch.cat([view.full for view in views]),
             views[0].absent,
             torch.cat(invariants) if invariants else None,
-            torch.cat([view.logits for view in views]),
         )
 
 
@@ -200,10 +192,7 @@ class Objective:
     def own_terms(self, seen: ForwardPass) -> Terms:
         """The terms that need no teacher."""
         stage, output = self.stage, seen.output
-        error = F.cross_entropy(
-            output.logits, seen.labels, self._weight, label_smoothing=stage.label_smoothing
-        )
-        terms = {"cross_entropy": error}
+        terms = {"cross_entropy": F.cross_entropy(output.logits, seen.labels, self._weight)}
         if stage.cmd and output.invariant is not None:
             invariant = output.invariant
             if stage.cmd_bounded:
@@ -213,7 +202,7 @@ class Objective:
 
 
 class TaughtObjective(Objective):
-    """Stage 2: also imagination, invariance, cycle and distillation after a teacher."""
+    """Stage 2: also imagination, invariance and cycle, after a teacher."""
 
     stage: Stage2
 
@@ -265,9 +254,6 @@ class TaughtObjective(Objective):
         if self._cycle is not None:
             again = self._cycle(fusion_flat(output.imagined), None)[1]
             terms["cycle"] = stage.cycle * F.mse_loss(again, fusion_flat(seen.h).detach())
-        if stage.distillation:
-            error = distillation_error(output.logits, view.logits[seen.cases])
-            terms["distillation"] = stage.distillation * error
         return terms
 
     def _imagination(self, seen: ForwardPass, full: Tensor, absent: Tensor) -> Tensor:

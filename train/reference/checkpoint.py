@@ -10,16 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
-import numpy as np
 import torch
 
-from ifmmin.runtime.errors import CorpusError, InputError
+from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.modality import MODALITIES, Modality
 
 from ..config import Architecture, ModelConfig
 from ..data.released import read_statistics
-from ..model.encoders import Normaliser
 from ..model.models import build_network
 from ..model.network import EmotionNetwork
 from .nets import (
@@ -144,9 +141,11 @@ def import_released(
     network = build_network(config).eval()
     # In the parallel form only the last decoder is ever read.
     state = mapped.parallel_state() if form == "parallel" else mapped.state
-    network.load_state_dict({**_buffers(network), **state})
+    # The reference has no buffers: statistics that change nothing, temperatures of 1.
+    network.load_state_dict({**dict(network.named_buffers()), **state})
     if statistics is not None:
-        _take_statistics(network.normaliser(Modality.A), statistics, fold)
+        normaliser = network.normaliser(Modality.A)
+        normaliser.take(read_statistics(statistics, fold, len(normaliser.mean)))
     elif how is not None:
         notes.append(f"inputs of a count as {config.features[Modality.A].features}")
     _require_settled(network, missing_frames or {})
@@ -166,11 +165,6 @@ def _labels(labels: Sequence[str] | None, classes: int) -> tuple[str, ...]:
     return tuple(labels)
 
 
-def _buffers(network: EmotionNetwork) -> dict[str, torch.Tensor]:
-    """What the reference has not: statistics that change nothing, temperatures of 1."""
-    return dict(network.named_buffers())
-
-
 def _require_statistics_fit(how: str | None, notes: list[str]) -> None:
     if how is None or how == BY_UTTERANCE:
         raise InputError(
@@ -179,15 +173,6 @@ def _require_statistics_fit(how: str | None, notes: list[str]) -> None:
         )
     if how == BY_CORPUS:
         notes.append(f"warning: by train_opt.conf --statistics has to hold {how}")
-
-
-def _take_statistics(normaliser: Normaliser, path: Path, fold: int) -> None:
-    try:
-        with h5py.File(path, "r") as content:
-            mean, std = (np.asarray(content[f"{fold}/{name}"]) for name in ("mean", "std"))
-    except (OSError, KeyError) as error:
-        raise CorpusError(f"{path} gives no mean and std for fold {fold} ({error})") from error
-    normaliser.take(read_statistics(mean, std, len(normaliser.mean), path))
 
 
 def _require_settled(network: EmotionNetwork, given: Collection[Modality]) -> None:

@@ -1,31 +1,30 @@
-"""Executors of a sweep's units: a pool of processes on this machine, or Ray.
+"""Executors of a sweep's units: processes on this machine, or Ray.
 
-A killed process costs one unit, and no more.
+A unit is a process of its own: one that is killed costs its unit, and no more.
 """
 
 from __future__ import annotations
 
 import io
-import multiprocessing as mp
 import os
+import pickle
 import signal
+import subprocess
+import sys
 import threading
 import traceback
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Generator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
 
-import msgspec
 import torch
 
 from ifmmin.runtime.errors import BackendUnavailable, IfmminError
 
 from ..data import load_corpus
-from ..data.corpus import Corpus
 from ..recipe import Recipe
 from ..trainer import fit
 from .plan import Unit
@@ -62,7 +61,10 @@ def run_job(job: Job) -> Outcome:
     torch.set_num_threads(job.threads)
     try:
         with redirect_stderr(io.StringIO()):  # the sweep shows its own progress
-            corpus = _read_once(job)
+            corpus = load_corpus(
+                job.recipe.corpus, fold=job.unit.fold, features=job.features,
+                targets=job.targets,
+            )  # fmt: skip
             fit(
                 job.recipe, corpus, fold=job.unit.fold, seed=job.unit.seed, out=job.out,
                 plots=False,
@@ -75,143 +77,78 @@ def run_job(job: Job) -> Outcome:
     return Outcome(job.unit)
 
 
-_last: tuple[tuple[bytes, int], Corpus] | None = None
-
-
-def _read_once(job: Job) -> Corpus:
-    """The unit's fold; the last one read stays in memory for the units that follow."""
-    global _last
-    key = (msgspec.json.encode(job.recipe.corpus), job.unit.fold)
-    if _last is None or _last[0] != key:
-        _last = None  # frees the memory before the next one is read
-        corpus = load_corpus(
-            job.recipe.corpus, fold=job.unit.fold, features=job.features, targets=job.targets
-        )
-        _last = (key, corpus)
-    return _last[1]
-
-
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_PROGRAM = (
+    "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); "
+    "from ifmmin.train.sweep.executors import work; work()"
+)
 
 
 def run_local(
     jobs: Sequence[Job], *, parallel: int, threads: int
 ) -> Generator[Outcome, None, None]:
-    """Run jobs in up to `parallel` processes of `threads` threads; outcomes as they come.
+    """Run each job in a process of its own of `threads` threads, up to `parallel` at a time;
+    outcomes as they come.
 
     The processes are gone when the iterator is closed, and when this process dies in any way.
     """
-    waiting = list(reversed(jobs))
-    workers: list[_Worker] = []
+    # Numeric libraries read their number of threads once, from the environment, at start.
+    environment = os.environ | dict.fromkeys(_THREAD_VARIABLES, str(threads))
+    running: set[subprocess.Popen[bytes]] = set()
+    closed, lock = threading.Event(), threading.Lock()
+
+    def run(job: Job) -> Outcome:
+        with lock:
+            if closed.is_set():
+                raise CancelledError
+            process = subprocess.Popen(
+                [sys.executable, "-c", _PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                bufsize=0, env=environment,
+            )  # fmt: skip
+            running.add(process)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with process:
+            with suppress(BrokenPipeError):  # it died at once; its exit code says how
+                process.stdin.write(pickle.dumps(sys.path) + pickle.dumps(job))
+            answer = process.stdout.read()
+        running.remove(process)
+        return pickle.loads(answer) if answer else Outcome(job.unit, _death(process.returncode))
+
+    # A thread blocks Ctrl-C for the processes that it starts: this one hears it, and ends them.
+    pool = ThreadPoolExecutor(
+        parallel, initializer=signal.pthread_sigmask, initargs=(signal.SIG_BLOCK, {signal.SIGINT})
+    )
     try:
-        with _few_threads(threads):
-            for _ in range(min(parallel, len(jobs))):
-                workers.append(_Worker(waiting.pop()))
-        while workers:
-            ready = wait([worker.connection for worker in workers])
-            for worker in [w for w in workers if w.connection in ready]:
-                outcome = worker.outcome()
-                if worker.alive and waiting:
-                    worker.start(waiting.pop())
-                else:
-                    worker.stop()
-                    workers.remove(worker)
-                    if waiting:
-                        with _few_threads(threads):
-                            workers.append(_Worker(waiting.pop()))
-                yield outcome
+        for future in as_completed([pool.submit(run, job) for job in jobs]):
+            yield future.result()
     finally:
-        for worker in workers:
-            worker.stop()
+        with lock:
+            closed.set()
+        for process in tuple(running):
+            process.kill()
+        pool.shutdown(cancel_futures=True)
 
 
-class _Worker:
-    """A process and the job that it has."""
-
-    def __init__(self, job: Job) -> None:
-        context = mp.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self.alive = True
-        self._process = context.Process(target=_work, args=(theirs,), daemon=True)
-        with _no_interrupt():
-            self._process.start()
-        theirs.close()
-        self.start(job)
-
-    def start(self, job: Job) -> None:
-        """Give it its next job."""
-        self._job = job
-        try:
-            self.connection.send(job)
-        except OSError:
-            self.alive = False  # died in between; `outcome` says how
-
-    def outcome(self) -> Outcome:
-        """What it says of its job, or how it died."""
-        try:
-            outcome: Outcome = self.connection.recv()
-            return outcome
-        except (EOFError, OSError):
-            self.alive = False
-            self._process.join()
-            return Outcome(self._job.unit, _death(self._process.exitcode))
-
-    def stop(self) -> None:
-        """End it at once, whatever it does."""
-        self._process.kill()
-        self._process.join()
-        self.connection.close()
-
-
-def _death(code: int | None) -> str:
+def _death(code: int) -> str:
     if code == -signal.SIGKILL:
         return "its process was killed, likely for want of memory; give fewer --jobs"
-    how = f"by signal {signal.Signals(-code).name}" if code and code < 0 else f"with code {code}"
+    how = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with code {code}"
     return f"its process ended {how} without an answer"
 
 
-def _work(connection: Connection) -> None:
-    """Body of a process: a job in, an outcome out, until it is told to end."""
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    while True:
-        try:
-            job = connection.recv()
-        except EOFError:
-            return
-        connection.send(run_job(job))
+def work() -> None:
+    """Body of a process: a job on standard input, its outcome on standard output."""
+    with os.fdopen(os.dup(1), "wb") as answers:
+        os.dup2(2, 1)  # what an adapter prints is no outcome
+        job: Job = pickle.load(sys.stdin.buffer)
+        threading.Thread(target=_die_with_parent, daemon=True).start()
+        pickle.dump(run_job(job), answers)
 
 
 def _die_with_parent() -> None:
-    parent = mp.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
+    os.read(0, 1)  # ends when the last writer is gone
     os._exit(1)
-
-
-@contextmanager
-def _few_threads(threads: int) -> Iterator[None]:
-    """Numeric libraries read their number of threads once, from the environment, at start."""
-    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
-def _no_interrupt() -> Iterator[None]:
-    """A process that starts now never hears Ctrl-C: its parent does, and ends it."""
-    resource_tracker.ensure_running()  # started later, it would unblock Ctrl-C for the first one
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _TRIES_AFTER_A_LOST_NODE = 2

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from filelock import FileLock, Timeout
 
 from ifmmin.runtime.atomic import atomic_file, require_writable
 from ifmmin.runtime.console import log_line
@@ -47,18 +48,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """CPU threads of a unit: another number gives other rounding."""
 
     def units(self) -> list[Unit]:
-        """All units; those that read the same fold of the same corpus follow each other."""
-        layouts: list[Any] = []
-        for recipe in self.entries.values():
-            if recipe.corpus not in layouts:
-                layouts.append(recipe.corpus)
+        """All units, fold by fold."""
         return [
             Unit(name, fold, seed)
             for fold in self.folds
-            for layout in layouts
             for seed in self.seeds
-            for name, recipe in self.entries.items()
-            if recipe.corpus == layout
+            for name in self.entries
         ]
 
 
@@ -173,16 +168,14 @@ class SweepFolder:
 
         Raises OutputError when another sweep is at work, or something else is in the directory.
         """
-        import fcntl  # of POSIX alone
-
         self._require_ours()
-        with (self.root / _LOCK).open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise OutputError(
-                    f"another sweep is at work in {self.root}; wait for it or choose another --out"
-                ) from None
+        try:
+            held = FileLock(self.root / _LOCK).acquire(timeout=0)
+        except Timeout:
+            raise OutputError(
+                f"another sweep is at work in {self.root}; wait for it or choose another --out"
+            ) from None
+        with held:
             yield
 
     def _require_ours(self) -> None:

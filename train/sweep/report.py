@@ -164,11 +164,8 @@ def _calibration(found: Findings) -> str:
 
 
 def _health(found: Findings) -> str:
-    return "## Health\n\n" + "\n".join(_health_lines(found.results) or ["Nothing to report."])
-
-
-def _health_lines(results: Mapping[str, Sequence[Result]]) -> list[str]:
-    return [f"- {name}, {line}" for name, some in results.items() for line in warnings(some)]
+    lines = [f"- {name}, {w}" for name, some in found.results.items() for w in warnings(some)]
+    return "## Health\n\n" + "\n".join(lines or ["Nothing to report."])
 
 
 Results = Mapping[str, Sequence[Result]]
