@@ -1,12 +1,9 @@
 """Whole network in PyTorch, run as the reference does: zeros for what is missing.
 
-This is what one has who takes the network as it is published: one module, three inputs. It is a
-sound form of it (the maximum is over the real time axis), better than the reference's own code,
-which freezes the length it was exported at. Inputs are already standardised. It runs as it is after
-training, as frozen TorchScript, and under `torch.compile`: Inductor writes C++, a compiler of the
-device builds it. PyTorch runs an LSTM outside of what it compiles, so the module becomes several
-graphs. One set of them serves all lengths but those that leave a single frame or window, for which
-it compiles apart.
+This is what one has who takes the network as it is published: one module, three inputs, already
+standardised. It runs as it is after training, as frozen TorchScript, and under `torch.compile`.
+PyTorch runs an LSTM outside of what it compiles, so the module becomes several graphs. One set of
+them serves all lengths but those that leave a single frame or window.
 """
 
 from __future__ import annotations
@@ -73,11 +70,16 @@ class WholeNetwork(nn.Module):
 
 
 class _Encode(nn.Module):
-    """Standardised frames (T, D) -> (1, E)."""
+    """Standardised frames (T, D) -> (1, E): an LSTM, or text convolutions over the whole width."""
 
     def __init__(self, network: EmotionNetwork, modality: Modality) -> None:
         super().__init__()
-        self.encoder = _encoder(network, modality)
+        encoder, front = network.encoder(modality), Front(None, half=False, standard=None)
+        if isinstance(encoder, TextCNN):
+            self.encoder: ExportEncoder = ExportTextCNN(encoder, front, None)
+        else:
+            assert isinstance(encoder, SequenceEncoder), "see `unsupported`"
+            self.encoder = ExportSequenceEncoder(encoder, front, None)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.encoder.embed(self.encoder.pool(x))
@@ -86,16 +88,6 @@ class _Encode(nn.Module):
 def whole(network: EmotionNetwork) -> WholeNetwork:
     """The module, in eval mode, without gradients, with weights of its own."""
     return WholeNetwork(network).requires_grad_(False).eval()
-
-
-def _encoder(network: EmotionNetwork, modality: Modality) -> ExportEncoder:
-    """The encoder on standardised frames: an LSTM, or text convolutions over the whole width."""
-    encoder = network.encoder(modality)
-    front = Front(None, half=False, standard=None)
-    if isinstance(encoder, TextCNN):
-        return ExportTextCNN(encoder, front, None)
-    assert isinstance(encoder, SequenceEncoder), "see `unsupported`"
-    return ExportSequenceEncoder(encoder, front, None)
 
 
 def standardise(network: EmotionNetwork, features: Features, lengths: Lengths) -> Standardised:

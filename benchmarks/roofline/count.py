@@ -68,16 +68,13 @@ def node_parts(graph: onnx.GraphProto, owners: Mapping[str, str]) -> dict[str, s
         read = {reached[name] for name in node.input if name in reached}
         if not read:
             continue  # a constant
-        part = HEAD if len(read) > 1 or _is_of_head(node.name) else read.pop()
+        # `/head/rest/chain/Add`, or `/a/entry/Add`; ONNX Runtime puts `fused ` before some names.
+        scope, *rest = node.name.removeprefix("fused ").strip("/").split("/")
+        in_head = rest and (scope == HEAD or rest[0] in _FIRST_LAYERS)
+        part = HEAD if len(read) > 1 or in_head else read.pop()
         parts[node.output[0]] = part
         reached.update(dict.fromkeys(node.output, part))
     return parts
-
-
-def _is_of_head(name: str) -> bool:
-    """`/head/rest/chain/Add`, or `/a/entry/Add`. ONNX Runtime puts `fused ` before some names."""
-    scope, *rest = name.removeprefix("fused ").strip("/").split("/")
-    return bool(rest) and (scope == HEAD or rest[0] in _FIRST_LAYERS)
 
 
 _CURE = "run pip install 'ifmmin[cpu]'"
@@ -132,21 +129,14 @@ def all_values(model: onnx.ModelProto, inputs: Values) -> Values:
     return {**inputs, **constants, **dict(zip(names, session.run(names, feed), strict=True))}
 
 
-@dataclass(frozen=True)
-class Body:
-    """What a Scan does in every step."""
+def body_of(
+    model: onnx.ModelProto, node: onnx.NodeProto, values: Values
+) -> tuple[onnx.ModelProto, Values, int, tuple[str, ...]]:
+    """What a Scan of a model does in every step, and how many it has.
 
-    model: onnx.ModelProto
-    values: Values
-    """Of one step."""
-    trips: int
-    """Steps in one call."""
-    outer: tuple[str, ...]
-    """Values of the graph around it that it reads; inputs of `model`."""
-
-
-def body_of(model: onnx.ModelProto, node: onnx.NodeProto, values: Values) -> Body:
-    """The body of a Scan of `model`. values: of the graph around it."""
+    values: of the graph around it. Returns a model of one step, its values, the number of steps,
+    and which inputs of the model are values of the graph around it.
+    """
     helper = load_onnx().helper
     attributes = _attributes(node)
     graph, sequences = attributes["body"], attributes["num_scan_inputs"]
@@ -168,7 +158,7 @@ def body_of(model: onnx.ModelProto, node: onnx.NodeProto, values: Values) -> Bod
     for name in outer:
         kind = helper.np_dtype_to_tensor_dtype(values[name].dtype)
         alone.graph.input.append(helper.make_tensor_value_info(name, kind, values[name].shape))
-    return Body(alone, all_values(alone, inputs), trips, outer)
+    return alone, all_values(alone, inputs), trips, outer
 
 
 def find_constants(
@@ -427,10 +417,10 @@ class _Counter:
         return self._values[node.output[0]].dtype.name
 
     def _loop(self, node: onnx.NodeProto, part: str, repeats: int) -> None:
-        body: Body = body_of(self._model, node, self._values)
-        outer = {name: self._constants[name] for name in body.outer if name in self._constants}
-        counter = _Counter(body.model, body.values, outer, f"{self._prefix}{node.name}/")
-        counter.run({}, repeats=repeats * body.trips, part=part)
+        model, values, trips, read = body_of(self._model, node, self._values)
+        outer = {name: self._constants[name] for name in read if name in self._constants}
+        counter = _Counter(model, values, outer, f"{self._prefix}{node.name}/")
+        counter.run({}, repeats=repeats * trips, part=part)
         self.works += counter.works
         self.uncounted |= counter.uncounted
 

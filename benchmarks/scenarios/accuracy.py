@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -69,7 +69,10 @@ def _measure(
     if not complete:
         return None
     try:
-        rows = [predictor.predict(_features(u, pattern)).logits for u in complete]
+        rows = [
+            predictor.predict({m: np.asarray(u.features[m], np.float32) for m in pattern}).logits
+            for u in complete
+        ]
     except IfmminError as error:
         bench.refuse(
             f"accuracy of {config.backend} {config.precision} {pattern}", config.threads, error
@@ -77,10 +80,6 @@ def _measure(
         return None
     metrics = measure(np.stack(rows), np.array([u.label for u in complete]))
     return Accuracy(wa=metrics.wa, ua=metrics.ua, ece=metrics.ece, count=len(complete))
-
-
-def _features(utterance: Utterance, pattern: Pattern) -> dict[str, Any]:
-    return {m.value: np.ascontiguousarray(utterance.features[m], dtype=np.float32) for m in pattern}
 
 
 def _load(bench: Bench, fold: int) -> Corpus:
