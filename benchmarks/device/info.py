@@ -321,19 +321,21 @@ def find_revision(machine: Host, file: Path = _HERE) -> Revision | None:
 
 def cpu_quota(machine: Machine) -> float | None:
     """CPUs' worth of time; None is no limit. The tightest of the groups above this process."""
-    limits = [limit for group in _groups(machine) if (limit := _limit(machine, group)) is not None]
+    limits = []
+    for group in _groups(machine):
+        quota, period = (*machine.text(f"{group}/cpu.max").split(), "", "")[:2]
+        allowed = integer(quota or machine.text(f"{group}/cpu.cfs_quota_us"))
+        length = integer(period or machine.text(f"{group}/cpu.cfs_period_us"))
+        if allowed and length and min(allowed, length) > 0:  # `max` and -1 are no limit
+            limits.append(allowed / length)
     return min(limits, default=None)
 
 
 def quota_events(machine: Machine) -> int | None:
     """Periods in which the process's groups were held back, since they exist; None is unknown."""
-    found = []
-    for group in _groups(machine):
-        text = machine.text(f"{group}/cpu.stat")
-        events = re.search(r"^nr_throttled\s+([0-9]{1,15})$", text, flags=re.MULTILINE)
-        if events:
-            found.append(int(events.group(1)))
-    return max(found, default=None)
+    texts = "".join(machine.text(f"{group}/cpu.stat") + "\n" for group in _groups(machine))
+    found = re.findall(r"^nr_throttled\s+([0-9]{1,15})$", texts, flags=re.MULTILINE)
+    return max(map(int, found), default=None)
 
 
 def _groups(machine: Machine) -> list[str]:
@@ -347,15 +349,6 @@ def _groups(machine: Machine) -> list[str]:
         parts = [part for part in path.split("/") if part]
         found += ["/".join([root, *parts[:depth]]) for depth in range(len(parts), -1, -1)]
     return found
-
-
-def _limit(machine: Machine, group: str) -> float | None:
-    quota, period = (*machine.text(f"{group}/cpu.max").split(), "", "")[:2]
-    quota = quota or machine.text(f"{group}/cpu.cfs_quota_us")
-    period = period or machine.text(f"{group}/cpu.cfs_period_us")
-    allowed, length = integer(quota), integer(period)
-    # `max` and -1 are no limit.
-    return allowed / length if allowed and length and allowed > 0 and length > 0 else None
 
 
 def temperatures(machine: Machine) -> tuple[Temperature, ...]:

@@ -100,18 +100,30 @@ def figures_of(items: Sequence[Measured], tails: Sequence[int] = (99,)) -> list[
     """
     unit = items[0].row.unit
     scale = Scale.of(unit, [item.summary.p50 for item in items])
+
+    def interval(item: Measured) -> str:
+        found = item.summary.interval
+        return span(scale.number(found.low), scale.number(found.high)) if found else ""
+
+    def tail(percent: int) -> Column[Measured]:
+        def cell(item: Measured) -> str:
+            enough = item.summary.count >= 100 / (100 - percent)
+            return scale.number(item.summary.percentile(percent)) if enough else ""
+
+        return Column(f"p{percent} {scale.unit}", cell)
+
+    def of_bound(item: Measured) -> str:
+        return "" if item.of_bound is None else f"{number(item.of_bound)}{TIMES}"
+
     what = {"s": "p50 ", "1/s": "", "bytes": "size ", "J": "energy "}[unit]
-    columns: list[Column[Measured]] = [
-        Column(f"{what}{scale.unit}", lambda item: scale.number(item.summary.p50)),
-        Column("95 % interval", lambda item: _interval(item, scale)),
+    columns = [
+        Column[Measured](f"{what}{scale.unit}", lambda item: scale.number(item.summary.p50)),
+        Column[Measured]("95 % interval", interval),
+        *map(tail, tails if unit == "s" else ()),
+        Column[Measured]("of bound", of_bound),
     ]
-    if unit == "s":
-        columns += [_tail(percent, scale) for percent in tails]
-    columns.append(Column("of bound", _of_bound))
     name = compared_with(items)
-    if name:
-        columns.append(Column(f"gain on {name}", gain_text))
-    return columns
+    return [*columns, Column(f"gain on {name}", gain_text)] if name else columns
 
 
 def results_of(items: Sequence[Measured], tails: Sequence[int]) -> list[Column[Measured]]:
@@ -170,25 +182,6 @@ def pivot(
         found = {header: text for header, cell in values.items() if (text := cell(item))}
         rows.setdefault(tuple(words.values()), words).update(found)
     return list(rows.values())
-
-
-def _interval(item: Measured, scale: Scale) -> str:
-    interval = item.summary.interval
-    return span(scale.number(interval.low), scale.number(interval.high)) if interval else ""
-
-
-def _tail(percent: int, scale: Scale) -> Column[Measured]:
-    fewest = 100 / (100 - percent)
-
-    def cell(item: Measured) -> str:
-        enough = item.summary.count >= fewest
-        return scale.number(item.summary.percentile(percent)) if enough else ""
-
-    return Column(f"p{percent} {scale.unit}", cell)
-
-
-def _of_bound(item: Measured) -> str:
-    return "" if item.of_bound is None else f"{number(item.of_bound)}{TIMES}"
 
 
 def gain_text(item: Measured) -> str:

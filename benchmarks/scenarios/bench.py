@@ -17,15 +17,9 @@ from ifmmin.runtime.verify import GoldenVectors, GoldenVerifier, read_golden
 
 from ..peers.base import Source, find_peer
 from ..record import CONTROL, OURS, REFERENCE, Accuracy, Row, Scenario
-from ..roofline import (
-    Bound,
-    Rates,
-    axis_sizes,
-    count_graph,
-    input_owners,
-    lower_bound,
-    measure_rates,
-)
+from ..roofline.bound import Bound, lower_bound
+from ..roofline.count import axis_sizes, count_graph, input_owners
+from ..roofline.probe import Rates, measure_rates
 from ..timing import Array, Call, Name, time_together
 from .contenders import SESSIONS, Contender, Features, RunConfig, open_reference, run_configs
 from .plan import FEWEST_ROUNDS, MONOLITH, ORDINARY, Pace, Plan

@@ -12,7 +12,8 @@ from ifmmin.runtime.errors import IfmminError
 from ifmmin.runtime.modality import Modality, Pattern
 
 from ..record import CONTROL, OURS, REFERENCE, Row
-from ..roofline import input_owners, split_time
+from ..roofline.count import input_owners
+from ..roofline.profile import split_time
 from ..timing import FEWEST
 from .bench import Bench
 from .contenders import Contender, Features

@@ -16,8 +16,9 @@ from ifmmin.runtime.modality import Pattern
 from ..record import OURS, Row
 from .bench import Bench
 from .contenders import Contender
-from .loadgen import (
+from .loadgen.base import (
     FULL,
+    SAMPLES_PER_QUERY,
     CallSystem,
     Length,
     PredictorSystem,
@@ -25,9 +26,8 @@ from .loadgen import (
     Scenario,
     Settings,
     System,
-    measure_scenario,
 )
-from .loadgen.base import SAMPLES_PER_QUERY
+from .loadgen.measure import measure_scenario
 from .plan import MONOLITH, ORDINARY, alone_and_fullest, ordinary_lengths
 
 BRIEF = Length(name="brief", seconds=1.0, offline_samples=256, probe_seconds=0.4, probes=4)

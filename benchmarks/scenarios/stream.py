@@ -7,7 +7,7 @@ it, which is the most that one can cost. `usual` updates are beside them, as the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -125,12 +125,9 @@ def stream(bench: Bench) -> list[Row]:
     bench.pace.expect(len(patterns) * (len(PASTS) + 2))
     rows: list[Row] = []
     for pattern in patterns if ready else ():
-        for past in PASTS:
-            bench.log(f"update of a stream of {pattern} after {past} frames")
-            rows += _measure(bench, pattern, _against_whole(bench, ready, pattern, past))
-        bench.log(f"update of a stream of {pattern} as it ages, and its answer alone")
-        rows += _measure(bench, pattern, _aged(bench, ready, pattern))
-        rows += _measure(bench, pattern, _answers(bench, ready, pattern))
+        for what, calls in _groups(bench, ready, pattern):
+            bench.log(f"update of a stream of {pattern} {what}")
+            rows += _measure(bench, pattern, calls)
     return rows
 
 
@@ -176,34 +173,38 @@ def _patterns(bench: Bench) -> list[Pattern]:
     return list(dict.fromkeys([*heard[:1], *heard[-1:]]))
 
 
-def _against_whole(bench: Bench, ready: Ready, pattern: Pattern, past: int) -> Calls:
-    lengths = {m: past if m == Modality.A else ORDINARY[m] for m in pattern}
-    features, calls = bench.features(lengths), Calls()
-    for config, predictor in ready:
-        calls[OURS, "", past, config] = Updates(bench, predictor, pattern, past, CHANGED)
-        calls[OURS, USUAL, past, config] = Updates(bench, predictor, pattern, past)
-        calls[RERUN, "", past, config] = partial(predictor.predict, features)
-    return calls
+def _groups(bench: Bench, ready: Ready, pattern: Pattern) -> Iterator[tuple[str, Calls]]:
+    """What takes turns, and calls: against the whole again, as a stream ages, answers alone."""
 
+    def update(predictor: Predictor, past: int, changes: str = CHANGED) -> Updates:
+        return Updates(bench, predictor, pattern, past, changes)
 
-def _aged(bench: Bench, ready: Ready, pattern: Pattern) -> Calls:
-    return {
-        (OURS, AGE, seconds * RATE, config): Updates(
-            bench, predictor, pattern, seconds * RATE, CHANGED
-        )
-        for config, predictor in ready
-        for seconds in LATE_SECONDS
-    }
-
-
-def _answers(bench: Bench, ready: Ready, pattern: Pattern) -> Calls:
-    """What is saved where only what changed is computed again, and by a head in 8 bits."""
+    for past in PASTS:
+        lengths = {m: past if m == Modality.A else ORDINARY[m] for m in pattern}
+        features, calls = bench.features(lengths), Calls()
+        for config, predictor in ready:
+            calls[OURS, "", past, config] = update(predictor, past)
+            calls[OURS, USUAL, past, config] = update(predictor, past, "")
+            calls[RERUN, "", past, config] = partial(predictor.predict, features)
+        yield f"after {past} frames", calls
+    yield (
+        "as it ages",
+        {
+            (OURS, AGE, seconds * RATE, config): update(predictor, seconds * RATE)
+            for config, predictor in ready
+            for seconds in LATE_SECONDS
+        },
+    )
+    # What is saved where only what changed is computed again, and by a head in 8 bits.
     past = ORDINARY[Modality.A]
-    return {
-        (name, ANSWER, past, config): Updates(bench, predictor, pattern, past, changes).answer
-        for config, predictor in ready
-        for name, changes in ((OURS, CHANGED), (ANEW, EVERYTHING))
-    }
+    yield (
+        "without a new frame",
+        {
+            (name, ANSWER, past, config): update(predictor, past, changes).answer
+            for config, predictor in ready
+            for name, changes in ((OURS, CHANGED), (ANEW, EVERYTHING))
+        },
+    )
 
 
 def _reference(bench: Bench, pattern: Pattern) -> dict[RunConfig, Sequence[Call]]:

@@ -17,19 +17,15 @@ from onnx import TensorProto, helper
 from small_graphs import floats, graph_bytes, lstm_bytes, scan_bytes
 
 from ifmmin.benchmarks.device.machine import Machine
-from ifmmin.benchmarks.roofline import (
-    Count,
+from ifmmin.benchmarks.roofline import probe
+from ifmmin.benchmarks.roofline.count import Count, axis_sizes, count_graph
+from ifmmin.benchmarks.roofline.probe import (
     ProbeFailed,
     Rates,
-    axis_sizes,
-    count_graph,
-    measure_rates,
-    probe,
-)
-from ifmmin.benchmarks.roofline.probe import (
     Span,
     compile_probe,
     find_compiler,
+    measure_rates,
     run_compiled,
     run_probe,
     working_sets,
@@ -392,6 +388,6 @@ def test_without_onnx_one_line_says_what_to_do(monkeypatch: pytest.MonkeyPatch) 
 def test_imports_without_onnx_and_torch() -> None:
     script = (
         "import sys\nfor name in ('onnx', 'torch', 'onnxruntime'): sys.modules[name] = None\n"
-        "import ifmmin.benchmarks.roofline\n"
+        "from ifmmin.benchmarks.roofline import bound, count, probe, profile\n"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, timeout=60)

@@ -16,22 +16,24 @@ from onnx import TensorProto, helper
 from small_graphs import floats, graph_bytes, lstm_bytes, scan_bytes
 
 from ifmmin.benchmarks.device.machine import Cache
-from ifmmin.benchmarks.roofline import (
+from ifmmin.benchmarks.roofline.bound import lower_bound
+from ifmmin.benchmarks.roofline.count import (
     HEAD,
-    OVERHEAD,
     Count,
-    Rates,
-    Reading,
     axis_sizes,
     count_graph,
     input_owners,
-    lower_bound,
-    measure_rates,
-    split_time,
+    node_parts,
 )
-from ifmmin.benchmarks.roofline.count import node_parts
-from ifmmin.benchmarks.roofline.probe import DISTURBED, ceiling, find_compiler
-from ifmmin.benchmarks.roofline.profile import kernel_times, shares
+from ifmmin.benchmarks.roofline.probe import (
+    DISTURBED,
+    Rates,
+    Reading,
+    ceiling,
+    find_compiler,
+    measure_rates,
+)
+from ifmmin.benchmarks.roofline.profile import OVERHEAD, kernel_times, shares, split_time
 from ifmmin.benchmarks.timing import time_together
 from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from ifmmin.runtime.bundle import Bundle, GraphEntry

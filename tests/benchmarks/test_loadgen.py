@@ -14,24 +14,26 @@ import numpy as np
 import pytest
 from fake_system import COUNT, TRUTH, FakeSystem
 
-from ifmmin.benchmarks.scenarios.loadgen import (
+from ifmmin.benchmarks.scenarios.loadgen import mlperf as mlperf_module
+from ifmmin.benchmarks.scenarios.loadgen.base import (
     FULL,
     SCENARIOS,
     CallSystem,
     Length,
+    Plan,
     PredictorSystem,
+    Run,
     Scenario,
     Settings,
-    measure_scenario,
+    latency_metrics,
 )
-from ifmmin.benchmarks.scenarios.loadgen import mlperf as mlperf_module
-from ifmmin.benchmarks.scenarios.loadgen.base import Plan, Run, latency_metrics
 from ifmmin.benchmarks.scenarios.loadgen.measure import (
     Generator,
     Peak,
     _against_the_rules,
     find_peak,
     make_generator,
+    measure_scenario,
 )
 from ifmmin.benchmarks.scenarios.loadgen.own import PythonGenerator, _schedule
 from ifmmin.runtime.errors import BackendUnavailable, InputError

@@ -17,15 +17,13 @@ import numpy as np
 import pytest
 from fake_system import COUNT, TRUTH, FakeSystem
 
-from ifmmin.benchmarks.scenarios.loadgen import (
-    SCENARIOS,
-    Length,
-    Scenario,
-    Settings,
+from ifmmin.benchmarks.scenarios.loadgen.base import SCENARIOS, Length, Plan, Scenario, Settings
+from ifmmin.benchmarks.scenarios.loadgen.measure import (
+    Generator,
+    check_answers,
+    make_generator,
     measure_scenario,
 )
-from ifmmin.benchmarks.scenarios.loadgen.base import Plan
-from ifmmin.benchmarks.scenarios.loadgen.measure import Generator, check_answers, make_generator
 from ifmmin.benchmarks.scenarios.loadgen.mlperf import Answering, read_run
 from ifmmin.benchmarks.scenarios.loadgen.own import CHUNK, Worker
 from ifmmin.runtime.errors import (

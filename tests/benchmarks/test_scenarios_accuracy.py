@@ -20,7 +20,7 @@ from ifmmin.benchmarks.scenarios import load as scenario
 from ifmmin.benchmarks.scenarios.accuracy import measure_accuracies
 from ifmmin.benchmarks.scenarios.bench import Bench
 from ifmmin.benchmarks.scenarios.load import load
-from ifmmin.benchmarks.scenarios.loadgen import AnswerCheck, Length, Result
+from ifmmin.benchmarks.scenarios.loadgen.base import AnswerCheck, Length, Result
 from ifmmin.benchmarks.scenarios.plan import MONOLITH, Plan
 from ifmmin.runtime import Pattern
 from ifmmin.runtime.errors import BundleError, CorpusError

@@ -144,13 +144,15 @@ def read_run(folder: Path, plan: Plan) -> Run:
     complaints = [text for key, text in _CONDITIONS.items() if detail.values.get(key) is False]
     if detail.values["result_validity"] != "VALID" and not complaints:
         complaints.append(str(detail.values.get("result_invalid_reason", "LoadGen says so")))
+    offline = plan.scenario == "offline"
+    count = "generated_samples_per_query" if offline else "result_query_count"
     in_time = all(
         detail.values.get(key, True)
         for key in ("result_perf_constraints_met", "result_min_duration_met")
     )
     return Run(
         metrics=_metrics(detail, plan),
-        queries=_queries(detail, plan),
+        queries=int(detail.values[count]),
         complaints=(*complaints, *detail.errors),
         latencies=_latencies(folder, detail, plan),
         in_time=in_time,
@@ -170,11 +172,6 @@ def _metrics(detail: Detail, plan: Plan) -> dict[str, float]:
     for name in ("mean", "min", "max"):
         metrics[name] = detail.seconds(f"result_{name}{infix}_latency_ns")
     return metrics
-
-
-def _queries(detail: Detail, plan: Plan) -> int:
-    offline = plan.scenario == "offline"
-    return int(detail.values["generated_samples_per_query" if offline else "result_query_count"])
 
 
 def _latencies(folder: Path, detail: Detail, plan: Plan) -> tuple[float, ...]:
@@ -229,6 +226,9 @@ class LoadGen:
         answering = Answering(lg, system, _threads)
         served = answering.served() if plan.scenario == "server" else nullcontext()
         with _alone, served:
+            logs = lg.LogSettings()
+            logs.log_output.outdir = str(folder)
+            logs.enable_trace = not accuracy and _traced(plan) <= MOST_TRACED
             sut = lg.ConstructFastSUT(answering.issue, answering.flush)
             library = lg.ConstructQSL(system.count, system.count, _nothing, _nothing)
             try:
@@ -237,7 +237,7 @@ class LoadGen:
                     sut,
                     library,
                     self._settings(plan, accuracy),
-                    self._log_settings(plan, folder, accuracy),
+                    logs,
                     # By default it would obey a file `audit.config` of the working directory.
                     str(folder / "audit.config"),
                 )
@@ -267,12 +267,6 @@ class LoadGen:
         settings.server_target_latency_ns = round(plan.latency_limit * 1e9)
         settings.server_target_latency_percentile = plan.percentile
         settings.server_max_async_queries = plan.most_waiting
-        return settings
-
-    def _log_settings(self, plan: Plan, folder: Path, accuracy: bool) -> Any:
-        settings = self._lg.LogSettings()
-        settings.log_output.outdir = str(folder)
-        settings.enable_trace = not accuracy and _traced(plan) <= MOST_TRACED
         return settings
 
 
