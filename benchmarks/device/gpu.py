@@ -56,15 +56,14 @@ class Nvml(Probe):
             if millijoules is not None:
                 first = self._first.setdefault(name, millijoules)
                 found.joules[name] = (millijoules - first) / 1000
-            watts = self._watts("PowerUsage", gpu)
-            if watts is not None:
-                found.watts[name] = watts
-            celsius = self._ask("Temperature", gpu, nvml.NVML_TEMPERATURE_GPU)
-            if celsius is not None:
-                found.celsius[name] = float(celsius)
-            mhz = self._ask("ClockInfo", gpu, nvml.NVML_CLOCK_SM)
-            if mhz is not None:
-                found.mhz[name] = mhz
+            told: tuple[tuple[dict[str, Any], Any], ...] = (
+                (found.watts, self._watts("PowerUsage", gpu)),
+                (found.celsius, self._ask("Temperature", gpu, nvml.NVML_TEMPERATURE_GPU)),
+                (found.mhz, self._ask("ClockInfo", gpu, nvml.NVML_CLOCK_SM)),
+            )
+            for values, value in told:
+                if value is not None:
+                    values[name] = value
             found.limits |= {f"{name}: {why}" for why in self._limits(gpu)}
         return found
 
@@ -77,10 +76,6 @@ class Nvml(Probe):
         nvml = self._nvml
         major, minor = self._ask("CudaComputeCapability", gpu) or ("", "")
         memory = self._ask("MemoryInfo", gpu)
-        clocks = {
-            kind: [self._ask(name, gpu, kind) for name in ("ClockInfo", "MaxClockInfo")]
-            for kind in (nvml.NVML_CLOCK_SM, nvml.NVML_CLOCK_MEM)
-        }
         state = self._ask("PerformanceState", gpu)
         persistent, mig = self._ask("PersistenceMode", gpu), self._ask("MigMode", gpu)
         generation, width = (
@@ -92,10 +87,10 @@ class Nvml(Probe):
             memory=memory.total if memory else 0,
             memory_used=memory.used if memory else None,
             celsius=self._ask("Temperature", gpu, nvml.NVML_TEMPERATURE_GPU),
-            sm_mhz=clocks[nvml.NVML_CLOCK_SM][0],
-            sm_mhz_maximum=clocks[nvml.NVML_CLOCK_SM][1],
-            memory_mhz=clocks[nvml.NVML_CLOCK_MEM][0],
-            memory_mhz_maximum=clocks[nvml.NVML_CLOCK_MEM][1],
+            sm_mhz=self._ask("ClockInfo", gpu, nvml.NVML_CLOCK_SM),
+            sm_mhz_maximum=self._ask("MaxClockInfo", gpu, nvml.NVML_CLOCK_SM),
+            memory_mhz=self._ask("ClockInfo", gpu, nvml.NVML_CLOCK_MEM),
+            memory_mhz_maximum=self._ask("MaxClockInfo", gpu, nvml.NVML_CLOCK_MEM),
             watts=self._watts("PowerUsage", gpu),
             watts_limit=self._watts("PowerManagementLimit", gpu),
             watts_default=self._watts("PowerManagementDefaultLimit", gpu),

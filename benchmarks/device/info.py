@@ -17,19 +17,8 @@ from typing import Any
 
 import psutil
 
-from ifmmin.runtime.doctor.collect import (
-    PACKAGE_NAMES,
-    Looking,
-    find_cpu,
-    find_jetson,
-    find_libraries,
-    find_memory,
-    find_onnxruntime,
-    find_python,
-    find_system,
-    find_temperatures,
-    integer,
-)
+from ifmmin.runtime.doctor import collect
+from ifmmin.runtime.doctor.collect import integer
 from ifmmin.runtime.doctor.facts import Memory, Temperature
 from ifmmin.runtime.doctor.probes import Answers, Host, ask
 
@@ -81,8 +70,8 @@ _GPU_CLOCK = re.compile(r"(?:.*\.)?(?:gpu|ga10b|gv11b|gp10b)|gpu-gpc-\d+")
 """JetPack 6, 5, Xavier and TX2; Thor has one for each part of its GPU."""
 _MEMORY_CLOCK = re.compile(r"bwmgr|.*emc.*")
 PACKAGES = (
-    *PACKAGE_NAMES, "onnxruntime-openvino", "safetensors", "msgspec", "onnx", "nvidia-ml-py",
-    "psutil", "torch",
+    *collect.PACKAGE_NAMES, "onnxruntime-openvino", "safetensors", "msgspec", "onnx",
+    "nvidia-ml-py", "psutil", "torch",
 )  # fmt: skip
 SETTINGS = (
     "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY",
@@ -117,7 +106,7 @@ def record_device(
 
     answers: asks libraries, see `ask_libraries`. open_gpus: opens NVIDIA's library.
     """
-    door, look = machine or Machine(), Looking()
+    door, look = machine or Machine(), collect.Looking()
     nothing: Answers = {}
     with ThreadPoolExecutor(1) as background:
         asked = background.submit(answers)
@@ -144,7 +133,7 @@ def record_device(
     return DeviceRecord(
         taken=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         processor=processor,
-        memory=look("memory", lambda: find_memory(door), Memory()),
+        memory=look("memory", lambda: collect.find_memory(door), Memory()),
         nvidia=gpus,
         jetson=board,
         temperatures=look("temperatures", lambda: temperatures(door), ()),
@@ -160,7 +149,7 @@ def record_device(
 def find_processor(machine: Machine) -> Processor:
     """Look at /proc/cpuinfo and what sysfs has on cores, caches and clocks."""
     cpuinfo = machine.text("/proc/cpuinfo")
-    known = find_cpu(machine)
+    known = collect.find_cpu(machine)
     source = f"{_CPUS.removesuffix('/cpu')}/clocksource/clocksource0/current_clocksource"
     return Processor(
         model=known.model,
@@ -264,7 +253,7 @@ def core_kinds(cpuinfo: str) -> dict[str, int]:
 
 def find_board(machine: Machine) -> Board | None:
     """None where this is no Jetson."""
-    module = find_jetson(machine)
+    module = collect.find_jetson(machine)
     if module is None:
         return None
     frequencies = device_frequencies(machine)
@@ -294,13 +283,13 @@ def device_frequencies(machine: Machine) -> tuple[Frequency, ...]:
 def find_software(machine: Machine, onnxruntime: Mapping[str, Any]) -> Software:
     """onnxruntime: what an import of it said, in a process of its own."""
     found = {name: machine.package(name) for name in dict.fromkeys(PACKAGES)}
-    libraries = {library.name: library.version for library in find_libraries(machine)}
+    libraries = {library.name: library.version for library in collect.find_libraries(machine)}
     return Software(
-        python=find_python(machine),
-        system=find_system(machine),
+        python=collect.find_python(machine),
+        system=collect.find_system(machine),
         packages={name: package[0] for name, package in found.items() if package is not None},
         libraries=libraries,
-        onnxruntime=find_onnxruntime(machine, onnxruntime),
+        onnxruntime=collect.find_onnxruntime(machine, onnxruntime),
         settings={name: machine.environ[name] for name in SETTINGS if machine.environ.get(name)},
     )
 
@@ -355,7 +344,7 @@ def temperatures(machine: Machine) -> tuple[Temperature, ...]:
     """Zones, then sensors of processors that are no zones: AMD's, and Intel's without a driver."""
     sensors = psutil.sensors_temperatures()
     return (
-        *find_temperatures(machine),
+        *collect.find_temperatures(machine),
         *(
             Temperature(zone=f"{driver} {sensor.label}".strip(), celsius=sensor.current)
             for driver, label in _SENSORS.items()

@@ -78,6 +78,7 @@ class Rapl(Probe):
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._zones: dict[str, tuple[str, Counter]] = {}
+        why = "the kernel shows no counters, as in virtual machines"
         refused = 0
         for path in machine.find(_ZONES):
             span = integer(machine.text(path.replace("energy_uj", "max_energy_range_uj")))
@@ -86,7 +87,12 @@ class Rapl(Probe):
             elif span:
                 self._zones[self._rail(path)] = (path, Counter(span))
         if not self._zones:
-            raise ProbeUnavailable(_no_rapl(refused))
+            if refused:
+                why = (
+                    f"{refused} counters are there and this user may not read them; since Linux "
+                    "5.10 they are root's, `chmod a+r` on energy_uj opens them"
+                )
+            raise ProbeUnavailable(f"processor energy (RAPL): {why}")
 
     def read(self) -> Readings:
         """Joules since the first look."""
@@ -106,15 +112,6 @@ class Rapl(Probe):
             names.append(self._machine.text(f"{zone}/name").strip() or zone.rpartition(":")[2])
             zone = zone.rpartition(":")[0]
         return "/".join(["rapl", *reversed(names)])
-
-
-def _no_rapl(refused: int) -> str:
-    if refused:
-        return (
-            f"processor energy (RAPL): {refused} counters are there and this user may not read "
-            "them; since Linux 5.10 they are root's, `chmod a+r` on energy_uj opens them"
-        )
-    return "processor energy (RAPL): the kernel shows no counters, as in virtual machines"
 
 
 class Ina(Probe):

@@ -128,8 +128,6 @@ class Peer:
     """A way to run the whole network; importing it imports no engine."""
 
     name: str
-    what: str
-    """One line for the report."""
     home: str
     """Module and class of its contender, `torch:Eager`."""
     backend: str
@@ -161,18 +159,15 @@ class Peer:
 
 
 PEERS: tuple[Peer, ...] = (
-    Peer("eager", "PyTorch, eager mode", "torch:Eager", "torch"),
-    Peer("compile", "torch.compile, lengths dynamic", "torch:Compiled", "torch"),
-    Peer("torchscript", "TorchScript, frozen for inference", "torch:TorchScript", "torch"),
-    Peer("monolith", "one ONNX graph in ONNX Runtime, CPU", "onnx:Monolith", "onnxruntime-cpu"),
-    Peer("openvino", "the monolith in OpenVINO, float32", "onnx:Monolith", "openvino"),
-    Peer("onnxruntime-cuda", "the monolith, CUDA", "onnx:Monolith", "onnxruntime-cuda"),
-    Peer(
-        "onnxruntime-tensorrt", "the monolith, ONNX Runtime's TensorRT", "onnx:Monolith",
-        "onnxruntime-tensorrt", tolerance=_TF32_TOLERANCE,
-    ),
-    Peer("tensorrt", "the monolith in native TensorRT", "onnx:Monolith", "tensorrt"),
-)  # fmt: skip
+    Peer("eager", "torch:Eager", "torch"),
+    Peer("compile", "torch:Compiled", "torch"),
+    Peer("torchscript", "torch:TorchScript", "torch"),
+    Peer("monolith", "onnx:Monolith", "onnxruntime-cpu"),
+    Peer("openvino", "onnx:Monolith", "openvino"),
+    Peer("onnxruntime-cuda", "onnx:Monolith", "onnxruntime-cuda"),
+    Peer("onnxruntime-tensorrt", "onnx:Monolith", "onnxruntime-tensorrt", _TF32_TOLERANCE),
+    Peer("tensorrt", "onnx:Monolith", "tensorrt"),
+)
 """What one would use instead, from the plainest on."""
 
 

@@ -83,6 +83,7 @@ def _measure(
 
 
 def _load(bench: Bench, fold: int) -> Corpus:
+    """CorpusError unless the corpus has the bundle's classes and features."""
     from ifmmin.train.data import load_corpus
     from ifmmin.train.recipe import Recipe
 
@@ -101,12 +102,6 @@ def _load(bench: Bench, fold: int) -> Corpus:
             "seen the test part"
         )
     corpus = load_corpus(recipe.corpus, fold=fold, features=plan.features, targets=plan.targets)
-    _require_fitting(bench, corpus)
-    return corpus
-
-
-def _require_fitting(bench: Bench, corpus: Corpus) -> None:
-    """CorpusError unless the corpus has the bundle's classes and features."""
     manifest = bench.bundle.manifest
     if corpus.labels != manifest.labels:
         raise CorpusError(
@@ -126,3 +121,4 @@ def _require_fitting(bench: Bench, corpus: Corpus) -> None:
                 f"the graphs want {modality} standardised by their caller and corpus "
                 f"{corpus.name} is not; export from a checkpoint that holds the statistics"
             )
+    return corpus

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -258,15 +258,11 @@ class Bench:
             self.refuse(f"{config.backend} {config.precision} {pattern}", config.threads, error)
             return []
         call, placement = predictor.predict, answer.placement
-        others = [one.predict for one in self._further_sessions(config, name)]
+        further = [self.predictor(config, f"{name} {n}") for n in range(2, SESSIONS + 1)]
+        others = [one.predict for one in further if one is not None]
         for other in others:
             other(example)
         return [Contender(name, call, config, placement=placement, others=others)]
-
-    def _further_sessions(self, config: RunConfig, name: str) -> Iterator[Predictor]:
-        for number in range(2, SESSIONS + 1):
-            if (predictor := self.predictor(config, f"{name} {number}")) is not None:
-                yield predictor
 
     def _require_right(self, predictor: Predictor, pattern: Pattern, config: RunConfig) -> None:
         """ParityError unless the golden vectors are answered as the network did."""

@@ -23,10 +23,9 @@ from .plan import ORDINARY
 
 GROUP = 64
 """Streams that are served at the same time."""
-CHANGED = "changed"
-"""The new frame's summary and the head are made anew, whether a maximum moved or not."""
-EVERYTHING = "everything"
-"""Summaries of all modalities are made anew, also of those that heard nothing."""
+CHANGED, EVERYTHING = "changed", "everything"
+"""The new frame's summary and the head are made anew, whether a maximum moved or not; or those of
+all modalities, also of those that heard nothing."""
 _NEW_FRAMES = 256
 PASTS = (50, 400, 4000)
 """Acoustic frames before the update against which the whole is asked again."""
@@ -34,20 +33,14 @@ LATE_SECONDS = (10, 600)
 """Age of a stream whose updates should cost the same."""
 RATE = 10
 """Acoustic frames a second of the released features, comParE's."""
-RERUN = "whole again"
-"""Contender: `predict` of all frames so far."""
-ANEW = "all summaries"
-"""Contender: summaries of all modalities made anew, also of those that heard nothing."""
-ALONE = "pushed alone"
-"""Contender: streams that are answered together, though each frame comes in a call of its own."""
-SINGLE = "one by one"
-"""Contender: the same streams, each updated on its own."""
-USUAL = "usual"
-"""Part: updates as they come, where what did not change is not computed again."""
-AGE = "age"
-"""Part: updates of a young and of an old stream, in the same rounds."""
-ANSWER = "answer alone"
-"""Part: what follows the step, summaries and head, without a new frame."""
+RERUN, ANEW = "whole again", "all summaries"
+"""Contenders: `predict` of all frames so far; summaries of all modalities made anew."""
+ALONE, SINGLE = "pushed alone", "one by one"
+"""Contenders: streams that are answered together, though each frame comes in a call of its own; and
+the same streams, each updated on its own."""
+USUAL, AGE, ANSWER = "usual", "age", "answer alone"
+"""Parts: updates as they come, where what did not change is not computed again; those of a young
+and of an old stream, in the same rounds; what follows the step, without a new frame."""
 _FEWEST_ROUNDS = 60
 """That a budget leaves to an update: it is short."""
 Ready = Sequence[tuple[RunConfig, Predictor]]

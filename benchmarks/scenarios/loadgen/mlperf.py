@@ -19,7 +19,7 @@ from contextlib import nullcontext
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +52,7 @@ _alone = threading.Lock()
 """LoadGen has one state for the whole process."""
 _threads = ThreadPoolExecutor(2, "loadgen")
 """One that issues and one that serves."""
-Read = TypeVar("Read")
+_PREFIX = "ifmmin-loadgen-"
 
 
 class Answering:
@@ -205,21 +205,18 @@ class LoadGen:
 
     def perform(self, system: System, plan: Plan) -> Run:
         """A performance run. Raises what the system raises."""
-        return self._test(system, plan, accuracy=False, read=lambda to: read_run(to, plan))
+        with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
+            self._run(system, plan, Path(folder), accuracy=False)
+            return read_run(Path(folder), plan)
 
     def answers(self, system: System, plan: Plan) -> dict[int, list[NDArray[np.float32]]]:
         """The accuracy run: every sample once; multi stream fills its last query with some again.
 
         Per sample the logits (C,) that were answered. Raises what the system raises.
         """
-        return self._test(system, plan, accuracy=True, read=read_answers)
-
-    def _test(
-        self, system: System, plan: Plan, *, accuracy: bool, read: Callable[[Path], Read]
-    ) -> Read:
-        with tempfile.TemporaryDirectory(prefix="ifmmin-loadgen-") as folder:
-            self._run(system, plan, Path(folder), accuracy)
-            return read(Path(folder))
+        with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
+            self._run(system, plan, Path(folder), accuracy=True)
+            return read_answers(Path(folder))
 
     def _run(self, system: System, plan: Plan, folder: Path, accuracy: bool) -> None:
         lg = self._lg

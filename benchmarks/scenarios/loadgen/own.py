@@ -183,11 +183,8 @@ def _serve(system: System, plan: Plan) -> Run:
                 break
     if worker.failure is not None:
         raise located(worker.failure, plan.scenario)
-    return _server_run(plan, arrivals, done[:issued])
-
-
-def _server_run(plan: Plan, arrivals: NDArray[np.float64], done: NDArray[np.float64]) -> Run:
-    latencies = done - arrivals[: len(done)]
+    done = done[:issued]
+    latencies = done - arrivals[:issued]
     metrics = latency_metrics(latencies)
     complaints = []
     in_time = metrics[percentile_name(plan.percentile)] <= plan.latency_limit
