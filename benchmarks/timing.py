@@ -103,11 +103,7 @@ def quantile_interval(
 
 
 def ratio_of_medians(
-    numerator: Samples,
-    denominator: Samples,
-    *,
-    paired: bool,
-    level: float = LEVEL,
+    numerator: Samples, denominator: Samples, *, paired: bool, level: float = LEVEL
 ) -> Ratio | None:
     """Median of `numerator` divided by that of `denominator`, with a bootstrap interval.
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from ..device.describe import describe
 from ..device.monitor import Span, Watched
-from ..record import OURS, Phase, Report, spread
+from ..record import OURS, Report, spread
 from ..roofline.probe import Rates
 from .sections import Table
-from .summary import TIMES, Measured, Scale, compared_with, fastest, measure, number, percent, span
+from .summary import TIMES, Scale, compared_with, fastest, measure, number, percent, span
 
 Facts = list[tuple[str, str]]
 _NOISY = 0.10
@@ -54,8 +54,12 @@ def headline(report: Report) -> str:
         return ""
     by_time = sorted(ours, key=lambda item: item.summary.p50)
     scale = Scale.of("s", [by_time[-1].summary.p50])
-    ends = [f"{scale.text(item.summary.p50)} ({_how(item)})" for item in by_time]
-    times = ends[0] if len(ends) == 1 else f"{ends[0]} to {ends[-1]}"
+    ends = []
+    for item in (by_time[0], by_time[-1]):
+        row, threads = item.row, f"{item.row.threads} thread{'s' if item.row.threads > 1 else ''}"
+        how = ", ".join(filter(None, (row.pattern, row.precision, row.backend, threads)))
+        ends.append(f"{scale.text(item.summary.p50)} ({how})")
+    times = " to ".join(dict.fromkeys(ends))
     text = f"One utterance takes {times}, each pattern in its fastest way"
     gains = sorted(item.gain.value for item in ours if item.gain)
     if gains:
@@ -110,12 +114,6 @@ _ALWAYS = (
 )
 
 
-def _how(item: Measured) -> str:
-    row = item.row
-    threads = f"{row.threads} threads" if row.threads > 1 else "1 thread"
-    return ", ".join(word for word in (row.pattern, row.precision, row.backend, threads) if word)
-
-
 def _plain(value: object) -> str:
     """A setting in words."""
     if isinstance(value, dict):
@@ -131,10 +129,16 @@ def phase_table(report: Report) -> Table | None:
     """Where the time of the run went."""
     if not report.phases:
         return None
-    wanted = report.settings.get("rounds")
+    wanted, rows = report.settings.get("rounds"), []
+    for phase in report.phases:
+        rounds = span(*map(str, phase.rounds)) if phase.rounds else ""
+        if phase.rounds and phase.rounds[0] == phase.rounds[1]:
+            rounds = str(phase.rounds[0])
+        counts = (str(phase.groups), rounds, str(phase.cut)) if phase.groups else ("", rounds, "")
+        rows.append((phase.name, number(phase.seconds), *counts))
     return Table(
         headers=("phase", "seconds", "groups", "rounds", "cut short"),
-        rows=tuple(map(_phase_row, report.phases)),
+        rows=tuple(rows),
         names=1,
         caption=(
             "Groups are calls that took turns. Cut short: groups that the budget, or the longest "
@@ -173,7 +177,13 @@ def _watched(watched: Watched) -> Iterator[tuple[str, str]]:
     yield "temperature", _spans(watched.celsius, "degrees Celsius")
     yield "clock", _spans(watched.mhz, "MHz")
     yield "power", _spans(watched.watts, "W")
-    yield "energy", _energy(watched)
+    energy = watched.energy
+    if energy.joules is None or energy.watts is None:
+        yield "energy", ": ".join(filter(None, ("not available", energy.reason)))
+    else:
+        how = "counted" if energy.counted else "added up from samples of power"
+        watts = f"{number(energy.watts)} W on average"
+        yield "energy", f"{number(energy.joules)} J of {energy.covers}, {watts}, {how}"
     yield "throttled", ", ".join(watched.throttled) or "nothing was seen"
 
 
@@ -183,28 +193,6 @@ def _spans(spans: Mapping[str, Span], unit: str) -> str:
         for name, s in spans.items()
     ]
     return "; ".join(found) or "not available"
-
-
-def _energy(watched: Watched) -> str:
-    energy = watched.energy
-    if energy.joules is None or energy.watts is None:
-        return f"not available: {energy.reason}" if energy.reason else "not available"
-    how = "counted" if energy.counted else "added up from samples of power"
-    return (
-        f"{number(energy.joules)} J of {energy.covers}, {number(energy.watts)} W on average, {how}"
-    )
-
-
-def _phase_row(phase: Phase) -> tuple[str, ...]:
-    ends = [str(rounds) for rounds in dict.fromkeys(phase.rounds or ())]
-    text = span(*ends) if len(ends) > 1 else "".join(ends)
-    return (
-        phase.name,
-        number(phase.seconds),
-        str(phase.groups) if phase.groups else "",
-        text,
-        str(phase.cut) if phase.groups else "",
-    )
 
 
 def _rates_column(rates: Rates, report: Report) -> dict[str, str]:

@@ -66,10 +66,7 @@ def publish(
         return 1
     record = record or RECORD
     report = read_report(record)
-    wanted = {
-        PAGE: page_text(report),
-        README: readme.replace(block, marked_table(report), 1),
-    }
+    wanted = {PAGE: page_text(report), README: readme.replace(block, marked_table(report), 1)}
     stale = [path for path, text in wanted.items() if not path.is_file() or _text(path) != text]
     for path in stale:
         if check:

@@ -385,13 +385,13 @@ def _rows_table(items: Sequence[Measured], kind: Kind) -> Table:
 
 def _usual_frames(items: Sequence[Measured]) -> str:
     """Lengths in words where each modality has one length in all rows; else nothing."""
-    lengths: dict[str, int] = {}
+    lengths: dict[str, set[int]] = {}
     for item in items:
         for letter, count in item.row.lengths.items():
-            if lengths.setdefault(letter, count) != count:
-                return ""
-    words = [f"{lengths[m]:,} {m}" for m in MODALITIES if m in lengths]
-    return f"Frames: {', '.join(words)}." if words else ""
+            lengths.setdefault(letter, set()).add(count)
+    if not lengths or any(len(counts) > 1 for counts in lengths.values()):
+        return ""
+    return f"Frames: {', '.join(f'{min(lengths[m]):,} {m}' for m in MODALITIES if m in lengths)}."
 
 
 def _split_table(items: Sequence[Measured]) -> list[Table]:
@@ -402,16 +402,15 @@ def _split_table(items: Sequence[Measured]) -> list[Table]:
     named = dict.fromkeys(part for item in profiled for part in item.row.split or {})
     parts = [*(str(m) for m in MODALITIES if m in named), *(p for p in named if p not in _LETTERS)]
 
-    def share_of(part: str) -> Callable[[Measured], str]:
+    def share(part: str) -> Column[Measured]:
         def cell(item: Measured) -> str:
-            share = (item.row.split or {}).get(part)
-            return "" if share is None else percent(share)
+            found = (item.row.split or {}).get(part)
+            return "" if found is None else percent(found)
 
-        return cell
+        return Column(part, cell)
 
     columns = names_of("pattern", "contender", "backend", "precision", "threads")
-    columns += [Column(part, share_of(part)) for part in parts]
-    return [build_table(profiled, columns, "Where the time goes")]
+    return [build_table(profiled, [*columns, *map(share, parts)], "Where the time goes")]
 
 
 def _notes(report: Report, kind: Kind, items: Sequence[Measured]) -> list[str]:

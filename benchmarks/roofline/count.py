@@ -191,23 +191,6 @@ def _own(name: str, value: NDArray[Any]) -> dict[str, int]:
 
 
 @dataclass(frozen=True)
-class Call:
-    """An operator with what it is given."""
-
-    inputs: tuple[NDArray[Any] | None, ...]
-    """None for one that is left out."""
-    output: NDArray[Any]
-    """The first one."""
-    attributes: Mapping[str, Any]
-
-    def given(self, index: int) -> NDArray[Any]:
-        """An input that the operator cannot do without."""
-        value = self.inputs[index]
-        assert value is not None, "checked by ONNX Runtime"
-        return value
-
-
-@dataclass(frozen=True)
 class Phase:
     """A piece of an operator's work, done `repeats` times, one after the other."""
 
@@ -218,36 +201,38 @@ class Phase:
     repeats: int = 1
 
 
-Rule = Callable[[Call], list[Phase]]
+Inputs = Sequence[NDArray[Any]]
+"""Of an operator; empty arrays stand for those that are left out."""
+Rule = Callable[[Inputs, NDArray[Any], Mapping[str, Any]], list[Phase]]
+"""Work of an operator by its inputs, its first output and its attributes."""
 
 
-def _product(call: Call) -> list[Phase]:
+def _product(inputs: Inputs, output: NDArray[Any], attributes: Mapping[str, Any]) -> list[Phase]:
     """(..., M, K) by (..., K, N): M N K."""
-    inner = -2 if call.attributes.get("transA") else -1
-    return [Phase(call.output.size * call.given(0).shape[inner])]
+    inner = -2 if attributes.get("transA") else -1
+    return [Phase(output.size * inputs[0].shape[inner])]
 
 
 def _convolution(weight: int) -> Rule:
     """Every number of the output takes the weights of one output channel."""
 
-    def rule(call: Call) -> list[Phase]:
-        kernel = call.given(weight)
-        return [Phase(call.output.size * (kernel.size // kernel.shape[0]))]
+    def rule(inputs: Inputs, output: NDArray[Any], attributes: Mapping[str, Any]) -> list[Phase]:
+        return [Phase(output.size * (inputs[weight].size // inputs[weight].shape[0]))]
 
     return rule
 
 
-def _lstm(call: Call) -> list[Phase]:
+def _lstm(inputs: Inputs, output: NDArray[Any], attributes: Mapping[str, Any]) -> list[Phase]:
     """4 H D T B for the inputs, at once; then T times 4 H H B for the state, step by step.
 
     X is (T, B, D), or (B, T, D) with layout 1; W and R hold 4 H D and 4 H H per direction.
     """
-    first, second = call.given(0).shape[:2]
-    steps, batch = (second, first) if call.attributes.get("layout") else (first, second)
-    rest = tuple(index for index in range(3, len(call.inputs)) if index not in _LSTM_RECURRENT)
+    first, second = inputs[0].shape[:2]
+    steps, batch = (second, first) if attributes.get("layout") else (first, second)
+    rest = tuple(index for index in range(3, len(inputs)) if index not in _LSTM_RECURRENT)
     return [
-        Phase(call.given(1).size * steps * batch, reads=(1, *rest)),
-        Phase(call.given(2).size * batch, reads=(2, *_LSTM_RECURRENT), repeats=steps),
+        Phase(inputs[1].size * steps * batch, reads=(1, *rest)),
+        Phase(inputs[2].size * batch, reads=(2, *_LSTM_RECURRENT), repeats=steps),
     ]
 
 
@@ -255,7 +240,7 @@ _LSTM_RECURRENT = (10, 11)
 """Scale and zero point of R, in an LSTM of 8 bits."""
 
 
-def _nothing(call: Call) -> list[Phase]:
+def _nothing(inputs: Inputs, output: NDArray[Any], attributes: Mapping[str, Any]) -> list[Phase]:
     """Elementwise: its weights are read, its arithmetic is not counted."""
     return [Phase()]
 
@@ -389,9 +374,9 @@ class _Counter:
                 self.uncounted.add(node.op_type)
 
     def _count(self, node: onnx.NodeProto, part: str, repeats: int) -> None:
-        given = tuple(self._values.get(name) for name in node.input)
-        call = Call(given, self._values[node.output[0]], _attributes(node))
-        for phase in _RULES[node.op_type](call):
+        given = [self._values.get(name, np.empty(0)) for name in node.input]
+        rule, output = _RULES[node.op_type], self._values[node.output[0]]
+        for phase in rule(given, output, _attributes(node)):
             reads = range(len(given)) if phase.reads is None else phase.reads
             weights: dict[str, int] = {}
             for index in reads:

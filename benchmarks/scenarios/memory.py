@@ -97,8 +97,9 @@ def make_jobs(bench: Bench, contender: ByPattern, folder: Path) -> list[Job]:
     """
     for pattern, fresh in contender.items():
         fresh.write_inputs(folder / str(pattern))
-    fullest = alone_and_fullest(list(contender))[-1:]
-    every = _every(list(contender))
+    smallest, *fullest = alone_and_fullest(list(contender))
+    between = (p for p in contender if p not in (smallest, *fullest))
+    every, fullest = [smallest, *between, *fullest], fullest or [smallest]
     name = contender[every[0]].contender.name
     jobs = [_job(contender, "lazy", fullest, folder)]
     if name != CONTROL and len(every) > 1:
@@ -109,12 +110,6 @@ def make_jobs(bench: Bench, contender: ByPattern, folder: Path) -> list[Job]:
         heard = _logits_of_stream(bench, contender[fullest[0]], pushes=ANSWERS)
         jobs += [_job(contender, str(n), fullest, folder, heard) for n in STREAM_COUNTS]
     return jobs
-
-
-def _every(patterns: Sequence[Pattern]) -> list[Pattern]:
-    """All patterns, the smallest first, the fullest last."""
-    smallest, *fullest = alone_and_fullest(patterns)
-    return [smallest, *(p for p in patterns if p not in (smallest, *fullest)), *fullest]
 
 
 def _logits_of_stream(bench: Bench, fresh: ChildJob, pushes: int) -> NDArray[np.float32] | None:
@@ -138,12 +133,8 @@ def _job(
     heard: NDArray[np.float32] | None = None,
 ) -> Job:
     first, last = contender[patterns[0]], contender[patterns[-1]]
-    words = {
-        **first.words,
-        "inputs": str(folder),
-        "patterns": ",".join(map(str, patterns)),
-        "work": work,
-    }
+    names = ",".join(map(str, patterns))
+    words = {**first.words, "inputs": str(folder), "patterns": names, "work": work}
     if work == "preload":
         words["preload"] = "yes"
     expected = {ONE: first.logits, ALL: last.logits, PRELOADED: last.logits}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -67,11 +68,9 @@ class Starter:
         """Seconds by part. Raises ChildFailed, or ParityError for a wrong answer."""
         told = run_child(_CHILD, words, _Output, patience)
         self.fresh.require_right(told.output.logits)
-        before, parts = told.started, {}
-        for part, moment in told.output.moments.items():
-            parts[part] = max(0.0, moment - before)
-            before = moment
-        return {**parts, "": before - told.started}
+        ends = [told.started, *told.output.moments.values()]
+        spans = [max(0.0, later - earlier) for earlier, later in pairwise(ends)]
+        return {**dict(zip(told.output.moments, spans, strict=True)), "": ends[-1] - ends[0]}
 
 
 def build_row(bench: Bench, starter: Starter, pattern: Pattern, cache: Path) -> Row:

@@ -202,9 +202,8 @@ def _groups(bench: Bench, ready: Ready, pattern: Pattern) -> Iterator[tuple[str,
 
 def _reference(bench: Bench, pattern: Pattern) -> dict[RunConfig, Sequence[Call]]:
     """Calls of the reference workload on an ordinary utterance; empty where it cannot run."""
-    features = bench.ordinary(pattern)
     found = bench.reference(pattern, bench.plan.threads[0])
-    return {one.config: one.in_turns(features, ORDINARY) for one in found}
+    return {one.config: one.in_turns(bench.ordinary(pattern), ORDINARY) for one in found}
 
 
 def _contender(name: str, config: RunConfig) -> Contender:
@@ -216,14 +215,8 @@ def _measure(bench: Bench, pattern: Pattern, calls: Calls) -> list[Row]:
     """A row a call; all took turns, the reference workload once for every condition."""
     for config, turns in _reference(bench, pattern).items():
         calls |= {(REFERENCE, part, past, config): turns for _, part, past, _ in calls}
-    return [
-        bench.row(
-            "stream",
-            _contender(name, config),
-            pattern,
-            lengths={Modality.A.value: past},
-            samples=tuple(seconds),
-            part=part,
-        )
-        for (name, part, past, config), seconds in bench.time(calls, fewest=_FEWEST_ROUNDS).items()
-    ]
+    rows = []
+    for (name, part, past, config), found in bench.time(calls, fewest=_FEWEST_ROUNDS).items():
+        told = {"lengths": {Modality.A.value: past}, "samples": tuple(found), "part": part}
+        rows.append(bench.row("stream", _contender(name, config), pattern, **told))
+    return rows

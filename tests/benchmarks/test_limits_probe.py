@@ -36,7 +36,8 @@ from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.sessions import usable_cores
 
 SMALL = Span(smallest=16 << 10, largest=4 << 20)
-NOTHING = {"float32": 0, "int8": None, "int8_kernel": "", "busy": 1, "read": [[1, 1, 1]]}
+LEVEL = {"size": 1, "rate": 1, "busy": 1}
+NOTHING = {"float32": 0, "int8": None, "int8_kernel": "", "busy": 1, "read": [LEVEL]}
 compiler = pytest.mark.skipif(find_compiler() is None, reason="there is no C compiler")
 
 
