@@ -39,19 +39,16 @@ class Summary:
     """Figures of one row, in the unit of its samples."""
 
     count: int
-    mean: float
     p50: float
     p90: float
-    p95: float
     p99: float
     """Of fewer than 100 samples no more than their largest."""
-    max: float
     interval: Interval | None
     """Of p50; None for fewer samples than can enclose it."""
 
     def percentile(self, percent: int) -> float:
-        """One of the percentiles 50, 90, 95 and 99."""
-        return {50: self.p50, 90: self.p90, 95: self.p95, 99: self.p99}[percent]
+        """One of the percentiles 50, 90 and 99."""
+        return {50: self.p50, 90: self.p90, 99: self.p99}[percent]
 
 
 @dataclass(frozen=True)
@@ -71,15 +68,12 @@ class Ratio:
 def summarise(samples: Samples) -> Summary:
     """Figures of samples, of which there must be one at least. Percentiles interpolate."""
     values = np.asarray(samples, np.float64)
-    p50, p90, p95, p99 = (float(q) for q in np.percentile(values, (50, 90, 95, 99)))
+    p50, p90, p99 = (float(q) for q in np.percentile(values, (50, 90, 99)))
     return Summary(
         count=len(values),
-        mean=float(values.mean()),
         p50=p50,
         p90=p90,
-        p95=p95,
         p99=p99,
-        max=float(values.max()),
         interval=quantile_interval(values),
     )
 

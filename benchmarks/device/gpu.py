@@ -12,15 +12,10 @@ from ifmmin.runtime.doctor.collect import find_nvidia
 from .machine import Gpu, Machine, Nvidia, Probe, ProbeUnavailable, Readings
 
 REASONS = {
-    0x4: "power cap",
-    0x8: "hardware slowdown",
-    0x10: "sync boost",
-    0x20: "thermal slowdown by software",
-    0x40: "thermal slowdown by hardware",
-    0x80: "power brake",
-    0x200: "board limit",
-    0x400: "reliability",
-}
+    0x4: "power cap", 0x8: "hardware slowdown", 0x10: "sync boost",
+    0x20: "thermal slowdown by software", 0x40: "thermal slowdown by hardware",
+    0x80: "power brake", 0x200: "board limit", 0x400: "reliability",
+}  # fmt: skip
 """Bits of NVML's reasons for lower clocks. An idle GPU and clocks that the user set are none."""
 
 

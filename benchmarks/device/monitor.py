@@ -177,14 +177,18 @@ def summarise(
 ) -> Watched:
     """The interval from `began` to `ended`, in seconds of `time.monotonic`."""
     inside = [sample for sample in samples if began <= sample.at <= ended]
-    busy, stolen = _shares(samples, began, ended)
+    # From the last sample before the interval to the first after it: nothing within goes unseen.
+    early = [sample for sample in samples if sample.at <= began][-1:] or [*samples[:1]]
+    late = [sample for sample in samples if sample.at >= ended][:1] or [*samples[-1:]]
+    events, busy, stolen = _between(early[0], late[0]) if samples else ([], None, None)
+    limits = {limit for sample in inside for limit in sample.limits}
     return Watched(
         seconds=max(0.0, ended - began),
         samples=len(inside),
         celsius=_spans([sample.celsius for sample in inside]),
         mhz=_spans([sample.mhz for sample in inside]),
         watts=_spans([sample.watts for sample in inside]),
-        throttled=_throttled(samples, inside, began, ended),
+        throttled=(*events, *sorted(limits)),
         busy=busy,
         stolen=stolen,
         energy=energy_between(samples, began, ended, missing),
@@ -203,41 +207,18 @@ def _spans(readings: Sequence[Mapping[str, float]]) -> dict[str, Span]:
     }
 
 
-def _ends(
-    samples: Sequence[Sample], began: float, ended: float
-) -> tuple[Sample | None, Sample | None]:
-    """The last sample before the interval and the first after it: nothing within goes unseen."""
-    before = [sample for sample in samples if sample.at <= began]
-    after = [sample for sample in samples if sample.at >= ended]
-    first = before[-1] if before else next(iter(samples), None)
-    return first, after[0] if after else next(reversed(samples), None)
-
-
-def _throttled(
-    samples: Sequence[Sample], inside: Sequence[Sample], began: float, ended: float
-) -> tuple[str, ...]:
-    first, last = _ends(samples, began, ended)
-    events = []
-    if first is not None and last is not None:
-        for name, count in last.counts.items():
-            more = count - first.counts.get(name, count)
-            events += [f"{name} ({more} times)"] if more > 0 else []
-    limits = {limit for sample in inside for limit in sample.limits}
-    return (*events, *sorted(limits))
-
-
-def _shares(
-    samples: Sequence[Sample], began: float, ended: float
-) -> tuple[float | None, float | None]:
-    first, last = _ends(samples, began, ended)
+def _between(first: Sample, last: Sample) -> tuple[list[str], float | None, float | None]:
+    """Events that were counted, and the shares of time that was busy and that was stolen."""
+    rises = {name: count - first.counts.get(name, count) for name, count in last.counts.items()}
+    events = [f"{name} ({more} times)" for name, more in rises.items() if more > 0]
     spent = []
     for key in ("busy", "stolen", "idle"):
-        early, late = getattr(first, key, None), getattr(last, key, None)
+        early, late = getattr(first, key), getattr(last, key)
         if early is None or late is None:
-            return None, None
+            return events, None, None
         spent.append(max(0.0, late - early))
     total = sum(spent)
-    return (spent[0] / total, spent[1] / total) if total > 0 else (None, None)
+    return (events, spent[0] / total, spent[1] / total) if total > 0 else (events, None, None)
 
 
 class Opening(msgspec.Struct, frozen=True, kw_only=True, tag="opening"):

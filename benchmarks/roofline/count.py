@@ -33,12 +33,6 @@ def load_onnx() -> Any:
     return onnx
 
 
-def read_graph(content: bytes) -> onnx.ModelProto:
-    """The model in the bytes of a file. Raises InputError without onnx."""
-    model: onnx.ModelProto = load_onnx().load_from_string(content)
-    return model
-
-
 def axis_sizes(lengths: dict[str, int], batch: int = 1) -> dict[str, int]:
     """Sizes of the free axes of a latency or throughput graph.
 
@@ -331,7 +325,7 @@ def count_graph(content: bytes, sizes: Mapping[str, int], owners: Mapping[str, s
     sizes: of its free axes, see `axis_sizes`. owners: see `input_owners`. Raises InputError without
     the package onnx, or for a free axis without a size.
     """
-    model = read_graph(content)
+    model: onnx.ModelProto = load_onnx().load_from_string(content)
     values = all_values(model, input_values(model.graph, sizes))
     counter = _Counter(model, values, {}, "")
     counter.run(node_parts(model.graph, owners))

@@ -23,7 +23,7 @@ from ifmmin.runtime.backends.onnxruntime import (
 from ifmmin.runtime.errors import InputError
 
 from ..timing import time_together
-from .count import node_parts, read_graph
+from .count import load_onnx, node_parts
 
 _KERNEL = "_kernel_time"
 OVERHEAD = "overhead"
@@ -104,7 +104,7 @@ def split_time(
         }
         timings = time_together(calls, repeats=repeats)
         profile = Path(profiled.end_profiling()).read_bytes()
-        graph = read_graph((folder / _OPTIMISED).read_bytes()).graph
+        graph = load_onnx().load(folder / _OPTIMISED).graph
     found = node_parts(graph, owners)
     parts = {node.name: found[node.output[0]] for node in graph.node if node.output[0] in found}
     call = float(np.sort(timings["plain"])[:kept].mean())

@@ -26,9 +26,8 @@ Accuracies = dict[tuple[str, str, str], Accuracy]
 def measure_accuracies(bench: Bench) -> Accuracies:
     """Accuracy of every way to answer every pattern, one utterance at a time, by the runtime.
 
-    The corpus is laid out as the bundle's recipe says; a recipe whose corpus has no files needs
-    none. Only utterances count that have all of a pattern. Threads do not matter to an answer: the
-    first number of them is taken. Empty where no fold was named, and where the trainer, which reads
+    Only utterances count that have all of a pattern; the first number of threads is taken, which
+    does not matter to an answer. Empty where no fold was named, and where the trainer, which reads
     corpora, cannot be imported; that is noted. Raises CorpusError or BundleError for a corpus that
     does not fit the bundle.
     """

@@ -30,10 +30,6 @@ class RunConfig:
     threads: int
 
 
-def _as_it_is(features: Features, lengths: Mapping[Modality, int]) -> Features:
-    return features
-
-
 @dataclass(frozen=True)
 class Contender:
     """A call, and what its row says of it."""
@@ -42,7 +38,7 @@ class Contender:
     call: Callable[..., Any]
     """From what `ready` made to the answer; this is timed."""
     config: RunConfig
-    ready: Callable[[Features, Mapping[Modality, int]], Any] = _as_it_is
+    ready: Callable[[Features, Mapping[Modality, int]], Any] = lambda features, _: features
     """Inputs of the call from features and from the lengths of what is missing; not timed."""
     placement: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""

@@ -18,13 +18,8 @@ if TYPE_CHECKING:
 
     from ifmmin.runtime.predictor import Predictor
 
-_ENGINES = {
-    "onnxruntime-cpu": "onnxruntime",
-    "onnxruntime-cuda": "onnxruntime",
-    "onnxruntime-tensorrt": "onnxruntime",
-    "openvino": "openvino",
-}
-"""Modules that the runtime imports when it loads the first graph."""
+_ENGINES = ("onnxruntime", "openvino")
+"""Modules that the runtime imports when it loads the first graph, by how backends begin."""
 Words = Mapping[str, str]
 Inputs = Mapping[str, "NDArray[np.float32]"]
 """Arrays (T, D) by letter."""
@@ -65,22 +60,28 @@ class PredictorRuntime(ChildRuntime):
         """The runtime, and the engine that it would import while it loads."""
         import ifmmin.runtime  # noqa: F401
 
-        engine = _ENGINES.get(self.words["backend"])
-        if engine is not None:
+        engine = self.words["backend"].partition("-")[0]
+        if engine in _ENGINES:
             import_module(engine)
 
     def load(self) -> None:
         """Read the manifest; with `preload` check and load the graphs too."""
         from ifmmin.runtime import Predictor
 
-        words = self.words
+        words, options = self.words, None
+        if "cache" in words:
+            from pathlib import Path
+
+            from ifmmin.runtime.backends import BackendOptions
+
+            options = BackendOptions(cache=Path(words["cache"]))
         self.predictor = Predictor(
             words["bundle"],
             backend=words["backend"],
             precision=words["precision"],
             threads=int(words["threads"]),
             preload="preload" in words,
-            options=_options(words),
+            options=options,
         )
 
     def answer(self, inputs: Inputs) -> NDArray[np.float32]:
@@ -170,16 +171,6 @@ def read_inputs(folder: str) -> Inputs:
 
     found = (entry.name for entry in os.scandir(folder))
     return {name.removesuffix(".npy"): np.load(f"{folder}/{name}") for name in found}
-
-
-def _options(words: Words) -> Any:
-    if "cache" not in words:
-        return None
-    from pathlib import Path
-
-    from ifmmin.runtime.backends import BackendOptions
-
-    return BackendOptions(cache=Path(words["cache"]))
 
 
 def _bare_package(name: str) -> ModuleType:

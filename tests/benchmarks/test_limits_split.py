@@ -286,8 +286,6 @@ def test_a_product_waits_for_the_slower_of_arithmetic_and_weights() -> None:
     assert lower_bound(waits, RATES).seconds == pytest.approx(4 * 32 / NEAR)
     bound = lower_bound(works, RATES)
     assert bound.seconds == pytest.approx(1000 * 32 / PEAK)
-    assert (bound.arithmetic, bound.weight_bytes) == (32000, 128)
-    assert bound.by_part == {"head": bound.seconds}
     assert bound.notes == ()
 
 

@@ -98,11 +98,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return SAMPLES_PER_QUERY if self.scenario == "multi-stream" else 1
 
     @property
-    def percentile(self) -> float:
-        """Share of latencies below the one that counts."""
-        return PERCENTILE[self.scenario]
-
-    @property
     def most_waiting(self) -> int:
         """Queries at the server at once that say that it cannot follow, so that the run ends.
 

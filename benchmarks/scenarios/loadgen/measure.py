@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -125,18 +124,8 @@ def find_peak(
     return Peak(rate=held, failed_rate=high, run=run, tried=tuple(tried))
 
 
-class Generator(Protocol):
-    """Makes load and measures what becomes of it."""
-
-    name: str
-
-    def perform(self, system: System, plan: Plan) -> Run:
-        """A performance run. Raises what the system raises."""
-        ...
-
-    def answers(self, system: System, plan: Plan) -> dict[int, list[NDArray[np.float32]]]:
-        """The accuracy run: per sample the logits (C,), for every time it was asked."""
-        ...
+Generator = PythonGenerator | LoadGen
+"""Makes load and measures what becomes of it."""
 
 
 def make_generator(name: str = "auto") -> Generator:

@@ -26,7 +26,17 @@ from numpy.typing import NDArray
 
 from ifmmin.runtime.errors import BackendUnavailable, EngineError, one_line
 
-from .base import PERCENTILES, Logits, Plan, Run, System, checked, located, percentile_name
+from .base import (
+    PERCENTILE,
+    PERCENTILES,
+    Logits,
+    Plan,
+    Run,
+    System,
+    checked,
+    located,
+    percentile_name,
+)
 from .own import CHUNK, Worker
 
 Query = tuple[Sequence[int], Sequence[int]]
@@ -255,14 +265,14 @@ class LoadGen:
         for name in ("qsl_rng_seed", "sample_index_rng_seed", "schedule_rng_seed"):
             setattr(settings, name, plan.seed)
         settings.single_stream_expected_latency_ns = plan.expected_seconds * 1e9
-        settings.single_stream_target_latency_percentile = plan.percentile
+        settings.single_stream_target_latency_percentile = PERCENTILE[plan.scenario]
         settings.multi_stream_expected_latency_ns = plan.expected_seconds * 1e9
-        settings.multi_stream_target_latency_percentile = plan.percentile
+        settings.multi_stream_target_latency_percentile = PERCENTILE[plan.scenario]
         settings.multi_stream_samples_per_query = plan.samples_per_query
         settings.offline_expected_qps = 1 / plan.expected_seconds
         settings.server_target_qps = _AT_ONCE if accuracy else plan.rate
         settings.server_target_latency_ns = round(plan.latency_limit * 1e9)
-        settings.server_target_latency_percentile = plan.percentile
+        settings.server_target_latency_percentile = PERCENTILE[plan.scenario]
         settings.server_max_async_queries = plan.most_waiting
         return settings
 

@@ -19,7 +19,17 @@ from numpy.typing import NDArray
 
 from ifmmin.runtime.errors import IfmminError
 
-from .base import Logits, Plan, Run, System, checked, latency_metrics, located, percentile_name
+from .base import (
+    PERCENTILE,
+    Logits,
+    Plan,
+    Run,
+    System,
+    checked,
+    latency_metrics,
+    located,
+    percentile_name,
+)
 
 Q = TypeVar("Q")
 CHUNK = 1024
@@ -187,7 +197,7 @@ def _serve(system: System, plan: Plan) -> Run:
     latencies = done - arrivals[:issued]
     metrics = latency_metrics(latencies)
     complaints = []
-    in_time = metrics[percentile_name(plan.percentile)] <= plan.latency_limit
+    in_time = metrics[percentile_name(PERCENTILE[plan.scenario])] <= plan.latency_limit
     if not in_time:
         complaints.append(f"the latency limit of {plan.latency_limit:g} s did not hold")
     if len(done) < len(arrivals):
