@@ -203,9 +203,7 @@ def measured_noise(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
 
 def spread(noise: Mapping[str, Mapping[str, float]], scenario: str) -> float | None:
     """The farthest that a control of a scenario lay from 1, such as 0.04; None without a control.
-
-    A single pattern's control may lie near 1 by luck, so all of the scenario's count.
-    """
+    All patterns count: a single one may lie near 1 by luck."""
     distances = [_distance(ratio) for ratio in noise.get(scenario, {}).values()]
     return math.expm1(max(distances)) if distances else None
 

@@ -33,10 +33,8 @@ SCENARIOS: Mapping[str, str] = {
 
 
 def run_benchmark(plan: Plan, command: str, log: Log) -> Report:
-    """Measure what a plan asks for.
-
-    Raises what stands in the way of all of it; what cannot run here of many is left out and noted.
-    """
+    """Measure what a plan asks for; what cannot run here of many is left out and noted. Raises
+    what stands in the way of all of it."""
     chosen = plan.scenarios or tuple(SCENARIOS)
     scenarios = {name: home for name, home in SCENARIOS.items() if name in chosen}
     device, started = record_device(), datetime.now(timezone.utc)

@@ -41,14 +41,10 @@ def _conditions(record: DeviceRecord) -> Rows:
         clocks = [(clock, clock.current or "unknown") for clock in record.jetson.frequencies]
         yield "other clocks", _join(*(f"{c.name} {now} MHz ({_limits(c)})" for c, now in clocks))
     hottest = max(record.temperatures, key=lambda zone: zone.celsius, default=None)
-    yield (
-        "temperature",
-        (
-            f"{hottest.celsius:.0f} degrees Celsius in the hottest zone ({hottest.zone})"
-            if hottest
-            else "not available: the kernel shows no sensor"
-        ),
-    )
+    heat = "not available: the kernel shows no sensor"
+    if hottest:
+        heat = f"{hottest.celsius:.0f} degrees Celsius in the hottest zone ({hottest.zone})"
+    yield "temperature", heat
     yield "throttling", _throttling(record)
     sources = [
         f"{source.name} ({_join(_COUNTS[source.counts], *source.rails)})" for source in record.power
@@ -68,15 +64,9 @@ def _software(record: DeviceRecord) -> Rows:
     versions = [f"{name} {version}" for name, version in software.packages.items()]
     yield "software", _join(f"Python {software.python.version or 'unknown'}", *versions)
     built = software.onnxruntime
-    yield (
-        "ONNX Runtime",
-        _join(
-            f"{built.package} {built.version}".strip(),
-            _with("for CUDA", built.cuda),
-            _with("compiled in:", ", ".join(built.providers)),
-            built.error,
-        ),
-    )
+    cuda, compiled = _with("for CUDA", built.cuda), ", ".join(built.providers)
+    name = f"{built.package} {built.version}".strip()
+    yield "ONNX Runtime", _join(name, cuda, _with("compiled in:", compiled), built.error)
     yield "libraries", _join(*(f"{name} ({v})" for name, v in software.libraries.items()))
     yield "settings", " ".join(f"{name}={value}" for name, value in software.settings.items())
     changed = ", with changes that are not committed" if revision and revision.changed else ""

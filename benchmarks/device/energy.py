@@ -122,10 +122,8 @@ def _integral(times: NDArray[np.float64], at: NDArray[np.float64], watts: list[f
 
 
 def whole_device(rails: Mapping[str, float]) -> tuple[float | None, tuple[str, ...], str]:
-    """The sum of those rails that together are the device, their names, or why it is unknown.
-
-    No rail is added to one that contains it: a board's input rail has GPU and CPU in it.
-    """
+    """The sum of those rails that together are the device, their names, or why it is unknown. No
+    rail is added to one that contains it: a board's input rail has GPU and CPU in it."""
     board = {name.rpartition("/")[2]: name for name in rails if name.startswith(("ina/", "tegra"))}
     for name in _INPUTS:
         if name in board:

@@ -356,8 +356,11 @@ def temperatures(machine: Machine) -> tuple[Temperature, ...]:
 
 def find_throttling(machine: Machine) -> Throttling:
     """Read everything that this kernel has of it."""
-    cores = _throttle_counts(machine, "core_throttle_count")
-    packages = _throttle_counts(machine, "package_throttle_count")
+    texts = (
+        [machine.text(path) for path in machine.find(f"{_THROTTLE}/{name}_throttle_count")]
+        for name in ("core", "package")
+    )
+    cores, packages = ([n for n in map(integer, found) if n is not None] for found in texts)
     over_current = {
         path.rpartition("/")[2].partition("_")[0]: count
         for path in machine.find("/sys/class/hwmon/hwmon*/oc[0-9]_event_cnt")
@@ -379,11 +382,6 @@ def find_throttling(machine: Machine) -> Throttling:
         cooling=tuple(device for device in cooling or () if device.state > 0),
         watched=tuple(name for name, there in watched.items() if there),
     )
-
-
-def _throttle_counts(machine: Machine, name: str) -> list[int]:
-    counts = [integer(machine.text(path)) for path in machine.find(f"{_THROTTLE}/{name}")]
-    return [count for count in counts if count is not None]
 
 
 def _cooling(machine: Machine) -> list[Cooling] | None:

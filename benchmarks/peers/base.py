@@ -95,10 +95,8 @@ class Source:
 
     @property
     def lacks(self) -> str | None:
-        """Why no peer can be made of it, in one line; None where one can.
-
-        Raises CheckpointError for a file that is no checkpoint.
-        """
+        """Why no peer can be made of it, in one line; None where one can. Raises CheckpointError
+        for a file that is no checkpoint."""
         if self._given is None and self.checkpoint is None:
             return "no checkpoint was given; peers are made from the one that the bundle came from"
         for package in ("torch", "onnx"):

@@ -73,10 +73,8 @@ def open_proven(
     patterns: Iterable[Pattern] = ALL_PATTERNS,
     lengths: Iterable[Lengths] = LENGTHS,
 ) -> Proven:
-    """Open a peer and hold its answers against the network.
-
-    Raises BackendUnavailable where it cannot run, ParityError with figures where it is wrong.
-    """
+    """A peer whose answers are the network's. Raises BackendUnavailable where it cannot run,
+    ParityError with figures where it is wrong."""
     contender = peer.open(source, threads)
     fewest = contender.fewest_frames
     lengths = [{m: max(fewest, n) for m, n in frames.items()} for frames in lengths]

@@ -115,10 +115,8 @@ def example_inputs(network: EmotionNetwork) -> tuple[Tensor, ...]:
 
 
 class Eager(OpenPeer):
-    """PyTorch's eager mode under `torch.inference_mode`.
-
-    PyTorch has one number of threads for the whole process; a call sets it where it is another.
-    """
+    """PyTorch's eager mode under `torch.inference_mode`. A call sets PyTorch's number of threads,
+    which is that of the whole process, where it is another."""
 
     def __init__(self, network: EmotionNetwork, threads: int = 1, backend: str = "") -> None:
         super().__init__(network, threads, backend)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from ..device.describe import describe
 from ..device.monitor import Span, Watched
 from ..record import OURS, Report, spread
-from ..roofline.probe import Rates
 from .sections import Table
 from .summary import TIMES, Scale, compared_with, fastest, measure, number, percent, span
 
@@ -152,7 +151,20 @@ def rates_table(report: Report) -> Table | None:
     """The rates that bounds are made of, a column a number of threads."""
     if not report.rates:
         return None
-    columns = [_rates_column(rates, report) for rates in report.rates]
+    caches, columns = report.device_before.processor.caches, []
+    for rates in report.rates:
+        int8 = "not timed" if rates.int8 is None else number(rates.int8 / _BILLION)
+        levels = rates.by_level(caches).items()
+        columns.append(
+            {
+                "multiply-adds in float32, billion/s": number(rates.float32 / _BILLION),
+                "multiply-adds in 8 bits, billion/s": int8,
+                **{f"read from {name}, GB/s": number(rate / _BILLION) for name, rate in levels},
+                "the probe had of its processors": percent(
+                    min(rates.busy, *(reading.busy for reading in rates.read))
+                ),
+            }
+        )
     names = list(dict.fromkeys(name for column in columns for name in column))
     threads = [f"{r.threads} thread{'s' if r.threads > 1 else ''}" for r in report.rates]
     kernels = dict.fromkeys(rates.int8_kernel for rates in report.rates)
@@ -193,20 +205,6 @@ def _spans(spans: Mapping[str, Span], unit: str) -> str:
         for name, s in spans.items()
     ]
     return "; ".join(found) or "not available"
-
-
-def _rates_column(rates: Rates, report: Report) -> dict[str, str]:
-    levels = rates.by_level(report.device_before.processor.caches)
-    return {
-        "multiply-adds in float32, billion/s": number(rates.float32 / _BILLION),
-        "multiply-adds in 8 bits, billion/s": (
-            "not timed" if rates.int8 is None else number(rates.int8 / _BILLION)
-        ),
-        **{f"read from {name}, GB/s": number(rate / _BILLION) for name, rate in levels.items()},
-        "the probe had of its processors": percent(
-            min(rates.busy, *(reading.busy for reading in rates.read))
-        ),
-    }
 
 
 @dataclass(frozen=True)

@@ -313,11 +313,6 @@ class Count:
         """Bytes of all weights, each once."""
         return sum({name: n for work in self.works for name, n in work.weights.items()}.values())
 
-    @property
-    def read_bytes(self) -> int:
-        """Bytes of weights that are read, each as often as a node or a step reads it."""
-        return sum(sum(work.weights.values()) * work.repeats for work in self.works)
-
 
 def count_graph(content: bytes, sizes: Mapping[str, int], owners: Mapping[str, str]) -> Count:
     """Count one call of the graph in the bytes of an ONNX file.

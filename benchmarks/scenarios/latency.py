@@ -103,10 +103,8 @@ one, so that a larger batch is the same again, and takes long."""
 
 
 def throughput(bench: Bench) -> list[Row]:
-    """`predict_batch` of one pattern, against the monolith asked one by one, on one thread.
-
-    Patterns without graphs for batches are left out, and noted.
-    """
+    """`predict_batch` of one pattern on one thread, against the monolith asked one by one. Patterns
+    without graphs for batches are left out, and noted."""
     rows, threads = [], bench.plan.threads[0]
     patterns = [pattern for pattern in bench.patterns if bench.bundle.has("throughput", pattern)]
     if lacking := [str(pattern) for pattern in bench.patterns if pattern not in patterns]:

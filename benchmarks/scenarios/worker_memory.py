@@ -29,11 +29,8 @@ Stage = tuple[str, list[float]]
 
 
 def resident_bytes() -> dict[str, int]:
-    """Bytes by measure.
-
-    RSS: pages in memory; PSS: shared ones divided among the processes that map them; USS: only
-    those of this process, which its end would give back.
-    """
+    """Bytes by measure: RSS, pages in memory; PSS, shared ones divided among the processes that map
+    them; USS, only those of this process, which its end would give back."""
     pages, status = (_table(Path("/proc/self") / name) for name in ("smaps_rollup", "status"))
     return {
         # Not `ru_maxrss`: Linux counts in it what the process held before it became this program,

@@ -99,10 +99,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def most_waiting(self) -> int:
-        """Queries at the server at once that say that it cannot follow, so that the run ends.
-
-        Ten times as many as may be there at the limit: what waits behind them is late for good.
-        """
+        """Queries at the server at once that end the run: ten times as many as may be there at the
+        limit, since what waits behind them is late for good."""
         return max(20, math.ceil(10 * self.rate * self.latency_limit))
 
 
@@ -127,10 +125,8 @@ class System(Protocol):
 
 
 class PredictorSystem:
-    """A predictor and utterances; alone they go through `predict`, several `predict_batch`.
-
-    Raises InputError without utterances.
-    """
+    """A predictor and utterances, at least one; alone they go through `predict`, several through
+    `predict_batch`."""
 
     def __init__(self, name: str, predictor: Predictor, utterances: Sequence[Utterance]) -> None:
         if not utterances:
@@ -149,10 +145,8 @@ class PredictorSystem:
 
 
 class CallSystem:
-    """A call and its prepared inputs, one after the other: a peer has no batches.
-
-    answer: gives the logits (C,) of an input. Raises InputError without inputs.
-    """
+    """A call, which gives logits (C,), and its prepared inputs, at least one. They are answered one
+    after the other: a peer has no batches."""
 
     def __init__(self, name: str, answer: Any, inputs: Sequence[Any]) -> None:
         if not inputs:

@@ -136,14 +136,13 @@ def make_generator(name: str = "auto") -> Generator:
     """
     if name not in GENERATORS:
         raise InputError(f"generator: got {name!r}, wanted one of {', '.join(GENERATORS)}")
-    if name == "own":
-        return PythonGenerator()
-    try:
-        return LoadGen()
-    except BackendUnavailable:
-        if name == "loadgen":
-            raise
-        return PythonGenerator()
+    if name != "own":
+        try:
+            return LoadGen()
+        except BackendUnavailable:
+            if name == "loadgen":
+                raise
+    return PythonGenerator()
 
 
 def measure_scenario(

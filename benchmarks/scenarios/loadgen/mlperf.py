@@ -211,7 +211,10 @@ class LoadGen:
 
     def __init__(self) -> None:
         self._lg = _load()
-        self.name = f"loadgen {_version()}"
+        try:
+            self.name = f"loadgen {version('mlcommons-loadgen')}"
+        except PackageNotFoundError:
+            self.name = "loadgen of unknown version"
 
     def perform(self, system: System, plan: Plan) -> Run:
         """A performance run. Raises what the system raises."""
@@ -220,10 +223,8 @@ class LoadGen:
             return read_run(Path(folder), plan)
 
     def answers(self, system: System, plan: Plan) -> dict[int, list[NDArray[np.float32]]]:
-        """The accuracy run: every sample once; multi stream fills its last query with some again.
-
-        Per sample the logits (C,) that were answered. Raises what the system raises.
-        """
+        """The accuracy run: per sample the logits (C,) that were answered, twice of some with which
+        multi stream fills its last query. Raises what the system raises."""
         with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
             self._run(system, plan, Path(folder), accuracy=True)
             return read_answers(Path(folder))
@@ -304,13 +305,6 @@ def _load() -> Any:
         raise BackendUnavailable(
             f"MLPerf's LoadGen does not load ({one_line(error)}); {_CURE}"
         ) from error
-
-
-def _version() -> str:
-    try:
-        return version("mlcommons-loadgen")
-    except PackageNotFoundError:
-        return "of unknown version"
 
 
 def _nothing(indices: Sequence[int]) -> None:

@@ -107,10 +107,8 @@ class PythonGenerator:
         return _one_after_the_other(system, plan)
 
     def answers(self, system: System, plan: Plan) -> dict[int, list[NDArray[np.float32]]]:
-        """The accuracy run: every sample once, in queries of the scenario's size.
-
-        Per sample the logits (C,) that were answered. Raises what the system raises.
-        """
+        """The accuracy run, every sample once in queries of the scenario's size: per sample the
+        logits (C,) that were answered. Raises what the system raises."""
         order = np.random.default_rng(plan.seed).permutation(system.count).tolist()
         size = CHUNK if plan.scenario == "offline" else plan.samples_per_query
         found: dict[int, list[NDArray[np.float32]]] = {}
