@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from .machine import Board, Cache, DeviceRecord, Frequency, Gpu, Processor
 
 _KIB, _MIB, _GIB = 1 << 10, 1 << 20, 1 << 30
 Rows = Iterator[tuple[str, str]]
 _COUNTS = {True: "counts energy", False: "power is sampled"}
-_SHORT = 12
-"""Digits of a commit."""
 
 
 def describe(record: DeviceRecord) -> list[tuple[str, str]]:
@@ -36,10 +34,13 @@ def _conditions(record: DeviceRecord) -> Rows:
     processor = record.processor
     unset = "not available: the kernel does not set it, as in most virtual machines"
     boost = {True: "boost allowed", False: "boost off", None: ""}[processor.boost]
-    yield "frequency", _join(_clocks(processor.frequencies) or unset, boost)
+    limits = [_limits(clock) for clock in processor.frequencies]
+    numbers = {text: limits.count(text) for text in limits}
+    clocks = "; ".join(f"{n} x {text}" if n > 1 else text for text, n in numbers.items())
+    yield "frequency", _join(clocks or unset, boost)
     if record.jetson:
-        clocks = [(clock, clock.current or "unknown") for clock in record.jetson.frequencies]
-        yield "other clocks", _join(*(f"{c.name} {now} MHz ({_limits(c)})" for c, now in clocks))
+        others = [(clock, clock.current or "unknown") for clock in record.jetson.frequencies]
+        yield "other clocks", _join(*(f"{c.name} {now} MHz ({_limits(c)})" for c, now in others))
     hottest = max(record.temperatures, key=lambda zone: zone.celsius, default=None)
     heat = "not available: the kernel shows no sensor"
     if hottest:
@@ -71,7 +72,7 @@ def _software(record: DeviceRecord) -> Rows:
     yield "settings", " ".join(f"{name}={value}" for name, value in software.settings.items())
     changed = ", with changes that are not committed" if revision and revision.changed else ""
     outside = "not available: it does not run from a checkout"
-    yield "revision", f"{revision.commit[:_SHORT]}{changed}" if revision else outside
+    yield "revision", f"{revision.commit[:12]}{changed}" if revision else outside
     yield "looks that failed", "; ".join(record.failed)
 
 
@@ -153,13 +154,6 @@ def _jetson(board: Board) -> str:
         f"power mode {module.power_mode or 'not available: nvpmodel does not say'}",
         {True: "clocks pinned", False: "clocks not pinned", None: ""}[board.pinned],
     )
-
-
-def _clocks(found: Iterable[Frequency]) -> str:
-    """Governors and limits; equal ones of many cores once, with their number."""
-    texts = [_limits(clock) for clock in found]
-    numbers = {text: texts.count(text) for text in texts}
-    return "; ".join(f"{n} x {text}" if n > 1 else text for text, n in numbers.items())
 
 
 def _limits(clock: Frequency) -> str:

@@ -194,22 +194,21 @@ def find_caches(machine: Machine) -> tuple[Cache, ...]:
 
 def find_frequencies(machine: Machine) -> tuple[Frequency, ...]:
     """The clocks that cpufreq sets, each for the cores that share it."""
-    return tuple(
-        _frequency(machine, folder.removesuffix("/scaling_governor"))
-        for folder in machine.find(f"{_CPUS}/cpufreq/policy[0-9]*/scaling_governor")
-    )
-
-
-def _frequency(machine: Machine, folder: str) -> Frequency:
-    return Frequency(
-        name=",".join(machine.text(f"{folder}/affected_cpus").split()) or folder.rpartition("/")[2],
-        governor=machine.text(f"{folder}/scaling_governor").strip(),
-        driver=machine.text(f"{folder}/scaling_driver").strip(),
-        minimum=_divided(machine, f"{folder}/scaling_min_freq", 1000),
-        maximum=_divided(machine, f"{folder}/scaling_max_freq", 1000),
-        hardware_maximum=_divided(machine, f"{folder}/cpuinfo_max_freq", 1000),
-        current=_divided(machine, f"{folder}/scaling_cur_freq", 1000),
-    )
+    found = []
+    for path in machine.find(f"{_CPUS}/cpufreq/policy[0-9]*/scaling_governor"):
+        folder = path.removesuffix("/scaling_governor")
+        cores = ",".join(machine.text(f"{folder}/affected_cpus").split())
+        clock = Frequency(
+            name=cores or folder.rpartition("/")[2],
+            governor=machine.text(path).strip(),
+            driver=machine.text(f"{folder}/scaling_driver").strip(),
+            minimum=_divided(machine, f"{folder}/scaling_min_freq", 1000),
+            maximum=_divided(machine, f"{folder}/scaling_max_freq", 1000),
+            hardware_maximum=_divided(machine, f"{folder}/cpuinfo_max_freq", 1000),
+            current=_divided(machine, f"{folder}/scaling_cur_freq", 1000),
+        )
+        found.append(clock)
+    return tuple(found)
 
 
 def _divided(machine: Machine, path: str, by: int) -> int | None:
@@ -231,10 +230,10 @@ def find_hypervisor(machine: Machine, cpuinfo: str) -> str:
 
 
 def _boost(machine: Machine) -> bool | None:
-    no_turbo = integer(machine.text(f"{_CPUS}/intel_pstate/no_turbo"))
+    files = ("intel_pstate/no_turbo", "cpufreq/boost")
+    no_turbo, boost = (integer(machine.text(f"{_CPUS}/{file}")) for file in files)
     if no_turbo is not None:
         return no_turbo == 0
-    boost = integer(machine.text(f"{_CPUS}/cpufreq/boost"))
     return None if boost is None else boost == 1
 
 

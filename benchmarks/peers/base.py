@@ -85,7 +85,14 @@ class Source:
     def of_bundle(cls, bundle: Bundle, checkpoint: Path | None) -> Source:
         """The checkpoint that a bundle was made from; CheckpointError for any other."""
         if checkpoint is not None:
-            found, wanted = _sha256(checkpoint), bundle.manifest.checkpoint.sha256
+            try:
+                found = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+            except OSError as error:
+                raise CheckpointError(
+                    f"{checkpoint} cannot be read ({error.strerror}); give the checkpoint of the "
+                    "bundle"
+                ) from error
+            wanted = bundle.manifest.checkpoint.sha256
             if found != wanted:
                 raise CheckpointError(
                     f"{checkpoint} has sha256 {found[:12]}..., the bundle {bundle.directory} was "
@@ -165,17 +172,7 @@ PEERS: tuple[Peer, ...] = (
 
 def find_peer(name: str) -> Peer:
     """The peer called `name`; InputError lists them."""
-    for peer in PEERS:
-        if peer.name == name:
-            return peer
-    known = ", ".join(peer.name for peer in PEERS)
-    raise InputError(f"unknown peer {name!r}; use one of {known}")
-
-
-def _sha256(checkpoint: Path) -> str:
-    try:
-        return hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    except OSError as error:
-        raise CheckpointError(
-            f"{checkpoint} cannot be read ({error.strerror}); give the checkpoint of the bundle"
-        ) from error
+    peers = {peer.name: peer for peer in PEERS}
+    if name not in peers:
+        raise InputError(f"unknown peer {name!r}; use one of {', '.join(peers)}")
+    return peers[name]

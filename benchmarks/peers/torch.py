@@ -13,8 +13,7 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -211,8 +210,15 @@ class Compiled(Eager):
         return inputs
 
     def _compile(self, inputs: Tensors) -> None:
+        from torch._inductor import config
+        from torch._inductor.utils import fresh_inductor_cache
+
+        # One compiler at a time, and nothing of what was compiled before.
+        alone = config.patch(compile_threads=1)
         try:
-            with _compiling():
+            with fresh_inductor_cache(), alone, warnings.catch_warnings():
+                # Inductor itself calls what PyTorch has deprecated.
+                warnings.filterwarnings("ignore", category=DeprecationWarning)
                 self(inputs)
         except Exception as error:  # of Dynamo, Inductor or the compiler that they call
             raise BackendUnavailable(
@@ -224,15 +230,3 @@ class Compiled(Eager):
     def _answer(self, inputs: Tensors) -> Tensor:
         answer: Tensor = self._compiled(*inputs)
         return answer
-
-
-@contextmanager
-def _compiling() -> Iterator[None]:
-    """One compiler at a time, and nothing of what was compiled before."""
-    from torch._inductor import config
-    from torch._inductor.utils import fresh_inductor_cache
-
-    with fresh_inductor_cache(), config.patch(compile_threads=1), warnings.catch_warnings():
-        # Inductor itself calls what PyTorch has deprecated.
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
-        yield

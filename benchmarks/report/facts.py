@@ -19,22 +19,6 @@ _WARMER = 10.0
 _BILLION = 1e9
 
 
-def run_facts(report: Report) -> Facts:
-    """When, what and how long."""
-    bundle = report.bundle
-    size = Scale.of("bytes", [total := float(sum(bundle.graphs.values()))]).text(total)
-    return [
-        ("started", report.started),
-        ("took", f"{report.seconds:,.0f} s"),
-        ("command", report.command),
-        ("code", report.revision or "not a checkout"),
-        ("bundle", f"{bundle.name}: {bundle.model}, {len(bundle.graphs)} graphs, {size}"),
-        ("labels", ", ".join(bundle.labels)),
-        ("manifest", f"sha256 {bundle.manifest_sha256}"),
-        ("checkpoint", f"sha256 {bundle.checkpoint_sha256}"),
-    ]
-
-
 def device_facts(report: Report) -> Facts:
     """The device before the run, and what was different after it."""
     before, after = describe(report.device_before), dict(describe(report.device_after))
@@ -222,8 +206,20 @@ def surroundings(report: Report) -> Sequence[Block]:
         for row in report.rows
         if row.placement
     ]
+    bundle = report.bundle
+    size = Scale.of("bytes", [total := float(sum(bundle.graphs.values()))]).text(total)
+    run = {
+        "started": report.started,
+        "took": f"{report.seconds:,.0f} s",
+        "command": report.command,
+        "code": report.revision or "not a checkout",
+        "bundle": f"{bundle.name}: {bundle.model}, {len(bundle.graphs)} graphs, {size}",
+        "labels": ", ".join(bundle.labels),
+        "manifest": f"sha256 {bundle.manifest_sha256}",
+        "checkpoint": f"sha256 {bundle.checkpoint_sha256}",
+    }
     blocks: dict[str, Facts | Table | None] = {
-        "Run": run_facts(report),
+        "Run": list(run.items()),
         "Where the time of the run went": phase_table(report),
         "Settings": [(k.replace("_", " "), _plain(v)) for k, v in report.settings.items()],
         "Device": device_facts(report),

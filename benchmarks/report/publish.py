@@ -9,6 +9,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +32,7 @@ PAGE, README = Path("docs/benchmarks.md"), Path("README.md")
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 _BLOCK = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
 _CPU = "onnxruntime-cpu"
+_pattern: Callable[[Measured], str] = attrgetter("row.pattern")
 
 
 app = new_app()
@@ -151,10 +153,6 @@ def _parts(report: Report) -> Iterator[str]:
         [item for item in latencies if item.of_bound is not None], _pattern,
         show=lambda item: f"{number(item.of_bound or 0)}{TIMES}",
     )  # fmt: skip
-
-
-def _pattern(item: Measured) -> str:
-    return item.row.pattern
 
 
 def _stage(item: Measured) -> str:

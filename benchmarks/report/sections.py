@@ -287,14 +287,6 @@ def stage_and_measure(part: str) -> tuple[str, str]:
     return stage, measure
 
 
-def memory_tables(items: Sequence[Measured]) -> list[Table]:
-    """What processes held, then the bytes of the files that they loaded."""
-    held = [item for item in items if item.row.part != FILES]
-    files = [item for item in items if item.row.part == FILES]
-    tables = [_held_table(held)] if held else []
-    return tables + ([_files_table(files)] if files else [])
-
-
 def _held_table(held: Sequence[Measured]) -> Table:
     scale = Scale.of("bytes", [item.summary.p50 for item in held])
 
@@ -349,7 +341,10 @@ def _section(report: Report, kind: Kind) -> Section | None:
         columns = [*names_of(*kind.names), *results_of(items, kind.tails)]
         tables = [build_table(items, columns)]
     elif kind.layout == "memory":
-        tables = memory_tables(items)
+        held = [item for item in items if item.row.part != FILES]
+        files = [item for item in items if item.row.part == FILES]
+        tables = [_held_table(held)] if held else []
+        tables += [_files_table(files)] if files else []
     else:
         tables = [_rows_table(part, kind) for part in _alike(items)] + _split_table(items)
     return Section(

@@ -32,8 +32,6 @@ import msgspec
 from .count import INT8, Count, Work
 from .probe import DISTURBED, Rates
 
-FLOAT32 = "float32"
-
 
 class Bound(msgspec.Struct, frozen=True, kw_only=True):
     """The least that one call takes."""
@@ -70,7 +68,7 @@ def _seconds(work: Work, rates: Rates, whole: float, read: set[str]) -> float:
 
 def _peak(kind: str, rates: Rates) -> float | None:
     """Multiply-adds per second at most; None where nothing is known."""
-    if kind == FLOAT32:
+    if kind == "float32":
         return rates.float32
     if kind == INT8 and rates.int8 is not None:
         return max(rates.int8, rates.float32)

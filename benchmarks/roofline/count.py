@@ -240,23 +240,16 @@ def _nothing(inputs: Inputs, output: NDArray[Any], attributes: Mapping[str, Any]
 
 
 PRODUCTS: dict[str, Rule] = {
-    "MatMul": _product,
-    "Gemm": _product,
-    "Conv": _convolution(1),
-    "LSTM": _lstm,
-}
+    "MatMul": _product, "Gemm": _product, "Conv": _convolution(1), "LSTM": _lstm
+}  # fmt: skip
 """Operators that compute in the type of their first input."""
 INTEGER_PRODUCTS: dict[str, Rule] = {
-    "MatMulInteger": _product,
-    "QLinearMatMul": _product,
-    "ConvInteger": _convolution(1),
+    "MatMulInteger": _product, "QLinearMatMul": _product, "ConvInteger": _convolution(1),
     "QLinearConv": _convolution(3),
     # Of com.microsoft:
-    "DynamicQuantizeMatMul": _product,
-    "MatMulIntegerToFloat": _product,
-    "QGemm": _product,
+    "DynamicQuantizeMatMul": _product, "MatMulIntegerToFloat": _product, "QGemm": _product,
     "DynamicQuantizeLSTM": _lstm,
-}
+}  # fmt: skip
 """Operators that compute in 8 bits."""
 ELEMENTWISE: dict[str, Rule] = dict.fromkeys(
     ("Add", "Sub", "Mul", "Div", "Max", "Min", "Where", "Concat"), _nothing

@@ -19,12 +19,9 @@ from .contenders import RunConfig, run_configs
 if TYPE_CHECKING:
     from ifmmin.train.data.corpus import Corpus, Utterance
 
-Accuracies = dict[tuple[str, str, str], Accuracy]
-"""By pattern, backend and precision."""
 
-
-def measure_accuracies(bench: Bench) -> Accuracies:
-    """Accuracy of every way to answer every pattern, one utterance at a time, by the runtime.
+def measure_accuracies(bench: Bench) -> dict[tuple[str, str, str], Accuracy]:
+    """Accuracy by pattern, backend and precision, one utterance at a time, by the runtime.
 
     Only utterances count that have all of a pattern; the first number of threads is taken, which
     does not matter to an answer. Empty where no fold was named, and where the trainer, which reads

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -139,9 +140,7 @@ def open_reference(
     return run
 
 
-def run_configs(plan: Plan) -> Iterator[RunConfig]:
-    """Every combination that was asked for."""
-    for threads in plan.threads:
-        for backend in plan.backends:
-            for precision in plan.precisions:
-                yield RunConfig(backend, precision, threads)
+def run_configs(plan: Plan) -> list[RunConfig]:
+    """Every combination that was asked for, by threads, then backends."""
+    combined = product(plan.threads, plan.backends, plan.precisions)
+    return [RunConfig(backend, precision, threads) for threads, backend, precision in combined]

@@ -126,7 +126,11 @@ def _measure_batches(bench: Bench, pattern: Pattern, threads: int, batch: int) -
     contenders = [
         one
         for one in bench.contenders(pattern, threads)
-        if one.name == MONOLITH or _takes_batches(bench, one, pattern)
+        if one.name == MONOLITH
+        or (
+            one.name in (OURS, CONTROL)
+            and bench.bundle.find("throughput", pattern, one.config.precision)
+        )
     ]
     if any(contender.name == OURS for contender in contenders):
         contenders += bench.reference(pattern, threads)
@@ -155,11 +159,6 @@ def _measure_batches(bench: Bench, pattern: Pattern, threads: int, batch: int) -
             )
         )
     return rows
-
-
-def _takes_batches(bench: Bench, contender: Contender, pattern: Pattern) -> bool:
-    exported = bench.bundle.find("throughput", pattern, contender.config.precision)
-    return contender.name in (OURS, CONTROL) and bool(exported)
 
 
 def _call(

@@ -120,19 +120,13 @@ def _measured(bench: Bench, one: _Load, scenario: Scenario, settings: Settings) 
     else:
         samples = result.samples or (result.figure,)
     note = _note(result)
-    if scenario in _BATCHES and one.contender.name == OURS:
-        note += _one_by_one(bench, one)
-    return _row(bench, one, scenario, samples=samples, note=note)
-
-
-def _one_by_one(bench: Bench, one: _Load) -> str:
-    """Why batches were answered one by one; empty where they were not."""
     precision = one.contender.config.precision
-    if precision == "int8":
-        return "; one by one: in int8 an answer would depend on its batch"
-    if bench.bundle.find("throughput", one.pattern, precision):
-        return ""
-    return "; one by one: no throughput graph, which ifmmin-export --shape throughput adds"
+    if scenario in _BATCHES and one.contender.name == OURS:
+        if precision == "int8":
+            note += "; one by one: in int8 an answer would depend on its batch"
+        elif not bench.bundle.find("throughput", one.pattern, precision):
+            note += "; one by one: no throughput graph, which ifmmin-export --shape throughput adds"
+    return _row(bench, one, scenario, samples=samples, note=note)
 
 
 def _row(bench: Bench, one: _Load, scenario: Scenario, **more: Any) -> Row:

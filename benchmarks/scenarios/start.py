@@ -77,8 +77,8 @@ def build_row(bench: Bench, starter: Starter, pattern: Pattern, cache: Path) -> 
     """One start with an empty cache, whose loading is told against the usual one."""
     contender = starter.fresh.contender
     bench.log(f"build the {contender.config.backend} engine of {pattern} anew")
-    words: Mapping[str, str] = {**starter.words, "cache": str(cache)}
     try:
+        words = {**starter.words, "cache": str(cache)}
         load = starter.fresh_start(words, _BUILD_PATIENCE)["load"]
     except IfmminError as error:
         return bench.row("cold-start", contender, pattern, part=BUILD_PART, note=str(error))

@@ -25,7 +25,6 @@ from .plan import MONOLITH, ORDINARY
 PATIENCE = 120.0
 """Seconds that a process gets; importing PyTorch from a slow card takes tens."""
 _PROGRAM = "import time; began = time.monotonic(); from {module} import main; main(began)"
-_LONGEST_REASON = 300
 T = TypeVar("T")
 BARE = "bare session"
 """Contender: our graph in a session of ONNX Runtime, without the runtime around it."""
@@ -83,7 +82,7 @@ def _complaint(done: subprocess.CompletedProcess[bytes]) -> str:
     """The last line that it wrote, without the module of a class of ours."""
     lines = done.stderr.decode(errors="replace").strip().splitlines()
     if lines:
-        return lines[-1].removeprefix("ifmmin.runtime.errors.")[:_LONGEST_REASON]
+        return lines[-1].removeprefix("ifmmin.runtime.errors.")[:300]
     if done.returncode < 0:
         return f"signal {-done.returncode} ended it"
     return f"it ended with status {done.returncode}"

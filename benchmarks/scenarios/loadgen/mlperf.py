@@ -13,8 +13,8 @@ import json
 import re
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import nullcontext
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -127,14 +127,12 @@ class Detail:
     """The detailed log: values by their keys, and errors. Raises EngineError where it is empty."""
 
     def __init__(self, folder: Path) -> None:
-        self.values: dict[str, Any] = {}
-        self.errors: list[str] = []
-        for line in (folder / "mlperf_log_detail.txt").read_text(errors="replace").splitlines():
-            if line.startswith(_MARK):
-                found = json.loads(line.removeprefix(_MARK))
-                self.values[found["key"]] = found["value"]
-                if found["metadata"]["is_error"]:
-                    self.errors.append(" ".join(str(found["value"]).split()))
+        text = (folder / "mlperf_log_detail.txt").read_text(errors="replace")
+        lines = [line.removeprefix(_MARK) for line in text.splitlines() if line.startswith(_MARK)]
+        found = [json.loads(line) for line in lines]
+        errors = [entry["value"] for entry in found if entry["metadata"]["is_error"]]
+        self.values: dict[str, Any] = {entry["key"]: entry["value"] for entry in found}
+        self.errors = [" ".join(str(error).split()) for error in errors]
         if not self.values:
             raise EngineError(
                 "LoadGen wrote no log; see that the temporary folder can be written and has space"
@@ -249,7 +247,12 @@ class LoadGen:
                     # By default it would obey a file `audit.config` of the working directory.
                     str(folder / "audit.config"),
                 )
-                _wait(test, answering.fail)
+                while True:
+                    try:
+                        test.result()
+                        break
+                    except KeyboardInterrupt as interrupt:  # ends it as a failure does
+                        answering.fail(interrupt)
             finally:
                 lg.DestroyQSL(library)
                 lg.DestroySUT(sut)
@@ -278,22 +281,12 @@ class LoadGen:
         return settings
 
 
-def _wait(test: Future[None], fail: Callable[[BaseException], None]) -> None:
-    """Wait for the end of a test, which Ctrl-C brings about as a failure does."""
-    while True:
-        try:
-            return test.result()
-        except KeyboardInterrupt as interrupt:
-            fail(interrupt)
-
-
 def _traced(plan: Plan) -> float:
     """How many latencies LoadGen would trace, by the guess."""
-    if plan.scenario == "server":
-        return plan.rate * plan.seconds
     if plan.scenario == "offline":
         return float("inf")  # its one query has one latency, which needs no trace
-    return plan.samples_per_query * plan.seconds / plan.expected_seconds
+    server, others = plan.rate, plan.samples_per_query / plan.expected_seconds
+    return plan.seconds * (server if plan.scenario == "server" else others)
 
 
 def _load() -> Any:
