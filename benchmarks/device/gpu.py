@@ -51,14 +51,14 @@ class Nvml(Probe):
             if millijoules is not None:
                 first = self._first.setdefault(name, millijoules)
                 found.joules[name] = (millijoules - first) / 1000
-            told: tuple[tuple[dict[str, Any], Any], ...] = (
-                (found.watts, self._watts("PowerUsage", gpu)),
-                (found.celsius, self._ask("Temperature", gpu, nvml.NVML_TEMPERATURE_GPU)),
-                (found.mhz, self._ask("ClockInfo", gpu, nvml.NVML_CLOCK_SM)),
-            )
-            for values, value in told:
+            told = {
+                "watts": self._watts("PowerUsage", gpu),
+                "celsius": self._ask("Temperature", gpu, nvml.NVML_TEMPERATURE_GPU),
+                "mhz": self._ask("ClockInfo", gpu, nvml.NVML_CLOCK_SM),
+            }
+            for kind, value in told.items():
                 if value is not None:
-                    values[name] = value
+                    getattr(found, kind)[name] = value
             found.limits |= {f"{name}: {why}" for why in self._limits(gpu)}
         return found
 
