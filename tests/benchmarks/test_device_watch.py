@@ -57,14 +57,16 @@ def test_jetson_whose_power_rises(tmp_path: Path) -> None:
     with Watch(PERIOD, sampler_of(tmp_path)) as watch:
         began = time.monotonic()
         until(0.6)
-        calm = watch.between(began, time.monotonic())
+        ended = time.monotonic()
+        until(0.3)  # a look at the power before it rises, and one after
         devices.write_files(tmp_path, devices.ina3221(1, {"VDD_IN": (5000, 4000)}))
-        watch.between(began, time.monotonic())  # waits for a look at the new power
-        began = time.monotonic()
+        until(0.3)
+        again = time.monotonic()
         devices.write_files(tmp_path, {"/sys/class/hwmon/hwmon3/oc3_event_cnt": "44\n"})
         devices.write_files(tmp_path, {"/sys/class/thermal/cooling_device9/cur_state": "0\n"})
         until(0.6)
-        hot = watch.between(began, time.monotonic())
+        hot_ended = time.monotonic()
+    calm, hot = watch.between(began, ended), watch.between(again, hot_ended)
     assert calm.energy.watts == pytest.approx(5.008 * 1.2)
     assert hot.energy.watts == pytest.approx(20.0)
     assert (calm.energy.covers, calm.energy.counted) == ("VDD_IN", False)
@@ -81,7 +83,8 @@ def test_counters_of_a_desktop(tmp_path: Path) -> None:
         until(0.4)
         devices.write_files(tmp_path, devices.rapl("0", "package-0", 127_000_000))
         until(0.4)
-        energy = watch.energy(began, time.monotonic())
+        ended = time.monotonic()
+    energy = watch.between(began, ended).energy
     # Seven joules of the package; memory took none. A card of this very machine adds its own.
     assert energy.rails["rapl/package-0"] == pytest.approx(7.0)
     assert energy.rails["rapl/package-0/dram"] == 0.0
@@ -152,7 +155,7 @@ def test_sampler_that_dies_midway(tmp_path: Path) -> None:
         with Watch(PERIOD, (sys.executable, "-c", script)) as watch:
             began = time.monotonic()
             until(2.0)
-            seen = watch.between(began, time.monotonic())
+        seen = watch.between(began, time.monotonic())
     assert seen.samples > 0
     assert seen.energy.joules is None
     assert any("ended early" in missing for missing in watch.stop().missing)
@@ -164,7 +167,7 @@ def test_sampler_ends_with_the_benchmark(tmp_path: Path) -> None:
     script = (
         "import os, sys, time; from ifmmin.benchmarks.device import Watch;"
         f"watch = Watch({PERIOD}, {sampler_of(tmp_path)!r}); watch.start();"
-        "print(watch._sampling._process.pid, flush=True); time.sleep(60)"
+        "print(watch.process.pid, flush=True); time.sleep(60)"
     )
     environ = {**os.environ, "TMPDIR": str(tmp_path)}  # nobody will be left to clear it away
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environ)
@@ -400,7 +403,7 @@ def test_summary() -> None:
             celsius={"tj": 50.0 + at},
             mhz={"cpu": 2000 if at != 5 else 1500},
             counts={"core throttling": 3 if at < 6 else 9, "package throttling": 4},
-            limits=("gpu0: power cap",) if at == 5 else (),
+            limits={"gpu0: power cap"} if at == 5 else set(),
             busy=10.0 + at * 2,
             stolen=at * 0.5,
             idle=100.0 + at * 1.5,
@@ -419,7 +422,7 @@ def test_summary() -> None:
 
 def test_throttling_of_another_time_is_not_told() -> None:
     samples = [
-        Sample(at=float(at), counts={"core throttling": at}, limits=("fan",) if at > 8 else ())
+        Sample(at=float(at), counts={"core throttling": at}, limits={"fan"} if at > 8 else set())
         for at in range(10)
     ]
     calm = [Sample(at=float(at), counts={"core throttling": 8}) for at in range(10)]
@@ -440,13 +443,8 @@ def test_summary_of_nothing() -> None:
 
 
 def test_lines_in_the_writing() -> None:
-    lines: list[Opening | Sample] = [
-        Opening(missing=("a",)),
-        Sample(at=1.5, watts={"x": 2.0}),
-        Sample(at=2.0),
-    ]
-    content = b"".join(map(write_line, lines))
-    assert read_lines(content) == (lines, len(content))
-    found, size = read_lines(content[:-3])
-    assert (found, content[size:]) == (lines[:2], write_line(lines[2]))
-    assert read_lines(b"") == ([], 0)
+    samples = [Sample(at=1.5, watts={"x": 2.0}, limits={"y"}), Sample(at=2.0)]
+    content = write_line(Opening(missing=("a",))) + b"".join(map(write_line, samples))
+    assert read_lines(content) == (("a",), samples)
+    assert read_lines(content[:-3]) == (("a",), samples[:1])
+    assert read_lines(b"") == ((), [])

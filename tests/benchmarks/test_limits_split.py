@@ -16,22 +16,24 @@ from onnx import TensorProto, helper
 from small_graphs import floats, graph_bytes, lstm_bytes, scan_bytes
 
 from ifmmin.benchmarks.device.machine import Cache
-from ifmmin.benchmarks.roofline import (
+from ifmmin.benchmarks.roofline.bound import lower_bound
+from ifmmin.benchmarks.roofline.count import (
     HEAD,
-    OVERHEAD,
     Count,
-    Rates,
-    Reading,
     axis_sizes,
     count_graph,
     input_owners,
-    lower_bound,
-    measure_rates,
-    split_time,
+    node_parts,
 )
-from ifmmin.benchmarks.roofline.count import node_parts
-from ifmmin.benchmarks.roofline.probe import DISTURBED, ceiling, find_compiler
-from ifmmin.benchmarks.roofline.profile import kernel_times, shares
+from ifmmin.benchmarks.roofline.probe import (
+    DISTURBED,
+    Rates,
+    Reading,
+    ceiling,
+    find_compiler,
+    measure_rates,
+)
+from ifmmin.benchmarks.roofline.profile import OVERHEAD, kernel_times, shares, split_time
 from ifmmin.benchmarks.timing import time_together
 from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from ifmmin.runtime.bundle import Bundle, GraphEntry
@@ -284,8 +286,6 @@ def test_a_product_waits_for_the_slower_of_arithmetic_and_weights() -> None:
     assert lower_bound(waits, RATES).seconds == pytest.approx(4 * 32 / NEAR)
     bound = lower_bound(works, RATES)
     assert bound.seconds == pytest.approx(1000 * 32 / PEAK)
-    assert (bound.arithmetic, bound.weight_bytes) == (32000, 128)
-    assert bound.by_part == {"head": bound.seconds}
     assert bound.notes == ()
 
 
@@ -397,6 +397,6 @@ def test_nothing_is_faster_than_the_bound(make: str, tmp_path: Path) -> None:
     if bound.notes or rates.busy < DISTURBED:
         pytest.skip(f"the rates are in doubt: {rates.probe}; {bound.notes}")
     run = OnnxRuntimeCpu().load(content)
-    fastest = time_together({"run": lambda: run(feed)}, repeats=200)["run"].samples.min()
+    fastest = time_together({"run": lambda: run(feed)}, repeats=200)["run"].min()
     assert fastest > 0.7 * bound.seconds
     assert fastest < 30 * bound.seconds
