@@ -304,15 +304,9 @@ def parse_clocks(text: str) -> tuple[Clock, ...]:
 
 
 LIBRARIES = (
-    "libcuda",
-    "libcudart",
-    "libcublasLt",
-    "libcudnn",
-    "libnvinfer",
-    "libnvonnxparser",
-    "libtensorrt_rtx",
-    "libnvdla_compiler",
-)
+    "libcuda", "libcudart", "libcublasLt", "libcudnn", "libnvinfer", "libnvonnxparser",
+    "libtensorrt_rtx", "libnvdla_compiler",
+)  # fmt: skip
 _WANTED = re.compile(rf"^(?:{'|'.join(LIBRARIES)})\.so(?:\.\d{{1,9}}){{0,4}}$")
 _IN_PACKAGES = ("nvidia/*/lib", "tensorrt_libs", "tensorrt_rtx_libs", "tensorrt_lean_libs")
 _ELSEWHERE = (
@@ -363,21 +357,10 @@ def _version(path: str) -> str:
 
 
 PACKAGE_NAMES = (
-    "ifmmin",
-    "numpy",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "openvino",
-    "tensorrt",
-    "tensorrt-cu12",
-    "tensorrt-cu13",
-    "tensorrt-rtx-cu12",
-    "tensorrt-rtx-cu13",
-    "cuda-python",
-    "cuda-bindings",
-    "cupy-cuda12x",
-    "cupy-cuda13x",
-)
+    "ifmmin", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-cu12",
+    "tensorrt-cu13", "tensorrt-rtx-cu12", "tensorrt-rtx-cu13", "cuda-python", "cuda-bindings",
+    "cupy-cuda12x", "cupy-cuda13x",
+)  # fmt: skip
 _INSIDE = "onnxruntime/capi"
 _TENSORRT_PROVIDER = "libonnxruntime_providers_tensorrt.so"
 
