@@ -44,7 +44,7 @@ def run_benchmark(plan: Plan, command: str, log: Log) -> Report:
     if plan.fold is not None:
         log("accuracy of every way to answer")
         with pace.phase("accuracy"):
-            bench.accuracies = _load("accuracy:measure_accuracies")(bench)
+            bench.accuracies = find_scenario("accuracy:measure_accuracies")(bench)
     rows: list[Row] = []
     with Watch() as watch:
         for name, home in scenarios.items():
@@ -73,7 +73,8 @@ def run_benchmark(plan: Plan, command: str, log: Log) -> Report:
     )
 
 
-def _load(home: str) -> Callable[[Bench], Any]:
+def find_scenario(home: str) -> Callable[[Bench], Any]:
+    """The function at a home as `SCENARIOS` has it, whose module is imported when it is wanted."""
     module, name = home.split(":")
     found: Callable[[Bench], Any] = getattr(
         import_module(f"ifmmin.benchmarks.scenarios.{module}"), name
@@ -85,7 +86,7 @@ def _measured(bench: Bench, name: str, home: str) -> list[Row]:
     """The rows of a scenario; none where it cannot run, which is noted: others took minutes."""
     bench.scenario = "single-stream" if name == "load" else name  # type: ignore[assignment]
     try:
-        rows: list[Row] = _load(home)(bench)
+        rows: list[Row] = find_scenario(home)(bench)
         return rows
     except IfmminError as error:
         bench.refuse("all", bench.plan.threads[0], error)

@@ -41,7 +41,7 @@ class StreamCorpus:
         self._precision = precision
         self._evaluator = evaluator
         self._pooled = cache(self._pool)
-        self._plain_said = cache(self._say_plainly)
+        self._plain_said = cache(self.plain)
         self._plain_head = cache(self._load_head)
         self.said: dict[Modality, Said] = {}
         """What the graphs that will be written say."""
@@ -79,8 +79,8 @@ class StreamCorpus:
             for row, frames in self._evaluator.heard(modality).items()
         }
 
-    def _say_plainly(self, modality: Modality) -> Said:
-        """By a summary of which nothing is in 8 bits."""
+    def plain(self, modality: Modality) -> Said:
+        """Summaries by a graph of which nothing is in 8 bits."""
         plan = plan_summary(self._context.network, modality, self._precision)
         return self.say(modality, self._load(to_model(plan)))
 

@@ -75,6 +75,38 @@ def test_inside_a_package_imports_are_relative(root: Path) -> None:
                 assert not own, f"{path}: {node.lineno}"
 
 
+_THEIRS = {"_obj", "_dynamo", "_inductor", "_replace", "_asdict", "_fields"}
+"""What ctypes, PyTorch and named tuples have in place of public names."""
+
+
+def _private_names(tree: ast.AST) -> Iterator[ast.AST]:
+    """Uses of names that belong to another object or module, also as patched by their names."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            names = [] if own else [node.attr]
+        elif isinstance(node, ast.ImportFrom):
+            names = [*(node.module or "").split("."), *(name.name for name in node.names)]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("setattr"):
+            texts = [a.value for a in node.args[:2] if isinstance(a, ast.Constant)]
+            names = [part for text in texts for part in str(text).split(".")]
+        else:
+            continue
+        names = [name for name in names if name.startswith("_") and not name.startswith("__")]
+        if set(names) - _THEIRS:
+            yield node
+
+
+def test_tests_reach_for_no_private_name(root: Path) -> None:
+    assert len(list(_private_names(ast.parse("a._b\nfrom c import _d\nx.setattr('e._f', 1)")))) == 3
+    found = {
+        f"{path.relative_to(root)}:{getattr(node, 'lineno', 0)}: {ast.unparse(node)[:60]}"
+        for path in sorted((root / "tests").rglob("*.py"))
+        for node in _private_names(ast.parse(path.read_text(encoding="utf-8")))
+    }
+    assert found == set()
+
+
 def test_who_imports_the_runtime_waits_for_nothing_of_the_commands() -> None:
     script = "import sys, ifmmin.runtime; print(*sys.modules)"
     done = subprocess.run(

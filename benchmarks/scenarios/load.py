@@ -119,7 +119,7 @@ def _measured(bench: Bench, one: _Load, scenario: Scenario, settings: Settings) 
         samples: tuple[float, ...] = (result.figure,) if result.figure > 0 else ()
     else:
         samples = result.samples or (result.figure,)
-    note = _note(result)
+    note = describe_result(result)
     precision = one.contender.config.precision
     if scenario in _BATCHES and one.contender.name == OURS:
         if precision == "int8":
@@ -141,7 +141,7 @@ def _row(bench: Bench, one: _Load, scenario: Scenario, **more: Any) -> Row:
     )
 
 
-def _note(result: Result) -> str:
+def describe_result(result: Result) -> str:
     """Which generator, what it found, whether it counts, and how right the answers were."""
     metrics, words = result.metrics, []
     if result.scenario == "server":

@@ -24,7 +24,7 @@ from .worker_memory import ALL, ANSWERS, IMPORTS, ONE, PRELOADED, STREAMS
 from .workers import ChildJob, ours, peers, refused_row, run_child
 
 STREAM_COUNTS = (1, 64)
-_CHILD = "ifmmin.benchmarks.scenarios.worker_memory"
+CHILD = "ifmmin.benchmarks.scenarios.worker_memory"
 ByPattern = Mapping[Pattern, ChildJob]
 """A contender, by the patterns that it answers."""
 PART = "bundle"
@@ -71,7 +71,7 @@ class Job:
 
     def run(self) -> None:
         """Start the process once. Raises ChildFailed, and ParityError for a wrong answer."""
-        told = run_child(_CHILD, self.words, list[_Reading])
+        told = run_child(CHILD, self.words, list[_Reading])
         for reading in told.output:
             if reading.stage in self.expected:
                 self.fresh.require_right(reading.logits, self.expected[reading.stage])

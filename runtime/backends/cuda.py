@@ -178,10 +178,6 @@ _INSTALL = (
     "run pip install 'cuda-python>=12.6,<13' for a driver of CUDA 12, such as JetPack 6 has, or "
     "pip install 'cuda-python>=13' for a newer one"
 )
-_DRIVER = (
-    "install NVIDIA's driver; in a container, start it with --gpus all (on a Jetson --runtime "
-    "nvidia)"
-)
 _OLDEST = 12000
 """Of the runtime that cuda-python was built for; before, recorded graphs had another call."""
 _INSUFFICIENT_DRIVER = 35
@@ -199,9 +195,9 @@ def load_runtime() -> Any:
             errors.append(error)
         else:
             return _recent(module)
-    if not _driver_is_there():
+    if load_driver() is None:
         # Whoever has no driver need not install anything to learn that.
-        raise BackendUnavailable(f"no NVIDIA driver is running here; {_DRIVER}") from errors[0]
+        raise BackendUnavailable(f"no NVIDIA driver is running here; {NO_DRIVER}") from errors[0]
     broken = [error for error in errors if not isinstance(error, ModuleNotFoundError)]
     if broken:
         reason = " ".join(str(broken[0]).split())
@@ -209,14 +205,6 @@ def load_runtime() -> Any:
             f"cuda-python is installed but does not load ({reason}); {_INSTALL}"
         ) from broken[0]
     raise BackendUnavailable(f"cuda-python is not installed here; {_INSTALL}") from errors[0]
-
-
-def _driver_is_there() -> bool:
-    try:
-        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return False
-    return True
 
 
 def _recent(module: Any) -> Any:
@@ -233,7 +221,7 @@ def require_device(runtime: Any, device: int) -> None:
     try:
         status, count = runtime.cudaGetDeviceCount()
     except RuntimeError as error:  # cuda-python before 12.6 loads the driver here
-        raise BackendUnavailable(f"no NVIDIA driver is running here; {_DRIVER}") from error
+        raise BackendUnavailable(f"no NVIDIA driver is running here; {NO_DRIVER}") from error
     code = int(status)
     driver = _version(runtime, "cudaDriverGetVersion")
     if code == _INSUFFICIENT_DRIVER and driver:
@@ -243,14 +231,14 @@ def require_device(runtime: Any, device: int) -> None:
             f"{_dotted(needed)}; update the driver, or {_INSTALL}"
         )
     if code == _INSUFFICIENT_DRIVER:
-        raise BackendUnavailable(f"no NVIDIA driver is running here; {_DRIVER}")
+        raise BackendUnavailable(f"no NVIDIA driver is running here; {NO_DRIVER}")
     if code == _NO_DEVICE or (code == 0 and count == 0):
         raise BackendUnavailable(
             "the NVIDIA driver shows no GPU to this process; look at CUDA_VISIBLE_DEVICES, and "
             "in a container start it with --gpus all"
         )
     if code != 0:
-        raise BackendUnavailable(f"CUDA does not start here: {say(runtime, status)}; {_DRIVER}")
+        raise BackendUnavailable(f"CUDA does not start here: {say(runtime, status)}; {NO_DRIVER}")
     if not 0 <= device < count:
         raise BackendUnavailable(f"there is no GPU {device} here; choose one of 0 to {count - 1}")
 

@@ -104,8 +104,8 @@ def _check_shape(tensor: EngineTensor, shape: Sizes) -> None:
     )
 
 
-_AT_ONCE = 1 << 20
-"""Bytes: what is smaller is taken once, for the largest sizes. An engine for 64 long utterances
+AT_ONCE_BYTES = 1 << 20
+"""What is smaller is taken once, for the largest sizes. An engine for 64 long utterances
 would take half a gigabyte, which a device with 8 GB for all has better uses for."""
 
 
@@ -121,7 +121,7 @@ class Buffers:
         self._device: dict[str, Memory] = {}
         self._size = dict.fromkeys(self.tensors, 0)
         for tensor in tensors:
-            self.require(tensor.name, min(tensor.nbytes(tensor.maximum), _AT_ONCE))
+            self.require(tensor.name, min(tensor.nbytes(tensor.maximum), AT_ONCE_BYTES))
 
     def require(self, name: str, nbytes: int) -> None:
         """Make room for so much of a tensor. Nothing may be queued that uses it."""

@@ -48,17 +48,18 @@ class ModalityStream:
     def __init__(self, entry: StepInterface, run: Runner, streams: int = 1) -> None:
         self._entry = entry
         self._run = run
-        self._kept = initial_states(entry, streams)
+        self.states = initial_states(entry, streams)
+        """What the next call is given besides its frames, by the names of inputs."""
 
     def push(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
         """New frames (B, N, D) -> what is pooled (B, P) of all frames so far, for a summary graph.
 
         When the graph fails nothing has changed: the same frames may be given again.
         """
-        outputs = self._run({"frames": np.ascontiguousarray(frames), **self._kept})
+        outputs = self._run({"frames": np.ascontiguousarray(frames), **self.states})
         names = (spec.name for spec in self._entry.outputs)
         found = dict(zip(names, outputs, strict=True))
-        self._kept = {state.name: found[state.output] for state in self._entry.states}
+        self.states = {state.name: found[state.output] for state in self._entry.states}
         pooled: NDArray[np.float32] = found["pooled"]
         return pooled
 

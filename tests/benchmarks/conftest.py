@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 from child_processes import children_left
+from fake_system import generator_called
 
 from ifmmin.benchmarks.scenarios.bench import Bounds
+from ifmmin.benchmarks.scenarios.loadgen.measure import Generator
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +33,9 @@ def nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     """The processor is measured in tests of its own, and takes seconds."""
     monkeypatch.setattr(Bounds, "rates", lambda bounds, threads: None)
+
+
+@pytest.fixture(params=["own", "loadgen"])
+def generator(request: pytest.FixtureRequest) -> Generator:
+    """Ours and MLPerf's."""
+    return generator_called(request.param)

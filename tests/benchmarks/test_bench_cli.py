@@ -17,7 +17,7 @@ from ifmmin.benchmarks.cli import main
 from ifmmin.benchmarks.demo import main as demo
 from ifmmin.benchmarks.demo import measure_latency
 from ifmmin.benchmarks.record import CONTROL, OURS, REFERENCE, read_report
-from ifmmin.benchmarks.run import SCENARIOS
+from ifmmin.benchmarks.run import SCENARIOS, find_scenario
 from ifmmin.benchmarks.scenarios.plan import FEWEST_ROUNDS
 from ifmmin.benchmarks.timing import time_together
 from ifmmin.runtime.bundle import Bundle
@@ -78,16 +78,8 @@ def test_a_record_fits_the_schema_that_the_command_prints(
 
 def test_a_budget_leaves_a_floor_of_rounds_and_says_so(bundle: Path, tmp_path: Path) -> None:
     given = [
-        "run",
-        "-b",
-        str(bundle),
-        "--scenario",
-        "latency",
-        "--pattern",
-        "a",
-        "--out",
-        str(tmp_path),
-    ]
+        "run", "-b", str(bundle), "--scenario", "latency", "--pattern", "a", "--out", str(tmp_path),
+    ]  # fmt: skip
     assert main([*given, "--budget", "0.001"]) == 0
     report = read_report(tmp_path / "report.json")
     assert {len(row.samples) for row in report.rows} == {FEWEST_ROUNDS}
@@ -133,11 +125,7 @@ def test_what_cannot_run_is_left_out_of_its_own_scenario(make_bundle: Any, tmp_p
     ],
 )
 def test_a_mistake_is_one_line(
-    bundle: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    words: list[str],
-    said: str,
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
 ) -> None:
     assert main(["run", "-b", str(bundle), "--out", str(tmp_path / "x"), *words]) == 2
     error = capsys.readouterr().err.strip()
@@ -170,10 +158,8 @@ def test_without_the_extra_one_line_has_the_cure(words: list[str]) -> None:
 
 
 def test_every_scenario_is_there() -> None:
-    from ifmmin.benchmarks.run import _load
-
     for home in SCENARIOS.values():
-        assert callable(_load(home))
+        assert callable(find_scenario(home))
 
 
 SMALL = (

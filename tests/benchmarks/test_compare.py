@@ -406,15 +406,12 @@ def test_a_ratio_is_the_same_every_time_and_needs_something_to_divide_by() -> No
 @pytest.mark.parametrize(
     ("ratio", "noise", "same"),
     [
-        (Ratio(1.2, 0.99, 1.4), 0.0, True),
-        (Ratio(1.2, 1.1, 1.3), 0.04, False),
-        (Ratio(1.03, 1.02, 1.04), 0.04, True),
-        (Ratio(1 / 1.03, 0.96, 0.98), 0.04, True),
-        (Ratio(1 / 1.05, 0.94, 0.96), 0.04, False),
-        (Ratio(1.03, 1.02, 1.04), None, False),
+        (Ratio(1.2, 0.99, 1.4), 0.0, True), (Ratio(1.2, 1.1, 1.3), 0.04, False),
+        (Ratio(1.03, 1.02, 1.04), 0.04, True), (Ratio(1 / 1.03, 0.96, 0.98), 0.04, True),
+        (Ratio(1 / 1.05, 0.94, 0.96), 0.04, False), (Ratio(1.03, 1.02, 1.04), None, False),
         (None, 0.0, True),
     ],
-)
+)  # fmt: skip
 def test_a_difference_is_beyond_its_interval_and_beyond_the_control(
     ratio: Ratio | None, noise: float | None, same: bool
 ) -> None:

@@ -49,14 +49,9 @@ def test_desktop(tmp_path: Path) -> None:
         Cache(name="L3", size=24 << 20, instances=1),
     )
     assert processor.frequencies[3] == Frequency(
-        name="3",
-        governor="schedutil",
-        driver="intel_pstate",
-        minimum=800,
-        maximum=4700,
-        hardware_maximum=5200,
-        current=1200,
-    )
+        name="3", governor="schedutil", driver="intel_pstate", minimum=800, maximum=4700,
+        hardware_maximum=5200, current=1200,
+    )  # fmt: skip
     assert (processor.boost, processor.quota, processor.hypervisor) == (True, None, "")
     assert processor.clock_source == "tsc"
     assert record.memory.total == 32_768_000 << 10
@@ -154,10 +149,7 @@ def test_sensors_that_a_container_hides(tmp_path: Path) -> None:
 def test_big_and_little_cores(tmp_path: Path) -> None:
     cpuinfo = cores_of_arm(4, "0x41", "0xd05") + cores_of_arm(4, "0x41", "0xd0b", first=4)
     machine = devices.RecordedMachine(tmp_path, {"/proc/cpuinfo": cpuinfo})
-    assert take(machine).processor.kinds == {
-        "Cortex-A55": 4,
-        "Cortex-A76": 4,
-    }
+    assert take(machine).processor.kinds == {"Cortex-A55": 4, "Cortex-A76": 4}
     strange = cores_of_arm(1, "0x48", "0xd01")
     machine = devices.RecordedMachine(tmp_path, {"/proc/cpuinfo": strange})
     kinds = take(machine).processor.kinds

@@ -27,9 +27,7 @@ SPAN = 1000
         (
             devices.TEGRASTATS_AGX_ORIN,
             {
-                "VDD_GPU_SOC": 2.401,
-                "VDD_CPU_CV": 0.8,
-                "VIN_SYS_5V0": 4.032,
+                "VDD_GPU_SOC": 2.401, "VDD_CPU_CV": 0.8, "VIN_SYS_5V0": 4.032,
                 "VDDQ_VDD2_1V8AO": 0.604,
             },
             {"CPU": 49.531, "Tboard": 38.0, "SOC2": 45.5, "Tdiode": 39.0, "SOC0": 45.218}
@@ -56,15 +54,12 @@ SPAN = 1000
             1575,
         ),
         (
-            devices.TEGRASTATS_OLD,
-            {},
-            {"PLL": 42.5, "MCPU": 42.5, "PMIC": 100.0},
-            None,
+            devices.TEGRASTATS_OLD, {}, {"PLL": 42.5, "MCPU": 42.5, "PMIC": 100.0}, None,
         ),
         ("", {}, {}, None),
     ],
     ids=["JetPack 5", "JetPack 6", "JetPack 6 without root", "JetPack 7", "JetPack 4", "nothing"],
-)
+)  # fmt: skip
 def test_tegrastats_lines(
     line: str, watts: dict[str, float], celsius: dict[str, float], mhz: int | None
 ) -> None:
@@ -131,10 +126,8 @@ def test_rapl_reads_no_zone_twice(tmp_path: Path) -> None:
     again = {"name": "package-0\n", "energy_uj": "5\n", "max_energy_range_uj": "9\n"}
     devices.write_files(tmp_path, {f"{folder}/{name}": text for name, text in again.items()})
     assert Rapl(machine).rails == (
-        "rapl/package-0",
-        "rapl/package-0/core",
-        "rapl/package-0/dram",
-    )
+        "rapl/package-0", "rapl/package-0/core", "rapl/package-0/dram",
+    )  # fmt: skip
 
 
 def test_rapl_that_is_not_there_or_not_readable(tmp_path: Path) -> None:
@@ -149,11 +142,8 @@ def test_rails_of_a_jetson(tmp_path: Path) -> None:
     assert watts["ina/VDD_IN"] == pytest.approx(5.008 * 1.2)
     # A channel that is not connected is no rail, nor is the sum of shunt voltages.
     assert Ina(devices.agx_orin(tmp_path / "agx")).rails == (
-        "ina/VDD_GPU_SOC",
-        "ina/VDD_CPU_CV",
-        "ina/VIN_SYS_5V0",
-        "ina/VDDQ_VDD2_1V8AO",
-    )
+        "ina/VDD_GPU_SOC", "ina/VDD_CPU_CV", "ina/VIN_SYS_5V0", "ina/VDDQ_VDD2_1V8AO",
+    )  # fmt: skip
     watts = Ina(devices.thor(tmp_path / "thor")).read().watts
     assert watts["ina/VIN"] == pytest.approx(21.75)
     assert watts["ina/VDD_GPU"] == 0.0, "a GPU that is switched off takes nothing"
@@ -213,11 +203,8 @@ def test_a_gpu_that_tells_little() -> None:
     gpus = Nvml(devices.nvml(Name="Orin (nvgpu)"))
     (gpu,) = gpus.describe()
     assert (gpu.name, gpu.compute_capability, gpu.memory, gpu.watts) == (
-        "Orin (nvgpu)",
-        "",
-        0,
-        None,
-    )
+        "Orin (nvgpu)", "", 0, None,
+    )  # fmt: skip
     assert (gpu.state, gpu.persistent, gpu.mig, gpu.pcie, gpu.limits) == ("", None, "", "", ())
     found = gpus.read()
     assert (found.joules, found.watts, found.celsius, found.mhz) == ({}, {}, {}, {})
@@ -227,21 +214,16 @@ def test_readings() -> None:
     energy = iter((5_000_000, 5_002_500))
     gpus = Nvml(
         devices.nvml(
-            TotalEnergyConsumption=lambda gpu: next(energy),
-            PowerUsage=71_520,
-            Temperature=44,
-            ClockInfo=1980,
-            CurrentClocksThrottleReasons=0x44,
+            TotalEnergyConsumption=lambda gpu: next(energy), PowerUsage=71_520, Temperature=44,
+            ClockInfo=1980, CurrentClocksThrottleReasons=0x44,
         )
-    )
+    )  # fmt: skip
     assert gpus.read().joules == {"gpu0": 0.0}
     found = gpus.read()
     assert found.joules == {"gpu0": 2.5}
     assert (found.watts, found.celsius, found.mhz) == (
-        {"gpu0": 71.52},
-        {"gpu0": 44.0},
-        {"gpu0": 1980},
-    )
+        {"gpu0": 71.52}, {"gpu0": 44.0}, {"gpu0": 1980},
+    )  # fmt: skip
     assert found.limits == {"gpu0: power cap", "gpu0: thermal slowdown by hardware"}
     gpus.close()
 

@@ -88,13 +88,17 @@ def test_the_program_is_kept(kept: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @compiler
 def test_another_compiler_or_processor_has_a_program_of_its_own(
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key = probe._key(["cc"])
-    assert probe._key(["cc"]) == key
-    assert probe._key(["clang"]) != key
-    monkeypatch.setattr(probe, "device_name", lambda: "another")
-    assert probe._key(["cc"]) != key
+    compilers = [_script(tmp_path / name, 'for last; do :; done; echo > "$last"') for name in "xy"]
+    for number, (own, device) in enumerate(
+        [(compilers[0], "one"), (compilers[0], "one"), (compilers[1], "one"), (compilers[1], "two")]
+    ):
+        monkeypatch.setenv("CC", str(own))
+        monkeypatch.setattr(probe, "device_name", lambda name=device: name)
+        with pytest.raises(ProbeFailed):  # it is no program
+            run_compiled(1, SMALL, tmp_path / "kept")
+        assert len(list((tmp_path / "kept" / "probes").iterdir())) == max(1, number)
 
 
 @compiler
@@ -305,10 +309,7 @@ def test_quantised_product_and_lstm() -> None:
 
 def test_pairs_count_as_8_bits() -> None:
     quantised = np.ones((7, 11), np.int8)
-    scalars: dict[str, NDArray[Any]] = {
-        "s": np.array(0.1, np.float32),
-        "z": np.array(0, np.int8),
-    }
+    scalars: dict[str, NDArray[Any]] = {"s": np.array(0.1, np.float32), "z": np.array(0, np.int8)}
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], "q"),
         helper.make_node("DequantizeLinear", ["q", "s", "z"], ["dx"], "dx"),

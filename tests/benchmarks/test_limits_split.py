@@ -105,13 +105,9 @@ def test_nodes_belong_to_the_modality_they_depend_on() -> None:
     content = graph_bytes(nodes, {"a": [1], "t": [1]}, {"w": floats(1)}, outputs=("Add",))
     graph = onnx.load_from_string(content).graph
     assert node_parts(graph, {"a": "a", "t": "t"}) == {
-        "Relu": "a",
-        "t.output.Add": "t",
-        "a.entry.Add": HEAD,
-        "Add": HEAD,
-        "sum.Add": HEAD,
+        "Relu": "a", "t.output.Add": "t", "a.entry.Add": HEAD, "Add": HEAD, "sum.Add": HEAD,
         "fused .head.Add": HEAD,
-    }
+    }  # fmt: skip
 
 
 def _event(name: str, ts: int, dur: int, cat: str = "Node") -> dict[str, Any]:

@@ -12,57 +12,26 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
-from fake_system import COUNT, TRUTH, FakeSystem
+from fake_system import BRIEF, COUNT, TRUTH, FakeSystem, generator_called, plan
 
-from ifmmin.benchmarks.scenarios.loadgen.base import SCENARIOS, Length, Plan, Scenario, Settings
+from ifmmin.benchmarks.scenarios.loadgen.base import SCENARIOS, Scenario, Settings
 from ifmmin.benchmarks.scenarios.loadgen.measure import (
     Generator,
     check_answers,
-    make_generator,
     measure_scenario,
 )
 from ifmmin.benchmarks.scenarios.loadgen.mlperf import Answering, read_run
 from ifmmin.benchmarks.scenarios.loadgen.own import CHUNK, Worker
-from ifmmin.runtime.errors import (
-    BackendUnavailable,
-    EngineError,
-    InputError,
-    ParityError,
-)
+from ifmmin.runtime.errors import EngineError, InputError, ParityError
 
-LONG = Plan(
-    scenario="single-stream",
-    seconds=100.0,
-    queries=100,
-    seed=0,
-    expected_seconds=0.002,
-    rate=300.0,
-    latency_limit=0.05,
-)
-BRIEF = Length(name="brief", seconds=0.1, offline_samples=16, probe_seconds=0.1, probes=2)
-
-
-def plan(scenario: Scenario, **changes: Any) -> Plan:
-    return msgspec.structs.replace(LONG, scenario=scenario, **changes)
-
-
-@pytest.fixture(params=["own", "loadgen"])
-def generator(request: pytest.FixtureRequest) -> Generator:
-    try:
-        return make_generator(request.param)
-    except BackendUnavailable as error:
-        pytest.skip(str(error))
+LONG: dict[str, Any] = {"seconds": 100.0, "queries": 100, "rate": 300.0}
 
 
 @pytest.fixture
 def loadgen() -> Generator:
-    try:
-        return make_generator("loadgen")
-    except BackendUnavailable as error:
-        pytest.skip(str(error))
+    return generator_called("loadgen")
 
 
 def works(generator: Generator, scenario: Scenario) -> bool:
@@ -79,7 +48,7 @@ def test_an_error_ends_a_long_run_soon(
     system = FakeSystem(0.001, fails_at=issue)
     started = time.perf_counter()
     with pytest.raises(RuntimeError, match="out of order"):
-        generator.perform(system, plan(scenario))
+        generator.perform(system, plan(scenario, **LONG))
     assert time.perf_counter() - started < 50, "of 100 s that were asked for"
     assert len(system.issues) == issue, "nothing is asked after a failure"
     assert works(generator, scenario)
@@ -119,7 +88,7 @@ def test_an_interrupt_ends_a_long_run_soon(generator: Generator, scenario: Scena
             return super().issue(indices)
 
     with pytest.raises(KeyboardInterrupt):
-        generator.perform(Interrupted(0.001), plan(scenario))
+        generator.perform(Interrupted(0.001), plan(scenario, **LONG))
     assert works(generator, scenario)
 
 
@@ -135,10 +104,7 @@ def test_from_another_thread(generator: Generator) -> None:
 @pytest.mark.parametrize("scenario", SCENARIOS)
 @pytest.mark.parametrize("name", ["own", "loadgen"])
 def test_a_wrong_answer_is_not_timed(name: str, scenario: Scenario) -> None:
-    try:
-        make_generator(name)
-    except BackendUnavailable as error:
-        pytest.skip(str(error))
+    generator_called(name)
     system = FakeSystem(0.0001)
     truth = TRUTH.copy()
     truth[13, 1] += 0.01
@@ -196,12 +162,12 @@ def test_logs_without_a_result(tmp_path: Path) -> None:
     log = tmp_path / "mlperf_log_detail.txt"
     log.write_text("")
     with pytest.raises(EngineError, match="LoadGen wrote no log"):
-        read_run(tmp_path, LONG)
+        read_run(tmp_path, plan("single-stream"))
     log.write_text(
         ':::MLLOG {"key": "error_runtime", "value": "no\\nspace", "metadata": {"is_error": true}}\n'
     )
     with pytest.raises(EngineError, match="without a result and said: no space"):
-        read_run(tmp_path, LONG)
+        read_run(tmp_path, plan("single-stream"))
 
 
 @pytest.mark.parametrize("served", [False, True])

@@ -93,10 +93,8 @@ def test_a_start_consists_of_its_parts_and_memory_stands_by_stage() -> None:
     (drawing,) = _draw("memory", *rows)
     assert list(drawing.plots) == ["Memory: one pattern", "Memory: 64 streams"]
     assert [t.get_text() for axes in drawing.plots.values() for t in axes.texts] == [
-        "4.00 MB",
-        "7.00 MB",
-        "9.00 MB",
-    ]
+        "4.00 MB", "7.00 MB", "9.00 MB",
+    ]  # fmt: skip
 
 
 def test_lines_show_the_fastest_way_at_every_length_and_our_bound() -> None:
@@ -305,13 +303,10 @@ def _crowded(report: Report) -> Report:
 @pytest.mark.parametrize(
     ("screen", "scheme"),
     [
-        ("phone", "light"),
-        ("phone", "dark"),
-        ("desk", "dark"),
-        ("paper", "light"),
+        ("phone", "light"), ("phone", "dark"), ("desk", "dark"), ("paper", "light"),
         ("paper", "dark"),
     ],
-)
+)  # fmt: skip
 def test_the_page_is_legible(chromium: Any, page: Path, screen: str, scheme: str) -> None:
     size = {"phone": PHONE, "desk": DESK, "paper": PAPER}[screen]
     view = View(chromium, page, *size, device_scale_factor=2, color_scheme=scheme)

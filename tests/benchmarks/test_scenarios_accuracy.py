@@ -48,10 +48,7 @@ def _trained_on(bundle: Path, layout: Any, fold: int = 1) -> None:
     recipe = msgspec.structs.replace(load_recipe("synthetic"), corpus=layout)
 
     def change(manifest: dict[str, Any]) -> None:
-        manifest["checkpoint"]["training"] |= {
-            "recipe": msgspec.to_builtins(recipe),
-            "fold": fold,
-        }
+        manifest["checkpoint"]["training"] |= {"recipe": msgspec.to_builtins(recipe), "fold": fold}
 
     edit(bundle, change)
 
@@ -240,22 +237,18 @@ def test_full_rules_take_their_time(bundle: Path, monkeypatch: pytest.MonkeyPatc
 
 def _result(kind: Any, **more: Any) -> Result:
     given: dict[str, Any] = {
-        "scenario": kind,
-        "generator": "loadgen 6.0",
-        "why_not": (),
-        "metrics": {"p50": 0.001, "p90": 0.002, "p99": 0.0123, "rate": 0.0},
-        "queries": 123_456,
-        "samples": (),
-        "latency_limit": 0.01,
+        "scenario": kind, "generator": "loadgen 6.0", "why_not": (),
+        "metrics": {"p50": 0.001, "p90": 0.002, "p99": 0.0123, "rate": 0.0}, "queries": 123_456,
+        "samples": (), "latency_limit": 0.01,
         "accuracy": AnswerCheck(samples=32, max_difference=2e-6, agreement=1.0),
-    }
+    }  # fmt: skip
     return Result(**given | more)
 
 
 def test_notes_say_what_a_sample_is() -> None:
-    note = scenario._note(_result("single-stream"))
+    note = scenario.describe_result(_result("single-stream"))
     assert "too many to keep: the sample is the percentile; p90 2 ms over 123,456" in note
     assert "load by loadgen 6.0; valid by MLPerf's rules; all 32" in note
-    assert "no rate held the limit of 10 ms" in scenario._note(_result("server"))
+    assert "no rate held the limit of 10 ms" in scenario.describe_result(_result("server"))
     held = _result("server", metrics={"p99": 0.0081, "rate": 500.0})
-    assert scenario._note(held).startswith("99 % within 8.1 ms, limit 10 ms")
+    assert scenario.describe_result(held).startswith("99 % within 8.1 ms, limit 10 ms")

@@ -121,7 +121,7 @@ def test_fifty_more_megabytes_show(
         "block = b'x' * (50 << 20)\nfrom ifmmin.benchmarks.scenarios.worker_memory import main\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr("ifmmin.benchmarks.scenarios.memory._CHILD", "heavier_child")
+    monkeypatch.setattr("ifmmin.benchmarks.scenarios.memory.CHILD", "heavier_child")
     heavy = _first_job(bundle, tmp_path)
     heavy.run()
     assert set(heavy.samples) == set(plain.samples)
@@ -232,12 +232,9 @@ def test_the_peak_of_a_child_is_its_own(tmp_path: Path, child: str) -> None:
 @pytest.mark.parametrize(
     ("given", "wanted"),
     [
-        ("a v t a_v_t", "a a_v_t"),
-        ("v t v_t", "v v_t"),
-        ("a_t a", "a a_t"),
-        ("v", "v"),
+        ("a v t a_v_t", "a a_v_t"), ("v t v_t", "v v_t"), ("a_t a", "a a_t"), ("v", "v"),
     ],
-)
+)  # fmt: skip
 def test_the_patterns_that_stand_for_all(given: str, wanted: str) -> None:
     patterns = [Pattern.parse(text) for text in given.split()]
     assert [str(pattern) for pattern in alone_and_fullest(patterns)] == wanted.split()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sample_rows import sample_report
-from small_bundles import copied, nudge
+from small_bundles import copied, note_graphs, nudge
 
 from ifmmin.benchmarks.record import CONTROL, OURS, REFERENCE, Row, measured_noise
 from ifmmin.benchmarks.report.summary import measure
@@ -28,30 +28,20 @@ def _bench(bundle: Path, **more: Any) -> Bench:
     return Bench(Plan(bundle=bundle, rounds=3, warm_up=1, **more), lambda line: None)
 
 
-def test_updates_of_streams_compute_what_they_claim(bundle: Path) -> None:
-    bench = _bench(bundle)
+def test_updates_of_streams_compute_what_they_claim(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted, bench = note_graphs(monkeypatch), _bench(bundle)
     predictor = bench.predictor(RunConfig("onnxruntime-cpu", "fp32", 1))
     assert predictor is not None
-    pattern, ran = Pattern.parse("a_t"), []
-    engine = predictor.stream()._engine
-    for modality, run in engine._summaries.items():
-
-        def counted(inputs: Any, run: Any = run, name: str = modality.value) -> Any:
-            ran.append(name)
-            return run(inputs)
-
-        engine._summaries[modality] = counted
-    update = Updates(bench, predictor, pattern, 20, CHANGED)
-    ran.clear()
-    update()
-    assert ran == ["a"]
-    update = Updates(bench, predictor, pattern, 20, EVERYTHING)
-    ran.clear()
-    update()
-    assert ran == ["a", "t"]
+    for what, wanted in ((CHANGED, ["a"]), (EVERYTHING, ["a", "t"])):
+        update = Updates(bench, predictor, Pattern.parse("a_t"), 20, what)
+        noted.calls.clear()
+        update()
+        assert noted.called("summary") == wanted
     # The update is that of all frames: those of the past and the new one.
-    wanted = bench.features({Modality.A: 22, Modality.T: 22})
-    np.testing.assert_allclose(update().logits, predictor.predict(wanted).logits, atol=1e-4)
+    features = bench.features({Modality.A: 22, Modality.T: 22})
+    np.testing.assert_allclose(update().logits, predictor.predict(features).logits, atol=1e-4)
 
 
 def test_streams_are_measured_alone_and_together(

@@ -128,12 +128,7 @@ def test_accuracy_stands_beside_that_of_the_network(manifest: Manifest) -> None:
     card = model_card(_with(manifest, graphs=(evaluated, *manifest.graphs[1:])))
     assert "test part of iemo\\|cap, fold 3 (40 utterances)" in card
     (row,) = [line for line in card.splitlines() if line.startswith(f"| `{evaluated.file}`")]
-    for cell in (
-        "0.610 (0.630)",
-        "0.620 (0.640)",
-        "0.100 (0.110)",
-        "rnn, entry",
-    ):
+    for cell in ("0.610 (0.630)", "0.620 (0.640)", "0.100 (0.110)", "rnn, entry"):
         assert cell in row
 
 

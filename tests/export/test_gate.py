@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -174,31 +175,45 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Corpus]:
     return out / "model.safetensors", corpus
 
 
+def test_graphs_are_measured_on_a_corpus(trained: tuple[Path, Corpus], tmp_path: Path) -> None:
+    checkpoint, out = trained[0], tmp_path / "bundle"
+    words = [str(checkpoint), "--pattern", "a_v", "--evaluate", "--shape", "throughput"]
+    assert main([*words, "--out", str(out)]) == 0
+    metrics = json.loads(checkpoint.with_name("metrics.json").read_text())["test"]["a_v"]
+    found = {e.shape: e.evaluation for e in Bundle(out).manifest.graphs if e.evaluation is not None}
+    assert list(found) == ["latency", "throughput", "head"]
+    for evaluation in found.values():
+        for figure in ("wa", "ua", "ece"):
+            assert evaluation[figure] == pytest.approx(metrics[figure], abs=1e-4)
+            assert evaluation[f"network_{figure}"] == pytest.approx(metrics[figure], abs=1e-4)
+        assert (evaluation["utterances"], evaluation["fold"]) == (48, 1)
+
+
 def _evaluator(checkpoint: Path, corpus: Corpus) -> Evaluator:
     return Evaluator(load_checkpoint(checkpoint)[0], corpus, 1)
 
 
-def _stream_corpus(checkpoint: Path, corpus: Corpus) -> StreamCorpus:
+def _stream_corpus(evaluator: Evaluator, checkpoint: Path) -> StreamCorpus:
     network, _ = load_checkpoint(checkpoint)
     context = ExportContext(network=network, probes=Probes(network), metadata={}, limits={})
-    return StreamCorpus(context, PRECISIONS["int8"], _evaluator(checkpoint, corpus))
+    return StreamCorpus(context, PRECISIONS["int8"], evaluator)
 
 
 def test_a_summary_that_says_the_same_loses_nothing_and_another_does(
     trained: tuple[Path, Corpus], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured = _stream_corpus(*trained)
+    evaluator = _evaluator(*trained)
+    measured, head = _stream_corpus(evaluator, trained[0]), evaluator.head
     asked = []
-    head = measured._evaluator.head
 
     def ask(run: Any, pattern: Pattern, said: Any) -> Any:
         asked.append(str(pattern))
         return dataclasses.replace(head(run, pattern, said), network_ua=1.0)
 
-    plain = measured._say_plainly(Modality.A)
+    plain = measured.plain(Modality.A)
     assert len(plain) == 48
     assert measured.loss_of(Modality.A, plain) == 0.0
-    monkeypatch.setattr(measured._evaluator, "head", ask)
+    monkeypatch.setattr(evaluator, "head", ask)
     constant = {row: 1e3 * np.ones_like(summary) for row, summary in plain.items()}
     assert measured.loss_of(Modality.A, constant) >= 0.5  # one class for all utterances
     assert asked == ["a", "a_v", "a_t", "a_v_t"]
@@ -253,5 +268,5 @@ def test_a_pattern_that_no_utterance_has(trained: tuple[Path, Corpus]) -> None:
     assert [evaluator.covers(Pattern.of([m])) for m in MODALITIES] == [False, True, False]
     with pytest.raises(CorpusError, match=r"has all of a_v; leave out that pattern"):
         evaluator.latency(lambda inputs: [], Pattern.parse("a_v"))
-    measured = _stream_corpus(checkpoint, poor)
-    assert measured.loss_of(Modality.V, measured._say_plainly(Modality.V)) == 0.0
+    measured = _stream_corpus(evaluator, checkpoint)
+    assert measured.loss_of(Modality.V, measured.plain(Modality.V)) == 0.0

@@ -39,9 +39,7 @@ MORE = {
     "sigmoid-s": {"Sigmoid"}, "attention": {"Tanh", "Softmax", "ReduceSum", "Mul"},
     "sum": {"ReduceSum"}, "transforms": _TRANSFORMS, "statistics": _STATISTICS,
 }  # fmt: skip
-MOST_NODES = {
-    "if-mmin": {"a": 43, "v": 43, "t": 54, "a_v": 50, "a_t": 61, "v_t": 61, "a_v_t": 65},
-}
+MOST_NODES = {"if-mmin": {"a": 43, "v": 43, "t": 54, "a_v": 50, "a_t": 61, "v_t": 61, "a_v_t": 65}}
 """Constants not counted; three blocks of imagination."""
 
 

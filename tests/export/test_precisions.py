@@ -297,8 +297,8 @@ def test_cut_calls_say_what_one_call_says(kind: str, precision: str) -> None:
         for count in GIVEN:
             found, wanted = cut.push(case.frames(count)), whole.push(case.frames(count))
             _require_close(found, wanted, precision)
-            for name, value in cut._kept.items():
-                _require_close(value, whole._kept[name], precision)
+            for name, value in cut.states.items():
+                _require_close(value, whole.states[name], precision)
         # Two blocks of streams; and 23 frames are four calls of each.
         assert case.strict.calls >= 2 * (1 + 4 + 1 + 2)
 
@@ -321,7 +321,7 @@ def test_text_is_the_same_to_the_last_bit(kind: str, precision: str) -> None:
         whole = ModalityStream(case.entry, case.run)
         frames = case.frames(count, streams=1)
         np.testing.assert_array_equal(cut.push(frames), whole.push(frames))
-        np.testing.assert_array_equal(cut._kept["tail"], whole._kept["tail"])
+        np.testing.assert_array_equal(cut.states["tail"], whole.states["tail"])
     assert case.strict.calls == 2 + 2 + 2
 
 
@@ -336,9 +336,9 @@ def test_frames_themselves_are_not_what_is_kept(kind: str, precision: str, raw: 
     wanted = ModalityStream(case.entry, case.run)
     wanted.push(frames)
     naive = ModalityStream(case.entry, case.run)
-    naive._kept["tail"] = frames[:, :4]
+    naive.states["tail"] = frames[:, :4]
     naive.push(frames[:, 4:])
-    same = [np.array_equal(naive._kept[n], value) for n, value in wanted._kept.items()]
+    same = [np.array_equal(naive.states[n], value) for n, value in wanted.states.items()]
     assert all(same) == raw
 
 

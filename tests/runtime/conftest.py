@@ -1,4 +1,4 @@
-"""The bundle and the predictor that most tests of the runtime take."""
+"""The bundle, the predictor and the made-up GPU that most tests of the runtime take."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fake_tensorrt import machine
 from small_bundles import ALL
 
 from ifmmin.runtime import Predictor
+
+gpu = pytest.fixture(machine)
 
 
 @pytest.fixture(scope="session")

@@ -130,15 +130,6 @@ def test_preloading_shares_what_was_proven_and_measured(
     assert one.predict(GIVEN).backend == "slow"
 
 
-def test_preloading_measures_threads(
-    streaming: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ifmmin.runtime.sessions.usable_cores", lambda: 2)
-    told: dict[str, Any] = {"backend": "onnxruntime-cpu", "threads": "auto"}
-    auto = Predictor(streaming, preload=True, options=_options(tmp_path), **told)
-    assert {t.candidate.threads for t in auto.history} == {1, 2}
-
-
 @pytest.mark.parametrize("threads", [True, "4", 0, 1.0])
 def test_threads_are_a_whole_number(bundle: Path, threads: Any) -> None:
     with pytest.raises(InputError, match=re.escape(f"threads: got {threads!r}, wanted a whole")):
@@ -153,12 +144,15 @@ def test_precisions_join_when_allowed(bundle: Path, tmp_path: Path) -> None:
     assert {t.candidate.precision for t in only.explain()} == {"fp32"}
 
 
+@pytest.mark.parametrize("preload", [False, True])
 def test_threads_are_measured_when_asked_for(
-    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    streaming: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preload: bool
 ) -> None:
     monkeypatch.setattr("ifmmin.runtime.sessions.usable_cores", lambda: 2)
-    cpu = Predictor(bundle, backend="onnxruntime-cpu", threads="auto", options=_options(tmp_path))
-    assert {t.candidate.threads for t in cpu.explain()} == {1, 2}
+    told: dict[str, Any] = {"backend": "onnxruntime-cpu", "options": _options(tmp_path)}
+    auto = Predictor(streaming, preload=preload, threads="auto", **told)
+    tried = auto.history if preload else auto.explain()
+    assert {t.candidate.threads for t in tried} == {1, 2}
 
 
 def test_a_choice_is_remembered(

@@ -82,11 +82,9 @@ def orin() -> MadeHost:
     libraries = [line.split(" => ")[1] for line in recorded.LDCONFIG.splitlines() if " => " in line]
     return MadeHost(
         files={
-            **dict.fromkeys(libraries, "library"),
-            "/etc/nv_tegra_release": recorded.RELEASE_R36,
+            **dict.fromkeys(libraries, "library"), "/etc/nv_tegra_release": recorded.RELEASE_R36,
             "/etc/os-release": 'NAME="Ubuntu"\nPRETTY_NAME="Ubuntu 22.04.5 LTS"\n',
-            "/proc/cpuinfo": recorded.CPUINFO_ARM,
-            "/proc/meminfo": recorded.MEMINFO,
+            "/proc/cpuinfo": recorded.CPUINFO_ARM, "/proc/meminfo": recorded.MEMINFO,
             "/proc/driver/nvidia/version": recorded.DRIVER_OPEN,
             "/proc/device-tree/model": "NVIDIA Jetson Orin NX\0",
             "/proc/device-tree/compatible": "nvidia,p3768-0000+p3767-0001\0nvidia,tegra234\0",
@@ -101,10 +99,8 @@ def orin() -> MadeHost:
             f"{SITE}/onnxruntime/capi/libonnxruntime_providers_tensorrt.so": "\0libnvinfer.so.10\0",
         },
         tools={
-            "nvpmodel": recorded.NVPMODEL,
-            "jetson_clocks": recorded.CLOCKS_R36,
-            "nvidia-smi": recorded.SMI_JETSON,
-            "ldconfig": recorded.LDCONFIG,
+            "nvpmodel": recorded.NVPMODEL, "jetson_clocks": recorded.CLOCKS_R36,
+            "nvidia-smi": recorded.SMI_JETSON, "ldconfig": recorded.LDCONFIG,
             "dpkg-query": "6.2.1+b38",
         },
         packages={
@@ -112,18 +108,16 @@ def orin() -> MadeHost:
             "onnxruntime-gpu": ("1.31.1", ("cp312-cp312-manylinux_2_34_aarch64",)),
         },
         environ={"LD_LIBRARY_PATH": "/usr/local/cuda-11.4/lib64"},
-    )
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("text", "release"),
     [
-        (recorded.RELEASE_R36, "36.4.3"),
-        (recorded.RELEASE_R38, "38.2.0"),
-        (recorded.RELEASE_R39, "39.2.0"),
-        ("", ""),
+        (recorded.RELEASE_R36, "36.4.3"), (recorded.RELEASE_R38, "38.2.0"),
+        (recorded.RELEASE_R39, "39.2.0"), ("", ""),
     ],
-)
+)  # fmt: skip
 def test_release_of_jetson_linux(text: str, release: str) -> None:
     assert parse_release(text) == release
 
@@ -144,13 +138,9 @@ def test_gpus_of_nvidia_smi() -> None:
     driver, (gpu,) = parse_smi(recorded.SMI)
     assert driver == "550.54.15"
     assert gpu == Gpu(
-        name="NVIDIA GeForce RTX 3090",
-        compute_capability="8.6",
-        memory=24576 << 20,
-        temperature=41,
-        clock_mhz=210,
-        maximum_clock_mhz=2100,
-    )
+        name="NVIDIA GeForce RTX 3090", compute_capability="8.6", memory=24576 << 20,
+        temperature=41, clock_mhz=210, maximum_clock_mhz=2100,
+    )  # fmt: skip
     assert len(parse_smi(recorded.SMI_TWO)[1]) == 2
     _, (built_in,) = parse_smi(recorded.SMI_JETSON)
     assert (built_in.compute_capability, built_in.memory, built_in.temperature) == ("8.7", 0, None)

@@ -4,17 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from made_machines import (
-    DESKTOP,
-    HEALTHY,
-    JETSON_WHEEL,
-    ORIN,
-    PYPI,
-    THOR,
-    change,
-    library,
-    package,
-)
+from made_machines import DESKTOP, HEALTHY, JETSON_WHEEL, ORIN, PYPI, THOR, change, library, package
 
 from ifmmin.runtime.doctor import rules
 from ifmmin.runtime.doctor.facts import (

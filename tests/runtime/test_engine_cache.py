@@ -1,10 +1,11 @@
-"""Files are whole or not at all; the cache of engines gives back what was kept, or nothing."""
+"""The cache of engines gives back what was kept, or nothing."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ifmmin.runtime import atomic
-from ifmmin.runtime.atomic import cache_dir
-from ifmmin.runtime.backends.engine_cache import (
-    LIMIT_BYTES,
-    DeviceKey,
-    EngineCache,
-    EngineKey,
-)
+from ifmmin.runtime.backends.engine_cache import LIMIT_BYTES, DeviceKey, EngineCache, EngineKey
 from ifmmin.runtime.bundle import ProfileSpec
 from ifmmin.runtime.errors import OutputError
 
@@ -35,13 +29,11 @@ OTHERS: dict[str, dict[str, Any]] = {
     "version": {"device": msgspec.structs.replace(DEVICE, version="10.13.3")},
     "gpu": {"device": msgspec.structs.replace(DEVICE, gpu="NVIDIA Orin-Nano (8 GB)")},
     "sm": {"device": msgspec.structs.replace(DEVICE, sm="SM86")},
-    "graph": {"graph_sha256": "ac" * 32},
-    "precision": {"precision": "fp32"},
+    "graph": {"graph_sha256": "ac" * 32}, "precision": {"precision": "fp32"},
     "profile": {"profile": {"a": msgspec.structs.replace(SIZES, maximum=(400, 5))}},
-    "input": {"profile": {"v": SIZES}},
-    "tf32": {"tf32": True},
+    "input": {"profile": {"v": SIZES}}, "tf32": {"tf32": True},
     "settings of the builder": {"build": 0},
-}
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -116,41 +108,34 @@ def test_a_place_that_cannot_be_used(tmp_path: Path) -> None:
     assert "cannot be read (Is a directory)" in cache.load(KEY).refusal
 
 
-def test_where_it_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_dir() == tmp_path / "ifmmin"
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for value in ("", "relative"):
-        monkeypatch.setenv("XDG_CACHE_HOME", value)
-        assert cache_dir() == tmp_path / ".cache" / "ifmmin"
-    monkeypatch.setenv("IFMMIN_CACHE", str(tmp_path / "named"))
-    assert cache_dir() == tmp_path / "named"
-    assert cache_dir(tmp_path / "chosen") == tmp_path / "chosen"
-
-
-def _write(directory: Path, value: int, times: int) -> None:
-    for _ in range(times):
+def _write(directory: Path, value: int) -> None:
+    for _ in range(40):
         EngineCache(directory).keep(KEY, bytes([value]) * 100_000)
+
+
+def _running(work: Any, *starts: tuple[Any, ...]) -> Iterator[None]:
+    """Again and again while processes are at work, none of which may fail."""
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=work, args=start) for start in starts]
+    for process in processes:
+        process.start()
+    while any(process.is_alive() for process in processes):
+        yield
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
 
 
 def test_writers_at_the_same_time(tmp_path: Path) -> None:
     """Every reader meets one whole engine or another, never a mixture and never none."""
-    context = multiprocessing.get_context("spawn")
-    cache = EngineCache(tmp_path)
+    cache, seen = EngineCache(tmp_path), set()
     cache.keep(KEY, bytes(100_000))
-    writers = [context.Process(target=_write, args=(tmp_path, n, 40)) for n in (1, 2)]
-    for writer in writers:
-        writer.start()
-    seen: set[int] = set()
-    while any(writer.is_alive() for writer in writers):
+    for _ in _running(_write, (tmp_path, 1), (tmp_path, 2)):
         content = cache.load(KEY).content
         assert content is not None
         assert len(content) == 100_000
         assert len(set(content)) == 1
         seen.add(content[0])
-    for writer in writers:
-        writer.join()
-        assert writer.exitcode == 0
     assert len(seen) > 1, "nothing was written meanwhile"
     assert [path.suffix for path in tmp_path.iterdir()] == [".engine"]
 
@@ -277,59 +262,12 @@ def _use(folder: Path, start: int) -> None:
 
 def test_removers_at_the_same_time(tmp_path: Path) -> None:
     """A reader meets a whole engine or none, and nothing fails."""
-    context = multiprocessing.get_context("spawn")
-    users = [context.Process(target=_use, args=(tmp_path, start)) for start in (0, 3)]
-    for user in users:
-        user.start()
     found = set()
-    while any(user.is_alive() for user in users):
+    for _ in _running(_use, (tmp_path, 0), (tmp_path, 3)):
         for number in range(6):
             kept = EngineCache(tmp_path).load(_key(number))
             assert kept.refusal == ""
             found.add(kept.content)
-    for user in users:
-        user.join()
-        assert user.exitcode == 0
     assert found == {LARGE, None}
     EngineCache(tmp_path, limit=FEW).keep(_key(0), LARGE)
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= FEW
-
-
-def test_a_file_appears_whole_and_replaces(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "file"
-    for text in ("one", "two"):
-        with atomic.atomic_file(path) as part:
-            part.write_text(text)
-            assert not path.exists() or path.read_text() != text
-        assert path.read_text() == text
-    with pytest.raises(KeyboardInterrupt), atomic.atomic_file(path) as part:  # noqa: PT012
-        part.write_text("half")
-        raise KeyboardInterrupt
-    assert path.read_text() == "two"
-    assert [p.name for p in path.parent.iterdir()] == ["file"]
-
-
-@pytest.mark.parametrize("kernel", [True, False])
-def test_a_directory_is_exchanged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: bool
-) -> None:
-    if not kernel:
-        monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: object())
-    path = tmp_path / "folder"
-    for text in ("one", "two"):
-        with atomic.atomic_directory(path) as part:
-            (part / text).write_text(text)
-        assert [p.name for p in path.iterdir()] == [text]
-    with pytest.raises(KeyboardInterrupt), atomic.atomic_directory(path) as part:  # noqa: PT012
-        (part / "half").touch()
-        raise KeyboardInterrupt
-    assert [p.name for p in path.iterdir()] == ["two"]
-    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
-
-
-def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="cannot write"), atomic.atomic_file(tmp_path / "file/x"):
-        raise AssertionError("not reached")
-    with pytest.raises(OutputError, match="is a directory"), atomic.atomic_file(tmp_path):
-        raise AssertionError("not reached")

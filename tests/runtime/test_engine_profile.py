@@ -6,24 +6,46 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_graphs import (
-    MODALITIES,
-    TEXT_STATES,
-    entry_of,
-    lstm_graph,
-    masked_scan_graph,
-    quantised_graph,
-    step_graph,
-    text_graph,
-    text_step_graph,
-)
 
 from ifmmin.runtime.backends.profile import Shape, check_profile, profile_of
-from ifmmin.runtime.bundle import ModalitySpec, ProfileSpec
+from ifmmin.runtime.bundle import (
+    GraphEntry,
+    MissingSpec,
+    ModalitySpec,
+    ProfileSpec,
+    StateSpec,
+    TensorSpec,
+)
 from ifmmin.runtime.errors import BundleError, InputError
 from ifmmin.runtime.modality import Modality
 
 A, T = Modality.A, Modality.T
+MODALITIES = {
+    modality: ModalitySpec(
+        dim=dim, minimum_length=shortest, verified_length=200, frame_rate=rate, features="made",
+        missing=MissingSpec(length=9, deviation=0.0, settled_at=9, tolerance=1e-6),
+    )
+    for modality, dim, shortest, rate in ((A, 5, 1, 10.0), (T, 11, 5, None))
+}  # fmt: skip
+
+
+def entry(
+    shape: str, subject: str, states: tuple[StateSpec, ...] = (), **inputs: Shape
+) -> GraphEntry:
+    return GraphEntry(
+        shape=shape, subject=subject, precision="fp32", recurrence="lstm", file="graph.onnx",
+        sha256="", bytes=0, opset=18, parity={}, states=states, outputs=(),
+        inputs=tuple(TensorSpec(name=n, dtype="float32", shape=s) for n, s in inputs.items()),
+    )  # fmt: skip
+
+
+VOICE = entry("latency", "a", a=("T_a", 5))
+TEXT = entry("latency", "t", t=("T_t", 11))
+BATCHES = entry("throughput", "a", a=("B", "T_a", 5), a_lengths=("B",))
+HEAD = entry("head", "a", a=("B", 8))
+STEP = entry("step", "a", frames=("B", "N", 5), hidden=("B", 8))
+TAIL = StateSpec(name="tail", output="next_tail", initial=0.0, initial_shape=("B", 0, 11))
+TEXT_STEP = entry("step", "t", (TAIL,), frames=("B", "N", 11), tail=("B", "S", 11))
 
 
 def sizes(spec: ProfileSpec) -> list[tuple[int, ...]]:
@@ -35,10 +57,10 @@ def change(modality: Modality, **fields: object) -> dict[Modality, ModalitySpec]
 
 
 def test_latency_goes_from_the_minimum_to_what_was_verified() -> None:
-    found = profile_of(entry_of(lstm_graph(), "latency", "a"), MODALITIES)
+    found = profile_of(VOICE, MODALITIES)
     assert list(found) == ["a"]
     assert sizes(found["a"]) == [(1, 5), (50, 5), (200, 5)]  # 5 s of 10 frames
-    text = profile_of(entry_of(text_graph(), "latency", "t"), MODALITIES)
+    text = profile_of(TEXT, MODALITIES)
     assert sizes(text["t"]) == [(5, 11), (25, 11), (200, 11)]
 
 
@@ -52,62 +74,57 @@ def test_latency_goes_from_the_minimum_to_what_was_verified() -> None:
     ],
 )
 def test_the_optimum_stays_inside(fields: dict[str, object], optimum: int) -> None:
-    found = profile_of(entry_of(lstm_graph(), "latency", "a"), change(A, **fields))
+    found = profile_of(VOICE, change(A, **fields))
     assert found["a"].optimum == (optimum, 5)
 
 
 def test_throughput_has_one_batch_for_all_inputs() -> None:
-    entry = entry_of(masked_scan_graph(), "throughput", "a")
-    found = profile_of(entry, MODALITIES, batch=(2, 4, 16))
+    found = profile_of(BATCHES, MODALITIES, batch=(2, 4, 16))
     assert sizes(found["a"]) == [(2, 1, 5), (4, 50, 5), (16, 200, 5)]
     assert sizes(found["a_lengths"]) == [(2,), (4,), (16,)]
-    head = profile_of(entry_of(quantised_graph(), "head", "a"), MODALITIES)
+    head = profile_of(HEAD, MODALITIES)
     assert sizes(head["a"]) == [(1, 8), (8, 8), (64, 8)]
 
 
 def test_steps_take_one_frame_and_more() -> None:
-    found = profile_of(entry_of(step_graph(), "step", "a"), MODALITIES, batch=(1, 1, 4))
+    found = profile_of(STEP, MODALITIES, batch=(1, 1, 4))
     assert sizes(found["frames"]) == [(1, 1, 5), (1, 1, 5), (4, 200, 5)]
     assert sizes(found["hidden"]) == [(1, 8), (1, 8), (4, 8)]
 
 
 def test_a_step_of_text_always_fills_its_largest_kernel() -> None:
-    entry = entry_of(text_step_graph(), "step", "t", TEXT_STATES)
-    found = profile_of(entry, MODALITIES, batch=(1, 1, 4))
+    found = profile_of(TEXT_STEP, MODALITIES, batch=(1, 1, 4))
     assert sizes(found["tail"]) == [(1, 4, 11), (1, 4, 11), (4, 4, 11)]
     assert found["tail"].minimum[1] + found["frames"].minimum[1] == MODALITIES[T].minimum_length
 
 
 @given(
-    minimum=st.integers(1, 40),
-    more=st.integers(0, 3000),
-    rate=st.none() | st.floats(0.01, 1000),
-)
+    minimum=st.integers(1, 40), more=st.integers(0, 3000), rate=st.none() | st.floats(0.01, 1000),
+)  # fmt: skip
 def test_no_profile_goes_below_the_minimum(minimum: int, more: int, rate: float | None) -> None:
     """TensorRT builds a convolution of 5 for 4 tokens without a word, so this is the only guard."""
     described = change(T, minimum_length=minimum, verified_length=minimum + more, frame_rate=rate)
-    spec = profile_of(entry_of(text_graph(), "latency", "t"), described)["t"]
+    spec = profile_of(TEXT, described)["t"]
     low, middle, high = (shape[0] for shape in sizes(spec))
     assert minimum == low <= middle <= high == minimum + more
 
 
 def test_what_the_manifest_does_not_tell_is_refused() -> None:
-    entry = entry_of(lstm_graph(), "latency", "a")
     with pytest.raises(BundleError, match="does not describe modality a"):
-        profile_of(entry, {T: MODALITIES[T]})
+        profile_of(VOICE, {T: MODALITIES[T]})
     with pytest.raises(BundleError, match="9 frames as the minimum and 4 as the verified"):
-        profile_of(entry, change(A, minimum_length=9, verified_length=4))
+        profile_of(VOICE, change(A, minimum_length=9, verified_length=4))
     with pytest.raises(BundleError, match="0 frames as the minimum"):
-        profile_of(entry, change(A, minimum_length=0))
-    odd = msgspec.structs.replace(entry.inputs[0], shape=("K", 5))
+        profile_of(VOICE, change(A, minimum_length=0))
+    odd = msgspec.structs.replace(VOICE.inputs[0], shape=("K", 5))
     with pytest.raises(BundleError, match=r"input a of .* has a size 'K'"):
-        profile_of(msgspec.structs.replace(entry, inputs=(odd,)), MODALITIES)
+        profile_of(msgspec.structs.replace(VOICE, inputs=(odd,)), MODALITIES)
 
 
 @pytest.mark.parametrize("batch", [(0, 1, 2), (4, 2, 8), (1, 8, 4)])
 def test_a_batch_rises(batch: tuple[int, int, int]) -> None:
     with pytest.raises(InputError, match="three that rise from at least 1"):
-        profile_of(entry_of(lstm_graph(), "latency", "a"), MODALITIES, batch=batch)
+        profile_of(VOICE, MODALITIES, batch=batch)
 
 
 GRAPH: dict[str, Shape] = {"a": ("B", "T_a", 5), "a_lengths": ("B",)}

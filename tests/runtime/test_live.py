@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
-from run_command import command, event, frames, run
+from run_command import STREAM, command, event, frames, run
 
 from ifmmin.runtime import Pattern, Predictor, StreamOptions
 from ifmmin.runtime.cli.events import Tick, Update
@@ -225,7 +225,7 @@ class _Terminal:
         environment = os.environ | {"TERM": term, "COLUMNS": "40", "LINES": "20"}
         environment.pop("NO_COLOR", None)
         self.process = subprocess.Popen(
-            [*command(bundle, "--live", *options)], stdin=subprocess.PIPE, stdout=theirs,
+            [*command(bundle, *STREAM, "--live", *options)], stdin=subprocess.PIPE, stdout=theirs,
             stderr=theirs, env=environment,
         )  # fmt: skip
         os.close(theirs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -43,10 +44,58 @@ def test_golden_vectors(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.fixture(params=[OnnxRuntimeCpu, OpenVino], ids=["onnxruntime", "openvino"])
+def engine(request: pytest.FixtureRequest) -> Backend:
+    if request.param is OpenVino:
+        pytest.importorskip(
+            "openvino", reason="OpenVINO is not installed: pip install 'ifmmin[openvino]'"
+        )
+    made: Backend = request.param()
+    return made
+
+
 @pytest.mark.parametrize("shape", ["latency", "throughput"])
-def test_answers_are_the_callers(bundle: Bundle, shape: str) -> None:
+def test_answers_are_the_callers(engine: Backend, bundle: Bundle, shape: str) -> None:
     """Of a graph whose outputs are bound once, and of one that is run freely."""
-    runs_as_its_own(bundle, OnnxRuntimeCpu(), shape)
+    runs_as_its_own(bundle, engine, shape)
+
+
+def test_a_graph_that_it_cannot_run(engine: Backend, bundle: Bundle, tmp_path: Path) -> None:
+    folder = copied(bundle.directory, tmp_path)
+    put(folder, "a.latency.fp32.onnx", b"no graph")
+    spoilt = Bundle(folder)
+    with pytest.raises(BackendUnavailable, match=r"cannot run a\.latency\.fp32\.onnx \(") as caught:
+        engine.open(spoilt, spoilt.manifest.graphs[0])
+    assert "\n" not in str(caught.value)
+
+
+ENGINES: list[tuple[Any, str, str]] = [
+    (OnnxRuntimeCpu, "onnxruntime", r"pip install 'ifmmin\[cpu\]'"),
+    (OpenVino, "openvino", r"pip install 'ifmmin\[openvino\]'"),
+]
+
+
+@pytest.mark.parametrize(("kind", "module", "cure"), ENGINES)
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [(None, "is not installed"),
+     ("raise ImportError('lib:\\n gone')", r"does not load \(lib: gone"),
+     ("raise OSError('lib:\\n gone')", r"does not load \(lib: gone"),
+     ("import of_it_absent", r"does not load \(.*of_it_absent")],
+)  # fmt: skip
+def test_an_engine_that_is_absent_or_broken(
+    kind: Any, module: str, cure: str, text: str | None, said: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    if text is None:
+        monkeypatch.setitem(sys.modules, module, None)
+    else:
+        (tmp_path / f"{module}.py").write_text(text)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    with pytest.raises(BackendUnavailable, match=f"{said}.*{cure}") as caught:
+        kind()
+    assert "\n" not in str(caught.value)
 
 
 def test_versions_that_do_not_tell(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,30 +112,6 @@ def test_graphs_for_other_engines_are_computed_literally(make_bundle: Any) -> No
     inputs = {m.value: x for m, x in bundle.golden()[0].features.items()}
     literal = backend.load(bundle.graph(entry), literal=True)(inputs)[0]
     assert np.array_equal(backend.open(bundle, entry).run(inputs)[0], literal)
-
-
-def test_a_graph_that_it_cannot_run(bundle: Bundle, tmp_path: Path) -> None:
-    folder = copied(bundle.directory, tmp_path)
-    put(folder, "a.latency.fp32.onnx", b"no graph")
-    damaged = Bundle(folder)
-    with pytest.raises(BackendUnavailable, match=r"cannot run a\.latency\.fp32\.onnx \(") as caught:
-        OnnxRuntimeCpu().open(damaged, damaged.manifest.graphs[0])
-    assert "\n" not in str(caught.value)
-
-
-def test_absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(BackendUnavailable, match=r"pip install 'ifmmin\[cpu\]'"):
-        OnnxRuntimeCpu()
-
-
-@pytest.mark.parametrize("kind", ["ImportError", "OSError"])
-def test_broken(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "onnxruntime.py").write_text(f"raise {kind}('libgomp.so.1: cannot\\n open')")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
-    with pytest.raises(BackendUnavailable, match=r"\(libgomp\.so\.1: cannot open\)"):
-        OnnxRuntimeCpu()
 
 
 KINDS: list[type[OnnxRuntimeCuda]] = [OnnxRuntimeCuda, OnnxRuntimeTensorrt]
@@ -282,31 +307,16 @@ def test_golden_vectors_on_a_real_gpu(
 
 
 @pytest.fixture
-def backend() -> OpenVino:
-    pytest.importorskip(
-        "openvino", reason="OpenVINO is not installed: pip install 'ifmmin[openvino]'"
-    )
-    return OpenVino()
-
-
-@pytest.fixture
 def every(make_bundle: Any) -> Bundle:
+    pytest.importorskip("openvino", reason="OpenVINO is not installed")
     return Bundle(make_bundle(ALL))
 
 
-def no_openvino() -> str:
-    with pytest.raises(BackendUnavailable) as caught:
-        OpenVino()
-    assert "\n" not in str(caught.value)
-    assert "pip install 'ifmmin[openvino]'" in str(caught.value)
-    return str(caught.value)
-
-
 def test_golden_vectors_of_every_pattern_and_shape(
-    backend: OpenVino, every: Bundle, capfd: pytest.CaptureFixture[str]
+    every: Bundle, capfd: pytest.CaptureFixture[str]
 ) -> None:
     cores = os.sched_getaffinity(0) if sys.platform == "linux" else None
-    opened = require_golden(every, backend)
+    opened = require_golden(every, OpenVino())
     assert len(opened) == 3 * len(ALL) + 2 * 3
     for loaded in opened:
         assert loaded.placement["CPU"] > 2
@@ -315,13 +325,17 @@ def test_golden_vectors_of_every_pattern_and_shape(
         assert os.sched_getaffinity(0) == cores, "the process was bound to cores"
 
 
-@pytest.mark.parametrize("shape", ["latency", "throughput"])
-def test_answers_of_openvino_are_the_callers(backend: OpenVino, every: Bundle, shape: str) -> None:
-    runs_as_its_own(every, backend, shape)
+def test_it_computes_in_float32(every: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    core, made = importlib.import_module("openvino").Core, list[Any]()
+    compile_model = core.compile_model
 
+    def compiling(*arguments: Any) -> Any:
+        made.append(compile_model(*arguments))
+        return made[-1]
 
-def test_it_computes_in_float32(backend: OpenVino, every: Bundle) -> None:
-    compiled = backend._compile(every.graph(every.manifest.graphs[0]))
+    monkeypatch.setattr(core, "compile_model", compiling)
+    OpenVino().open(every, every.manifest.graphs[0])
+    (compiled,) = made
     assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
     assert compiled.get_property("DYNAMIC_QUANTIZATION_GROUP_SIZE") == 0
     assert compiled.get_property("NUM_STREAMS") == 1
@@ -331,35 +345,10 @@ def test_it_computes_in_float32(backend: OpenVino, every: Bundle) -> None:
     assert kinds <= {"f32", "i32", "i64", "u8", "boolean"}, "neither bf16 nor f16"
 
 
-def test_a_graph_that_openvino_cannot_run(backend: OpenVino, every: Bundle, tmp_path: Path) -> None:
-    folder = copied(every.directory, tmp_path)
-    put(folder, "a.latency.fp32.onnx", b"no graph")
-    damaged = Bundle(folder)
-    with pytest.raises(BackendUnavailable, match=r"cannot run a\.latency\.fp32\.onnx \(") as caught:
-        backend.open(damaged, damaged.manifest.graphs[0])
-    assert "\n" not in str(caught.value)
-
-
-def test_openvino_that_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "openvino", None)
-    assert "is not installed" in no_openvino()
-
-
-@pytest.mark.parametrize("text", ["raise OSError('libtbb:\\n gone')", "import openvino_absent"])
-def test_openvino_that_is_broken(
-    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "openvino.py").write_text(text)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "openvino", raising=False)
-    message = no_openvino()
-    assert "does not load (" in message
-    assert "libtbb: gone" in message or "openvino_absent" in message
-
-
 @pytest.mark.parametrize("devices", [[], ["GPU"]])
 def test_no_plugin_for_the_cpu(devices: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     core = SimpleNamespace(available_devices=devices)
     fake = SimpleNamespace(__version__="2026.4.1-22982-x", Core=lambda: core)
     monkeypatch.setitem(sys.modules, "openvino", fake)
-    assert "OpenVINO 2026.4.1 has no CPU plugin" in no_openvino()
+    with pytest.raises(BackendUnavailable, match=r"OpenVINO 2026.4.1 has no CPU plugin"):
+        OpenVino()

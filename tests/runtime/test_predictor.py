@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from run_command import DIMS, frames, run_bundle
-from small_bundles import ALL, copied, edit
+from small_bundles import ALL, copied, edit, note_graphs
 
 from ifmmin.runtime import InputError, Pattern, Predictor
 from ifmmin.runtime.modality import ALL_PATTERNS, Modality
@@ -221,29 +221,18 @@ def test_a_precision_that_the_backend_does_not_take(bundle: Path) -> None:
         wrong.predict(_utterance(0))
 
 
-def test_patterns_share_their_encoders(make_bundle: Any) -> None:
+def test_patterns_share_their_encoders(make_bundle: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = make_bundle(ALL, shapes=("latency", "stream"))
     apart = Predictor(bundle, backend="onnxruntime-cpu", share=False)
+    noted = note_graphs(monkeypatch)
     shared = Predictor(bundle, backend="onnxruntime-cpu", preload=True)
-    opened = _count_sessions(shared)
+    assert len(noted.opened) == 2 * 3 + 7
     for seed in range(60):
         utterance = _utterance(seed)
         one, other = apart.predict(utterance), shared.predict(utterance)
         assert one.pattern == other.pattern
         assert np.abs(one.logits - other.logits).max() < 1e-4
-    assert opened == 2 * 3 + 7
-    assert _count_sessions(apart) == 7
-
-
-def _count_sessions(predictor: Predictor) -> int:
-    """Loaded graphs, each counted once however many patterns use it."""
-    seen: set[int] = set()
-    for graph in predictor._pool._graphs.values():
-        run: Any = graph.loaded.run
-        for encoder in getattr(run, "_encoders", {}).values():
-            seen |= {id(encoder._step), id(encoder._summary)}
-        seen.add(id(getattr(run, "_head", run)))
-    return len(seen)
+    assert len(noted.opened) == 2 * 3 + 7 + 7
 
 
 NAN, INF = float("nan"), float("inf")

@@ -12,8 +12,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +19,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from run_command import BACKEND, arrays, line, npz, run, run_bundle
+from run_command import arrays, command, conversation, line, npz, refused, run, run_bundle
 
 from ifmmin.runtime.cli.readers import find_inputs, read_line
 from ifmmin.runtime.errors import InputError
-
-COMMAND = [sys.executable, "-m", "ifmmin.runtime.cli.run"]
-
 
 bundle = pytest.fixture(run_bundle, scope="module")
 
@@ -52,11 +47,10 @@ def test_broken_files_stop_no_others(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_a_bundle_at_fault_stops_at_once(bundle: Path, tmp_path: Path) -> None:
-    damaged = Path(shutil.copytree(bundle, tmp_path / "bundle"))
-    (damaged / "a.latency.fp32.onnx").write_bytes(b"")
-    ran = run(damaged, "-", stdin=[line("a"), line("a")])
-    assert ran.code == 2
-    assert ran.err.count("\n") == 1
+    spoilt = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+    (spoilt / "a.latency.fp32.onnx").write_bytes(b"")
+    ran = run(spoilt, "-", stdin=[line("a"), line("a")])
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
     assert "is damaged" in ran.err
 
 
@@ -79,86 +73,56 @@ def test_damaged_archives_are_input_errors(
         assert set(item.read().utterance) <= {"a", "t"}
 
 
+JSON = ("-", "--format", "json")
+
+
 def test_ctrl_c_leaves_nothing_half_written(bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "answers.jsonl"
     out.write_text("before")
-    command = [*COMMAND, "-b", str(bundle), "-", "--format", "json", "--save", str(out), *BACKEND]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdin
-        assert process.stdout
-        process.stdin.write(line("a") + "\n")
-        process.stdin.flush()
-        assert '"label"' in process.stdout.readline()
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err == "interrupted; nothing was left half written\n"
+    with conversation(bundle, "--save", out, inputs=JSON) as talk:
+        assert "label" in talk.ask(line("a"))
+        talk.process.send_signal(signal.SIGINT)
+        assert talk.end() == (130, "", "interrupted; nothing was left half written\n")
     assert out.read_text() == "before"
     assert list(tmp_path.iterdir()) == [out]
 
 
 def test_a_reader_that_goes_away_is_no_error(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "clips.jsonl").write_text(f"{line('a')}\n" * 3000)
-    out = tmp_path / "answers.csv"
-    command = [
-        *COMMAND,
-        "-b",
-        str(bundle),
-        str(tmp_path / "clips.jsonl"),
-        "--format",
-        "json",
-        *BACKEND,
-    ]
-    with subprocess.Popen(
-        [*command, "--save", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        assert process.stdout
-        assert process.stderr
-        process.stdout.readline()
-        process.stdout.close()
-        err = process.stderr.read()
-    assert process.returncode == 128 + signal.SIGPIPE
-    assert b"rror" not in err
+    out, inputs = tmp_path / "answers.csv", (tmp_path / "clips.jsonl", *JSON[1:])
+    with conversation(bundle, "--save", out, inputs=inputs) as talk:
+        talk.hear()
+        code, err = talk.turn_away()
+    assert code == 128 + signal.SIGPIPE
+    assert "rror" not in err
     assert not out.exists()
+
+
+def _on_a_terminal(bundle: Path, clips: Path, *words: str) -> tuple[bytes, bytes]:
+    """Standard output; and what a terminal shows, as which the other one of the two stands."""
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": theirs}
+    if not words:
+        streams = {"stdout": theirs}
+    done = subprocess.run(command(bundle, clips, *words), **streams, env=environment, check=True)
+    os.close(theirs)
+    shown = os.read(ours, 1 << 20)
+    os.close(ours)
+    return done.stdout, shown
 
 
 def test_answers_stay_on_standard_output_beside_a_bar(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "clips.jsonl").write_text(f"{line('a')}\n" * 60)
-    ours, theirs = pty.openpty()
-    command = [
-        *COMMAND,
-        "-b",
-        str(bundle),
-        str(tmp_path / "clips.jsonl"),
-        "--format",
-        "json",
-        *BACKEND,
-    ]
-    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=theirs, env=environment, check=True
-    )
-    os.close(theirs)
-    bar = os.read(ours, 1 << 20)
-    os.close(ours)
-    assert done.stdout.count(b'"label"') == 60
+    out, bar = _on_a_terminal(bundle, tmp_path / "clips.jsonl", *JSON[1:])
+    assert out.count(b'"label"') == 60
     assert b"60/60" in bar
     assert b'"label"' not in bar
 
 
 def test_names_on_a_terminal_are_no_markup(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "clips.jsonl").write_text(line("a", id="[/x] \x1b[2J") + "\n")
-    ours, theirs = pty.openpty()
-    subprocess.run(
-        [*COMMAND, "-b", str(bundle), str(tmp_path / "clips.jsonl"), *BACKEND],
-        stdout=theirs,
-        check=True,
-    )
-    os.close(theirs)
-    shown = os.read(ours, 1 << 20)
-    os.close(ours)
+    _, shown = _on_a_terminal(bundle, tmp_path / "clips.jsonl")
     assert b"[/x] ?[2J" in shown
 
 
@@ -179,33 +143,13 @@ def test_every_kind_of_input_gives_the_same_answer(bundle: Path, tmp_path: Path)
 
 
 def test_a_line_is_answered_before_the_next_is_sent(bundle: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "ifmmin.runtime.cli.run",
-        "-b",
-        str(bundle),
-        "-",
-        "--format",
-        "json",
-    ]
-    with subprocess.Popen(
-        [*command, *BACKEND], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdin
-        assert process.stdout
-        watchdog = threading.Timer(60, process.kill)
-        watchdog.start()
+    with conversation(bundle, inputs=JSON) as talk:
         for index, sent in enumerate([line("a", 0, id="0"), "garbage", line("v", 2, id="2")]):
-            process.stdin.write(sent + "\n")
-            process.stdin.flush()
-            answer = json.loads(process.stdout.readline())
+            answer = talk.ask(sent)
             assert answer["input"] == ("stdin:2" if index == 1 else str(index))
             assert ("error" in answer) == (index == 1)
-        process.stdin.close()
-        assert process.stdout.read() == ""
-        watchdog.cancel()
-    assert process.returncode == 1
+        code, out, _ = talk.end()
+    assert (code, out) == (1, "")
 
 
 def test_null_in_a_frame_is_nan(bundle: Path) -> None:
@@ -256,13 +200,10 @@ def test_nothing_to_read(bundle: Path, tmp_path: Path) -> None:
     assert "is empty" in run(bundle, tmp_path / "empty.jsonl").err
     for sent, lines in (([], 1), (["{"], 2), (["{", "["], 3)):
         ran = run(bundle, "-", stdin=sent)
-        assert ran.code == 2
-        assert ran.out == ""
-        assert len(ran.err.splitlines()) == lines
+        assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", lines)
     one = tmp_path / "one.jsonl"
     one.write_text("{}\n")
-    ran = run(bundle, one)
-    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    refused(bundle, one)
 
 
 _NUMBERS = st.none() | st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -343,9 +284,7 @@ def test_top_k_ranks_the_best(bundle: Path, clip: Path) -> None:
     table = run(bundle, clip, "--top-k", 2).out
     assert f"| {best[0]} {shares[best[0]]:.3f} | {best[1]} {shares[best[1]]:.3f} |" in table
     for wrong, wanted in ((0, "at least 1"), (5, "has 4 classes")):
-        ran = run(bundle, clip, "--top-k", wrong)
-        assert ran.code == 2
-        assert wanted in ran.err
+        assert wanted in refused(bundle, clip, "--top-k", wrong)
 
 
 def test_below_the_threshold_no_class_is_named(bundle: Path, clip: Path) -> None:
@@ -359,7 +298,7 @@ def test_below_the_threshold_no_class_is_named(bundle: Path, clip: Path) -> None
     assert unsure["probabilities"] == answer["probabilities"]
     assert _csv(run(bundle, clip, "--format", "csv", *above).out)[0]["label"] == "-"
     assert re.search(r"\| clip  \| +a \| +- \|", run(bundle, clip, *above).out)
-    assert "wanted a probability" in run(bundle, clip, "--threshold", 1.5).err
+    assert "wanted a probability" in refused(bundle, clip, "--threshold", 1.5)
 
 
 def test_latency_goes_to_standard_error(bundle: Path) -> None:
@@ -385,8 +324,7 @@ def test_quality_and_patterns_say_what_is_absent(bundle: Path) -> None:
     (row,) = _csv(run(bundle, "-", "--format", "csv", "--pattern", "v", stdin=[sent[1]]).out)
     assert row["absent"] == "a: left out by pattern v; t: not given"
     for wrong in ("v", "v=", "v=much", "x=1", "v=nan"):
-        ran = run(bundle, "-", "--min-quality", wrong)
-        assert (ran.code, ran.err.count("\n")) == (2, 1)
+        refused(bundle, "-", "--min-quality", wrong)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".md"])
@@ -423,6 +361,4 @@ def test_nothing_is_saved_when_nothing_is_answered(bundle: Path, tmp_path: Path)
 def test_options_may_stand_between_inputs(bundle: Path, clip: Path) -> None:
     ran = run(bundle, clip, "--format", "json", "--top-k", 1, clip)
     assert [a["input"] for a in ran.answers] == ["clip", "clip"]
-    ran = run(bundle)
-    assert (ran.code, ran.err.count("\n")) == (2, 1)
-    assert "got no input" in ran.err
+    assert "got no input" in refused(bundle)

@@ -16,56 +16,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from run_command import conversation, event, frames, line, npz, run
+from run_command import conversation, event, frames, line, npz, refused, run, run_documented
 
 from ifmmin.runtime import Predictor, Smoothing, StreamOptions
 from ifmmin.runtime.cli.stream import Interrupts
 from ifmmin.runtime.modality import Modality
-
-
-def test_answers_are_those_of_all_frames_so_far(bundle: Path) -> None:
-    predictor = Predictor(bundle, backend="onnxruntime-cpu")
-    heard: dict[str, list[list[float]]] = {"a": [], "v": [], "t": []}
-    dropped: set[str] = set()
-    sent, wanted = [], []
-    rng = np.random.default_rng(1)
-    for step in range(60):
-        kind = rng.choice(["push", "push", "push", "set_text", "clear", "drop", "restore", "reset"])
-        letter = str(rng.choice(["a", "v", "t"]))
-        if kind == "push":
-            new = {m: frames(m, int(rng.integers(1, 4)), step) for m in {letter, "v"}}
-            sent.append(event("push", **new))
-            heard = {m: heard[m] + new.get(m, []) for m in heard}
-        elif kind == "set_text":
-            tokens = frames("t", int(rng.integers(0, 8)), step)
-            sent.append(event("set_text", tokens=tokens))
-            heard["t"] = tokens
-        elif kind == "reset":
-            sent.append(event("reset"))
-            heard, dropped = {"a": [], "v": [], "t": []}, set()
-        else:
-            sent.append(event(str(kind), modality=letter))
-            if kind == "clear":
-                heard[letter] = []
-            else:
-                dropped = dropped | {letter} if kind == "drop" else dropped - {letter}
-        counts = {m: x for m, x in heard.items() if x and m not in dropped}
-        wanted.append((counts, {m: len(x) for m, x in heard.items()}))
-    ran = run(bundle, "--stream", "-", stdin=sent)
-    assert (ran.code, ran.err) == (0, "")
-    assert [answer["line"] for answer in ran.answers] == list(range(1, 61))
-    for answer, (counts, lengths) in zip(ran.answers, wanted, strict=True):
-        assert answer["frames"] == lengths
-        assert set(answer.get("absent", {})) == set("avt") - set(counts)
-        if not counts:
-            assert (answer["pattern"], answer["label"], answer["logits"]) == (None, None, None)
-            continue
-        truth = predictor.predict(counts)
-        assert (answer["label"], answer["pattern"]) == (truth.label, str(truth.pattern))
-        np.testing.assert_allclose(answer["logits"], truth.logits, atol=1e-4, rtol=1e-4)
-        shares = dict(zip(predictor.labels, truth.probabilities, strict=True))
-        assert answer["probabilities"] == pytest.approx(shares, abs=1e-4)
-
 
 TIMED = [
     event("push", at=0.4, a=frames("a", 4), v=frames("v", 4)),
@@ -100,7 +55,8 @@ def test_options_mean_what_the_library_says(
     ran = run(bundle, "--stream", "-", "--late", "append", *options, stdin=TIMED)
     assert ran.code == 0
     assert [a["at"] for a in ran.answers] == [0.4, 0.8, 1.0, 1.6, 1.6, 2.3, 2.9]
-    stream = Predictor(bundle, backend="onnxruntime-cpu").stream(StreamOptions(**told))
+    predictor = Predictor(bundle, backend="onnxruntime-cpu")
+    stream = predictor.stream(StreamOptions(**told))
     plain = run(bundle, "--stream", "-", "--late", "append", stdin=TIMED).answers
     for sent, answer in zip(map(json.loads, TIMED), ran.answers, strict=True):
         if "tokens" in sent:
@@ -110,6 +66,9 @@ def test_options_mean_what_the_library_says(
         truth = stream.predict(at=sent["at"])
         assert (answer["label"], answer["pattern"]) == (truth.label, str(truth.pattern))
         np.testing.assert_allclose(list(answer["probabilities"].values()), truth.probabilities)
+        assert list(answer["probabilities"]) == list(predictor.labels)
+        np.testing.assert_allclose(answer["logits"], truth.logits)
+        assert answer["frames"] == stream.frames
         assert answer.get("absent", {}) == truth.absent
     timeless = [[{**a, "seconds": 0} for a in answers] for answers in (ran.answers, plain)]
     assert "late" in str(options) or "0.9" in str(options) or timeless[0] != timeless[1]
@@ -220,15 +179,9 @@ def test_utterances_are_no_events(bundle: Path) -> None:
 
 
 def test_the_commands_of_the_documentation_run(bundle: Path, root: Path, tmp_path: Path) -> None:
-    page = (root / "docs" / "run.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"^```bash\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     (tmp_path / "bundle").symlink_to(bundle)
     (tmp_path / "session.jsonl").write_text(event("push", a=frames("a", 4)))
-    function = f'ifmmin-run() {{ "{sys.executable}" -m ifmmin.runtime.cli.run "$@"; }}'
-    done = subprocess.run(
-        ["bash", "-c", "\n".join(["set -e", function, block])], cwd=tmp_path, capture_output=True,
-        text=True,
-    )  # fmt: skip
+    done = run_documented(root, tmp_path, "bash")
     assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 3)
     assert (tmp_path / "kept.bin").is_file()
 
@@ -378,12 +331,7 @@ def test_a_reader_that_goes_away_is_no_error(bundle: Path, tmp_path: Path) -> No
     kept = tmp_path / "session.bin"
     with conversation(bundle, "--snapshot", kept) as talk:
         talk.ask(SESSION[0])
-        assert talk.process.stdout
-        talk.process.stdout.close()
-        talk.send(SESSION[1])
-        assert talk.process.wait(60) == 128 + signal.SIGPIPE
-        assert talk.process.stderr
-        assert talk.process.stderr.read() == ""
+        assert talk.turn_away(SESSION[1]) == (128 + signal.SIGPIPE, "")
     assert kept.exists()
 
 
@@ -467,10 +415,7 @@ MISTAKES: list[tuple[tuple[object, ...], str]] = [
 
 @pytest.mark.parametrize(("arguments", "wanted"), MISTAKES, ids=lambda value: str(value)[:60])
 def test_mistakes_are_one_line(bundle: Path, arguments: tuple[object, ...], wanted: str) -> None:
-    ran = run(bundle, *arguments)
-    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
-    assert ran.err.startswith("error: ")
-    assert wanted in ran.err
+    assert wanted in refused(bundle, *arguments)
 
 
 def test_a_bundle_without_streams(make_bundle: Any) -> None:

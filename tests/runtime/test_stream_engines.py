@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_tensorrt import Machine, machine
+from fake_tensorrt import Machine
 from run_command import DIMS, noise
 
 from ifmmin.runtime import BackendUnavailable, InputError, Predictor, StreamOptions
@@ -18,8 +18,6 @@ from ifmmin.runtime.backends.tensorrt import Tensorrt, TensorrtRtx
 
 MINIMUM = 5
 """Frames of text: its largest kernel."""
-
-gpu = pytest.fixture(machine)
 
 
 def _predictor(bundle: Path, tmp_path: Path, backend: str = "tensorrt", **more: Any) -> Predictor:

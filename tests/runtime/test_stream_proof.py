@@ -20,9 +20,9 @@ from ifmmin.runtime.backends import base as backends
 from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from ifmmin.runtime.bundle import Bundle, GraphEntry
 from ifmmin.runtime.modality import Pattern
-from ifmmin.runtime.sessions import STREAM
 from ifmmin.runtime.stream.graphs import StreamGraphs
 
+STREAMED = ("step", "summary", "head")
 FULLEST = Pattern.parse("a_t")
 DIMS = {"a": 5, "t": 11}
 
@@ -106,14 +106,19 @@ def _frames(letter: str, count: int) -> Any:
     return np.random.default_rng(count).standard_normal((count, DIMS[letter])).astype(np.float32)
 
 
-def test_what_was_asked_for_and_forgets_is_refused(bundle: Path, tmp_path: Path) -> None:
+def test_what_was_asked_for_and_forgets_is_refused(
+    bundle: Path, tmp_path: Path, made: dict[str, Backend]
+) -> None:
     """Though it answers whole utterances rightly, which is one call from the beginning."""
     predictor = _predictor(bundle, tmp_path, "forgetful")
     given = {"a": _frames("a", 9), "t": _frames("t", 9)}
     right = _predictor(bundle, tmp_path, "onnxruntime-cpu").predict(given)
     np.testing.assert_allclose(predictor.predict(given).logits, right.logits, atol=1e-5)
-    parts = predictor._pool._tuner.graphs(predictor._pool._candidates()[0])
-    whole = parts.whole(FULLEST).run({"a": given["a"], "t": given["t"]})[0]
+    opened = Bundle(bundle)
+    graphs = StreamGraphs(
+        lambda shape, subject: made["forgetful"].open(opened, opened.entry(subject, shape=shape))
+    )
+    whole = graphs.whole(FULLEST).run({"a": given["a"], "t": given["t"]})[0]
     np.testing.assert_allclose(whole, right.logits, atol=1e-4)
     with pytest.raises(BackendUnavailable) as caught:
         predictor.stream()
@@ -156,10 +161,11 @@ def test_what_was_remembered_is_tried_anew(
     damaged = _Forgetful()
     monkeypatch.setitem(backends.BACKENDS, taken, lambda _: damaged)
     again = _predictor(bundle, tmp_path)
-    again.stream()
+    stream = again.stream()
     assert again.history[0].outcome == "unavailable"
     assert again.history[0].detail.startswith("it ran here before: onnxruntime-cpu fp32 does not")
-    assert again._streams._engine.candidate.backend == "watching"
+    stream.push(a=_frames("a", 1))
+    assert stream.predict().backend == "watching"
 
 
 @pytest.mark.parametrize("locked", [True, False])
@@ -173,10 +179,9 @@ def test_trials_take_turns_with_streams(
     """The control lets trials run without the lock, and they do overlap."""
     if not locked:
         monkeypatch.setattr(StreamGraphs, "in_turn", lambda parts, loaded: loaded)
+    edit(bundle, lambda m: m.update(graphs=[g for g in m["graphs"] if g["shape"] in STREAMED]))
     predictor = _predictor(bundle, tmp_path, "watching")
-    stream, pool = predictor.stream(), predictor._pool
-    candidate = predictor._streams._engine.candidate
-    trial = pool._tuner.open(STREAM, FULLEST, candidate)
+    stream = predictor.stream()
     ended = threading.Event()
 
     def talk() -> None:
@@ -188,9 +193,7 @@ def test_trials_take_turns_with_streams(
     talking = threading.Thread(target=talk)
     talking.start()
     try:
-        pool.explain(STREAM, [FULLEST])
-        for _ in range(20):
-            trial.run({"a": _frames("a", 9), "t": _frames("t", 9)})
+        predictor.explain()  # of a bundle for streams alone: their graphs
     finally:
         ended.set()
         talking.join()

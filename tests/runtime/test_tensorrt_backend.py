@@ -12,19 +12,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_tensorrt import Machine, machine
-from recording_module import COMMON, RecordingModule
+from fake_tensorrt import Machine
+from recording_module import RecordingModule
 from small_bundles import copied, edit, flip
 
+from ifmmin.runtime.backends import tensorrt
 from ifmmin.runtime.backends.base import LoadedGraph
 from ifmmin.runtime.backends.profile import profile_of
-from ifmmin.runtime.backends.tensorrt import Tensorrt, TensorrtRtx
+from ifmmin.runtime.backends.tensorrt import Tensorrt, TensorrtRtx, load_engine
 from ifmmin.runtime.backends.tensorrt_build import build_engine
 from ifmmin.runtime.bundle import Bundle, GoldenCase, GraphEntry, Manifest
 from ifmmin.runtime.errors import BackendUnavailable, EngineError
 from ifmmin.runtime.validate import pad_batch
-
-gpu = pytest.fixture(machine)
 
 
 def _real() -> Any:
@@ -182,22 +181,18 @@ def test_an_engine_that_no_longer_loads_is_built_anew(
     gpu: Machine, folder: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after an update of the driver, which the key does not have."""
-    bundle = Bundle(folder)
     opened(folder, store)
-    backend = Tensorrt(cache=store)
-    load, refused = backend._runtime.deserialize_cuda_engine, list[bytes]()
+    refused = list[bytes]()
 
-    def once(content: bytes) -> Any:
+    def once(runtime: Any, content: bytes) -> Any:
         if refused:
-            return load(content)
+            return load_engine(runtime, content)
         refused.append(content)
-        return None
+        raise EngineError("another driver")
 
-    backend._runtime.deserialize_cuda_engine = once
-    loaded = backend.open(bundle, entry_of(bundle))
-    assert "is not used: TensorRT does not load the engine" in loaded.notes[0]
+    monkeypatch.setattr(tensorrt, "load_engine", once)
+    assert "is not used: another driver" in opened(folder, store).notes[0]
     assert gpu.trt.builds == 2
-    backend._runtime.deserialize_cuda_engine = load
 
 
 @pytest.mark.parametrize(
@@ -312,19 +307,6 @@ def test_tensorrt_that_does_not_start(gpu: Machine, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(gpu.trt, "Runtime", fail)
     with pytest.raises(BackendUnavailable, match=r"tensorrt 10\.3\.0 does not start here"):
         Tensorrt()
-
-
-def test_the_fake_has_names_of_every_version(
-    gpu: Machine, folder: Path, store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from fake_tensorrt import FakeContext, FakeEngine
-
-    ours = {"trt", "log", "inputs", "outputs", "session", "dtype", "limits", "infer"}
-    for kind, name in ((FakeEngine, "ICudaEngine"), (FakeContext, "IExecutionContext")):
-        public = {n for n in vars(kind) if not n.startswith("_")}
-        assert public - ours <= set(COMMON[name])
-    for name in ("DataType", "TensorIOMode", "TensorLocation"):
-        assert set(getattr(gpu.trt, name).__members__) <= set(COMMON[name])
 
 
 def test_real_tensorrt_rtx_builds_but_says_that_it_cannot_load(

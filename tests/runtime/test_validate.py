@@ -18,15 +18,11 @@ from ifmmin.runtime.validate import Policy, is_finite, nothing_present, validate
 _MISSING = MissingSpec(length=5, deviation=0.0, settled_at=5, tolerance=1e-6)
 SPECS = {
     modality: ModalitySpec(
-        dim=dim,
-        minimum_length=5 if modality is Modality.T else 1,
-        verified_length=100,
-        frame_rate=None,
-        features="numbers",
-        missing=_MISSING,
+        dim=dim, minimum_length=5 if modality is Modality.T else 1, verified_length=100,
+        frame_rate=None, features="numbers", missing=_MISSING,
     )
     for modality, dim in zip(MODALITIES, (5, 7, 11), strict=True)
-}
+}  # fmt: skip
 DROP = Policy(nan_frames="drop")
 
 

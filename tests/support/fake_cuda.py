@@ -159,8 +159,8 @@ class FakeCuda:
         raise Misuse(f"address {address:#x} is used, which is not allocated")
 
     def cudaMemcpyAsync(self, dst: int, src: int, count: int, kind: Any, stream: Handle) -> Any:
-        run_configs = {1: (self.device, self.pinned), 2: (self.pinned, self.device)}
-        to, source = run_configs[int(kind)]
+        ways = {1: (self.device, self.pinned), 2: (self.pinned, self.device)}
+        to, source = ways[int(kind)]
 
         def copy() -> None:
             self.find(to, dst, count)[:] = self.find(source, src, count)

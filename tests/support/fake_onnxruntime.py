@@ -106,12 +106,10 @@ def fake_driver(version: int = 13000, start: int = 0, gpus: Sequence[str] = ("Or
         return 0
 
     return SimpleNamespace(
-        cuDriverGetVersion=lambda pointer: put(pointer, version),
-        cuInit=lambda flags: start,
-        cuDeviceGetCount=lambda pointer: put(pointer, len(gpus)),
-        cuDeviceGet=put,
+        cuDriverGetVersion=lambda pointer: put(pointer, version), cuInit=lambda flags: start,
+        cuDeviceGetCount=lambda pointer: put(pointer, len(gpus)), cuDeviceGet=put,
         cuDeviceGetName=name,
-    )
+    )  # fmt: skip
 
 
 _ADDRESS = 0x10000

@@ -1,14 +1,21 @@
-"""What stands in for a system under load, and for a clock that other work does not move."""
+"""Stands in for a system under load, what is asked of it, and a clock that nothing else moves."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
+import msgspec
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
-COUNT = 20
+from ifmmin.benchmarks.scenarios.loadgen.base import Length, Plan, Scenario
+from ifmmin.benchmarks.scenarios.loadgen.measure import Generator, make_generator
+from ifmmin.runtime.errors import BackendUnavailable
+
+COUNT, DELAY = 20, 0.002
 TRUTH = np.array([[index, -index, 0.5 * index] for index in range(COUNT)])
 
 
@@ -38,6 +45,26 @@ class FakeSystem:
     def asked(self) -> list[int]:
         """Samples in the order asked for."""
         return [index for issue in self.issues for index in issue]
+
+
+PLAN = Plan(
+    scenario="single-stream", seconds=0.3, queries=64, seed=3, expected_seconds=DELAY, rate=100.0,
+    latency_limit=0.5,
+)  # fmt: skip
+BRIEF = Length(name="brief", seconds=0.2, offline_samples=32, probe_seconds=0.15, probes=3)
+
+
+def plan(scenario: Scenario, **changes: Any) -> Plan:
+    """What a generator is told."""
+    return msgspec.structs.replace(PLAN, scenario=scenario, **changes)
+
+
+def generator_called(name: str) -> Generator:
+    """A generator; skips the test where it is not installed."""
+    try:
+        return make_generator(name)
+    except BackendUnavailable as error:
+        pytest.skip(str(error))
 
 
 class MadeClock:

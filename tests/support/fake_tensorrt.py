@@ -14,9 +14,12 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from enum import IntEnum
+from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 import onnxruntime
@@ -24,9 +27,11 @@ import pytest
 from fake_cuda import FakeCuda, Misuse
 
 from ifmmin.runtime.backends.cuda import Cuda
+from ifmmin.runtime.backends.profile import profile_of
 from ifmmin.runtime.backends.tensorrt import load_engine, make_runtime
 from ifmmin.runtime.backends.tensorrt_build import build_engine
 from ifmmin.runtime.backends.tensorrt_engine import EngineRunner
+from ifmmin.runtime.bundle import Bundle, ProfileSpec
 
 _ELEMENTS = {1: "FLOAT", 7: "INT64", 10: "HALF"}
 DataType = IntEnum("DataType", {"FLOAT": 0, "HALF": 1, "INT32": 3, "INT64": 8})
@@ -450,11 +455,22 @@ class FakeContext:
             memory[:] = content.reshape(-1).view(np.uint8)
 
 
-class Machine:
-    """The fakes, in the places of the real modules."""
+LSTM = "a.latency.fp32"
+LONGEST = 200
+"""Frames that engines of these graphs take."""
+Profile = dict[str, ProfileSpec]
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, cuda: FakeCuda | None = None) -> None:
-        self._monkeypatch = monkeypatch
+
+class Machine:
+    """The fakes, in the places of the real modules, and graphs of a tiny bundle to run on them."""
+
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        make_bundle: Callable[..., Path],
+        cuda: FakeCuda | None = None,
+    ) -> None:
+        self._make_bundle = make_bundle
         self.cuda = cuda or FakeCuda()
         self.trt = FakeTensorrt(self.cuda)
         self.rtx = FakeTensorrt(self.cuda, "1.7.1")
@@ -463,23 +479,52 @@ class Machine:
         }.items():  # fmt: skip
             monkeypatch.setitem(sys.modules, name, module)
 
-    def engine(self, graph: bytes, profile: Any) -> FakeEngine:
+    def graph(self, name: str = LSTM) -> tuple[bytes, Profile]:
+        """A graph by the beginning of its file's name, and its profile."""
+        return small_graph(self._make_bundle, name)
+
+    def engine(self, graph: bytes, profile: Profile) -> FakeEngine:
         """A loaded engine of a graph."""
         built = build_engine(graph, profile, flavour="tensorrt")
         runtime = make_runtime(self.trt, "tensorrt")
         engine: FakeEngine = load_engine(runtime, built.content)[0]
         return engine
 
-    def runner(self, graph: bytes, profile: Any, **options: Any) -> EngineRunner:
-        """A runner of a graph."""
-        engine = self.engine(graph, profile)
+    def runner(
+        self, name: str = LSTM, *, graph: bytes | None = None, **options: Any
+    ) -> EngineRunner:
+        """A runner of a graph by its name, or of another one with the same profile."""
+        content, profile = self.graph(name)
+        engine = self.engine(graph or content, profile)
         names = [*engine.inputs, *engine.outputs]
         return EngineRunner(self.trt, Cuda(), engine, names, **options)
 
+    def require_right(self, run: EngineRunner, inputs: dict[str, Any], name: str = LSTM) -> None:
+        """Fail unless the runner says what ONNX Runtime says of the graph."""
+        found, wanted = run(inputs), _session(self.graph(name)[0]).run(None, inputs)
+        for one, other in zip(found, wanted, strict=True):
+            np.testing.assert_array_equal(one, other)
 
-def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+
+def small_graph(make_bundle: Callable[..., Path], name: str) -> tuple[bytes, Profile]:
+    """A graph as the exporter writes it, by the beginning of its file's name, and its profile."""
+    bundle = Bundle(make_bundle(precisions=("fp32", "fp16")))
+    entry = next(e for e in bundle.manifest.graphs if e.file.startswith(f"{name}."))
+    specs = {
+        m: msgspec.structs.replace(spec, verified_length=LONGEST)
+        for m, spec in bundle.manifest.modalities.items()
+    }
+    return bundle.graph(entry), profile_of(entry, specs)
+
+
+@cache
+def _session(graph: bytes) -> Any:
+    return onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+
+
+def machine(monkeypatch: pytest.MonkeyPatch, make_bundle: Callable[..., Path]) -> Iterator[Machine]:
     """To be made a fixture; nothing may be queued or held when the test is over."""
-    made = Machine(monkeypatch)
+    made = Machine(monkeypatch, make_bundle)
     yield made
     assert made.cuda.pending == 0, "work is queued that nobody waits for"
     gc.collect()

@@ -46,9 +46,7 @@ DESKTOP = Facts(
     cpu=Cpu(model="made", cores=8, flags=("avx2", "avx512_vnni"), governor="performance"),
     memory=Memory(total=64 << 30, available=60 << 30),
     nvidia=Nvidia(
-        pci_devices=1,
-        driver="580.65.06",
-        cuda="13.0",
+        pci_devices=1, driver="580.65.06", cuda="13.0",
         gpus=(Gpu(name="RTX", compute_capability="8.9", temperature=40),),
     ),
     libraries=(library("libcublasLt.so.13"), library("libnvinfer.so.10", "10.16.1")),
@@ -57,7 +55,7 @@ DESKTOP = Facts(
     temperatures=(Temperature(zone="x86_pkg_temp", celsius=48.0),),
     library_path=(Folder(path="/usr/local/cuda-13.0/lib64", exists=True),),
     backends=_RUNS,
-)
+)  # fmt: skip
 _NX = Jetson(
     model="NVIDIA Jetson Orin NX", soc="tegra234", l4t="36.4.3", jetpack="6.2",
     power_mode="MAXN_SUPER",
@@ -73,14 +71,12 @@ ORIN = Facts(
     jetson=_NX,
     libraries=(library("libnvinfer.so.10", "10.3.0"), library("libcublasLt.so.12")),
     packages=(
-        package("numpy", "1.26.4"),
-        package("onnxruntime", "1.23.2"),
-        package("tensorrt", "10.3.0"),
+        package("numpy", "1.26.4"), package("onnxruntime", "1.23.2"), package("tensorrt", "10.3.0"),
         package("cuda-python", "12.9.4"),
     ),
     onnxruntime=OnnxRuntime(package="onnxruntime", version="1.23.2"),
     backends=_RUNS,
-)
+)  # fmt: skip
 THOR = msgspec.structs.replace(
     ORIN,
     python=Python(version="3.12.3", virtual=True, system_packages=True),

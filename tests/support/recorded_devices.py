@@ -141,14 +141,10 @@ def nvml(**answers: Any) -> SimpleNamespace:
             return answer if callable(answer) else lambda *_: answer
 
     return Module(
-        NVMLError=NVMLError,
-        NVML_TEMPERATURE_GPU=0,
-        NVML_CLOCK_SM=1,
-        NVML_CLOCK_MEM=2,
-        nvmlDeviceGetCount=lambda: 1,
-        nvmlDeviceGetHandleByIndex=lambda index: f"handle {index}",
+        NVMLError=NVMLError, NVML_TEMPERATURE_GPU=0, NVML_CLOCK_SM=1, NVML_CLOCK_MEM=2,
+        nvmlDeviceGetCount=lambda: 1, nvmlDeviceGetHandleByIndex=lambda index: f"handle {index}",
         nvmlSystemGetDriverVersion=lambda: "570.133.20",
-    )
+    )  # fmt: skip
 
 
 def rtx() -> Nvml:
@@ -188,15 +184,11 @@ def desktop(root: Path) -> RecordedMachine:
         "/sys/fs/cgroup/user.slice/cpu.max": "max 100000\n",
         "/sys/fs/cgroup/user.slice/cpu.stat": "usage_usec 1\nnr_periods 0\nnr_throttled 0\n",
         "/sys/devices/system/clocksource/clocksource0/current_clocksource": "tsc\n",
-        f"{_CPU}/intel_pstate/no_turbo": "0\n",
-        **zone(0, "acpitz", 27800),
-        **zone(1, "x86_pkg_temp", 48000),
-        **cooling(0, "Processor", 0, 10),
-        **cooling(1, "LCD", 40, 100),
-        **rapl("0", "package-0", 120_000_000),
-        **rapl("0:0", "core", 80_000_000),
-        **rapl("0:1", "dram", 9_000_000),
-    }
+        f"{_CPU}/intel_pstate/no_turbo": "0\n", **zone(0, "acpitz", 27800),
+        **zone(1, "x86_pkg_temp", 48000), **cooling(0, "Processor", 0, 10),
+        **cooling(1, "LCD", 40, 100), **rapl("0", "package-0", 120_000_000),
+        **rapl("0:0", "core", 80_000_000), **rapl("0:1", "dram", 9_000_000),
+    }  # fmt: skip
     for cpu in range(4):
         core = cpu // 2
         pair = f"{2 * core}-{2 * core + 1}"

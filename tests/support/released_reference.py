@@ -12,12 +12,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from run_command import call
 
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Pattern
 from ifmmin.train.cli import main as train
+from ifmmin.train.reference.checkpoint import import_released
 
 DIMS, FRAMES = {"A": 5, "V": 7, "L": 11}, {"A": 13, "V": 8, "L": 9}
 LETTER = dict(zip("avt", "AVL", strict=True))
+FORMS = ("cascade", "parallel")
+"""Of the imagination, which only stage 2 of IF-MMIN has."""
 VARIANTS = ("V0100", "V0200", "V0500", "V0501", "V0600")
 MISSING = {m: FRAMES[LETTER[m]] for m in MODALITIES}
 MISSING_OPTION = ",".join(f"{m}={n}" for m, n in MISSING.items())
@@ -206,13 +210,18 @@ class Reference:
         return root
 
 
-def form_option(form: str) -> str | None:
-    """What `--imagination` has to be for a form, which only stage 2 of IF-MMIN has."""
-    return form if form in ("cascade", "parallel") else None
+def read_released(root: Path, form: str, **more: Any) -> Any:
+    """Import fold 3 of a checkpoint."""
+    return import_released(
+        root, fold=3, imagination=form if form in FORMS else None, missing_frames=MISSING, **more
+    )
 
 
-def run_import(root: Path, out: Path, *more: str, form: str | None = "cascade") -> int:
-    """Run `ifmmin-train import-released` on fold 3; the exit code."""
-    named = ["--imagination", form] if form else []
-    words = ["import-released", str(root), "--fold", "3", *named, "--out", str(out), *more]
-    return train(words)
+def run_import(
+    root: Path, out: Path, *more: object, form: str | None = "cascade", code: int = 0
+) -> str:
+    """Run `ifmmin-train import-released` on fold 3, which ends with a code; what it says."""
+    named = ["--imagination", form] if form in FORMS else []
+    ran = call(train, "import-released", root, "--fold", 3, *named, "--out", out, *more)
+    assert ran.code == code, ran
+    return ran.err

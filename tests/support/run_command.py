@@ -1,10 +1,11 @@
-"""`ifmmin-run` inside the test's own process, or in one that is spoken to line by line."""
+"""Commands inside the test's own process; `ifmmin-run` also in one that is spoken to."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -60,17 +61,57 @@ class Ran:
         return [json.loads(text) for text in self.out.splitlines()]
 
 
-def run(bundle: object, *arguments: object, stdin: Iterable[str] | bytes = b"") -> Ran:
-    """Call the command; a traceback of it is the test's."""
+def call(
+    main: Callable[[list[str]], int], *words: object, stdin: Iterable[str] | bytes = b""
+) -> Ran:
+    """Call a command; a traceback of it is the test's."""
     content = stdin if isinstance(stdin, bytes) else "".join(f"{x}\n" for x in stdin).encode()
     out, err, before = io.StringIO(), io.StringIO(), sys.stdin
     sys.stdin = io.TextIOWrapper(io.BytesIO(content))
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = main(["-b", str(bundle), *map(str, arguments), *BACKEND])
+            code = main([str(word) for word in words])
     finally:
         sys.stdin = before
     return Ran(code, out.getvalue(), err.getvalue())
+
+
+def mistake(main: Callable[[list[str]], int], *words: object) -> str:
+    """The one line by which a command says what its user got wrong, below what else it says."""
+    ran = call(main, *words)
+    *before, last = ran.err.splitlines()
+    assert (ran.code, ran.out) == (2, ""), ran
+    assert last.startswith("error: ")
+    assert not [text for text in before if text.startswith(("error", "Traceback"))]
+    return last
+
+
+def run(bundle: object, *words: object, stdin: Iterable[str] | bytes = b"") -> Ran:
+    """Call `ifmmin-run`."""
+    return call(main, "-b", bundle, *words, *BACKEND, stdin=stdin)
+
+
+def refused(bundle: object, *words: object) -> str:
+    """What `ifmmin-run` says of a mistake, which is all that it says."""
+    ran = run(bundle, *words)
+    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1), ran
+    assert ran.err.startswith("error: ")
+    return ran.err
+
+
+def run_documented(root: Path, folder: Path, fence: str) -> subprocess.CompletedProcess[str]:
+    """Run, in a folder, the commands of docs/run.md in blocks of a kind; the first that fails
+    ends it."""
+    page = (root / "docs" / "run.md").read_text(encoding="utf-8")
+    blocks = re.findall(rf"^```{fence}\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    if fence == "sh":
+        blocks += re.findall(r"^\$ (.*)$", page, re.MULTILINE)
+    assert blocks
+    function = f'ifmmin-run() {{ "{sys.executable}" -m ifmmin.runtime.cli.run "$@"; }}'
+    return subprocess.run(
+        ["bash", "-c", "\n".join(["set -e", function, *blocks])], cwd=folder, capture_output=True,
+        text=True,
+    )  # fmt: skip
 
 
 DIMS = {"a": 5, "v": 7, "t": 11}
@@ -123,23 +164,38 @@ class Conversation:
         out, err = self.process.communicate(timeout=_SECONDS)
         return self.process.returncode, out, err
 
+    def turn_away(self, line: str = "") -> tuple[int, str]:
+        """Read no more, but send a line; the exit code, and what else was said."""
+        assert self.process.stdout
+        assert self.process.stderr
+        self.process.stdout.close()
+        if line:
+            self.send(line)
+        error = self.process.stderr.read()
+        return self.process.wait(_SECONDS), error
+
     @property
     def _stdin(self) -> IO[str]:
         assert self.process.stdin
         return self.process.stdin
 
 
-def command(bundle: Path, *options: object) -> Sequence[str]:
-    """The command line."""
-    start = [sys.executable, "-m", "ifmmin.runtime.cli.run", "-b", str(bundle), "--stream", "-"]
-    return [*start, *map(str, options), *BACKEND]
+def command(bundle: Path, *words: object) -> Sequence[str]:
+    """The command line of a process."""
+    start = [sys.executable, "-m", "ifmmin.runtime.cli.run", "-b", str(bundle)]
+    return [*start, *map(str, words), *BACKEND]
+
+
+STREAM = ("--stream", "-")
 
 
 @contextmanager
-def conversation(bundle: Path, *options: object) -> Iterator[Conversation]:
+def conversation(
+    bundle: Path, *options: object, inputs: Sequence[object] = STREAM
+) -> Iterator[Conversation]:
     """Start the command; it is ended with the block, or when it says nothing for too long."""
     with subprocess.Popen(
-        command(bundle, *options),
+        command(bundle, *inputs, *options),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -85,20 +85,16 @@ def latency(machine: Machine) -> Iterator[Row]:
             shared = machine.group(machine.rounds)
             speed = 1.0 if threads == 1 else 1.05 if pattern == "a" else 0.8
             condition: dict[str, Any] = {
-                "scenario": "latency",
-                "pattern": pattern,
-                "lengths": _lengths(pattern),
+                "scenario": "latency", "pattern": pattern, "lengths": _lengths(pattern),
                 "threads": threads,
-            }
+            }  # fmt: skip
             share = {letter: 0.7 / len(condition["lengths"]) for letter in condition["lengths"]}
             for backend, precision, factor in OUR_WAYS:
                 middle = base * speed * factor
                 whole: dict[str, Any] = {
-                    **condition,
-                    "backend": backend,
-                    "precision": precision,
+                    **condition, "backend": backend, "precision": precision,
                     "accuracy": _accuracy(pattern, precision),
-                }
+                }  # fmt: skip
                 yield Row(
                     contender=OURS, samples=machine.samples(middle, shared),
                     bound=base * factor * 0.62, split={**share, "head": 0.2, "overhead": 0.1},
@@ -149,17 +145,12 @@ def throughput(machine: Machine) -> Iterator[Row]:
         eager = 402.0 * batch / (batch + 1.06)
         for name, rate in ((OURS, ours), (CONTROL, ours), ("monolith", peer), ("eager", eager)):
             yield Row(
-                scenario="throughput",
-                contender=name,
-                pattern="a_v_t",
-                precision="fp32",
-                batch=batch,
-                backend="torch" if name == "eager" else "onnxruntime-cpu",
-                lengths=FRAMES,
-                unit="1/s",
+                scenario="throughput", contender=name, pattern="a_v_t", precision="fp32",
+                batch=batch, backend="torch" if name == "eager" else "onnxruntime-cpu",
+                lengths=FRAMES, unit="1/s",
                 samples=tuple(1.0 / s for s in machine.samples(1.0 / rate, shared)),
                 bound=2480.0 if name == OURS else None,
-            )
+            )  # fmt: skip
 
 
 def stream(machine: Machine) -> Iterator[Row]:
@@ -250,13 +241,9 @@ def memory(machine: Machine) -> Iterator[Row]:
 def load(machine: Machine) -> Iterator[Row]:
     """MLPerf's scenarios, and the energy of an answer."""
     common: dict[str, Any] = {
-        "contender": OURS,
-        "pattern": "a_v_t",
-        "backend": "onnxruntime-cpu",
-        "precision": "fp32",
-        "lengths": FRAMES,
-        "note": "own generator, short: no usable MLPerf run",
-    }
+        "contender": OURS, "pattern": "a_v_t", "backend": "onnxruntime-cpu", "precision": "fp32",
+        "lengths": FRAMES, "note": "own generator, short: no usable MLPerf run",
+    }  # fmt: skip
     shared = machine.group(machine.rounds)
     yield Row(scenario="single-stream", samples=machine.samples(1.26e-3, shared), **common)
     yield Row(scenario="multi-stream", samples=machine.samples(8.4e-3, shared), batch=8, **common)
@@ -268,23 +255,13 @@ def load(machine: Machine) -> Iterator[Row]:
 
 
 SCENARIOS: dict[str, Callable[[Machine], Iterator[Row]]] = {
-    "latency": latency,
-    "length": length,
-    "throughput": throughput,
-    "stream": stream,
-    "streams": streams,
-    "cold-start": cold_start,
-    "idle": idle,
-    "memory": memory,
-    "load": load,
-}
+    "latency": latency, "length": length, "throughput": throughput, "stream": stream,
+    "streams": streams, "cold-start": cold_start, "idle": idle, "memory": memory, "load": load,
+}  # fmt: skip
 
 
 def sample_report(
-    machine: Machine | None = None,
-    *,
-    scenarios: Iterable[str] = SCENARIOS,
-    **more: Any,
+    machine: Machine | None = None, *, scenarios: Iterable[str] = SCENARIOS, **more: Any
 ) -> Report:
     """A report of some scenarios. more: fields of Report."""
     machine = machine or Machine()
@@ -296,9 +273,7 @@ def sample_report(
         "revision": "8dd0c0a1",
         "command": "ifmmin-bench bundle --rounds 200 --json report.json",
         "settings": {
-            "rounds": machine.rounds,
-            "warm_up": 20,
-            "seed": 0,
+            "rounds": machine.rounds, "warm_up": 20, "seed": 0,
             "peers": ["monolith", "openvino", "eager"],
         },
         "device_before": sample_device(48.0),
@@ -307,11 +282,8 @@ def sample_report(
         "rates": (sample_rates(1), sample_rates(2)),
         "phases": (
             Phase(
-                name="latency",
-                seconds=98.2,
-                groups=14,
-                rounds=(machine.rounds // 2, machine.rounds),
-                cut=3,
+                name="latency", seconds=98.2, groups=14,
+                rounds=(machine.rounds // 2, machine.rounds), cut=3,
             ),
             Phase(name="making ready", seconds=71.4),
             Phase(name="idle", seconds=52.0, groups=2, rounds=(50, 50)),
@@ -329,7 +301,7 @@ def sample_report(
         ),
         "noise": measured_noise(rows),
         "rows": rows,
-    }
+    }  # fmt: skip
     return Report(**(fields | more))
 
 
@@ -365,14 +337,8 @@ def sample_device(celsius: float) -> DeviceRecord:
     return DeviceRecord(
         taken="2026-03-01T09:30:00Z",
         processor=Processor(
-            model="AMD EPYC",
-            logical=2,
-            physical=2,
-            usable=2,
-            flags=("avx", "fma", "avx2"),
-            caches=(Cache(name="L2", size=512 << 10, instances=2),),
-            hypervisor="kvm",
-            load=0.2,
+            model="AMD EPYC", logical=2, physical=2, usable=2, flags=("avx", "fma", "avx2"),
+            caches=(Cache(name="L2", size=512 << 10, instances=2),), hypervisor="kvm", load=0.2,
         ),
         memory=Memory(total=24 << 30, available=20 << 30),
         temperatures=(Temperature(zone="package", celsius=celsius),),
@@ -381,4 +347,4 @@ def sample_device(celsius: float) -> DeviceRecord:
             system=System(name="Debian GNU/Linux 12", machine="x86_64", kernel="6.18"),
             packages={"ifmmin": "0.1.0", "numpy": "2.4.6", "onnxruntime": "1.32.0"},
         ),
-    )
+    )  # fmt: skip

@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from onnx import numpy_helper
 
 from ifmmin.runtime.atomic import atomic_directory
 from ifmmin.runtime.backends.base import Backend, LoadedGraph
-from ifmmin.runtime.bundle import MANIFEST_NAME, MODALITY_SHAPES, SHAPES, Bundle
+from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
+from ifmmin.runtime.bundle import MANIFEST_NAME, MODALITY_SHAPES, SHAPES, Bundle, GraphEntry
 from ifmmin.runtime.modality import Pattern
 from ifmmin.runtime.validate import pad_batch
 from ifmmin.runtime.verify import CheckResult, GoldenVerifier, read_golden
@@ -30,11 +31,9 @@ LOSSES = {"logits": 1e-3, "probabilities": 0.3, "agreement": 0.5}
 """A tiny random network bears few bits badly; that is not what these tests are about."""
 TRAINING = {
     "recipe": {"name": "small", "description": "Made for tests.", "stage1": {"epochs": 3}},
-    "corpus": "made",
-    "fold": 2,
-    "seed": 7,
+    "corpus": "made", "fold": 2, "seed": 7,
     "metrics": {"test": {"a": {"wa": 0.5, "ua": 0.625, "ece": 0.1, "confusion": [[3, 1], [0, 4]]}}},
-}
+}  # fmt: skip
 VARIABLE = "IFMMIN_TEST_BUNDLES"
 """Names the folder in which an interpreter with torch keeps bundles for the tests of one without:
 `make test-runtime` does, for both."""
@@ -218,3 +217,35 @@ def runs_as_its_own(bundle: Bundle, backend: Backend, shape: str) -> None:
     assert np.array_equal(loaded.run(calls[0])[0], kept)
     del loaded
     assert np.array_equal(first, kept + 1)
+
+
+@dataclass
+class Noted:
+    """What was done with graphs on the CPU: which were opened, and called with what, in order."""
+
+    opened: list[str] = field(default_factory=list)
+    calls: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
+    """Files with inputs."""
+
+    def called(self, shape: str) -> list[str]:
+        """Pattern or modality of every call of graphs of a shape."""
+        names = [file.split(".") for file, _ in self.calls]
+        return [name[0] for name in names if name[1] == shape]
+
+
+def note_graphs(monkeypatch: pytest.MonkeyPatch) -> Noted:
+    """Note what is done with graphs that are opened from now on."""
+    noted, open_graph = Noted(), OnnxRuntimeCpu.open
+
+    def opening(self: OnnxRuntimeCpu, bundle: Bundle, entry: GraphEntry) -> LoadedGraph:
+        noted.opened.append(entry.file)
+        loaded = open_graph(self, bundle, entry)
+
+        def run(inputs: Mapping[str, Any]) -> list[Any]:
+            noted.calls.append((entry.file, inputs))
+            return loaded.run(inputs)
+
+        return replace(loaded, run=run)
+
+    monkeypatch.setattr(OnnxRuntimeCpu, "open", opening)
+    return noted

@@ -83,14 +83,10 @@ def small_network(kind: str = "if-mmin", seed: int = 0) -> EmotionNetwork:
             for m in MODALITIES
         },
         architecture=Architecture(
-            embedding=8,
-            text_channels=6,
-            blocks=3,
-            block_sizes=(10, 9, 4),
-            classifier_sizes=(12, 8),
-            **KINDS[kind],
+            embedding=8, text_channels=6, blocks=3, block_sizes=(10, 9, 4),
+            classifier_sizes=(12, 8), **KINDS[kind],
         ),
-    )
+    )  # fmt: skip
     network = build_network(config)
     with torch.no_grad():
         _scatter(network)

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 import yaml
+from run_command import Ran, call
 from scipy.stats import multivariate_normal
 
 from ifmmin.runtime.errors import CorpusError
@@ -147,6 +148,9 @@ def test_released_layout_is_read(tmp_path: Path) -> None:
     np.testing.assert_allclose(corpus.statistics["v"].mean, frames.mean(0))
     np.testing.assert_allclose(corpus.statistics["v"].std, frames.std(0))
     assert "t" not in corpus.statistics
+    # Stored as float64, they are kept compact.
+    kept = {x.dtype for u in corpus.parts["train"] for x in u.features.values()}
+    assert kept == {np.dtype(np.float32)}
 
 
 @pytest.mark.parametrize("how", ["lacking", "empty"])
@@ -174,14 +178,7 @@ def test_broken_files_are_named(tmp_path: Path, break_it: str, fold: int, messag
         _load(tmp_path, layout, fold)
 
 
-def test_features_are_kept_compact(tmp_path: Path) -> None:
-    corpus = _load(tmp_path, _write_released(tmp_path))
-    assert {x.dtype for u in corpus.parts["train"] for x in u.features.values()} == {
-        np.dtype(np.float32)  # stored as float64
-    }
-
-
-def _inspect(root: Path, layout: ReleasedLayout, *more: str) -> int:
+def _inspect(root: Path, layout: ReleasedLayout, *more: object) -> Ran:
     recipe = {
         "name": "made", "description": "", "network": {"model": "fusion"},
         "corpus": {"layout": "released", **msgspec.to_builtins(layout)},
@@ -189,26 +186,27 @@ def _inspect(root: Path, layout: ReleasedLayout, *more: str) -> int:
                    "dropout": 0.0, "clip": 1.0},
     }  # fmt: skip
     (root / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    roots = ["--features", str(root / "features"), "--targets", str(root / "targets")]
-    return main(["inspect", "--recipe", str(root / "recipe.yaml"), *roots, *more])
+    roots = ["--features", root / "features", "--targets", root / "targets"]
+    return call(main, "inspect", "--recipe", root / "recipe.yaml", *roots, *more)
 
 
-def test_inspect_prints_what_is_there(tmp_path: Path, capsys: Any) -> None:
-    layout = _write_released(tmp_path, "lacking")
-    assert _inspect(tmp_path, layout, "--fold", "1") == 0
-    out = capsys.readouterr().out
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines()]
+def test_inspect_prints_what_is_there(tmp_path: Path) -> None:
+    ran = _inspect(tmp_path, _write_released(tmp_path, "lacking"), "--fold", 1)
+    assert ran.code == 0
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in ran.out.splitlines()]
     assert ["v", "4", "float32", "0.0", "2-6", "4", "-", "1 of 6"] in rows
     assert ["train", "2", "1 (50%)", "1 (50%)", "0", "1", "0"] in rows
 
 
-def test_inspect_lists_every_problem_and_fails(tmp_path: Path, capsys: Any) -> None:
-    layout = _write_released(tmp_path, "nan")
-    assert _inspect(tmp_path, layout) == 2
-    error = capsys.readouterr().err
-    assert "problem: fold 1: utterance utt1, modality v: nan at frame 1, column 2" in error
-    assert "problem: fold 2: fold 2 has no directory" in error
-    assert "error: 2 problems" in error
+def test_inspect_lists_every_problem_and_fails(tmp_path: Path) -> None:
+    ran = _inspect(tmp_path, _write_released(tmp_path, "nan"))
+    assert ran.code == 2
+    for said in (
+        "problem: fold 1: utterance utt1, modality v: nan at frame 1, column 2",
+        "problem: fold 2: fold 2 has no directory",
+        "error: 2 problems",
+    ):
+        assert said in ran.err
 
 
 ADAPTER = """

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from run_command import call, mistake
 from safetensors.torch import save_file
 from small_networks import small_network, small_utterance
+from small_recipe import fit_small
 
 from ifmmin.runtime.errors import CheckpointError, RecipeError
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality, Pattern
@@ -35,20 +37,6 @@ from ifmmin.train.evaluate import (
 from ifmmin.train.plots import confusion, losses, projection, save
 from ifmmin.train.recipe import dump_recipe, load_recipe, recipe_names
 
-TINY = [
-    "--set", "corpus.modalities={a: {dim: 5, frames: [2, 6], missing_length: 9}, "
-    "v: {dim: 6, frames: [2, 6], missing_length: 9}, t: {dim: 7, frames: [3, 9], "
-    "missing_length: 5}}",
-    "--set", "corpus.train=48", "--set", "corpus.validation=16", "--set", "corpus.test=16",
-    "--set", "network={embedding: 8, text_channels: 4, blocks: 2, block_sizes: [8, 4]}",
-    "--set", "stage1.batch_size=16", "--set", "stage1.epochs=1", "--set", "stage1.decay_epochs=1",
-    "--set", "stage2.batch_size=16", "--set", "stage2.epochs=1", "--set", "stage2.decay_epochs=1",
-]  # fmt: skip
-
-
-def _fit(out: Path, *more: str) -> int:
-    return main(["fit", "--recipe", "synthetic", *TINY, "--out", str(out), *more])
-
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_parses_and_its_dump_reads_back(name: str, tmp_path: Path) -> None:
@@ -66,9 +54,7 @@ def test_every_recipe_resolves_for_every_model(name: str, model: str) -> None:
     assert (recipe.stage2 is None) <= (model in ("fusion", "linear"))
 
 
-@pytest.mark.parametrize(
-    "module", ["recipe", "config", "data/released", "data/synthetic"],
-)  # fmt: skip
+@pytest.mark.parametrize("module", ["recipe", "config", "data/released", "data/synthetic"])
 def test_every_field_of_a_recipe_is_documented(root: Path, module: str) -> None:
     tree = ast.parse((root / "train" / f"{module}.py").read_text())
     bare = []
@@ -114,20 +100,19 @@ def test_a_number_may_be_written_as_people_do(text: str) -> None:
     assert load_recipe("synthetic", [f"stage1.learning_rate={text}"]).stage1.learning_rate == 1e-3
 
 
-def test_a_run_is_complete_and_reproducible(tmp_path: Path, capsys: Any) -> None:
-    assert _fit(tmp_path / "one") == 0
-    assert _fit(tmp_path / "two") == 0
-    names = {p.name for p in (tmp_path / "one").iterdir()}
-    assert names >= {
+def test_a_run_is_complete_and_reproducible(tmp_path: Path) -> None:
+    fitted, again = (fit_small(tmp_path / name) for name in ("one", "two"))
+    assert (fitted.code, again.code) == (0, 0)
+    assert {p.name for p in (tmp_path / "one").iterdir()} >= {
         "model.safetensors", "recipe.yaml", "metrics.json", "history.csv", "predictions.csv"
     }  # fmt: skip
     checkpoints = [(tmp_path / run / "model.safetensors").read_bytes() for run in ("one", "two")]
     assert checkpoints[0] == checkpoints[1]
     metrics = json.loads((tmp_path / "one" / "metrics.json").read_text())
     assert set(metrics["test"]) == set(metrics["possible"])
-    fitted = capsys.readouterr().out.split("| pattern")[-1]
-    assert main(["evaluate", str(tmp_path / "one" / "model.safetensors")]) == 0
-    assert capsys.readouterr().out.split("| pattern")[-1] == fitted
+    evaluated = call(main, "evaluate", tmp_path / "one" / "model.safetensors")
+    assert evaluated.code == 0
+    assert evaluated.out.split("| pattern")[-1] == fitted.out.split("| pattern")[-1]
 
 
 @pytest.mark.parametrize("model", ["fusion", "if-mmin"])
@@ -135,7 +120,7 @@ def test_models_and_seeds_differ(tmp_path: Path, model: str) -> None:
     weights = []
     for seed in (1, 2):
         out = tmp_path / str(seed)
-        assert _fit(out, "--model", model, "--seed", str(seed)) == 0
+        assert fit_small(out, "--seed", seed, model=model).code == 0
         network, header = load_checkpoint(out / "model.safetensors")
         assert network.config.architecture.model == model
         assert header.training["seed"] == seed
@@ -143,21 +128,22 @@ def test_models_and_seeds_differ(tmp_path: Path, model: str) -> None:
     assert not torch.equal(weights[0], weights[1])
 
 
-def test_an_existing_run_is_not_lost(tmp_path: Path, capsys: Any) -> None:
+def test_an_existing_run_is_not_lost(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    assert _fit(out) == 0
+    assert fit_small(out).code == 0
     before = (out / "model.safetensors").read_bytes()
-    assert _fit(out, "--seed", "5") == 2
-    assert "--overwrite" in capsys.readouterr().err
+    again = fit_small(out, "--seed", 5)
+    assert again.code == 2
+    assert "--overwrite" in again.err
     assert (out / "model.safetensors").read_bytes() == before
-    assert _fit(out, "--seed", "5", "--overwrite") == 0
+    assert fit_small(out, "--seed", 5, "--overwrite").code == 0
     assert (out / "model.safetensors").read_bytes() != before
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
 
 @pytest.mark.parametrize("where", ["trainer._run_epoch", "trainer.write_run"])
 def test_interrupted_training_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, where: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     def interrupt(folder: object, *_: object, **__: object) -> None:
         if isinstance(folder, Path):
@@ -165,24 +151,23 @@ def test_interrupted_training_leaves_nothing(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(f"ifmmin.train.{where}", interrupt)
-    assert _fit(tmp_path / "run") == 130
-    assert "interrupted" in capsys.readouterr().err
+    ran = fit_small(tmp_path / "run")
+    assert ran.code == 130
+    assert "interrupted" in ran.err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_output_that_cannot_be_written_is_told_before_training(
-    tmp_path: Path, capsys: Any
+def test_what_cannot_be_written_is_told_before_training_and_divergence_after(
+    tmp_path: Path,
 ) -> None:
     (tmp_path / "file").touch()
-    assert _fit(tmp_path / "file" / "run") == 2
-    error = capsys.readouterr().err
-    assert "cannot write" in error
-    assert "stage 1" not in error
-
-
-def test_divergence_is_told(tmp_path: Path, capsys: Any) -> None:
-    assert _fit(tmp_path / "run", "--set", "stage1.learning_rate=1.0e+30") == 2
-    assert "lower the learning rate" in capsys.readouterr().err
+    ran = fit_small(tmp_path / "file" / "run")
+    assert ran.code == 2
+    assert "cannot write" in ran.err
+    assert "stage 1" not in ran.err
+    ran = fit_small(tmp_path / "run", "--set", "stage1.learning_rate=1.0e+30")
+    assert ran.code == 2
+    assert "lower the learning rate" in ran.err
 
 
 def test_checkpoint_round_trip(tmp_path: Path) -> None:
@@ -200,16 +185,14 @@ def test_checkpoint_round_trip(tmp_path: Path) -> None:
     [(SCHEMA_VERSION - 1, "train it again with ifmmin-train fit"), (99, "update ifmmin")],
 )
 def test_a_checkpoint_of_another_schema_is_told_in_one_line(
-    tmp_path: Path, capsys: Any, schema: int, cure: str
+    tmp_path: Path, schema: int, cure: str
 ) -> None:
     path = tmp_path / "other.safetensors"
     save_file({"x": torch.zeros(2)}, path, {"ifmmin": json.dumps({"schema": schema})})
-    assert main(["evaluate", str(path)]) == 2
-    error = capsys.readouterr().err
+    error = mistake(main, "evaluate", path)
     assert f"has schema {schema}" in error
     assert f" {SCHEMA_VERSION}; " in error
     assert cure in error
-    assert error.count("\n") == 1
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path, checkpoint: Path) -> None:
@@ -249,13 +232,9 @@ def _shown(figure: Any) -> list[tuple[str, list[float]]]:
 def test_every_loss_has_an_axis_of_its_own_per_stage() -> None:
     higher = [row | {"cross_entropy": row["cross_entropy"] + 1.0} for row in HISTORY]
     assert _shown(losses([HISTORY, higher], "both")) == [
-        ("cross-entropy", [2.5, 2.0]),
-        ("CMD", [9.0, 4.0]),
-        ("validation figure", [0.3, 0.4]),
-        ("cross-entropy", [1.5]),
-        ("imagination", [3.0]),
-        ("validation figure", [0.5]),
-    ]
+        ("cross-entropy", [2.5, 2.0]), ("CMD", [9.0, 4.0]), ("validation figure", [0.3, 0.4]),
+        ("cross-entropy", [1.5]), ("imagination", [3.0]), ("validation figure", [0.5]),
+    ]  # fmt: skip
 
 
 def test_confusion_has_a_panel_per_pattern_in_percent_of_the_true_class() -> None:
@@ -301,22 +280,20 @@ def test_only_present_modalities_of_networks_with_s_are_projected(model: str) ->
     assert [(p.modality, p.label) for p in points] == (wanted if model == "if-mmin" else [])
 
 
-@pytest.mark.parametrize("model", ["if-mmin", "linear"])
-def test_a_run_holds_its_plots(tiny: list[str], tmp_path: Path, model: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "plots", "points"),
+    [
+        ("if-mmin", {"confusion.png", "losses.png", "projection.png"}, 3 * 40),
+        ("linear", {"confusion.png"}, 0),
+    ],
+)
+def test_a_run_holds_its_plots(tmp_path: Path, model: str, plots: set[str], points: int) -> None:
     out = tmp_path / "run"
-    options = tiny
-    if model == "linear":  # takes nothing of networks and stages
-        options = [*tiny[:2], *tiny[2:10]]
-    assert main(["fit", *options, "--model", model, "--out", str(out)]) == 0
-    plots = {path.name for path in (out / "plots").iterdir()}
-    points = read_projection(out / "projection.csv")
-    if model == "linear":
-        assert plots == {"confusion.png"}
-        assert points == []
-    else:
-        assert plots == {"confusion.png", "losses.png", "projection.png"}
-        assert len(points) == 3 * 40
-        assert np.isfinite([(p.x, p.y) for p in points]).all()
+    assert fit_small(out, model=model).code == 0
+    assert {path.name for path in (out / "plots").iterdir()} == plots
+    found = read_projection(out / "projection.csv")
+    assert len(found) == points
+    assert np.isfinite([(p.x, p.y) for p in found]).all()
 
 
 def test_nothing_is_imported_before_something_is_drawn() -> None:
@@ -326,10 +303,10 @@ def test_nothing_is_imported_before_something_is_drawn() -> None:
 
 
 @pytest.fixture(scope="module")
-def fitted(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run."""
     out = tmp_path_factory.mktemp("fitted") / "run"
-    assert main(["fit", *tiny, "--out", str(out)]) == 0
+    assert fit_small(out).code == 0
     return out
 
 
@@ -349,11 +326,12 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
 def test_figures_computed_from_the_file_are_those_of_the_command(
-    fitted: Path, tmp_path: Path, capsys: Any, suffix: str
+    fitted: Path, tmp_path: Path, suffix: str
 ) -> None:
     out = tmp_path / "new" / f"answers{suffix}"
-    assert main(["evaluate", str(fitted / "model.safetensors"), "--save", str(out)]) == 0
-    rows = re.findall(r"^\| (\w+) +\| +(0\.\d+) \| +(0\.\d+) \|", capsys.readouterr().out, re.M)
+    ran = call(main, "evaluate", fitted / "model.safetensors", "--save", out)
+    assert ran.code == 0
+    rows = re.findall(r"^\| (\w+) +\| +(0\.\d+) \| +(0\.\d+) \|", ran.out, re.M)
     shown = {pattern: (wa, ua) for pattern, wa, ua in rows}
     metrics = json.loads((fitted / "metrics.json").read_text())["test"]
     answers = _read(out)
@@ -379,23 +357,19 @@ def test_the_part_that_was_asked_for_is_saved(fitted: Path, tmp_path: Path) -> N
     names = []
     for part in ("test", "validation"):
         out = tmp_path / f"{part}.csv"
-        checkpoint = str(fitted / "model.safetensors")
-        assert main(["evaluate", checkpoint, "--part", part, "--save", str(out)]) == 0
+        words = [fitted / "model.safetensors", "--part", part, "--save", out]
+        assert call(main, "evaluate", *words).code == 0
         names.append({answer["utterance"] for answer in _read(out)})
     assert not names[0] & names[1]
 
 
 @pytest.mark.parametrize("name", ["answers", "answers.txt", "taken.csv", "file/answers.csv"])
-def test_a_place_that_will_not_do_is_named_before_the_work(
-    tmp_path: Path, capsys: Any, name: str
-) -> None:
+def test_a_place_that_will_not_do_is_named_before_the_work(tmp_path: Path, name: str) -> None:
     (tmp_path / "taken.csv").mkdir()
     (tmp_path / "file").touch()
     before = sorted(tmp_path.rglob("*"))
     # There is no such checkpoint: who reads it first says so.
-    assert main(["evaluate", "none.safetensors", "--save", str(tmp_path / name)]) == 2
-    text = capsys.readouterr().err
-    assert text.count("\n") == 1
+    text = mistake(main, "evaluate", "none.safetensors", "--save", tmp_path / name)
     assert str(tmp_path / name) in text
     assert "wanted .csv or .jsonl" in text or "cannot write" in text
     assert sorted(tmp_path.rglob("*")) == before

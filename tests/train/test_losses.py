@@ -14,13 +14,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
 from sklearn.preprocessing import StandardScaler
 from small_networks import small_network, small_utterance
+from small_recipe import small
 
 from ifmmin.runtime.errors import CorpusError
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Pattern
 from ifmmin.runtime.prediction import softmax
 from ifmmin.train.checkpoint import load_checkpoint
 from ifmmin.train.cli import main
-from ifmmin.train.data import load_corpus
 from ifmmin.train.data.corpus import Corpus, Utterance
 from ifmmin.train.evaluate import calibrate, embed, fit_temperature, labels_of, report, score
 from ifmmin.train.metrics import measure
@@ -32,7 +32,6 @@ from ifmmin.train.model.losses import (
     missing_error,
 )
 from ifmmin.train.model.network import EmotionNetwork
-from ifmmin.train.recipe import load_recipe
 from ifmmin.train.trainer import train
 
 ALL = torch.ones(64, 3, dtype=torch.bool)
@@ -125,15 +124,6 @@ def test_calibration_error_of_a_sure_and_wrong_half() -> None:
     assert np.isclose(measure(logits, np.array([0, 1])).ece, 0.5)
 
 
-SMALL = (
-    "corpus.modalities={a: {dim: 5, frames: [2, 6]}, v: {dim: 6, frames: [2, 6]}, "
-    "t: {dim: 7, frames: [3, 9], missing_length: 5}}",
-    "corpus.train=90",
-    "corpus.validation=40",
-    "corpus.test=50",
-)
-
-
 def _pooled(utterances: list[Utterance], pattern: Pattern) -> np.ndarray:
     rows = []
     for utterance in utterances:
@@ -144,8 +134,7 @@ def _pooled(utterances: list[Utterance], pattern: Pattern) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[EmotionNetwork, Corpus]:
-    recipe = load_recipe("synthetic", SMALL, model="linear")
-    corpus = load_corpus(recipe.corpus, fold=1)
+    recipe, corpus = small("corpus.train=90", model="linear")
     return train(recipe, corpus, seed=0).network, corpus
 
 
@@ -174,8 +163,7 @@ def test_specialists_equal_scikit_learn(
 
 
 def test_natural_gaps_train_as_such_and_a_class_that_a_pattern_lacks_is_named() -> None:
-    recipe = load_recipe("synthetic", SMALL, model="linear")
-    corpus = load_corpus(recipe.corpus, fold=1)
+    recipe, corpus = small("corpus.train=90", model="linear")
     text = MODALITIES[2]
 
     def drop(utterances: list[Utterance], classes: set[int]) -> list[Utterance]:
@@ -192,7 +180,7 @@ def test_natural_gaps_train_as_such_and_a_class_that_a_pattern_lacks_is_named() 
     )  # fmt: skip
     network = train(recipe, half, seed=0).network
     scores = score(network, corpus.parts["test"])
-    assert len(scores[Pattern.parse("t")].rows) == 50
+    assert len(scores[Pattern.parse("t")].rows) == 40
     none = Corpus(
         corpus.name, corpus.labels, corpus.features,
         corpus.parts | {"train": drop(corpus.parts["train"], {2})}, corpus.statistics,
@@ -279,8 +267,6 @@ def test_a_run_reports_both_and_its_checkpoint_holds_the_temperatures(tmp_path: 
 
 
 def test_the_test_part_never_reaches_the_temperatures() -> None:
-    from ifmmin.train.data.corpus import Corpus
-
     network = small_network()
     rng = np.random.default_rng(1)
 

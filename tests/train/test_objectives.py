@@ -74,8 +74,8 @@ def test_stage_2_losses_equal_their_formulas(model: str, of: str) -> None:
     utterances = _utterances()
     loader = BatchLoader(student, utterances)
     taught = TaughtObjective(student, stage, loader, _draws(), Teacher(teacher, loader))
-    if taught._cycle is not None:
-        taught._cycle.double()
+    if taught.cycle is not None:
+        taught.cycle.double()
     rows = np.arange(len(utterances))[::-1].copy()
     with torch.no_grad():
         found = taught.losses(loader.batch(rows), rows)
@@ -106,8 +106,8 @@ def test_stage_2_losses_equal_their_formulas(model: str, of: str) -> None:
             else:
                 h = student.embeddings(given)[:, [0, 2, 1]].flatten(1)
                 imagined = output.imagined[:, [0, 2, 1]].flatten(1)
-                assert taught._cycle is not None
-                expected["cycle"].append(((taught._cycle(imagined, None)[1] - h) ** 2).mean())
+                assert taught.cycle is not None
+                expected["cycle"].append(((taught.cycle(imagined, None)[1] - h) ** 2).mean())
     weights = {"imagination": 3.0, "invariance": 10.0, "cycle": 2.0}
     assert set(found) == {"cross_entropy", "imagination"} | (
         {"invariance"} if model == "if-mmin" else {"cycle"}

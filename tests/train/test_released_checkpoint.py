@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 import torch
 from released_reference import (
-    MISSING,
     MISSING_OPTION,
     VARIANTS,
     Frames,
     Reference,
-    form_option,
+    read_released,
     run_import,
 )
+from run_command import call
 from small_networks import logits_alone
 
 from ifmmin.export.cli import main as export
@@ -64,7 +64,7 @@ def _check(imported: Any, reference: Reference) -> None:
 def test_equals_the_reference(tmp_path: Path, form: str, run_idx: str, pooling: str) -> None:
     reference = Reference(form=form, run_idx=run_idx, pooling=pooling)
     root = reference.save(tmp_path / "made")
-    imported = import_released(root, fold=3, imagination=form_option(form), missing_frames=MISSING)
+    imported = read_released(root, form)
     _check(imported, reference)
 
 
@@ -75,7 +75,7 @@ def test_equals_the_reference(tmp_path: Path, form: str, run_idx: str, pooling: 
 def test_however_it_was_saved(tmp_path: Path, form: str, prefix: str, zipped: bool) -> None:
     reference = Reference(form=form, run_idx=6, pooling=("last", "attention"), seed=2)
     root = reference.save(tmp_path / "made", prefix=prefix, zipped=zipped)
-    imported = import_released(root, fold=3, imagination=form_option(form), missing_frames=MISSING)
+    imported = read_released(root, form)
     architecture = imported.network.config.architecture
     assert (architecture.pooling, architecture.pooling_v) == ("last", "sum")
     _check(imported, reference)
@@ -85,7 +85,7 @@ def test_the_published_sizes(tmp_path: Path) -> None:
     dims = {"A": 130, "V": 342, "L": 1024}
     reference = Reference(E=128, dims=dims, sizes=(256, 128, 64), form="parallel")
     root = reference.save(tmp_path / "made")
-    imported = import_released(root, fold=3, imagination="parallel", missing_frames=MISSING)
+    imported = read_released(root, "parallel")
     _check(imported, reference)
 
 
@@ -94,7 +94,7 @@ def test_the_other_form_is_another_network(tmp_path: Path, form: str) -> None:
     reference = Reference(form=form)
     root = reference.save(tmp_path / "made")
     other = {"cascade": "parallel", "parallel": "cascade"}[form]
-    imported = import_released(root, fold=3, imagination=other, missing_frames=MISSING)
+    imported = read_released(root, other)
     for pattern in ALL_PATTERNS:
         utterance = reference.utterance()
         found = _ours(imported.network, utterance, pattern)
@@ -112,10 +112,8 @@ def _statistics(path: Path, fold: int = 3, dim: int = 5) -> tuple[np.ndarray, np
 def test_statistics_of_the_fold_go_into_the_network(tmp_path: Path) -> None:
     mean, std = _statistics(tmp_path / "stats.h5")
     reference = Reference(pooling="last")
-    imported = import_released(
-        reference.save(tmp_path / "made"), fold=3, imagination="cascade", missing_frames=MISSING,
-        statistics=tmp_path / "stats.h5",
-    )  # fmt: skip
+    root = reference.save(tmp_path / "made")
+    imported = read_released(root, "cascade", statistics=tmp_path / "stats.h5")
     assert not imported.network.config.features[MODALITIES[0]].normalised
     for pattern in ALL_PATTERNS:
         z = reference.utterance()
@@ -125,14 +123,12 @@ def test_statistics_of_the_fold_go_into_the_network(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["stage1", "cascade", "parallel"])
-def test_the_whole_way_to_the_device(tmp_path: Path, form: str, capsys: Any) -> None:
+def test_the_whole_way_to_the_device(tmp_path: Path, form: str) -> None:
     reference = Reference(form=form, pooling=("maxpool", "last"))
     root, out = reference.save(tmp_path / "made", prefix="module."), tmp_path / "it.safetensors"
-    named = form_option(form)
-    assert run_import(root, out, "--missing-frames", MISSING_OPTION, form=named) == 0
-    assert "fold 3" in capsys.readouterr().err
-    words = ["--pattern", "all", "--shape", "latency", "--out", str(tmp_path / "bundle")]
-    assert export([str(out), *words]) == 0
+    assert "fold 3" in run_import(root, out, "--missing-frames", MISSING_OPTION, form=form)
+    words = ["--pattern", "all", "--shape", "latency", "--out", tmp_path / "bundle"]
+    assert call(export, out, *words).code == 0
     predictor = Predictor(tmp_path / "bundle")
     specs = predictor.bundle.manifest.modalities
     assert [specs[m].normalised for m in MODALITIES] == [True, False, False]
@@ -151,16 +147,16 @@ def test_the_whole_way_to_the_device(tmp_path: Path, form: str, capsys: Any) -> 
 def test_with_statistics_the_manifest_says_nothing_of_the_caller(tmp_path: Path) -> None:
     _statistics(tmp_path / "stats.h5")
     root, out = Reference().save(tmp_path / "made"), tmp_path / "it.safetensors"
-    assert run_import(root, out, "--statistics", str(tmp_path / "stats.h5")) == 0
-    words = ["--pattern", "a", "--shape", "latency", "--out", str(tmp_path / "bundle")]
-    assert export([str(out), *words]) == 0
+    run_import(root, out, "--statistics", tmp_path / "stats.h5")
+    words = ["--pattern", "a", "--shape", "latency", "--out", tmp_path / "bundle"]
+    assert call(export, out, *words).code == 0
     spec = Predictor(tmp_path / "bundle").bundle.manifest.modalities[MODALITIES[0]]
     assert not spec.normalised
     assert "z-scored" not in spec.features
     assert spec.frame_rate == 10
 
 
-def _corpus(root: Path, utterances: dict[str, Frames]) -> list[str]:
+def _corpus(root: Path, utterances: dict[str, Frames]) -> list[object]:
     """A fold in the released layout; the words that make `evaluate` read it."""
     for m in "avt":
         with h5py.File(root / f"{m}.h5", "w") as file:
@@ -175,9 +171,7 @@ def _corpus(root: Path, utterances: dict[str, Frames]) -> list[str]:
     files["a"]["standardise"] = "stats.h5"
     recipe["corpus"]["files"] = files
     (root / "made.yaml").write_text(json.dumps(recipe))
-    return [
-        "--recipe", str(root / "made.yaml"), "--features", str(root), "--targets", str(root)
-    ]  # fmt: skip
+    return ["--recipe", root / "made.yaml", "--features", root, "--targets", root]
 
 
 @pytest.mark.parametrize("with_statistics", [True, False])
@@ -188,11 +182,11 @@ def test_evaluate_standardises_what_the_checkpoint_does_not(
     mean, std = _statistics(tmp_path / "stats.h5")
     z = {f"u{i}": reference.utterance() for i in range(8)}
     corpus = _corpus(tmp_path, {n: u | {"a": u["a"] * std + mean} for n, u in z.items()})
-    more = ["--statistics", str(tmp_path / "stats.h5")] if with_statistics else []
+    more = ["--statistics", tmp_path / "stats.h5"] if with_statistics else []
     root = reference.save(tmp_path / "made")
-    assert run_import(root, out, "--missing-frames", MISSING_OPTION, *more) == 0
+    run_import(root, out, "--missing-frames", MISSING_OPTION, *more)
     table = tmp_path / "answers.csv"
-    assert train(["evaluate", str(out), *corpus, "--save", str(table)]) == 0
+    assert call(train, "evaluate", out, *corpus, "--save", table).code == 0
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert len(rows) == 2 * len(ALL_PATTERNS)
     for row in rows:
@@ -212,40 +206,35 @@ def test_default_missing_frames_are_as_good_as_any(tmp_path: Path) -> None:
             assert float((once - more).abs().max()) < 1e-3
 
 
-def test_the_epoch_is_chosen(tmp_path: Path, capsys: Any) -> None:
+def test_the_epoch_is_chosen(tmp_path: Path) -> None:
     first, second, out = Reference(seed=1), Reference(seed=2), tmp_path / "it.safetensors"
     root = first.save(tmp_path / "made", epoch=9)
     second.save(root, epoch=11)
-    assert run_import(root, out) == 2
-    assert "has epochs 9, 11; choose one with --epoch" in capsys.readouterr().err
-    assert run_import(root, out, "--epoch", "9") == 0
+    assert "has epochs 9, 11; choose one with --epoch" in run_import(root, out, code=2)
+    run_import(root, out, "--epoch", 9)
     assert load_checkpoint(out)[1].training["imported"]["epoch"] == "9"
-    assert run_import(root, out, "--epoch", "11") == 2
-    assert "add --overwrite" in capsys.readouterr().err
-    assert run_import(root, out, "--epoch", "11", "--overwrite") == 0
+    assert "add --overwrite" in run_import(root, out, "--epoch", 11, code=2)
+    run_import(root, out, "--epoch", 11, "--overwrite")
     (root / "3" / "9_net_C.pth").unlink()
-    assert run_import(root, out, "--overwrite") == 0
+    run_import(root, out, "--overwrite")
     assert load_checkpoint(out)[1].training["imported"]["epoch"] == "11"
 
 
-def test_the_forms_leave_traces(tmp_path: Path, capsys: Any) -> None:
+def test_the_forms_leave_traces(tmp_path: Path) -> None:
     reference, out = Reference(form="parallel"), tmp_path / "it.safetensors"
     for key, value in reference.nets["AE"].items():
         if re.match(r"decoder_[01]\..*bias", key):
             value[:] = 0
     root = reference.save(tmp_path / "made", options={"model": "IFMMIN"})
-    assert run_import(root, out, form="parallel") == 0
-    assert "warning" not in capsys.readouterr().err
-    assert run_import(root, out, "--overwrite", form="cascade") == 0
-    assert "have only zero biases, as the parallel form keeps" in capsys.readouterr().err
-    assert run_import(root, out, "--overwrite", form=None) == 2
-    assert "have only zero biases, as the parallel form keeps" in capsys.readouterr().err
+    assert "warning" not in run_import(root, out, form="parallel")
+    trace = "have only zero biases, as the parallel form keeps"
+    assert trace in run_import(root, out, "--overwrite", form="cascade")
+    assert trace in run_import(root, out, "--overwrite", form=None, code=2)
 
 
-def test_mmin_leaves_its_cycle_behind(tmp_path: Path, capsys: Any) -> None:
+def test_mmin_leaves_its_cycle_behind(tmp_path: Path) -> None:
     reference, out = Reference(form="mmin"), tmp_path / "it.safetensors"
     reference.nets["AE_cycle"] = reference.nets["AE"]
     root = reference.save(tmp_path / "made", options={"model": "mmin"})
-    assert run_import(root, out, form=None) == 0
-    assert "17_net_AE_cycle.pth has no part in an answer" in capsys.readouterr().err
+    assert "17_net_AE_cycle.pth has no part in an answer" in run_import(root, out, form=None)
     assert load_checkpoint(out)[0].config.architecture.model == "mmin"

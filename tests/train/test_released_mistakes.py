@@ -12,10 +12,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from released_reference import MISSING, Reference, form_option, run_import
+from released_reference import Reference, read_released, run_import
 
 from ifmmin.runtime.errors import CheckpointError
-from ifmmin.train.reference.checkpoint import import_released
 
 Breaker = Callable[[Path, Reference], None]
 
@@ -103,7 +102,7 @@ MISTAKES: dict[str, tuple[Breaker, list[str], str]] = {
 
 @pytest.mark.parametrize("name", MISTAKES)
 def test_mistakes_are_told_in_a_line_and_nothing_is_written(
-    tmp_path: Path, capsys: Any, name: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     break_it, words, message = MISTAKES[name]
@@ -111,8 +110,7 @@ def test_mistakes_are_told_in_a_line_and_nothing_is_written(
     reference.save(root)
     break_it(root, reference)
     form = None if "-form" in words else "cascade"
-    assert run_import(root, out, *[w for w in words if w != "-form"], form=form) == 2
-    error = capsys.readouterr().err
+    error = run_import(root, out, *[w for w in words if w != "-form"], form=form, code=2)
     assert re.search(message, error), error
     assert error.count("\n") == 1
     assert [p.name for p in tmp_path.iterdir()] == ["made"]
@@ -126,26 +124,26 @@ def test_a_key_of_too_many_axes_is_named_and_no_other(tmp_path: Path, form: str)
             reference.nets[name][key] = net[key][None]
             root = reference.save(tmp_path / f"{name}-{key}")
             with pytest.raises(CheckpointError, match=f"17_net_{name}.pth: key {key} "):
-                import_released(root, fold=3, imagination=form_option(form), missing_frames=MISSING)
+                read_released(root, form)
 
 
-def test_mistakes_about_sums_settling_and_models(tmp_path: Path, capsys: Any) -> None:
+def test_mistakes_about_sums_settling_and_models(tmp_path: Path) -> None:
     out = tmp_path / "it.safetensors"
     summed = Reference(pooling=("maxpool", "attention")).save(tmp_path / "summed")
-    assert run_import(summed, out) == 2
-    assert "a sum over time never settles; say how many frames" in capsys.readouterr().err
-    assert run_import(summed, out, "--missing-frames", "v=50") == 0
+    said = run_import(summed, out, code=2)
+    assert "a sum over time never settles; say how many frames" in said
+    run_import(summed, out, "--missing-frames", "v=50")
     out.unlink()
     slow = Reference(pooling="last")
     for key, value in slow.nets["A"].items():
         value[:] = 0
         if key.startswith("rnn.bias_ih"):
             value[6:12], value[12:18] = 9.0, 0.01  # gates that keep nearly all and add a little
-    assert run_import(slow.save(tmp_path / "slow"), out) == 2
-    assert re.search(r"a missing a .* from 100 to 200 frames .* by 0\.\d", capsys.readouterr().err)
+    said = run_import(slow.save(tmp_path / "slow"), out, code=2)
+    assert re.search(r"a missing a .* from 100 to 200 frames .* by 0\.\d", said)
     lost = Reference(form="mmin").save(tmp_path / "lost", options={"model": "IFMMIN"})
-    assert run_import(lost, out, form=None) == 2
-    assert "17_net_invariant.pth is missing and train_opt.conf says" in capsys.readouterr().err
+    said = run_import(lost, out, form=None, code=2)
+    assert "17_net_invariant.pth is missing and train_opt.conf says" in said
     assert not out.exists()
 
 
@@ -171,4 +169,4 @@ def test_any_key_that_is_not_right_is_named(tmp_path: Path, data: st.DataObject)
         if stale.name.split("_net_")[1][:-4] not in reference.nets:
             stale.unlink()
     with pytest.raises(CheckpointError, match=rf"17_net_{name}.pth: key (module\.)?{key} "):
-        import_released(root, fold=3, imagination=form_option(form), missing_frames=MISSING)
+        read_released(root, form)

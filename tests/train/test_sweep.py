@@ -22,7 +22,9 @@ import pytest
 import yaml
 from filelock import FileLock
 from numpy.typing import NDArray
+from run_command import Ran, call, mistake
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, recall_score
+from small_recipe import TINY
 
 from ifmmin.runtime.errors import IfmminError, InputError
 from ifmmin.runtime.modality import ALL_PATTERNS
@@ -34,11 +36,15 @@ from ifmmin.train.sweep.results import COLUMNS, Answers, Result, differences, pa
 MODELS = ("--model", "if-mmin,linear")
 
 
+def sweep(out: Path, *words: object) -> Ran:
+    return call(main, "sweep", *TINY, *words, "--out", out)
+
+
 @pytest.fixture(scope="module")
-def swept(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("sweep") / "made"
     grid = ["--folds", "1-2", "--seeds", "0-1", "--jobs", "1"]
-    assert main(["sweep", *tiny, *MODELS, *grid, "--out", str(out)]) == 0
+    assert sweep(out, *MODELS, *grid).code == 0
     return out
 
 
@@ -51,6 +57,10 @@ def copy(swept: Path, tmp_path: Path) -> Path:
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports without plots, which take their time and are looked at in other tests."""
     monkeypatch.setattr("ifmmin.train.sweep.report.figures", lambda *_: ())
+
+
+def _refused(out: Path, *words: object) -> str:
+    return mistake(main, "sweep", *TINY, *words, "--out", out)
 
 
 def _units(out: Path) -> dict[str, int]:
@@ -134,13 +144,8 @@ def test_units_of_a_fold_follow_each_other() -> None:
         (["--model", "mmin", "--threads", "0"], "--threads must be at least 1"),
     ],
 )
-def test_mistakes_are_one_line(
-    tiny: list[str], tmp_path: Path, capsys: Any, options: list[str], message: str
-) -> None:
-    assert main(["sweep", *tiny, *options, "--out", str(tmp_path / "out")]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert message in error
+def test_mistakes_are_one_line(tmp_path: Path, options: list[str], message: str) -> None:
+    assert message in _refused(tmp_path / "out", *options)
     assert not (tmp_path / "out").exists()
 
 
@@ -189,15 +194,13 @@ def test_the_tables_equal_scikit_learn_on_the_predictions(swept: Path) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_folds_seeds_and_entries_are_added_and_the_rest_stays(
-    copy: Path, tiny: list[str], capsys: Any
-) -> None:
+def test_folds_seeds_and_entries_are_added_and_the_rest_stays(copy: Path) -> None:
     before = _units(copy)
     (copy / "units" / "if-mmin" / "fold-1" / ".seed-0.abc.part").mkdir()
     (copy / "units" / "if-mmin" / "fold-1" / ".seed-0.abc.part" / "metrics.json").write_text("{tor")
     (copy / ".results.md.xyz.part").write_text("torn")
     more = ["--model", "linear,ours=linear", "--folds", "2-3", "--jobs", "1"]
-    assert main(["sweep", *tiny, *more, "--out", str(copy)]) == 0
+    assert sweep(copy, *more).code == 0
     after = _units(copy)
     assert before.items() <= after.items()
     new = {"units/ours/fold-2/seed-0", "units/ours/fold-3/seed-0", "units/linear/fold-3/seed-0"}
@@ -212,15 +215,12 @@ def test_folds_seeds_and_entries_are_added_and_the_rest_stays(
         assert units in text
 
 
-def test_the_report_of_finished_units_is_made_again_the_same(
-    copy: Path, swept: Path, tiny: list[str]
-) -> None:
+def test_the_report_of_finished_units_is_made_again_the_same(copy: Path, swept: Path) -> None:
     made = [p for p in swept.rglob("*") if p.is_file() and "units" not in p.parts]
     for path in made:
         if path.suffix in (".md", ".csv", ".png"):
             (copy / path.relative_to(swept)).unlink()
-    options = [*MODELS, "--folds", "1-2", "--seeds", "0-1", "--out", str(copy)]
-    assert main(["sweep", *tiny, *options]) == 0
+    assert sweep(copy, *MODELS, "--folds", "1-2", "--seeds", "0-1").code == 0
     for path in made:
         assert (copy / path.relative_to(swept)).read_bytes() == path.read_bytes(), path
 
@@ -233,37 +233,27 @@ def test_the_report_of_finished_units_is_made_again_the_same(
         (["--threads", "2"], "ran with --threads 1, got 2"),
     ],
 )
-def test_a_changed_recipe_is_refused(
-    copy: Path, tiny: list[str], capsys: Any, change: list[str], message: str
-) -> None:
+def test_a_changed_recipe_is_refused(copy: Path, change: list[str], message: str) -> None:
     before = {path: path.stat().st_mtime_ns for path in copy.rglob("*") if path.is_file()}
-    assert main(["sweep", *tiny, *MODELS, *change, "--out", str(copy)]) == 2
-    assert re.search(message, capsys.readouterr().err)
+    assert re.search(message, _refused(copy, *MODELS, *change))
     before.pop(copy / ".lock")
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_two_sweeps_never_share_a_directory(copy: Path, tiny: list[str], capsys: Any) -> None:
+def test_two_sweeps_never_share_a_directory(copy: Path) -> None:
     with FileLock(copy / ".lock"):
-        assert main(["sweep", *tiny, *MODELS, "--out", str(copy)]) == 2
-    error = capsys.readouterr().err
-    assert "another sweep is at work" in error
-    assert error.count("\n") == 1
+        assert "another sweep is at work" in _refused(copy, *MODELS)
 
 
-def test_a_directory_of_something_else_is_left_alone(
-    tmp_path: Path, tiny: list[str], capsys: Any
-) -> None:
+def test_a_directory_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
-    assert main(["sweep", *tiny, *MODELS, "--out", str(tmp_path)]) == 2
-    assert "in use by something else" in capsys.readouterr().err
+    assert "in use by something else" in _refused(tmp_path, *MODELS)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_a_damaged_run_is_named(copy: Path, tiny: list[str], capsys: Any) -> None:
+def test_a_damaged_run_is_named(copy: Path) -> None:
     (copy / "units" / "linear" / "fold-2" / "seed-1" / "metrics.json").unlink()
-    assert main(["sweep", *tiny, *MODELS, "--out", str(copy)]) == 2
-    error = capsys.readouterr().err
+    error = _refused(copy, *MODELS)
     assert "the run of linear, fold 2, seed 1 is damaged" in error
     assert "remove" in error
 
@@ -285,11 +275,11 @@ def read(fold, features, targets, **options):
 
 @pytest.mark.usefixtures("undrawn")
 def test_units_that_fail_are_listed_and_the_others_go_on(
-    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "some_adapter.py").write_text(ADAPTER)
     monkeypatch.syspath_prepend(tmp_path)
-    recipe = load_recipe("synthetic", [text for text in tiny[2:] if text != "--set"])
+    recipe = load_recipe("synthetic", [text for text in TINY[2:] if text != "--set"])
     content = json.loads(msgspec.json.encode(recipe))
     options = {k: v for k, v in content["corpus"].items() if k != "layout"}
     content["corpus"] = {"layout": "adapter", "function": "some_adapter:read", "folds": 3,
@@ -300,11 +290,11 @@ def test_units_that_fail_are_listed_and_the_others_go_on(
     bad.write_text(yaml.safe_dump(content))
     out = tmp_path / "out"
     entries = ["--model", f"good={good}:augmented", "--model", f"bad={bad}:mmin"]
-    arguments = ["sweep", *entries, "--folds", "1-3", "--jobs", "1", "--out", str(out)]
-    assert main(arguments) == 2
-    error = capsys.readouterr().err
-    assert "Traceback" not in error
-    assert "5 of 6 units failed" in error
+    arguments = ["--folds", "1-3", "--jobs", "1", "--out", out]
+    ran = call(main, "sweep", *entries, *arguments)
+    assert ran.code == 2
+    assert "Traceback" not in ran.err
+    assert "5 of 6 units failed" in ran.err
     text = (out / "results.md").read_text()
     for line in (
         "- good, fold 1, seed 0: its process was killed, likely for want of memory",
@@ -317,7 +307,7 @@ def test_units_that_fail_are_listed_and_the_others_go_on(
     assert "Traceback" in trace
     # Mended, they run and are no longer listed.
     (tmp_path / "some_adapter.py").write_text(ADAPTER.replace("fold == ", "fold == 90"))
-    assert main(["sweep", *entries[:2], *arguments[5:]]) == 0
+    assert call(main, "sweep", *entries[:2], *arguments).code == 0
     text = (out / "results.md").read_text()
     assert "- good" not in text
     assert "3 of 3" in text
@@ -327,10 +317,10 @@ SHORT = ["--model", "augmented,linear", "--folds", "1", "--seeds", "0"]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
-def test_ray_gives_the_same_report_as_local(tiny: list[str], tmp_path: Path) -> None:
+def test_ray_gives_the_same_report_as_local(tmp_path: Path) -> None:
     local, on_ray = tmp_path / "local", tmp_path / "ray"
-    assert main(["sweep", *tiny, *SHORT, "--jobs", "1", "--out", str(local)]) == 0
-    command = [sys.executable, "-m", "ifmmin.train.cli", "sweep", *tiny, *SHORT]
+    assert sweep(local, *SHORT, "--jobs", 1).code == 0
+    command = [sys.executable, "-m", "ifmmin.train.cli", "sweep", *TINY, *SHORT]
     done = subprocess.run(
         [*command, "--executor", "ray", "--jobs", "2", "--out", str(on_ray)],
         capture_output=True, text=True, timeout=300,
@@ -343,13 +333,10 @@ def test_ray_gives_the_same_report_as_local(tiny: list[str], tmp_path: Path) -> 
 
 
 def test_without_ray_one_line_says_what_to_install(
-    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    arguments = ["sweep", *tiny, *SHORT, "--executor", "ray", "--out", str(tmp_path / "out")]
-    assert main(arguments) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
+    error = _refused(tmp_path / "out", *SHORT, "--executor", "ray")
     assert "pip install 'ifmmin[ray]'" in error
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from run_command import call
+from small_recipe import TINY
 
 from ifmmin.train.cli import main
 
@@ -25,8 +27,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def _start(tiny: list[str], out: Path, jobs: int = 1) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "ifmmin.train.cli", "sweep", *tiny, *GRID]
+def _start(out: Path, jobs: int = 1) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "ifmmin.train.cli", "sweep", *TINY, *GRID]
     return subprocess.Popen(
         [*command, "--jobs", str(jobs), "--out", str(out)],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
@@ -85,9 +87,9 @@ def _require_gone(processes: list[int]) -> None:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("undisturbed") / "sweep"
-    assert main(["sweep", *tiny, *GRID, "--jobs", "1", "--out", str(out)]) == 0
+    assert main(["sweep", *TINY, *GRID, "--jobs", "1", "--out", str(out)]) == 0
     return out
 
 
@@ -119,13 +121,13 @@ def _reach(moment: str, process: subprocess.Popen[str], out: Path, draws: Any) -
 MOMENTS = ("start", "unit", "write", "worker")
 
 
-def test_kills_change_nothing(tiny: list[str], tmp_path: Path, undisturbed: Path) -> None:
+def test_kills_change_nothing(tmp_path: Path, undisturbed: Path) -> None:
     out = tmp_path / "sweep"
     draws = np.random.default_rng(7)
     seen: dict[str, int] = {}
     counts, workers_seen = [], 0
     for kill, moment in enumerate(MOMENTS):
-        process = _start(tiny, out, jobs=2 if kill == 2 else 1)
+        process = _start(out, jobs=2 if kill == 2 else 1)
         _reach(moment, process, out, draws)
         workers = _children(process.pid)
         process.kill()
@@ -139,18 +141,16 @@ def test_kills_change_nothing(tiny: list[str], tmp_path: Path, undisturbed: Path
         counts.append(_count(out))
     assert workers_seen > 0
     assert counts[-1] > counts[0], "the kills must fall between units, not before all of them"
-    process = _start(tiny, out)
+    process = _start(out)
     _, error = process.communicate(timeout=120)
     assert process.returncode == 0, error
     assert seen.items() <= _finished(out).items()
     _require_same_report(out, undisturbed)
 
 
-def test_ctrl_c_stops_at_once_and_finished_units_stay(
-    tiny: list[str], tmp_path: Path, undisturbed: Path
-) -> None:
+def test_ctrl_c_stops_at_once_and_finished_units_stay(tmp_path: Path, undisturbed: Path) -> None:
     out = tmp_path / "sweep"
-    process = _start(tiny, out, jobs=2)
+    process = _start(out, jobs=2)
     _wait_for(process, out, 2)
     while len(workers := list(filter(_alive, _children(process.pid)))) < 2:
         assert process.poll() is None  # one unit ended, the next has not started yet
@@ -167,20 +167,19 @@ def test_ctrl_c_stops_at_once_and_finished_units_stay(
     assert list(out.rglob("*.part")) == []
     seen = _finished(out)
     assert 2 <= _count(out) < UNITS
-    assert main(["sweep", *tiny, *GRID, "--jobs", "1", "--out", str(out)]) == 0
+    assert main(["sweep", *TINY, *GRID, "--jobs", "1", "--out", str(out)]) == 0
     assert seen.items() <= _finished(out).items()
     _require_same_report(out, undisturbed)
 
 
-def test_the_lock_dies_with_the_process(tiny: list[str], tmp_path: Path, capsys: Any) -> None:
+def test_the_lock_dies_with_the_process(tmp_path: Path) -> None:
     out = tmp_path / "sweep"
-    process = _start(tiny, out)
+    process = _start(out)
     while not (out / "sweep.json").is_file():
         assert process.poll() is None
         time.sleep(0.02)
-    small = ["--model", "linear", "--folds", "1", "--seeds", "0", "--out", str(out)]
-    assert main(["sweep", *tiny, *small]) == 2
-    assert "another sweep is at work" in capsys.readouterr().err
+    small = ["--model", "linear", "--folds", "1", "--seeds", "0", "--out", out]
+    assert "another sweep is at work" in call(main, "sweep", *TINY, *small).err
     process.kill()
     process.communicate()
-    assert main(["sweep", *tiny, *small]) == 0
+    assert call(main, "sweep", *TINY, *small).code == 0

@@ -216,15 +216,16 @@ class TaughtObjective(Objective):
     ) -> None:
         super().__init__(network, stage, loader, draws)
         self._teacher = teacher
-        self._cycle: Imagination | None = None
+        self.cycle: Imagination | None = None
+        """Imagines what was given from what was imagined, as MMIN does."""
         if network.config.architecture.model == "mmin" and stage.cycle:
-            self._cycle = self._build_cycle(stage.cycle_shared)
+            self.cycle = self._build_cycle(stage.cycle_shared)
 
     def parts(self) -> dict[str, nn.Module]:
         """The network's parts and the second imagination module."""
         parts = super().parts()
-        own = self._cycle is not None and self._cycle is not parts["imagination"]
-        return parts | {"cycle": self._cycle} if own and self._cycle is not None else parts
+        own = self.cycle is not None and self.cycle is not parts["imagination"]
+        return parts | {"cycle": self.cycle} if own and self.cycle is not None else parts
 
     def _build_cycle(self, shared: bool) -> Imagination:
         if shared:
@@ -251,8 +252,8 @@ class TaughtObjective(Objective):
         if stage.invariance and output.invariant is not None and view.invariant is not None:
             error = F.mse_loss(output.invariant, view.invariant[seen.cases])
             terms["invariance"] = stage.invariance * error
-        if self._cycle is not None:
-            again = self._cycle(fusion_flat(output.imagined), None)[1]
+        if self.cycle is not None:
+            again = self.cycle(fusion_flat(output.imagined), None)[1]
             terms["cycle"] = stage.cycle * F.mse_loss(again, fusion_flat(seen.h).detach())
         return terms
 

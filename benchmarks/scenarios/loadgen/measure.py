@@ -175,7 +175,7 @@ def measure_scenario(
     return Result(
         scenario=scenario,
         generator=generator.name,
-        why_not=(*run.complaints, *_against_the_rules(generator, scenario, settings)),
+        why_not=(*run.complaints, *broken_rules(generator, scenario, settings)),
         metrics=metrics,
         queries=run.queries,
         samples=run.latencies,
@@ -221,9 +221,7 @@ def _peak(generator: Generator, system: System, plan: Plan, length: Length) -> P
     )
 
 
-def _against_the_rules(
-    generator: Generator, scenario: Scenario, settings: Settings
-) -> tuple[str, ...]:
+def broken_rules(generator: Generator, scenario: Scenario, settings: Settings) -> tuple[str, ...]:
     """Why a run cannot be valid, however well it went."""
     length, found = settings.length, []
     if length.seconds < RULES_SECONDS:

@@ -166,7 +166,7 @@ def _work_off(system: System, plan: Plan) -> Run:
 
 def _serve(system: System, plan: Plan) -> Run:
     """Server: queries arrive by the clock; a latency counts from the arrival, waiting included."""
-    arrivals, indices = _schedule(system.count, plan)
+    arrivals, indices = draw_arrivals(system.count, plan)
     done, issued, answered = np.full(len(arrivals), np.nan), 0, 0
 
     def answer(query: int) -> None:
@@ -206,7 +206,7 @@ def _serve(system: System, plan: Plan) -> Run:
     )
 
 
-def _schedule(count: int, plan: Plan) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def draw_arrivals(count: int, plan: Plan) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Seconds of arrival of enough queries, by a Poisson process, and their samples."""
     rng = np.random.default_rng(plan.seed)
     arrivals = np.zeros(1)
