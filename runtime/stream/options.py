@@ -253,7 +253,7 @@ _MOST_HOPS = 2.0**52
 """Up to there float64 tells one hop from the next."""
 
 
-def moment(options: StreamOptions, at: Any) -> float | None:
+def resolve_time(options: StreamOptions, at: Any) -> float | None:
     """Seconds; None where no time is given and there is no clock.
 
     Raises InputError for what is no finite number, and where hops are too short to be counted up to
