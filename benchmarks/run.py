@@ -19,16 +19,10 @@ from .scenarios.contenders import SESSIONS
 from .scenarios.plan import Pace, Plan
 
 SCENARIOS: Mapping[str, str] = {
-    "latency": "latency:latency",
-    "length": "latency:length",
-    "throughput": "latency:throughput",
-    "stream": "stream:stream",
-    "streams": "stream:streams",
-    "cold-start": "start:cold_start",
-    "idle": "start:idle",
-    "memory": "memory:memory",
-    "load": "load:load",
-}
+    "latency": "latency:latency", "length": "latency:length", "throughput": "latency:throughput",
+    "stream": "stream:stream", "streams": "stream:streams", "cold-start": "start:cold_start",
+    "idle": "start:idle", "memory": "memory:memory", "load": "load:load",
+}  # fmt: skip
 """Module and function of each, in the order in which they run."""
 
 
@@ -95,19 +89,11 @@ def _measured(bench: Bench, name: str, home: str) -> list[Row]:
 
 def _settings(plan: Plan) -> dict[str, Any]:
     return {
-        "rounds": plan.rounds,
-        "warm_up": plan.warm_up,
-        "seconds_per_group": plan.seconds,
-        "budget_seconds": plan.budget,
-        "seed": plan.seed,
-        "sessions": SESSIONS,
-        "threads": list(plan.threads),
-        "peers": list(plan.peers),
-        "backends": list(plan.backends),
-        "precisions": list(plan.precisions),
-        "full_rules": plan.full_rules,
-        **plan.settings,
-    }
+        "rounds": plan.rounds, "warm_up": plan.warm_up, "seconds_per_group": plan.seconds,
+        "budget_seconds": plan.budget, "seed": plan.seed, "sessions": SESSIONS,
+        "threads": list(plan.threads), "peers": list(plan.peers), "backends": list(plan.backends),
+        "precisions": list(plan.precisions), "full_rules": plan.full_rules, **plan.settings,
+    }  # fmt: skip
 
 
 def _bundle(bench: Bench) -> BundleRecord:

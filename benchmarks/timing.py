@@ -69,13 +69,7 @@ def summarise(samples: Samples) -> Summary:
     """Figures of samples, of which there must be one at least. Percentiles interpolate."""
     values = np.asarray(samples, np.float64)
     p50, p90, p99 = (float(q) for q in np.percentile(values, (50, 90, 99)))
-    return Summary(
-        count=len(values),
-        p50=p50,
-        p90=p90,
-        p99=p99,
-        interval=quantile_interval(values),
-    )
+    return Summary(count=len(values), p50=p50, p90=p90, p99=p99, interval=quantile_interval(values))
 
 
 def quantile_interval(

@@ -209,15 +209,12 @@ def surroundings(report: Report) -> Sequence[Block]:
     bundle = report.bundle
     size = Scale.of("bytes", [total := float(sum(bundle.graphs.values()))]).text(total)
     run = {
-        "started": report.started,
-        "took": f"{report.seconds:,.0f} s",
-        "command": report.command,
+        "started": report.started, "took": f"{report.seconds:,.0f} s", "command": report.command,
         "code": report.revision or "not a checkout",
         "bundle": f"{bundle.name}: {bundle.model}, {len(bundle.graphs)} graphs, {size}",
-        "labels": ", ".join(bundle.labels),
-        "manifest": f"sha256 {bundle.manifest_sha256}",
+        "labels": ", ".join(bundle.labels), "manifest": f"sha256 {bundle.manifest_sha256}",
         "checkpoint": f"sha256 {bundle.checkpoint_sha256}",
-    }
+    }  # fmt: skip
     blocks: dict[str, Facts | Table | None] = {
         "Run": list(run.items()),
         "Where the time of the run went": phase_table(report),

@@ -33,13 +33,9 @@ def resident_bytes() -> dict[str, int]:
     them; USS, only those of this process, which its end would give back."""
     pages, status = (_table(Path("/proc/self") / name) for name in ("smaps_rollup", "status"))
     return {
-        # Not `ru_maxrss`: Linux counts in it what the process held before it became this program,
-        # and that is its parent's memory, however large. Its counters lag a little.
-        PEAK: max(status["VmHWM"], pages["Rss"]),
-        RSS: pages["Rss"],
-        PSS: pages["Pss"],
+        PEAK: max(status["VmHWM"], pages["Rss"]), RSS: pages["Rss"], PSS: pages["Pss"],
         USS: sum(pages.get(f"Private_{kind}", 0) for kind in ("Clean", "Dirty", "Hugetlb")),
-    }
+    }  # fmt: skip
 
 
 def _table(path: Path) -> dict[str, int]:

@@ -403,16 +403,10 @@ def linked_tensorrt(library: bytes) -> int | None:
 
 Found = TypeVar("Found")
 _LOOKS: dict[str, Callable[[Host], Any]] = {
-    "python": find_python,
-    "system": find_system,
-    "cpu": find_cpu,
-    "memory": find_memory,
-    "jetson": find_jetson,
-    "libraries": find_libraries,
-    "packages": find_packages,
-    "temperatures": find_temperatures,
-    "library_path": find_library_path,
-}
+    "python": find_python, "system": find_system, "cpu": find_cpu, "memory": find_memory,
+    "jetson": find_jetson, "libraries": find_libraries, "packages": find_packages,
+    "temperatures": find_temperatures, "library_path": find_library_path,
+}  # fmt: skip
 
 
 class Looking:
@@ -444,9 +438,7 @@ def collect(host: Host, ask: Callable[[Sequence[str]], Answers] = ask) -> Facts:
         facts = msgspec.structs.replace(facts, **{name: found})
     nvidia = look("nvidia", lambda: find_nvidia(host, answers.get("cuda", {})), Nvidia())
     runtime = look(
-        "onnxruntime",
-        lambda: find_onnxruntime(host, answers.get("onnxruntime", {})),
-        OnnxRuntime(),
+        "onnxruntime", lambda: find_onnxruntime(host, answers.get("onnxruntime", {})), OnnxRuntime()
     )
     return msgspec.structs.replace(
         facts,

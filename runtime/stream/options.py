@@ -213,12 +213,9 @@ class Smoother:
         """All that has to be kept to go on, as JSON."""
         kept = self._probabilities
         return {
-            "probabilities": None if kept is None else kept.tolist(),
-            "label": self._label,
-            "rival": self._rival,
-            "leads": self._leads,
-            "last": self._last,
-        }
+            "probabilities": None if kept is None else kept.tolist(), "label": self._label,
+            "rival": self._rival, "leads": self._leads, "last": self._last,
+        }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave."""

@@ -17,11 +17,7 @@ import pytest
 from fake_system import BRIEF, COUNT, TRUTH, FakeSystem, generator_called, plan
 
 from ifmmin.benchmarks.scenarios.loadgen.base import SCENARIOS, Scenario, Settings
-from ifmmin.benchmarks.scenarios.loadgen.measure import (
-    Generator,
-    check_answers,
-    measure_scenario,
-)
+from ifmmin.benchmarks.scenarios.loadgen.measure import Generator, check_answers, measure_scenario
 from ifmmin.benchmarks.scenarios.loadgen.mlperf import Answering, read_run
 from ifmmin.benchmarks.scenarios.loadgen.own import CHUNK, Worker
 from ifmmin.runtime.errors import EngineError, InputError, ParityError
