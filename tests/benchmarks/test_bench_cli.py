@@ -11,12 +11,14 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+from run_command import call, mistake
 from small_bundles import copied, nudge
+from small_recipe import small_options
 
 from ifmmin.benchmarks.cli import main
 from ifmmin.benchmarks.demo import main as demo
 from ifmmin.benchmarks.demo import measure_latency
-from ifmmin.benchmarks.record import CONTROL, OURS, REFERENCE, read_report
+from ifmmin.benchmarks.record import CONTROL, OURS, REFERENCE, Report, read_report
 from ifmmin.benchmarks.run import SCENARIOS, find_scenario
 from ifmmin.benchmarks.scenarios.plan import FEWEST_ROUNDS
 from ifmmin.benchmarks.timing import time_together
@@ -27,13 +29,21 @@ from ifmmin.runtime.modality import ALL_PATTERNS
 pytestmark = pytest.mark.usefixtures("no_probe")
 
 
-def test_a_run_writes_a_record_and_two_reports(
-    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def _measured(bundle: Path, out: Path, *words: object) -> Report:
+    ran = call(main, "run", "-b", bundle, "--out", out, *words)
+    assert ran.code == 0, ran
+    return read_report(out / "report.json")
+
+
+LATENCY = ("--scenario", "latency", "--pattern", "a")
+
+
+def test_a_run_writes_a_record_and_two_reports(bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "bench"
-    given = ["run", "-b", str(bundle), "--scenario", "latency", "--pattern", "t_a", "--rounds", "6"]
-    given += ["--checkpoint", str(bundle.parent / "model.safetensors"), "--out", str(out)]
-    assert main(given) == 0
+    words = ["--scenario", "latency", "--pattern", "t_a", "--rounds", 6, "--out", out]
+    checkpoint = bundle.parent / "model.safetensors"
+    ran = call(main, "run", "-b", bundle, *words, "--checkpoint", checkpoint)
+    assert ran.code == 0
     assert sorted(path.name for path in out.iterdir()) == [
         "report.html", "report.json", "report.md",
     ]  # fmt: skip
@@ -48,24 +58,18 @@ def test_a_run_writes_a_record_and_two_reports(
     assert report.bundle.labels == ("angry", "happy", "neutral", "sad")
     assert report.command.startswith("ifmmin-bench ")
     assert 0 < report.noise["latency"]["a_t"] < 100
-    said = capsys.readouterr()
-    assert "a_t" in said.out
-    assert "monolith" in said.out
+    assert "a_t" in ran.out
+    assert "monolith" in ran.out
     again = tmp_path / "again"
-    assert main(["report", str(out / "report.json"), "--out", str(again)]) == 0
+    assert call(main, "report", out / "report.json", "--out", again).code == 0
     for name in ("report.json", "report.md", "report.html"):
         assert (again / name).read_bytes() == (out / name).read_bytes(), name
-    assert main(["compare", str(out / "report.json"), str(again / "report.json")]) == 0
+    assert call(main, "compare", out / "report.json", again / "report.json").code == 0
 
 
-def test_a_record_fits_the_schema_that_the_command_prints(
-    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    given = ["run", "-b", str(bundle), "--scenario", "latency", "--pattern", "a", "--rounds", "2"]
-    assert main([*given, "--out", str(tmp_path)]) == 0
-    capsys.readouterr()
-    assert main(["--schema"]) == 0
-    validator = jsonschema.Draft202012Validator(json.loads(capsys.readouterr().out))
+def test_a_record_fits_the_schema_that_the_command_prints(bundle: Path, tmp_path: Path) -> None:
+    _measured(bundle, tmp_path, *LATENCY, "--rounds", 2)
+    validator = jsonschema.Draft202012Validator(json.loads(call(main, "--schema").out))
     content = json.loads((tmp_path / "report.json").read_text())
     validator.validate(content)
     for wrong in (
@@ -77,34 +81,24 @@ def test_a_record_fits_the_schema_that_the_command_prints(
 
 
 def test_a_budget_leaves_a_floor_of_rounds_and_says_so(bundle: Path, tmp_path: Path) -> None:
-    given = [
-        "run", "-b", str(bundle), "--scenario", "latency", "--pattern", "a", "--out", str(tmp_path),
-    ]  # fmt: skip
-    assert main([*given, "--budget", "0.001"]) == 0
-    report = read_report(tmp_path / "report.json")
+    report = _measured(bundle, tmp_path, *LATENCY, "--budget", 0.001)
     assert {len(row.samples) for row in report.rows} == {FEWEST_ROUNDS}
     assert report.settings["budget_seconds"] == 0.001
     (phase,) = [phase for phase in report.phases if phase.name == "latency"]
     assert (phase.groups, phase.cut) == (1, 1)
     told = (tmp_path / "report.md").read_text()
     assert "Time was short: 1 of 1 groups of calls ended before all their rounds" in told
-    assert main([*given, "--budget", "600", "--rounds", "40"]) == 0
-    assert {len(row.samples) for row in read_report(tmp_path / "report.json").rows} == {40}
+    report = _measured(bundle, tmp_path, *LATENCY, "--budget", 600, "--rounds", 40)
+    assert {len(row.samples) for row in report.rows} == {40}
     assert "Time was short" not in (tmp_path / "report.md").read_text()
 
 
-def test_what_was_left_out_is_in_the_report(bundle: Path, tmp_path: Path) -> None:
-    given = ["run", "-b", str(bundle), "--scenario", "latency", "--pattern", "a", "--rounds", "2"]
-    assert main([*given, "--peer", "eager", "--out", str(tmp_path)]) == 0
-    text = (tmp_path / "report.md").read_text()
-    assert "no checkpoint was given" in text
-
-
-def test_what_cannot_run_is_left_out_of_its_own_scenario(make_bundle: Any, tmp_path: Path) -> None:
-    without = make_bundle(("a",), shapes=("latency",))
-    given = ["run", "-b", str(without), "--scenario", "stream", "--scenario", "throughput"]
-    assert main([*given, "--rounds", "2", "--out", str(tmp_path)]) == 0
-    rows = read_report(tmp_path / "report.json").rows
+def test_what_was_left_out_is_in_the_report(bundle: Path, make_bundle: Any, tmp_path: Path) -> None:
+    _measured(bundle, tmp_path, *LATENCY, "--rounds", 2, "--peer", "eager")
+    assert "no checkpoint was given" in (tmp_path / "report.md").read_text()
+    # What cannot run is left out of its own scenario.
+    words = ["--scenario", "stream", "--scenario", "throughput", "--rounds", 2]
+    rows = _measured(make_bundle(("a",), shapes=("latency",)), tmp_path, *words).rows
     assert {row.scenario for row in rows if row.note.startswith("left out")} == {
         "stream", "throughput",
     }  # fmt: skip
@@ -124,23 +118,17 @@ def test_what_cannot_run_is_left_out_of_its_own_scenario(make_bundle: Any, tmp_p
         (["--checkpoint", "nowhere"], "nowhere cannot be read"),
     ],
 )
-def test_a_mistake_is_one_line(
-    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
-) -> None:
-    assert main(["run", "-b", str(bundle), "--out", str(tmp_path / "x"), *words]) == 2
-    error = capsys.readouterr().err.strip()
-    assert said in error
-    assert error.startswith("error: ")
-    assert "\n" not in error
-    assert not (tmp_path / "x").exists() or list((tmp_path / "x").iterdir()) == []
+def test_a_mistake_is_one_line(bundle: Path, tmp_path: Path, words: list[str], said: str) -> None:
+    assert said in mistake(main, "run", "-b", bundle, "--out", tmp_path / "x", *words)
+    assert list(tmp_path.glob("x/*")) == []
 
 
 def test_a_place_that_cannot_be_written_is_told_before_anything_is_measured(
-    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bundle: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("in the way")
-    assert main(["run", "-b", str(bundle), "--out", str(tmp_path / "file" / "x")]) == 2
-    assert "cannot write" in capsys.readouterr().err
+    said = mistake(main, "run", "-b", bundle, "--out", tmp_path / "file" / "x")
+    assert "cannot write" in said
 
 
 @pytest.mark.parametrize("words", [[], ["compare", "a", "b"], ["report", "a"], ["--schema"]])
@@ -162,21 +150,10 @@ def test_every_scenario_is_there() -> None:
         assert callable(find_scenario(home))
 
 
-SMALL = (
-    "corpus.modalities={a: {dim: 5, frames: [2, 6]}, v: {dim: 6, frames: [2, 6]}, "
-    "t: {dim: 7, frames: [3, 9], missing_length: 5}}",
-    "corpus.train=64",
-    "corpus.test=40",
-    "network={embedding: 8, text_channels: 4, blocks: 2, block_sizes: [8, 4]}",
-    "stage1.epochs=1",
-    "stage2.epochs=1",
-)
-
-
-def test_demo_prints_a_row_per_pattern(tmp_path: Path, capsys: Any) -> None:
-    settings = [word for field in SMALL for word in ("--set", field)]
-    assert demo(["--out", str(tmp_path / "demo"), "--repeats", "3", *settings]) == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+def test_demo_prints_a_row_per_pattern(tmp_path: Path) -> None:
+    ran = call(demo, "--out", tmp_path / "demo", "--repeats", 3, *small_options())
+    assert ran.code == 0
+    lines = [line for line in ran.out.splitlines() if line.startswith("|")]
     assert [line.split("|")[1].strip() for line in lines[2:]] == [str(p) for p in ALL_PATTERNS]
     assert all(line.count("|") == 11 for line in lines)
     assert Bundle(tmp_path / "demo" / "bundle").patterns == ALL_PATTERNS

@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from sample_rows import Machine, sample_device, sample_report
+from run_command import call, mistake
+from sample_rows import Machine, a_row, sample_device, sample_report
 
 from ifmmin.benchmarks import compare as module
 from ifmmin.benchmarks.cli import main
@@ -46,15 +47,9 @@ PATTERNS = tuple(str(pattern) for pattern in ALL_PATTERNS)
 
 
 def _report(
-    seed: int,
-    slow: Mapping[str, float] = {},
-    *,
-    machine: float = 1.0,
-    rounds: int = 40,
-    jitter: float = 0.06,
-    reference: bool = True,
-    **more: Any,
-) -> Report:
+    seed: int, slow: Mapping[str, float] = {}, *, machine: float = 1.0, rounds: int = 40,
+    jitter: float = 0.06, reference: bool = True, **more: Any,
+) -> Report:  # fmt: skip
     """Our rows, a pattern each, beside the reference of the same rounds, which wander together.
 
     slow: factors by pattern. machine: of all times. more: fields of every row of ours.
@@ -237,35 +232,32 @@ def test_what_else_changed_is_told_but_not_what_always_changes() -> None:
     )
 
 
-def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before, again, slower, newer, other = (str(tmp_path / f"{n}.json") for n in range(5))
+def test_the_command(tmp_path: Path) -> None:
+    before, again, slower, newer, other = (tmp_path / f"{n}.json" for n in range(5))
     reports = (_report(0), _report(1), _report(1, {"v": 1.4}))
     for path, report in zip((before, again, slower), reports, strict=True):
-        write_report(report, Path(path))
-    assert main(["compare", before, again, "--fail-on-slower"]) == 0
-    assert "7 rows compared: 0 slower, 0 faster" in capsys.readouterr().out
-    assert main(["compare", before, slower, "--fail-on-slower", "--threshold", "0.6"]) == 0
-    assert main(["compare", before, slower]) == 0
-    capsys.readouterr()
-    assert main(["compare", before, slower, "--fail-on-slower"]) == 1
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| lat")]
+        write_report(report, path)
+    same = call(main, "compare", before, again, "--fail-on-slower")
+    assert (same.code, "7 rows compared: 0 slower, 0 faster" in same.out) == (0, True)
+    assert call(main, "compare", before, slower, "--fail-on-slower", "--threshold", 0.6).code == 0
+    assert call(main, "compare", before, slower).code == 0
+    failed = call(main, "compare", before, slower, "--fail-on-slower")
+    assert failed.code == 1
+    (line,) = [line for line in failed.out.splitlines() if line.startswith("| lat")]
     assert line.startswith("| latency ifmmin v onnxruntime-cpu")
     assert line.endswith("slower |")
-    assert main(["compare", before, again, "--all"]) == 0
-    assert capsys.readouterr().out.count("| latency ifmmin") == len(PATTERNS)
-    Path(newer).write_text(json.dumps(json.loads(Path(again).read_text()) | {"schema": 99}))
-    Path(other).write_text('{"schema": 1}')
+    whole = call(main, "compare", before, again, "--all")
+    assert (whole.code, whole.out.count("| latency ifmmin")) == (0, len(PATTERNS))
+    newer.write_text(json.dumps(json.loads(again.read_text()) | {"schema": 99}))
+    other.write_text('{"schema": 1}')
     for words, said in (
-        ([before, str(tmp_path / "none.json")], "cannot read"),
+        ([before, tmp_path / "none.json"], "cannot read"),
         ([other, before], "is no report of ifmmin-bench"),
         ([before, newer], "is a report of schema 99"),
         ([before, again, "--threshold", "-1"], "--threshold: got -1.0, wanted 0 or more"),
         ([before, again, "--threshold", "nan"], "--threshold: got nan, wanted 0 or more"),
     ):
-        assert main(["compare", *words]) == 2
-        error = capsys.readouterr().err
-        assert said in error
-        assert (error.startswith("error: "), error.count("\n")) == (True, 1)
+        assert said in mistake(main, "compare", *words)
 
 
 pytest.importorskip("onnx", reason="the yardstick is built with the package onnx")
@@ -418,18 +410,11 @@ def test_a_difference_is_beyond_its_interval_and_beyond_the_control(
     assert no_difference(ratio, noise) is same
 
 
-def _row(contender: str, pattern: str, *samples: float, **more: str) -> Row:
-    return Row(
-        scenario="latency", contender=contender, pattern=pattern, samples=samples,
-        precision=more.get("precision", "fp32"),
-    )  # fmt: skip
-
-
 def test_the_control_is_the_twin_of_the_same_graph() -> None:
     rows = [
-        _row(OURS, "a", 1.0), _row(CONTROL, "a", 1.02), _row(OURS, "a", 2.0, precision="int8"),
-        _row(CONTROL, "a", 1.6, precision="int8"), _row(OURS, "v", 1.0), _row(CONTROL, "t", 9.0),
-        _row("monolith", "a", 5.0),
+        a_row(OURS, 1.0), a_row(CONTROL, 1.02), a_row(OURS, 2.0, precision="int8"),
+        a_row(CONTROL, 1.6, precision="int8"), a_row(OURS, 1.0, pattern="v"),
+        a_row(CONTROL, 9.0, pattern="t"), a_row("monolith", 5.0),
     ]  # fmt: skip
     assert controls(rows) == [(rows[0], rows[1]), (rows[2], rows[3])]
     noise = measured_noise(rows)

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 from fake_system import MadeClock
+from run_command import call, mistake
 from sample_rows import UA, Machine, sample_report
 
 from ifmmin.benchmarks.record import OURS, Report, Row, read_report, write_report
@@ -37,17 +38,18 @@ def report() -> Report:
 
 
 def test_a_record_comes_back_as_it_was(report: Report, tmp_path: Path) -> None:
-    write_report(report, tmp_path / "deep" / "report.json")
-    assert read_report(tmp_path / "deep" / "report.json") == report
-    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["report.json"]
-
-
-def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "report.json"
+    write_report(report, path)
+    assert read_report(path) == report
+    assert list(path.parent.iterdir()) == [path]
+    # Unknown fields are of a later record.
+    path.write_text(_content(report, weather="fine"))
+    assert read_report(path) == report
+    # Numbers of numpy are numbers.
     samples: Any = (np.float64(0.25), np.float32(0.5))
     row = Row(scenario="latency", contender=OURS, samples=samples, placement={"n": np.int64(3)})
-    report = sample_report(Machine(rounds=4), rows=(row,))
-    write_report(report, tmp_path / "report.json")
-    (found,) = read_report(tmp_path / "report.json").rows
+    write_report(msgspec.structs.replace(report, rows=(row,)), path)
+    (found,) = read_report(path).rows
     assert (found.samples, found.placement) == ((0.25, 0.5), {"n": 3})
 
 
@@ -71,6 +73,7 @@ def test_what_is_no_record_is_refused_in_one_line(report: Report, tmp_path: Path
     whole = _content(report)
     wrong = {
         "cannot read": None, "not whole JSON": whole[: len(whole) // 2],
+        "not whole": b"\xff\xfe\x00{",
         "no report of ifmmin-bench": '{"schema": 2, "graphs": []}', "is no report": "[1, 2]",
         "of schema 7, this version reads 2": _content(report, schema=7),
         "Invalid enum value": _content(report, rows=[rows[0] | {"scenario": "dance"}]),
@@ -86,22 +89,11 @@ def test_what_is_no_record_is_refused_in_one_line(report: Report, tmp_path: Path
         path = tmp_path / "report.json"
         path.unlink(missing_ok=True)
         if content is not None:
-            path.write_text(content)
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
         with pytest.raises(InputError, match=words) as caught:
             read_report(path)
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
-
-
-def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "report.json").write_bytes(b"\xff\xfe\x00{")
-    with pytest.raises(InputError, match="not whole JSON"):
-        read_report(tmp_path / "report.json")
-
-
-def test_unknown_fields_of_a_later_record_are_passed_over(report: Report, tmp_path: Path) -> None:
-    (tmp_path / "report.json").write_text(_content(report, weather="fine"))
-    assert read_report(tmp_path / "report.json") == report
 
 
 def test_the_key_tells_rows_apart() -> None:
@@ -129,9 +121,12 @@ def test_every_scenario_has_a_share_or_a_fixed_time() -> None:
     assert not set(SHARES) & set(FIXED)
 
 
-def test_without_a_budget_a_group_is_as_long_as_planned() -> None:
+def test_no_group_is_longer_than_planned(clock: MadeClock) -> None:
     limit = Pace(None, 20.0, ["latency"]).limit()
     assert (limit.seconds, limit.fewest) == (20.0, 1)
+    pace = Pace(1e6, 20.0, ["latency"])
+    with pace.phase("latency"):
+        assert pace.limit().seconds == 20.0
 
 
 def _spend(pace: Pace, clock: MadeClock, name: str, groups: int) -> float:
@@ -175,12 +170,6 @@ def test_what_takes_long_is_paid_for_by_all_that_follow(clock: MadeClock) -> Non
     assert (ready.name, ready.seconds, ready.groups) == ("making ready", 50.0, 0)
 
 
-def test_no_group_is_longer_than_planned(clock: MadeClock) -> None:
-    pace = Pace(1e6, 20.0, ["latency"])
-    with pace.phase("latency"):
-        assert pace.limit().seconds == 20.0
-
-
 PROSE = f"# Name\n\nBefore.\n\n{BEGIN}\nold\n{END}\n\nAfter: {BEGIN.upper()}\n"
 
 
@@ -199,10 +188,11 @@ def tree(published: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_page_and_readme_of_this_project_are_of_one_run(
-    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(root)
-    assert main(["--check"]) == 0, capsys.readouterr()
+    checked = call(main, "--check")
+    assert checked.code == 0, checked
     assert PAGE.read_text().count("\n") < 150, "a page that a person reads"
 
 
@@ -221,9 +211,7 @@ def test_figures_are_written_once_and_then_hold(tree: Path, published: Report) -
 
 
 @pytest.mark.parametrize("path", [README, PAGE], ids=str)
-def test_a_figure_that_was_typed_by_hand_is_found(
-    tree: Path, path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_figure_that_was_typed_by_hand_is_found(tree: Path, path: Path) -> None:
     """The control: without a record by the other file, with one also where both were changed."""
     assert main([]) == 0
     figure = re.search(rf"\d\.\d\d{TIMES}", (tree / README).read_text())
@@ -234,31 +222,23 @@ def test_a_figure_that_was_typed_by_hand_is_found(
         (tree / place).write_text(text.replace(figure.group(), f"9.99{TIMES}"))
 
     break_it(path)
-    assert main(["--check"]) == 1
-    assert f"{PAGE} and {README} differ" in capsys.readouterr().err
+    checked = call(main, "--check")
+    assert (checked.code, f"{PAGE} and {README} differ" in checked.err) == (1, True)
     break_it(README if path == PAGE else PAGE)
-    assert main(["--check", str(RECORD)]) == 1
-    said = capsys.readouterr().err
-    assert all(f"{place} differs from {RECORD}" in said for place in (README, PAGE))
+    checked = call(main, "--check", RECORD)
+    assert checked.code == 1
+    assert all(f"{place} differs from {RECORD}" in checked.err for place in (README, PAGE))
 
 
 @pytest.mark.parametrize("text", ["no marks", f"{BEGIN} no end", f"{END} {BEGIN}"])
-def test_a_readme_without_both_marks_is_refused(
-    tree: Path, text: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_readme_without_both_marks_is_refused(tree: Path, text: str) -> None:
     (tree / README).write_text(text)
-    assert main([]) == 2
-    assert f"want {BEGIN}" in capsys.readouterr().err
+    assert f"want {BEGIN}" in mistake(main)
     assert (tree / README).read_text() == text
     assert not (tree / PAGE).exists(), "half of the documentation was written"
-
-
-def test_a_record_that_is_not_there_is_one_line(
-    tree: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    (tree / README).write_text(PROSE)
     (tree / RECORD).unlink()
-    assert main([]) == 2
-    assert f"cannot read {RECORD}" in capsys.readouterr().err
+    assert f"cannot read {RECORD}" in mistake(main)
 
 
 def _cells(table: str) -> list[list[str]]:

@@ -18,16 +18,11 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
-from sample_rows import Machine, sample_report
+from sample_rows import Machine, a_row, sample_report
 
 from ifmmin.benchmarks.record import CONTROL, OURS, Accuracy, Report, Row
 from ifmmin.benchmarks.report import render_html
 from ifmmin.benchmarks.report.plots import Drawing, draw_plots
-
-
-def _row(contender: str, *samples: float, **more: Any) -> Row:
-    fields: dict[str, Any] = {"scenario": "latency", "pattern": "a", "precision": "fp32"}
-    return Row(contender=contender, samples=samples, **(fields | more))
 
 
 def _draw(section: str, *rows: Row) -> list[Drawing]:
@@ -50,9 +45,9 @@ def _points(axes: Axes) -> list[Any]:
 
 def test_bars_show_medians_tails_and_the_bound_the_fastest_first() -> None:
     rows = (
-        _row("eager", 0.050), _row("monolith", 0.002, threads=2), _row("monolith", 0.003),
-        _row(OURS, *[0.001] * 99, 0.0015, bound=0.0005), _row(CONTROL, 0.001),
-        _row(OURS, 0.004, pattern="v"),
+        a_row("eager", 0.050), a_row("monolith", 0.002, threads=2), a_row("monolith", 0.003),
+        a_row(OURS, *[0.001] * 99, 0.0015, bound=0.0005), a_row(CONTROL, 0.001),
+        a_row(OURS, 0.004, pattern="v"),
     )  # fmt: skip
     (drawing,) = _draw("latency", *rows)
     assert "upright mark" in drawing.caption
@@ -69,26 +64,28 @@ def test_bars_show_medians_tails_and_the_bound_the_fastest_first() -> None:
     ((bound, *_),) = (np.asarray(c.get_paths()[0].vertices).tolist() for c in axes.collections)
     assert bound[0] == 0.0005
     assert not other.collections
-    (without,) = _draw("latency", _row(OURS, 0.001))
+    (without,) = _draw("latency", a_row(OURS, 0.001))
     assert "upright mark" not in without.caption
 
 
 def test_a_start_consists_of_its_parts_and_memory_stands_by_stage() -> None:
     common: dict[str, Any] = {"scenario": "cold-start"}
     parts = [
-        _row(OURS, seconds, part=part, **common) for part, seconds in (("load", 3), ("ask", 1))
+        a_row(OURS, seconds, part=part, **common) for part, seconds in (("load", 3), ("ask", 1))
     ]
-    (drawing,) = _draw("cold-start", _row(OURS, 8.0, **common), *parts, _row("eager", 9, **common))
+    (drawing,) = _draw(
+        "cold-start", a_row(OURS, 8.0, **common), *parts, a_row("eager", 9, **common)
+    )
     (axes,) = drawing.plots.values()
     assert _widths(axes) == [6.0, 2.0, 9.0]
     (key,) = axes.figure.legends
     assert [text.get_text() for text in key.get_texts()] == ["load", "ask"]
     common = {"scenario": "memory", "unit": "bytes"}
     rows = [
-        _row(OURS, 7e6, part="one pattern, RSS", **common),
-        _row(OURS, 5e6, part="one pattern, USS", **common),
-        _row("eager", 4e6, part="one pattern, RSS", **(common | {"pattern": "v"})),
-        _row(OURS, 9e6, part="streams, RSS", streams=64, **common),
+        a_row(OURS, 7e6, part="one pattern, RSS", **common),
+        a_row(OURS, 5e6, part="one pattern, USS", **common),
+        a_row("eager", 4e6, part="one pattern, RSS", **(common | {"pattern": "v"})),
+        a_row(OURS, 9e6, part="streams, RSS", streams=64, **common),
     ]  # fmt: skip
     (drawing,) = _draw("memory", *rows)
     assert list(drawing.plots) == ["Memory: one pattern", "Memory: 64 streams"]
@@ -100,13 +97,13 @@ def test_a_start_consists_of_its_parts_and_memory_stands_by_stage() -> None:
 def test_lines_show_the_fastest_way_at_every_length_and_our_bound() -> None:
     common: dict[str, Any] = {"scenario": "length"}
     rows = [
-        _row(name, by * frames, lengths={"a": frames, "v": 5}, threads=threads, **more, **common)
+        a_row(name, by * frames, lengths={"a": frames, "v": 5}, threads=threads, **more, **common)
         for frames in (10, 100)
         for name, by, threads, more in (
             (OURS, 2.0, 1, {"bound": frames / 2}), (OURS, 3.0, 2, {}), ("monolith", 4.0, 1, {}),
         )
     ]  # fmt: skip
-    rows.append(_row("eager", 1.0, lengths={"a": 10, "v": 5}, **common))
+    rows.append(a_row("eager", 1.0, lengths={"a": 10, "v": 5}, **common))
     (drawing,) = _draw("length", *rows)
     assert drawing.caption == (
         "Median of one call. Dashed: the bound, the best that this device could do."
@@ -123,7 +120,9 @@ def test_lines_show_the_fastest_way_at_every_length_and_our_bound() -> None:
 
 def test_accuracy_stands_over_latency() -> None:
     rows = [
-        _row(OURS, seconds, precision=precision, accuracy=Accuracy(wa=0.5, ua=ua, ece=0.1, count=9))
+        a_row(
+            OURS, seconds, precision=precision, accuracy=Accuracy(wa=0.5, ua=ua, ece=0.1, count=9)
+        )
         for precision, seconds, ua in (("fp32", 3.0, 0.8), ("int8", 1.0, 0.7))
     ]
     axes = _draw("latency", *rows)[1].plots["Latency of one utterance: unweighted accuracy"]
@@ -134,7 +133,7 @@ def test_accuracy_stands_over_latency() -> None:
 
 
 def _colours(names: list[str]) -> dict[str, Any]:
-    (drawing,) = _draw("latency", *(_row(name, 1.0 + i / 99) for i, name in enumerate(names)))
+    (drawing,) = _draw("latency", *(a_row(name, 1.0 + i / 99) for i, name in enumerate(names)))
     (axes,) = drawing.plots.values()
     inks = [bar.get_facecolor() for bar in axes.patches]
     return dict(zip(_names(axes), inks, strict=True))
@@ -325,15 +324,6 @@ def test_the_page_is_legible(chromium: Any, page: Path, screen: str, scheme: str
     assert asked["contrasts"]["text"] >= 4.5
     assert asked["contrasts"]["marks"] >= 3.0
     assert (asked["contrasts"]["paper"] > 0.5) is (scheme == "light" or screen == "paper")
-
-
-def test_the_page_is_whole_without_javascript(chromium: Any, page: Path, tmp_path: Path) -> None:
-    shots = []
-    for script in (True, False):
-        view = View(chromium, page, *DESK, java_script_enabled=script)
-        shots.append(view.page.screenshot())
-        view.close()
-    assert shots[0] == shots[1]
 
 
 def test_the_checks_see_what_is_wrong(chromium: Any, tmp_path: Path) -> None:

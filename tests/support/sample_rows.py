@@ -68,6 +68,15 @@ class Machine:
         return tuple(float(sample) for sample in drawn)
 
 
+ORT = {"backend": "onnxruntime-cpu", "precision": "fp32"}
+
+
+def a_row(contender: str, *samples: float, **more: Any) -> Row:
+    """A row of latency of pattern a, unless told otherwise."""
+    fields: dict[str, Any] = {"scenario": "latency", "pattern": "a", "precision": "fp32"}
+    return Row(contender=contender, samples=samples, **(fields | more))
+
+
 def _lengths(pattern: str, **more: int) -> dict[str, int]:
     return {letter: more.get(letter, FRAMES[letter]) for letter in pattern.split("_")}
 
@@ -84,33 +93,24 @@ def latency(machine: Machine) -> Iterator[Row]:
         for threads in (1, 2):
             shared = machine.group(machine.rounds)
             speed = 1.0 if threads == 1 else 1.05 if pattern == "a" else 0.8
-            condition: dict[str, Any] = {
-                "scenario": "latency", "pattern": pattern, "lengths": _lengths(pattern),
-                "threads": threads,
-            }  # fmt: skip
-            share = {letter: 0.7 / len(condition["lengths"]) for letter in condition["lengths"]}
+            condition = {"pattern": pattern, "lengths": _lengths(pattern), "threads": threads}
+            share = dict.fromkeys(_lengths(pattern), 0.7 / len(_lengths(pattern)))
             for backend, precision, factor in OUR_WAYS:
-                middle = base * speed * factor
                 whole: dict[str, Any] = {
                     **condition, "backend": backend, "precision": precision,
                     "accuracy": _accuracy(pattern, precision),
                 }  # fmt: skip
-                yield Row(
-                    contender=OURS, samples=machine.samples(middle, shared),
-                    bound=base * factor * 0.62, split={**share, "head": 0.2, "overhead": 0.1},
-                    **whole,
-                )  # fmt: skip
+                middle, split = base * factor, {**share, "head": 0.2, "overhead": 0.1}
+                drawn = machine.samples(middle * speed, shared)
+                yield a_row(OURS, *drawn, bound=0.62 * middle, split=split, **whole)
                 if backend == "onnxruntime-cpu" and threads == 1:
-                    yield Row(contender=CONTROL, samples=machine.samples(middle, shared), **whole)
+                    yield a_row(CONTROL, *machine.samples(middle, shared), **whole)
             for name, backend, precision, middle in PEERS:
-                yield Row(
-                    contender=name, backend=backend, precision=precision,
-                    samples=machine.samples(middle * speed, shared),
-                    accuracy=_accuracy(pattern, precision), **condition,
+                yield a_row(
+                    name, *machine.samples(middle * speed, shared), backend=backend,
+                    precision=precision, accuracy=_accuracy(pattern, precision), **condition,
                 )  # fmt: skip
-    yield Row(
-        scenario="latency", contender="compile", pattern="a", note="no C++ compiler was found here"
-    )
+    yield a_row("compile", precision="", note="no C++ compiler was found here")
 
 
 OUR_WAYS = (
@@ -130,10 +130,9 @@ def length(machine: Machine) -> Iterator[Row]:
             shared = machine.group(machine.rounds)
             more, ours = 3.0e-6 * (frames - 45), SPECIALISED[pattern]
             for name, base in ((OURS, ours), (CONTROL, ours), ("monolith", MONOLITH)):
-                yield Row(
-                    scenario="length", contender=name, pattern=pattern, backend="onnxruntime-cpu",
-                    precision="fp32", lengths=_lengths(pattern, a=frames),
-                    samples=machine.samples(base + more, shared),
+                yield a_row(
+                    name, *machine.samples(base + more, shared), **ORT, scenario="length",
+                    pattern=pattern, lengths=_lengths(pattern, a=frames),
                     bound=0.6 * (base + more) if name == OURS else None,
                 )  # fmt: skip
 
@@ -144,11 +143,10 @@ def throughput(machine: Machine) -> Iterator[Row]:
         shared = machine.group(40)
         eager = 402.0 * batch / (batch + 1.06)
         for name, rate in ((OURS, ours), (CONTROL, ours), ("monolith", peer), ("eager", eager)):
-            yield Row(
-                scenario="throughput", contender=name, pattern="a_v_t", precision="fp32",
-                batch=batch, backend="torch" if name == "eager" else "onnxruntime-cpu",
-                lengths=FRAMES, unit="1/s",
-                samples=tuple(1.0 / s for s in machine.samples(1.0 / rate, shared)),
+            yield a_row(
+                name, *(1.0 / s for s in machine.samples(1.0 / rate, shared)), batch=batch,
+                scenario="throughput", pattern="a_v_t", lengths=FRAMES, unit="1/s",
+                backend="torch" if name == "eager" else "onnxruntime-cpu",
                 bound=2480.0 if name == OURS else None,
             )  # fmt: skip
 
@@ -160,98 +158,80 @@ def stream(machine: Machine) -> Iterator[Row]:
             shared = machine.group(machine.rounds)
             whole = SPECIALISED[pattern] + 3e-6 * past
             for name, middle in ((OURS, update), (CONTROL, update), ("whole again", whole)):
-                yield Row(
-                    scenario="stream", contender=name, pattern=pattern, backend="onnxruntime-cpu",
-                    precision="fp32", lengths=_lengths(pattern, a=past),
-                    samples=machine.samples(middle, shared),
+                yield a_row(
+                    name, *machine.samples(middle, shared), **ORT, scenario="stream",
+                    pattern=pattern, lengths=_lengths(pattern, a=past),
                 )  # fmt: skip
+
+
+def _ours(machine: Machine, rounds: int, middle: float, scenario: str, **more: Any) -> Row:
+    drawn = machine.samples(middle, machine.group(rounds))
+    lengths = _lengths("a_t")
+    return a_row(OURS, *drawn, **ORT, scenario=scenario, pattern="a_t", lengths=lengths, **more)
 
 
 def streams(machine: Machine) -> Iterator[Row]:
     """Updates while several streams are served."""
     for count in (1, 4, 16):
-        yield Row(
-            scenario="streams", contender=OURS, pattern="a_t", backend="onnxruntime-cpu",
-            precision="fp32", streams=count, lengths=_lengths("a_t"),
-            samples=machine.samples(240e-6 * (1 + 0.03 * count), machine.group(machine.rounds)),
-        )  # fmt: skip
-
-
-COLD = {
-    OURS: {"import": 0.061, "load": 0.014, "build": 0.019, "first answer": 0.002},
-    CONTROL: {"import": 0.061, "load": 0.014, "build": 0.019, "first answer": 0.002},
-    "monolith": {"import": 0.058, "load": 0.022, "build": 0.049, "first answer": 0.003},
-    "openvino": {"import": 0.071, "load": 0.030, "build": 0.142, "first answer": 0.004},
-    "eager": {"import": 0.742, "load": 0.064, "build": 0.021, "first answer": 0.014},
-}
-
-
-def cold_start(machine: Machine) -> Iterator[Row]:
-    """A fresh process up to its first answer."""
-    shared = {part: machine.group(15) for part in (*COLD[OURS], "")}
-    backends = {"openvino": "openvino", "eager": "torch"}
-    for name, parts in COLD.items():
-        for part, seconds in (*parts.items(), ("", sum(parts.values()))):
-            yield Row(
-                scenario="cold-start", contender=name, pattern="a", part=part, precision="fp32",
-                backend=backends.get(name, "onnxruntime-cpu"), lengths={"a": 50},
-                samples=machine.samples(seconds, shared[part]),
-            )  # fmt: skip
+        middle = 240e-6 * (1 + 0.03 * count)
+        yield _ours(machine, machine.rounds, middle, "streams", streams=count)
 
 
 def idle(machine: Machine) -> Iterator[Row]:
     """The first call after a pause."""
     for pause, factor in (("after 0.1 s", 1.2), ("after 1 s", 1.7), ("after 10 s", 2.4)):
-        yield Row(
-            scenario="idle", contender=OURS, pattern="a_t", backend="onnxruntime-cpu",
-            precision="fp32", lengths=_lengths("a_t"), part=pause,
-            samples=machine.samples(SPECIALISED["a_t"] * factor, machine.group(30)),
-        )  # fmt: skip
+        yield _ours(machine, 30, SPECIALISED["a_t"] * factor, "idle", part=pause)
+
+
+START = ("import", "load", "build", "first answer")
+COLD = {
+    OURS: (0.061, 0.014, 0.019, 0.002), CONTROL: (0.061, 0.014, 0.019, 0.002),
+    "monolith": (0.058, 0.022, 0.049, 0.003), "openvino": (0.071, 0.030, 0.142, 0.004),
+    "eager": (0.742, 0.064, 0.021, 0.014),
+}  # fmt: skip
+BACKENDS = {"openvino": "openvino", "eager": "torch"}
+
+
+def cold_start(machine: Machine) -> Iterator[Row]:
+    """A fresh process up to its first answer."""
+    shared = {part: machine.group(15) for part in (*START, "")}
+    for name, parts in COLD.items():
+        for part, seconds in zip((*START, ""), (*parts, sum(parts)), strict=True):
+            yield a_row(
+                name, *machine.samples(seconds, shared[part]), scenario="cold-start", part=part,
+                backend=BACKENDS.get(name, "onnxruntime-cpu"), lengths={"a": 50},
+            )  # fmt: skip
 
 
 def memory(machine: Machine) -> Iterator[Row]:
     """Resident bytes of a process."""
-    backends = {"eager": "torch"}
+    common = {"scenario": "memory", "unit": "bytes"}
     for name, stage, size in (
-        (OURS, "one pattern", 71e6),
-        (OURS, "all patterns", 83e6),
-        ("monolith", "one pattern", 88e6),
-        ("eager", "one pattern", 512e6),
-    ):
+        (OURS, "one pattern", 71e6), (OURS, "all patterns", 83e6),
+        ("monolith", "one pattern", 88e6), ("eager", "one pattern", 512e6),
+    ):  # fmt: skip
         for measure, share in (("peak", 1.02), ("RSS", 1.0), ("PSS", 0.8), ("USS", 0.7)):
-            yield Row(
-                scenario="memory",
-                contender=name,
-                pattern="a_t" if stage == "one pattern" else "",
-                part=f"{stage}, {measure}",
-                unit="bytes",
-                samples=tuple(
-                    float(round(share * size + machine.rng.normal(0, 2e5))) for _ in range(5)
-                ),
-                precision="fp32",
-                backend=backends.get(name, "onnxruntime-cpu"),
-            )
+            yield a_row(
+                name, *(float(round(share * size + machine.rng.normal(0, 2e5))) for _ in range(5)),
+                pattern="a_t" if stage == "one pattern" else "", part=f"{stage}, {measure}",
+                backend=BACKENDS.get(name, "onnxruntime-cpu"), **common,
+            )  # fmt: skip
     for name, size in ((OURS, 2.9e6), ("monolith", 18.4e6)):
-        yield Row(
-            scenario="memory", contender=name, pattern="a_t", part="bundle", unit="bytes",
-            samples=(size,), precision="fp32", backend="onnxruntime-cpu",
-        )  # fmt: skip
+        yield a_row(name, size, **ORT, pattern="a_t", part="bundle", **common)
 
 
 def load(machine: Machine) -> Iterator[Row]:
     """MLPerf's scenarios, and the energy of an answer."""
     common: dict[str, Any] = {
-        "contender": OURS, "pattern": "a_v_t", "backend": "onnxruntime-cpu", "precision": "fp32",
-        "lengths": FRAMES, "note": "own generator, short: no usable MLPerf run",
+        **ORT, "pattern": "a_v_t", "lengths": FRAMES,
+        "note": "own generator, short: no usable MLPerf run",
     }  # fmt: skip
     shared = machine.group(machine.rounds)
-    yield Row(scenario="single-stream", samples=machine.samples(1.26e-3, shared), **common)
-    yield Row(scenario="multi-stream", samples=machine.samples(8.4e-3, shared), batch=8, **common)
-    yield Row(scenario="offline", unit="1/s", samples=(1588.0,), **common)
-    yield Row(scenario="server", unit="1/s", samples=(612.0,), **common)
-    yield Row(
-        scenario="latency", part="energy", unit="J", samples=(0.0123, 0.0119, 0.0125), **common
-    )
+    yield a_row(OURS, *machine.samples(1.26e-3, shared), scenario="single-stream", **common)
+    yield a_row(OURS, *machine.samples(8.4e-3, shared), scenario="multi-stream", batch=8, **common)
+    yield a_row(OURS, 1588.0, scenario="offline", unit="1/s", **common)
+    yield a_row(OURS, 612.0, scenario="server", unit="1/s", **common)
+    yield a_row(OURS, 0.0123, 0.0119, 0.0125, part="energy", unit="J", **common)
 
 
 SCENARIOS: dict[str, Callable[[Machine], Iterator[Row]]] = {
@@ -267,40 +247,28 @@ def sample_report(
     machine = machine or Machine()
     rows = tuple(row for name in scenarios for row in SCENARIOS[name](machine))
     fields: dict[str, Any] = {
-        "title": "IF-MMIN at the edge",
-        "started": "2026-03-01T09:30:00Z",
-        "seconds": 512.4,
+        "title": "IF-MMIN at the edge", "started": "2026-03-01T09:30:00Z", "seconds": 512.4,
         "revision": "8dd0c0a1",
         "command": "ifmmin-bench bundle --rounds 200 --json report.json",
         "settings": {
             "rounds": machine.rounds, "warm_up": 20, "seed": 0,
             "peers": ["monolith", "openvino", "eager"],
         },
-        "device_before": sample_device(48.0),
-        "device_after": sample_device(61.5),
-        "watched": sample_watched(),
-        "rates": (sample_rates(1), sample_rates(2)),
+        "device_before": sample_device(48.0), "device_after": sample_device(61.5),
+        "watched": sample_watched(), "rates": (sample_rates(1), sample_rates(2)),
         "phases": (
-            Phase(
-                name="latency", seconds=98.2, groups=14,
-                rounds=(machine.rounds // 2, machine.rounds), cut=3,
-            ),
+            Phase(name="latency", seconds=98.2, groups=14, cut=3,
+                  rounds=(machine.rounds // 2, machine.rounds)),
             Phase(name="making ready", seconds=71.4),
             Phase(name="idle", seconds=52.0, groups=2, rounds=(50, 50)),
         ),
         "bundle": BundleRecord(
-            name="bundle",
-            manifest_sha256="0f" * 32,
-            checkpoint_sha256="a9" * 32,
-            model="if-mmin",
-            labels=("angry", "happy", "neutral", "sad"),
-            graphs={
-                f"{pattern}.latency.fp32.onnx": int(9e5 + 4e9 * seconds)
-                for pattern, seconds in SPECIALISED.items()
-            },
+            name="bundle", manifest_sha256="0f" * 32, checkpoint_sha256="a9" * 32,
+            model="if-mmin", labels=("angry", "happy", "neutral", "sad"),
+            graphs={f"{pattern}.latency.fp32.onnx": int(9e5 + 4e9 * seconds)
+                    for pattern, seconds in SPECIALISED.items()},
         ),
-        "noise": measured_noise(rows),
-        "rows": rows,
+        "noise": measured_noise(rows), "rows": rows,
     }  # fmt: skip
     return Report(**(fields | more))
 
@@ -318,18 +286,14 @@ def sample_watched() -> Watched:
 def sample_rates(threads: int) -> Rates:
     """What the device does at most."""
     return Rates(
-        threads=threads,
-        float32=48.5e9 * threads,
-        int8=89e9 * threads,
-        int8_kernel="AVX2",
-        busy=0.998,
+        threads=threads, float32=48.5e9 * threads, int8=89e9 * threads, int8_kernel="AVX2",
+        busy=0.998, probe="C, by cc",
         read=(
             Reading(size=32 << 10, rate=185e9 * threads, busy=0.998),
             Reading(size=256 << 10, rate=92e9 * threads, busy=0.97),
             Reading(size=128 << 20, rate=16.5e9, busy=0.999),
         ),
-        probe="C, by cc",
-    )
+    )  # fmt: skip
 
 
 def sample_device(celsius: float) -> DeviceRecord:
