@@ -19,7 +19,6 @@ from ifmmin.benchmarks.device.info import find_revision
 from ifmmin.benchmarks.device.machine import Cache, Cooling, Frequency, Machine, Revision
 from ifmmin.runtime.doctor.probes import Answers
 
-ROOT = Path(__file__).resolve().parents[2]
 TOLD: Answers = {
     "cuda": {"version": "12.8"},
     "onnxruntime": {"providers": ["CUDAExecutionProvider", "CPUExecutionProvider"]},
@@ -36,7 +35,8 @@ def take(machine: Machine, answers: Callable[[], Answers] = told) -> DeviceRecor
 
 
 def test_desktop(tmp_path: Path) -> None:
-    record = take(devices.desktop(tmp_path))
+    machine = devices.desktop(tmp_path)
+    record = take(machine)
     processor = record.processor
     assert record.failed == ()
     assert processor.model == "Intel(R) Core(TM) i5-14400"
@@ -52,22 +52,25 @@ def test_desktop(tmp_path: Path) -> None:
         name="3", governor="schedutil", driver="intel_pstate", minimum=800, maximum=4700,
         hardware_maximum=5200, current=1200,
     )  # fmt: skip
+    rows = dict(describe(record))
+    assert rows["processor"].startswith("Intel(R) Core(TM) i5-14400, ")
+    assert "4 logical CPUs" in rows["processor"]
+    assert rows["caches"] == "L1d 48 KiB x 2, L1i 32 KiB x 2, L2 1280 KiB x 2, L3 24 MiB"
+    assert rows["frequency"] == (
+        "4 x schedutil, intel_pstate, 800 to 4700 MHz, the hardware can 5200, boost allowed"
+    )
+    assert all("\n" not in text for text in rows.values())
     assert (processor.boost, processor.quota, processor.hypervisor) == (True, None, "")
     assert processor.clock_source == "tsc"
     assert record.memory.total == 32_768_000 << 10
-    assert [(zone.zone, zone.celsius) for zone in record.temperatures] == [
-        ("acpitz", 27.8),
-        ("x86_pkg_temp", 48.0),
-    ]
-
-
-def test_throttling_of_a_desktop(tmp_path: Path) -> None:
-    machine = devices.desktop(tmp_path)
-    throttling = take(machine).throttling
+    zones = [(zone.zone, zone.celsius) for zone in record.temperatures]
+    assert zones == [("acpitz", 27.8), ("x86_pkg_temp", 48.0)]
     # Of the package each core tells the same number, which counts once.
+    throttling = record.throttling
     assert (throttling.core_events, throttling.package_events) == (0 + 1 + 2 + 3, 7)
     assert throttling.cooling == ()  # a screen that is dimmed slows nothing
     assert "processor's own counters" in throttling.watched
+    assert rows["throttling"].startswith("6 times by cores since boot, 7 times by the package")
     devices.write_files(tmp_path, devices.cooling(0, "Processor", 3, 10))
     engaged = take(machine).throttling.cooling
     assert engaged == (Cooling(name="Processor", state=3, maximum=10),)
@@ -76,10 +79,12 @@ def test_throttling_of_a_desktop(tmp_path: Path) -> None:
 def test_power_sources(tmp_path: Path) -> None:
     rapl = ("rapl", ("rapl/package-0", "rapl/package-0/core", "rapl/package-0/dram"), True)
     record = record_device(devices.desktop(tmp_path), told, devices.rtx)
-    assert [msgspec.structs.astuple(source) for source in record.power] == [
-        rapl,
-        ("nvidia", ("gpu0",), True),
-    ]
+    sources = [msgspec.structs.astuple(source) for source in record.power]
+    assert sources == [rapl, ("nvidia", ("gpu0",), True)]
+    rows = dict(describe(record))
+    assert rows["energy"].startswith("rapl (counts energy, rapl/package-0")
+    assert "power limit 450 W" in rows["gpu"]
+    assert rows["driver"] == "570.133.20, speaks CUDA 12.8"
     assert (record.nvidia.driver, record.nvidia.cuda) == ("570.133.20", "12.8")
     assert [gpu.name for gpu in record.nvidia.gpus] == ["NVIDIA GeForce RTX 4090"]
 
@@ -95,15 +100,18 @@ def test_power_sources(tmp_path: Path) -> None:
 
 
 def test_software_and_settings(tmp_path: Path) -> None:
-    software = take(devices.desktop(tmp_path)).software
+    record = take(devices.desktop(tmp_path))
+    software = record.software
     assert software.packages == {"numpy": "2.2.6", "onnxruntime-gpu": "1.31.1"}
     assert software.onnxruntime.providers == ("CUDAExecutionProvider", "CPUExecutionProvider")
     # Only settings that change speed: an environment holds secrets too.
     assert software.settings == {"OMP_NUM_THREADS": "1"}
+    assert dict(describe(record))["settings"] == "OMP_NUM_THREADS=1"
 
 
 def test_orin_nano(tmp_path: Path) -> None:
-    record = take(devices.orin_nano(tmp_path))
+    machine = devices.orin_nano(tmp_path)
+    record = take(machine)
     assert record.jetson is not None
     module = record.jetson.module
     assert record.processor.kinds == {"Cortex-A78AE": 6}
@@ -111,21 +119,27 @@ def test_orin_nano(tmp_path: Path) -> None:
     assert (module.soc, module.l4t, module.jetpack) == ("tegra234", "36.4.3", "6.2.1+b38")
     assert module.power_mode == "MAXN_SUPER"
     assert record.jetson.pinned is True
-    assert [(clock.name, clock.current) for clock in record.jetson.frequencies] == [
-        ("17000000.gpu", 1020)
-    ]
+    clocks = [(clock.name, clock.current) for clock in record.jetson.frequencies]
+    assert clocks == [("17000000.gpu", 1020)]
     assert [zone.zone for zone in record.temperatures] == ["cpu-thermal", "tj-thermal"]
     assert record.throttling.over_current == {"oc1": 0, "oc3": 41}
     assert [device.name for device in record.throttling.cooling] == ["gpu-throttle-alert"]
     assert record.power[0].rails == ("ina/VDD_IN", "ina/VDD_CPU_GPU_CV", "ina/VDD_SOC")
-
-
-def test_clocks_that_move_are_not_pinned(tmp_path: Path) -> None:
-    machine = devices.orin_nano(tmp_path)
+    rows = dict(describe(record))
+    assert "6 Cortex-A78AE" in rows["processor"]
+    assert "power mode MAXN_SUPER, clocks pinned" in rows["jetson"]
+    assert rows["temperature"] == "51 degrees Celsius in the hottest zone (tj-thermal)"
+    assert "gpu-throttle-alert 1 of 2" in rows["throttling"]
+    assert "41 times by over-current oc3" in rows["throttling"]
+    # Clocks that move are not pinned, and a container may hide sensors.
     devices.write_files(tmp_path, {"/sys/class/devfreq/17000000.gpu/min_freq": "306000000\n"})
-    board = take(machine).jetson
-    assert board is not None
-    assert board.pinned is False
+    (tmp_path / "sys/class/hwmon/hwmon1/name").unlink()
+    changed = take(machine)
+    assert changed.jetson is not None
+    assert changed.jetson.pinned is False
+    assert [source.name for source in changed.power] == ["tegrastats"]
+    (tmp_path / "usr/bin/tegrastats").unlink()
+    assert take(machine).power == ()
 
 
 def test_thor(tmp_path: Path) -> None:
@@ -136,14 +150,6 @@ def test_thor(tmp_path: Path) -> None:
     assert [clock.name for clock in record.jetson.frequencies] == ["bwmgr", "gpu-gpc-0"]
     assert record.jetson.pinned is False
     assert record.power[0].rails[-1] == "ina/VIN"
-
-
-def test_sensors_that_a_container_hides(tmp_path: Path) -> None:
-    machine = devices.orin_nano(tmp_path)
-    (tmp_path / "sys/class/hwmon/hwmon1/name").unlink()
-    assert [source.name for source in take(machine).power] == ["tegrastats"]
-    (tmp_path / "usr/bin/tegrastats").unlink()
-    assert take(machine).power == ()
 
 
 def test_big_and_little_cores(tmp_path: Path) -> None:
@@ -170,22 +176,14 @@ def test_container_in_a_virtual_machine(tmp_path: Path) -> None:
         ("0::/a/b\n", {"a/b/cpu.max": "300000 100000\n", "a/cpu.max": "50000 100000\n"}, 0.5),
         ("0::/a/b\n", {"a/b/cpu.max": "max 100000\n", "a/cpu.max": "50000 100000\n"}, 0.5),
         ("0::/a\n", {"cpu.max": "max 100000\n"}, None),
-        (
-            "4:cpu,cpuacct:/docker/x\n",
-            {
-                "cpu,cpuacct/docker/x/cpu.cfs_quota_us": "200000\n",
-                "cpu,cpuacct/docker/x/cpu.cfs_period_us": "100000\n",
-            },
-            2.0,
-        ),
-        (
-            "2:cpuset:/\n1:cpu:/\n",
-            {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"},
-            None,
-        ),
+        ("4:cpu,cpuacct:/docker/x\n", {
+            "cpu,cpuacct/docker/x/cpu.cfs_quota_us": "200000\n",
+            "cpu,cpuacct/docker/x/cpu.cfs_period_us": "100000\n"}, 2.0),
+        ("2:cpuset:/\n1:cpu:/\n",
+         {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
     ],
     ids=["tighter above", "only above", "unlimited", "version 1", "version 1, unlimited"],
-)
+)  # fmt: skip
 def test_quota(tmp_path: Path, group: str, files: dict[str, str], quota: float | None) -> None:
     places = {f"/sys/fs/cgroup/{path}": text for path, text in files.items()}
     machine = devices.RecordedMachine(tmp_path, {"/proc/self/cgroup": group, **places})
@@ -274,18 +272,21 @@ def git(folder: Path, *words: str) -> None:
     subprocess.run(["git", *author, "-C", str(folder), *words], check=True, capture_output=True)
 
 
+def commit(folder: Path, name: str) -> None:
+    git(folder, "add", name)
+    git(folder, "commit", "-qm", "one")
+
+
 def test_revision(tmp_path: Path) -> None:
     code, machine = tmp_path / "code.py", Machine()
     code.write_text("1\n")
     assert find_revision(machine, code) is None
     git(tmp_path, "init", "-q")
     assert find_revision(machine, code) is None, "git does not have the file yet"
-    git(tmp_path, "add", "code.py")
-    git(tmp_path, "commit", "-qm", "one")
+    commit(tmp_path, "code.py")
     clean = find_revision(machine, code)
-    assert clean == Revision(commit=clean.commit if clean else "", changed=False)
     assert clean is not None
-    assert len(clean.commit) == 40
+    assert (len(clean.commit), clean.changed) == (40, False)
     (tmp_path / "report.json").write_text("{}")
     assert find_revision(machine, code) == clean, "a new file changes nothing"
     code.write_text("2\n")
@@ -295,38 +296,8 @@ def test_revision(tmp_path: Path) -> None:
 def test_installed_copy_inside_a_checkout_has_no_revision(tmp_path: Path) -> None:
     git(tmp_path, "init", "-q")
     (tmp_path / "other.py").write_text("1\n")
-    git(tmp_path, "add", "other.py")
-    git(tmp_path, "commit", "-qm", "one")
+    commit(tmp_path, "other.py")
     copy = tmp_path / "venv" / "revision.py"
     copy.parent.mkdir()
     copy.write_text("1\n")
     assert find_revision(Machine(), copy) is None
-
-
-def described() -> Answers:
-    return {"cuda": {"version": "12.8"}}
-
-
-def test_words_for_a_desktop(tmp_path: Path) -> None:
-    rows = dict(describe(record_device(devices.desktop(tmp_path), described, devices.rtx)))
-    assert rows["processor"].startswith("Intel(R) Core(TM) i5-14400, ")
-    assert "4 logical CPUs" in rows["processor"]
-    assert rows["caches"] == "L1d 48 KiB x 2, L1i 32 KiB x 2, L2 1280 KiB x 2, L3 24 MiB"
-    assert rows["frequency"] == (
-        "4 x schedutil, intel_pstate, 800 to 4700 MHz, the hardware can 5200, boost allowed"
-    )
-    assert "power limit 450 W" in rows["gpu"]
-    assert rows["driver"] == "570.133.20, speaks CUDA 12.8"
-    assert rows["throttling"].startswith("6 times by cores since boot, 7 times by the package")
-    assert rows["energy"].startswith("rapl (counts energy, rapl/package-0")
-    assert rows["settings"] == "OMP_NUM_THREADS=1"
-    assert all("\n" not in text for text in rows.values())
-
-
-def test_words_for_a_jetson(tmp_path: Path) -> None:
-    rows = dict(describe(record_device(devices.orin_nano(tmp_path), described, devices.no_gpus)))
-    assert "6 Cortex-A78AE" in rows["processor"]
-    assert "power mode MAXN_SUPER, clocks pinned" in rows["jetson"]
-    assert rows["temperature"] == "51 degrees Celsius in the hottest zone (tj-thermal)"
-    assert "gpu-throttle-alert 1 of 2" in rows["throttling"]
-    assert "41 times by over-current oc3" in rows["throttling"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,38 +25,21 @@ SPAN = 1000
 @pytest.mark.parametrize(
     ("line", "watts", "celsius", "mhz"),
     [
-        (
-            devices.TEGRASTATS_AGX_ORIN,
-            {
-                "VDD_GPU_SOC": 2.401, "VDD_CPU_CV": 0.8, "VIN_SYS_5V0": 4.032,
-                "VDDQ_VDD2_1V8AO": 0.604,
-            },
-            {"CPU": 49.531, "Tboard": 38.0, "SOC2": 45.5, "Tdiode": 39.0, "SOC0": 45.218}
-            | {"tj": 49.531, "SOC1": 46.312},
-            306,
-        ),
-        (
-            devices.TEGRASTATS_ORIN_NANO,
-            {"VDD_IN": 4.712, "VDD_CPU_GPU_CV": 0.523, "VDD_SOC": 1.411},
-            {"cpu": 48.125, "soc2": 47.5, "soc0": 47.625, "gpu": 49.187, "tj": 49.187}
-            | {"soc1": 47.906},
-            611,
-        ),
-        (
-            devices.TEGRASTATS_NO_ROOT,
-            {"VDD_IN": 4.59, "VDD_CPU_GPU_CV": 0.48, "VDD_SOC": 1.4},
-            {"cpu": 48.125, "tj": 48.125},
-            None,
-        ),
-        (
-            devices.TEGRASTATS_THOR,
-            {"VDD_GPU": 1.962, "VDD_CPU_SOC_MSS": 5.887, "VIN_SYS_5V0": 5.635, "VIN": 19.78},
-            {"cpu": 37.343, "tj": 38.875, "soc012": 37.468, "gpu": 38.875, "soc345": 37.406},
-            1575,
-        ),
-        (
-            devices.TEGRASTATS_OLD, {}, {"PLL": 42.5, "MCPU": 42.5, "PMIC": 100.0}, None,
-        ),
+        (devices.TEGRASTATS_AGX_ORIN,
+         {"VDD_GPU_SOC": 2.401, "VDD_CPU_CV": 0.8, "VIN_SYS_5V0": 4.032, "VDDQ_VDD2_1V8AO": 0.604},
+         {"CPU": 49.531, "Tboard": 38.0, "SOC2": 45.5, "Tdiode": 39.0, "SOC0": 45.218}
+         | {"tj": 49.531, "SOC1": 46.312}, 306),
+        (devices.TEGRASTATS_ORIN_NANO,
+         {"VDD_IN": 4.712, "VDD_CPU_GPU_CV": 0.523, "VDD_SOC": 1.411},
+         {"cpu": 48.125, "soc2": 47.5, "soc0": 47.625, "gpu": 49.187, "tj": 49.187}
+         | {"soc1": 47.906}, 611),
+        (devices.TEGRASTATS_NO_ROOT,
+         {"VDD_IN": 4.59, "VDD_CPU_GPU_CV": 0.48, "VDD_SOC": 1.4},
+         {"cpu": 48.125, "tj": 48.125}, None),
+        (devices.TEGRASTATS_THOR,
+         {"VDD_GPU": 1.962, "VDD_CPU_SOC_MSS": 5.887, "VIN_SYS_5V0": 5.635, "VIN": 19.78},
+         {"cpu": 37.343, "tj": 38.875, "soc012": 37.468, "gpu": 38.875, "soc345": 37.406}, 1575),
+        (devices.TEGRASTATS_OLD, {}, {"PLL": 42.5, "MCPU": 42.5, "PMIC": 100.0}, None),
         ("", {}, {}, None),
     ],
     ids=["JetPack 5", "JetPack 6", "JetPack 6 without root", "JetPack 7", "JetPack 4", "nothing"],
@@ -76,22 +60,14 @@ def test_any_text_is_read(text: str) -> None:
 
 
 def test_tegrastats_is_followed(tmp_path: Path) -> None:
-    tool = Tegrastats(devices.orin_nano(tmp_path), period=0.1)
-    try:
+    with closing(Tegrastats(devices.orin_nano(tmp_path), period=0.1)) as tool:
         assert "tegrastats/VDD_IN" in tool.rails
         assert tool.read().watts["tegrastats/VDD_IN"] == 4.712
-    finally:
-        tool.close()
     silent = devices.RecordedMachine(
         tmp_path, {"/usr/bin/tegrastats": ""}, followed={"/usr/bin/tegrastats": "RAM 1/2MB"}
     )
     with pytest.raises(ProbeUnavailable, match="prints no power"):
         Tegrastats(silent, period=0.1)
-
-
-def test_counter_starts_anew_at_its_end() -> None:
-    counter = Counter(SPAN)
-    assert [counter.advance(now) for now in (900, 990, 10, 400)] == [0, 90, 110, 500]
 
 
 def test_counter_that_goes_back_in_the_middle_is_given_up() -> None:
@@ -252,7 +228,7 @@ def test_without_the_library_a_gpu_is_a_line_with_the_cure(tmp_path: Path) -> No
     assert find_gpus(nothing, None, why, {}).error == "", "there is no GPU to say anything of"
 
 
-_OWN_ERROR = "class NVMLError(Exception): pass\ndef nvmlInit(): raise NVMLError('no driver')\n"
+_START = "class NVMLError(Exception): pass\ndef nvmlInit(): raise {}\n"
 
 
 def _put(source: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,15 +240,12 @@ def _put(source: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        pytest.param(_OWN_ERROR, r"does not start here \(no driver\)", id="another driver"),
-        pytest.param(
-            "class NVMLError(Exception): pass\ndef nvmlInit(): raise OSError('no such library')\n",
-            r"does not start here \(no such library\)",
-            id="no library",
-        ),
-        pytest.param("import no_such_module_of_anybody\n", "pip install", id="half installed"),
-        pytest.param("", "pip install", id="another package of the name"),
+        (_START.format("NVMLError('no driver')"), r"does not start here \(no driver\)"),
+        (_START.format("OSError('no such library')"), r"does not start here \(no such library\)"),
+        ("import no_such_module_of_anybody\n", "pip install"),
+        ("", "pip install"),
     ],
+    ids=["another driver", "no library", "half installed", "another package of the name"],
 )
 def test_nvml_that_does_not_load(
     source: str, reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -283,6 +256,6 @@ def test_nvml_that_does_not_load(
 
 
 def test_a_fault_in_loading_nvml_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    _put(_OWN_ERROR.replace("raise NVMLError", "raise RuntimeError"), tmp_path, monkeypatch)
+    _put(_START.format("RuntimeError('no driver')"), tmp_path, monkeypatch)
     with pytest.raises(RuntimeError, match="no driver"):
         load_nvml()

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 from fake_system import BRIEF, COUNT, DELAY, TRUTH, FakeSystem, generator_called, plan
+from run_command import noise
 
 from ifmmin.benchmarks.scenarios.loadgen import mlperf as mlperf_module
 from ifmmin.benchmarks.scenarios.loadgen.base import (
@@ -189,13 +190,8 @@ def test_only_a_full_run_of_loadgen_is_valid() -> None:
 
 def test_a_predictor(bundle: Path) -> None:
     predictor = Predictor(bundle, backend="onnxruntime-cpu")
-    rng = np.random.default_rng(0)
     utterances = [
-        {
-            "a": rng.standard_normal((4 + index, 5)).astype(np.float32),
-            "t": rng.standard_normal((6, 11)).astype(np.float32),
-        }
-        for index in range(5)
+        {"a": noise("a", 4 + index, index), "t": noise("t", 6, index)} for index in range(5)
     ]
     truth = np.stack([predictor.predict(u).logits for u in utterances])
     settings = Settings(length=BRIEF)
@@ -254,7 +250,7 @@ def test_what_cannot_be_meant() -> None:
         measure_scenario(FakeSystem(), "burst", Settings())  # type: ignore[arg-type]
 
 
-def holds_below(limit: float, *, certain: bool = True) -> tuple[list[float], object]:
+def holds_below(limit: float, *, certain: bool = True) -> tuple[list[float], Any]:
     asked: list[float] = []
 
     def run(rate: float) -> Run:
@@ -264,11 +260,12 @@ def holds_below(limit: float, *, certain: bool = True) -> tuple[list[float], obj
     return asked, run
 
 
-def search(probe_limit: float, confirm_limit: float, steps: int = 6) -> tuple[Peak, int, int]:
+def search(
+    probe_limit: float, confirm_limit: float, steps: int = 6, *, certain: bool = True
+) -> tuple[Peak, int, int]:
     probes, probe = holds_below(probe_limit)
-    confirms, confirm = holds_below(confirm_limit)
-    peak = find_peak(probe, confirm, 0.001, steps)  # type: ignore[arg-type]
-    return peak, len(probes), len(confirms)
+    confirms, confirm = holds_below(confirm_limit, certain=certain)
+    return find_peak(probe, confirm, 0.001, steps), len(probes), len(confirms)
 
 
 @pytest.mark.parametrize("limit", [20.0, 312.0, 700.0, 1090.0])
@@ -291,22 +288,12 @@ def test_a_whole_run_that_fails_steps_back() -> None:
 def test_the_time_is_bounded() -> None:
     peak, probes, confirms = search(700.0, 0.0)
     assert (probes, confirms) == (6, 4)
-    assert peak.rate == 0
-    assert not peak.run.in_time
+    assert (peak.rate, peak.run.in_time) == (0, False)
     assert peak.failed_rate == peak.tried[-1][0]
-
-
-def test_nothing_holds() -> None:
+    # Nothing holds.
     peak, probes, confirms = search(0.0, 0.0, steps=3)
-    assert (probes, confirms) == (3, 0)
-    assert peak.rate == 0
-    assert peak.failed_rate == pytest.approx(1100 / 8)
-    assert peak.run.metrics["p99"] == peak.failed_rate
-
-
-def test_a_whole_run_must_be_certain() -> None:
-    _, probe = holds_below(700.0)
-    asked, confirm = holds_below(700.0, certain=False)
-    peak = find_peak(probe, confirm, 0.001, 4)  # type: ignore[arg-type]
-    assert peak.rate == 0
-    assert len(asked) == 4
+    assert (probes, confirms, peak.rate) == (3, 0, 0)
+    assert peak.run.metrics["p99"] == peak.failed_rate == pytest.approx(1100 / 8)
+    # A whole run must be certain.
+    peak, _, confirms = search(700.0, 700.0, steps=4, certain=False)
+    assert (peak.rate, confirms) == (0, 4)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -166,9 +165,6 @@ def test_a_gpu_session_that_answers_zeros_is_not_timed(
         prove(peer.name, contender, make_cases(source.network, ALL_PATTERNS, LENGTHS), 1e-3)
 
 
-Make = Callable[..., EmotionNetwork]
-
-
 def reason(name: str, source: Source) -> str:
     """Why a peer cannot run; that opening it says the same is part of it."""
     found = find_peer(name).available(source)
@@ -210,20 +206,10 @@ def test_without_a_checkpoint(peer: Any) -> None:
 
 
 @pytest.mark.parametrize("package", ["torch", "onnx"])
-def test_without_a_package(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+def test_without_a_package(monkeypatch: pytest.MonkeyPatch, source: Source, package: str) -> None:
     absent = {package: None}
     monkeypatch.setattr(base, "find_spec", lambda name: absent.get(name, find_spec(name)))
-    assert f"{package} is not installed" in reason("eager", Source(network=small_network()))
-
-
-def test_networks_without_zeros() -> None:
-    found = reason("monolith", Source(network=small_network("statistics")))
-    assert "pools statistics" in found
-
-
-def test_a_file_that_is_no_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no checkpoint at"):
-        find_peer("eager").available(Source(tmp_path / "none"))
+    assert f"{package} is not installed" in reason("eager", source)
 
 
 def test_the_checkpoint_of_the_bundle(checkpoint: Path, bundle: Path) -> None:
@@ -237,15 +223,17 @@ def test_the_checkpoint_of_the_bundle(checkpoint: Path, bundle: Path) -> None:
     assert "no checkpoint" in reason("eager", Source.of_bundle(opened, None))
 
 
-def test_threads() -> None:
+def test_what_cannot_be_opened(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(InputError, match="threads: got 0, wanted 1 or more"):
-        find_peer("eager").open(Source(network=small_network()), 0)
-
-
-def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+        find_peer("eager").open(source, 0)
+    with pytest.raises(CheckpointError, match="no checkpoint at"):
+        find_peer("eager").available(Source(tmp_path / "none"))
+    found = reason("monolith", Source(network=small_network("statistics")))
+    assert "pools statistics" in found
     monkeypatch.setenv("CXX", "no-such-compiler")
-    found = reason("compile", Source(network=small_network()))
-    assert found.startswith("no C++ compiler no-such-compiler")
+    assert reason("compile", source).startswith("no C++ compiler no-such-compiler")
 
 
 COMPILE = find_peer("compile")
@@ -262,14 +250,8 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def network() -> EmotionNetwork:
-    return small_network()
-
-
-def require_compiler(source: Source) -> None:
-    reason = COMPILE.available(source)
-    if reason is not None:
-        pytest.skip(reason)
+def network(source: Source) -> EmotionNetwork:
+    return source.network
 
 
 def test_new_lengths_compile_nothing(traced: None, network: EmotionNetwork) -> None:
@@ -282,12 +264,9 @@ def test_new_lengths_compile_nothing(traced: None, network: EmotionNetwork) -> N
     assert contender.notes != graphs
 
 
-def test_no_program_for_single_frames_is_made_to_be_proven(
-    traced: None, network: EmotionNetwork
-) -> None:
-    source = Source(network=network)
-    require_compiler(source)
-    graphs = Compiled(network).notes
+def test_no_program_for_single_frames_is_made_to_be_proven(traced: None, source: Source) -> None:
+    require(COMPILE, source)
+    graphs = Compiled(source.network).notes
     torch._dynamo.reset()
     assert open_proven(COMPILE, source).contender.notes == graphs
 
@@ -331,7 +310,7 @@ def test_with_the_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     What the processor says of its instructions is believed: each would be tried by a program.
     """
     source = Source(network=small_network("augmented"))
-    require_compiler(source)
+    require(COMPILE, source)
     hasty = tmp_path / "hasty"
     hasty.write_text(f'#!/bin/sh\nexec {os.environ.get("CXX", "g++")} "$@" -O0\n')
     hasty.chmod(0o755)

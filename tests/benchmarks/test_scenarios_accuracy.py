@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from made_bench import made_bench
 from msgspec.structs import replace
 from small_bundles import copied, edit, nudge
 from small_networks import DIMS
@@ -18,10 +20,9 @@ from small_networks import DIMS
 from ifmmin.benchmarks.record import OURS, Row
 from ifmmin.benchmarks.scenarios import load as scenario
 from ifmmin.benchmarks.scenarios.accuracy import measure_accuracies
-from ifmmin.benchmarks.scenarios.bench import Bench
 from ifmmin.benchmarks.scenarios.load import load
 from ifmmin.benchmarks.scenarios.loadgen.base import AnswerCheck, Length, Result
-from ifmmin.benchmarks.scenarios.plan import MONOLITH, Plan
+from ifmmin.benchmarks.scenarios.plan import MONOLITH
 from ifmmin.runtime import Pattern
 from ifmmin.runtime.errors import BundleError, CorpusError
 from ifmmin.runtime.predictor import Predictor
@@ -60,11 +61,7 @@ def bundle(bundle: Path, tmp_path: Path) -> Path:
     return found
 
 
-def _bench(
-    bundle: Path, said: list[str] | None = None, *, fold: int | None = 1, **more: Any
-) -> Bench:
-    heard = [] if said is None else said
-    return Bench(Plan(bundle=bundle, rounds=1, fold=fold, **more), heard.append)
+_bench = partial(made_bench, fold=1)
 
 
 def test_figures_are_those_of_the_network(bundle: Path, make_bundle: Any) -> None:
@@ -107,7 +104,7 @@ def test_nothing_is_measured_unless_a_fold_is_named(bundle: Path) -> None:
 def test_a_fold_that_was_trained_on_is_told(bundle: Path) -> None:
     _trained_on(bundle, LAYOUT, fold=2)
     said: list[str] = []
-    measure_accuracies(_bench(bundle, said))
+    measure_accuracies(_bench(bundle, said.append))
     assert any("of fold 1, the network was trained on fold 2" in line for line in said)
 
 
@@ -148,10 +145,6 @@ KINDS = {"single-stream", "multi-stream", "offline", "server"}
 A = Pattern.parse("a")
 
 
-def _loaded(bundle: Path, **more: Any) -> Bench:
-    return Bench(Plan(bundle=bundle, rounds=1, **more), lambda line: None)
-
-
 def _kinds(rows: list[Row], **wanted: str) -> Counter[str]:
     return Counter(
         row.scenario
@@ -164,9 +157,8 @@ def test_every_scenario_of_both_patterns_and_both_contenders(
     bundle: Path, make_bundle: Any
 ) -> None:
     checkpoint = make_bundle().parent / "model.safetensors"
-    rows = load(
-        _loaded(bundle, checkpoint=checkpoint, peers=(MONOLITH,)), length=TINY, generator="own"
-    )
+    bench = made_bench(bundle, checkpoint=checkpoint, peers=(MONOLITH,))
+    rows = load(bench, length=TINY, generator="own")
     for pattern in ("a", "a_t"):
         assert _kinds(rows, contender=OURS, pattern=pattern) == dict.fromkeys(KINDS, 1)
         peer = dict.fromkeys(KINDS - {"multi-stream"}, 1)
@@ -188,14 +180,14 @@ def test_every_scenario_of_both_patterns_and_both_contenders(
 
 @pytest.mark.skipif(find_spec("mlperf_loadgen") is None, reason="MLPerf's LoadGen is not installed")
 def test_load_is_made_by_mlperf_where_it_is_installed(bundle: Path) -> None:
-    rows = load(_loaded(bundle, patterns=(A,)), length=TINY)
+    rows = load(made_bench(bundle, patterns=(A,)), length=TINY)
     assert _kinds(rows) == dict.fromkeys(KINDS, 1)
     assert all("load by loadgen " in row.note for row in rows)
 
 
 def test_batches_that_are_answered_one_by_one_say_so(make_bundle: Any) -> None:
     plain = make_bundle(("a", "t"), shapes=("latency",))
-    rows = load(_loaded(plain, patterns=(A,)), length=TINY, generator="own")
+    rows = load(made_bench(plain, patterns=(A,)), length=TINY, generator="own")
     told = {row.scenario for row in rows if "ifmmin-export --shape throughput adds" in row.note}
     assert told == {"offline", "multi-stream"}
 
@@ -211,7 +203,7 @@ def test_a_wrong_answer_under_load_leaves_no_figure(
         return [a._replace(logits=a.logits + np.float32(0.01)) for a in answers]
 
     monkeypatch.setattr(Predictor, "predict_batch", wrong)
-    rows = {row.scenario: row for row in load(_loaded(bundle, patterns=(A,)), length=TINY)}
+    rows = {row.scenario: row for row in load(made_bench(bundle, patterns=(A,)), length=TINY)}
     for name in ("offline", "multi-stream"):
         assert not rows[name].samples
         assert "differ" in rows[name].note
@@ -220,7 +212,7 @@ def test_a_wrong_answer_under_load_leaves_no_figure(
 
 def test_none_begins_when_time_is_over(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scenario, "LONGEST_SECONDS", -1.0)
-    rows = load(_loaded(bundle, patterns=(A,)), length=TINY)
+    rows = load(made_bench(bundle, patterns=(A,)), length=TINY)
     assert _kinds(rows) == dict.fromkeys(KINDS, 1)
     assert all("were over; take --full-rules" in row.note and not row.samples for row in rows)
     assert {row.scenario for row in rows if row.unit == "1/s"} == {"offline", "server"}
@@ -229,7 +221,7 @@ def test_none_begins_when_time_is_over(bundle: Path, monkeypatch: pytest.MonkeyP
 def test_full_rules_take_their_time(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scenario, "LONGEST_SECONDS", -1.0)
     monkeypatch.setattr(scenario, "FULL", replace(TINY, name="full"))
-    rows = load(_loaded(bundle, patterns=(A,), full_rules=True), generator="own")
+    rows = load(made_bench(bundle, patterns=(A,), full_rules=True), generator="own")
     assert all(row.samples for row in rows if row.scenario != "server")
     assert _kinds(rows) == dict.fromkeys(KINDS, 1)
     assert {row.lengths["a"] for row in rows} == {50}

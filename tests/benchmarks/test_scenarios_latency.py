@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_system import MadeClock
+from made_bench import made_bench, rows_of
 from small_bundles import copied, nudge
 
 from ifmmin.benchmarks import timing
-from ifmmin.benchmarks.record import CONTROL, OURS, REFERENCE, Row, measured_noise
-from ifmmin.benchmarks.scenarios.bench import Bench
+from ifmmin.benchmarks.record import CONTROL, OURS, REFERENCE, measured_noise
 from ifmmin.benchmarks.scenarios.contenders import SESSIONS, Contender, RunConfig
 from ifmmin.benchmarks.scenarios.latency import latency, length, throughput
-from ifmmin.benchmarks.scenarios.plan import BATCHES, Plan
+from ifmmin.benchmarks.scenarios.plan import BATCHES
 from ifmmin.benchmarks.timing import SETTLING, SETTLING_SECONDS, WARM_UP_SECONDS, time_together
 from ifmmin.runtime import Pattern
 from ifmmin.runtime.errors import CheckpointError
@@ -36,12 +36,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> MadeClock:
     return made
 
 
-def _bench(bundle: Path, **more: Any) -> Bench:
-    return Bench(Plan(bundle=bundle, rounds=3, warm_up=1, **more), lambda line: None)
-
-
-def _by(rows: list[Row], contender: str) -> list[Row]:
-    return [row for row in rows if row.contender == contender]
+_bench = partial(made_bench, rounds=3)
 
 
 def test_every_pattern_meets_its_twin_and_the_monolith(bundle: Path) -> None:
@@ -50,13 +45,15 @@ def test_every_pattern_meets_its_twin_and_the_monolith(bundle: Path) -> None:
     rows = latency(bench)
     assert len(rows) == len(PATTERNS) * 2 * 4
     for name in (OURS, CONTROL, "monolith", REFERENCE):
-        found = _by(rows, name)
+        found = rows_of(rows, name)
         assert [row.pattern for row in found] == [*PATTERNS, *PATTERNS]
         assert [row.threads for row in found] == [1, 1, 1, 2, 2, 2]
         assert all(len(row.samples) == 3 and min(row.samples) > 0 for row in found)
-    assert {row.group for row in _by(rows, OURS)} == {row.group for row in _by(rows, "monolith")}
-    assert _by(rows, OURS)[2].lengths == {"a": 50, "t": 22}
-    assert "of the network" in _by(rows, "monolith")[0].note
+    assert {row.group for row in rows_of(rows, OURS)} == {
+        row.group for row in rows_of(rows, "monolith")
+    }
+    assert rows_of(rows, OURS)[2].lengths == {"a": 50, "t": 22}
+    assert "of the network" in rows_of(rows, "monolith")[0].note
     assert set(measured_noise(rows)["latency"]) == set(PATTERNS)
     assert bench.predictor(RunConfig("onnxruntime-cpu", "fp32", 1)) is not bench.predictor(
         RunConfig("onnxruntime-cpu", "fp32", 1), CONTROL
@@ -93,10 +90,10 @@ def test_a_sequence_of_calls_takes_turns_round_by_round(clock: MadeClock) -> Non
 
 def test_lengths_and_batches_are_told(bundle: Path) -> None:
     bench = _bench(bundle, patterns=(Pattern.parse("a"),))
-    assert [row.lengths["a"] for row in _by(length(bench), OURS)] == [10, 50, 100, 400]
+    assert [row.lengths["a"] for row in rows_of(length(bench), OURS)] == [10, 50, 100, 400]
     batches = throughput(bench)
     for name in (OURS, REFERENCE):
-        assert [row.batch for row in _by(batches, name)] == list(BATCHES)
+        assert [row.batch for row in rows_of(batches, name)] == list(BATCHES)
     assert {row.unit for row in batches} == {"1/s"}
 
 
@@ -178,6 +175,9 @@ def test_a_settled_call_follows_some_of_its_own(clock: MadeClock) -> None:
     ran.clear()
     time_together(calls, repeats=50, warm_up=0)
     assert len(ran) == 3 * 50
+    ran.clear()
+    time_together({"several": [calls["a"], calls["b"]]}, repeats=3, warm_up=1, settled=True)
+    assert "".join(ran) == "ab" + "".join(name * turn for name in "aba")
 
 
 def test_a_slow_call_settles_for_a_moment_only(clock: MadeClock) -> None:

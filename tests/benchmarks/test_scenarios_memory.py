@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 from child_processes import children_left
+from made_bench import made_bench
 from small_bundles import copied, nudge
 
 from ifmmin.benchmarks.record import CONTROL, OURS, Row
-from ifmmin.benchmarks.scenarios.bench import Bench
 from ifmmin.benchmarks.scenarios.memory import Job, bundle_sizes, find_contenders, make_jobs, memory
-from ifmmin.benchmarks.scenarios.plan import MONOLITH, Plan, alone_and_fullest
+from ifmmin.benchmarks.scenarios.plan import MONOLITH, alone_and_fullest
 from ifmmin.benchmarks.scenarios.worker_memory import PEAK, PSS, RSS, USS
 from ifmmin.benchmarks.scenarios.workers import EAGER, ChildFailed, ChildResult, run_child
 from ifmmin.runtime import Pattern
@@ -34,10 +34,6 @@ pytestmark = [
 ]
 
 
-def _bench(bundle: Path, **more: Any) -> Bench:
-    return Bench(Plan(bundle=bundle, rounds=1, **more), lambda line: None)
-
-
 def _bytes(rows: list[Row], contender: str) -> dict[tuple[str, str, int], float]:
     return {
         (row.pattern, row.part, row.streams): row.samples[0]
@@ -47,7 +43,7 @@ def _bytes(rows: list[Row], contender: str) -> dict[tuple[str, str, int], float]
 
 
 def test_every_stage_of_our_own(bundle: Path) -> None:
-    bench = _bench(bundle)
+    bench = made_bench(bundle)
     rows = memory(bench)
     assert len({row.key for row in rows}) == len(rows)
     assert {row.unit for row in rows} == {"bytes"}
@@ -77,7 +73,7 @@ def test_every_stage_of_our_own(bundle: Path) -> None:
 
 
 def test_bytes_of_a_bundle_are_those_of_its_files(bundle: Path, tmp_path: Path) -> None:
-    bench = _bench(bundle)
+    bench = made_bench(bundle)
     sizes = {str(p): (bundle / bench.bundle.entry(p).file).stat().st_size for p in bench.patterns}
     rows = bundle_sizes(bench, find_contenders(bench, tmp_path))
     assert {row.contender for row in rows} == {OURS}
@@ -87,7 +83,7 @@ def test_bytes_of_a_bundle_are_those_of_its_files(bundle: Path, tmp_path: Path) 
 
 def test_peers_are_read_in_the_same_way(bundle: Path) -> None:
     checkpoint = bundle.parent / "model.safetensors"
-    bench = _bench(bundle, patterns=(A_T,), checkpoint=checkpoint)
+    bench = made_bench(bundle, patterns=(A_T,), checkpoint=checkpoint)
     rows = memory(bench)
     assert not bench.refused
     ours, monolith, eager = (_bytes(rows, name) for name in (OURS, MONOLITH, EAGER))
@@ -99,14 +95,14 @@ def test_peers_are_read_in_the_same_way(bundle: Path) -> None:
 
 
 def _first_job(bundle: Path, folder: Path) -> Job:
-    bench = _bench(bundle, patterns=(A,))
+    bench = made_bench(bundle, patterns=(A,))
     return make_jobs(bench, find_contenders(bench, folder)[0], folder)[0]
 
 
 def test_streams_in_8_bits_are_held_against_streams(make_bundle: Any, tmp_path: Path) -> None:
     """Their graphs round otherwise than that of an utterance, which must not count as wrong."""
     own = make_bundle(("a",), ("fp32", "int8"), shapes=("latency", "stream"))
-    bench = _bench(own, patterns=(A,), precisions=("int8",))
+    bench = made_bench(own, patterns=(A,), precisions=("int8",))
     rows = memory(bench)
     assert [row.note for row in rows if not row.samples] == []
     assert any(row.part.startswith("streams") for row in rows)
@@ -130,7 +126,7 @@ def test_fifty_more_megabytes_show(
 
 
 def test_who_answers_otherwise_is_left_out(bundle: Path, tmp_path: Path) -> None:
-    bench = _bench(copied(bundle, tmp_path), patterns=(A,))
+    bench = made_bench(copied(bundle, tmp_path), patterns=(A,))
     assert len(bench.ours(A, 1)) == 2  # loaded here before the graph is another one
     nudge(bench.bundle.directory, bench.bundle.entry(A).file)
     rows = memory(bench)
@@ -140,9 +136,6 @@ def test_who_answers_otherwise_is_left_out(bundle: Path, tmp_path: Path) -> None
     assert "its answer is wrong: a logit is off by" in left_out["lazy"]
     assert not any(part.startswith("one pattern") for part in read)
     assert "streams, RSS" in read, "streams have graphs of their own, which are right"
-
-
-HAS_PROC = Path("/proc/self/smaps_rollup").exists()
 
 
 @pytest.fixture
@@ -189,7 +182,6 @@ def test_a_failure_is_one_line(tmp_path: Path, child: str, body: str, reason: st
     assert not children_left()
 
 
-@pytest.mark.skipif(not HAS_PROC, reason="Linux alone tells these measures")
 def test_fifty_more_megabytes_show_in_every_measure(tmp_path: Path, child: str) -> None:
     write(
         tmp_path,
@@ -211,7 +203,6 @@ def test_fifty_more_megabytes_show_in_every_measure(tmp_path: Path, child: str) 
     assert held[USS] <= held[PSS] <= held[RSS] <= held[PEAK]
 
 
-@pytest.mark.skipif(not HAS_PROC, reason="elsewhere the peak has the parent's memory in it")
 def test_the_peak_of_a_child_is_its_own(tmp_path: Path, child: str) -> None:
     """Linux counts the parent's memory in the `ru_maxrss` of a child."""
     held = np.ones(200 * MIB // 8)
@@ -240,7 +231,6 @@ def test_the_patterns_that_stand_for_all(given: str, wanted: str) -> None:
     assert [str(pattern) for pattern in alone_and_fullest(patterns)] == wanted.split()
 
 
-@pytest.mark.skipif(not HAS_PROC, reason="processes are looked for in /proc")
 def test_a_child_that_stays_would_be_seen() -> None:
     program = "import sys, time; time.sleep(60)  # import main; main(began)"
     with subprocess.Popen([sys.executable, "-c", program]) as process:

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from made_bench import made_bench, rows_of
 from sample_rows import sample_report
 from small_bundles import copied, note_graphs, nudge
 
-from ifmmin.benchmarks.record import CONTROL, OURS, REFERENCE, Row, measured_noise
+from ifmmin.benchmarks.record import CONTROL, OURS, REFERENCE, measured_noise
 from ifmmin.benchmarks.report.summary import measure
 from ifmmin.benchmarks.scenarios import stream as streaming
 from ifmmin.benchmarks.scenarios.bench import Bench
 from ifmmin.benchmarks.scenarios.contenders import Contender, RunConfig
-from ifmmin.benchmarks.scenarios.plan import MONOLITH, Plan
+from ifmmin.benchmarks.scenarios.plan import MONOLITH
 from ifmmin.benchmarks.scenarios.start import APART, cold_start, idle
 from ifmmin.benchmarks.scenarios.stream import CHANGED, EVERYTHING, Updates
 from ifmmin.benchmarks.scenarios.workers import BARE, EAGER
 from ifmmin.runtime import Pattern
 from ifmmin.runtime.modality import Modality
 
-
-def _bench(bundle: Path, **more: Any) -> Bench:
-    return Bench(Plan(bundle=bundle, rounds=3, warm_up=1, **more), lambda line: None)
+_bench = partial(made_bench, rounds=3)
 
 
 def test_updates_of_streams_compute_what_they_claim(
@@ -150,17 +150,9 @@ A, A_T = Pattern.parse("a"), Pattern.parse("a_t")
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
 
-def _cold(bundle: Path, **more: Any) -> Bench:
-    return Bench(Plan(bundle=bundle, warm_up=1, **more), lambda line: None)
-
-
-def _of(rows: list[Row], contender: str) -> list[Row]:
-    return [row for row in rows if row.contender == contender]
-
-
 def test_parts_add_up_for_every_contender(bundle: Path) -> None:
     checkpoint = bundle.parent / "model.safetensors"
-    bench = _cold(bundle, rounds=1, patterns=(A_T,), checkpoint=checkpoint)
+    bench = made_bench(bundle, patterns=(A_T,), checkpoint=checkpoint)
     started = time.perf_counter()
     rows = cold_start(bench)
     took = time.perf_counter() - started
@@ -168,7 +160,7 @@ def test_parts_add_up_for_every_contender(bundle: Path) -> None:
     contenders = {OURS, CONTROL, BARE, MONOLITH, EAGER, REFERENCE}
     assert {row.contender for row in rows} == contenders
     for contender in contenders:
-        found = _of(rows, contender)
+        found = rows_of(rows, contender)
         assert [row.part for row in found] == PARTS, contender
         assert {row.unit for row in found} == {"s"}
         assert all(len(row.samples) == 1 and "page cache warm" in row.note for row in found)
@@ -177,37 +169,33 @@ def test_parts_add_up_for_every_contender(bundle: Path) -> None:
         assert min(parts) > 0
         assert parts[-1] < took
     assert len({row.group for row in rows}) == len(PARTS), "not the same condition for all"
-    assert {row.backend for row in _of(rows, OURS)} == {"onnxruntime-cpu"}
-    assert "of the network" in _of(rows, EAGER)[0].note
+    assert {row.backend for row in rows_of(rows, OURS)} == {"onnxruntime-cpu"}
+    assert "of the network" in rows_of(rows, EAGER)[0].note
 
 
 def test_rounds_and_patterns_without_a_checkpoint(bundle: Path) -> None:
-    bench = _cold(bundle, rounds=2, seconds=600.0, peers=(MONOLITH,))
+    bench = made_bench(bundle, rounds=2, seconds=600.0, peers=(MONOLITH,))
     rows = cold_start(bench)
     assert {row.contender for row in rows} == {OURS, CONTROL, BARE, REFERENCE}
     assert "no checkpoint was given" in bench.refused["latency", MONOLITH, 1]
-    assert [row.pattern for row in _of(rows, OURS)] == ["a"] * 5 + ["a_t"] * 5
+    assert [row.pattern for row in rows_of(rows, OURS)] == ["a"] * 5 + ["a_t"] * 5
     assert all(len(row.samples) == 2 for row in rows)
     assert set(measured_noise(rows)["cold-start"]) == {"a", "a_t"}
 
 
-def _wrong(bundle: Path, entry: Any) -> None:
-    nudge(bundle, entry.file)
-
-
-def _gone(bundle: Path, entry: Any) -> None:
-    (bundle / entry.file).unlink()
-
-
 @pytest.mark.parametrize(
-    ("break_it", "reason"), [(_wrong, "its answer is wrong: a logit is off"), (_gone, "cannot be")]
+    ("break_it", "reason"),
+    [
+        (nudge, "its answer is wrong: a logit is off"),
+        (lambda folder, file: (folder / file).unlink(), "cannot be"),
+    ],
 )
 def test_who_answers_otherwise_or_not_at_all_is_not_timed(
     bundle: Path, tmp_path: Path, break_it: Any, reason: str
 ) -> None:
-    bench = _cold(copied(bundle, tmp_path), rounds=1, patterns=(A,))
+    bench = made_bench(copied(bundle, tmp_path), patterns=(A,))
     assert len(bench.ours(A, 1)) == 2  # loaded here before the graph is another one
-    break_it(bench.bundle.directory, bench.bundle.entry(A))
+    break_it(bench.bundle.directory, bench.bundle.entry(A).file)
     rows = cold_start(bench)
     failed = [row for row in rows if row.contender != REFERENCE]
     assert [row.contender for row in failed] == [OURS, CONTROL, BARE]
@@ -220,13 +208,13 @@ def test_an_engine_is_built_apart_and_no_round_begins_when_time_is_over(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ifmmin.benchmarks.scenarios.start.BUILDERS", ("onnxruntime-cpu",))
-    rows = cold_start(_cold(bundle, rounds=9, seconds=1e-9, patterns=(A,)))
+    rows = cold_start(made_bench(bundle, rounds=9, seconds=1e-9, patterns=(A,)))
     assert {len(row.samples) for row in rows} == {1}
     (row,) = [row for row in rows if row.part == "build"]
     assert row.contender == OURS
     assert len(row.samples) == 1
     assert "empty cache" in row.note
     # It is no part of a usual start.
-    whole = next(row for row in _of(rows, OURS) if row.part == "")
-    parts = [r.samples[0] for r in _of(rows, OURS) if r.part in PARTS[:-1]]
+    whole = next(row for row in rows_of(rows, OURS) if row.part == "")
+    parts = [r.samples[0] for r in rows_of(rows, OURS) if r.part in PARTS[:-1]]
     assert whole.samples[0] == pytest.approx(sum(parts), abs=1e-9)

@@ -19,18 +19,8 @@ from ifmmin.export.context import ExportContext
 from ifmmin.export.graph import Plan
 from ifmmin.export.specialise.encoder import PRECISIONS
 from ifmmin.export.streams import StreamCorpus
+from ifmmin.export.verify import parity
 from ifmmin.export.verify.corpus import Evaluator
-from ifmmin.export.verify.parity import (
-    DEFAULTS,
-    TOLERANCE,
-    Comparison,
-    Evaluation,
-    allowed,
-    compare,
-    find_violations,
-    parse_losses,
-    require,
-)
 from ifmmin.export.verify.probes import Probes
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.errors import CorpusError, InputError, ParityError
@@ -41,16 +31,16 @@ from ifmmin.train.data.corpus import Corpus
 from ifmmin.train.recipe import load_recipe
 from ifmmin.train.trainer import fit
 
-FINE = Comparison(1e-5, 1e-6, 0.1, 1e-5, 1e-6, 1e-6, 1.0, 100, 4, 1.0, "T_a=7")
+FINE = parity.Comparison(1e-5, 1e-6, 0.1, 1e-5, 1e-6, 1e-6, 1.0, 100, 4, 1.0, "T_a=7")
 
 
 def test_a_comparison_has_the_figures() -> None:
     truth = np.log(np.array([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1]]))
     found = truth + np.array([[0.0, 0.02, 0.0], [0.0, 0.0, 0.0]])
-    figures = compare(found, truth, ["short", "long"])
+    figures = parity.compare(found, truth, ["short", "long"])
     assert figures.max_difference == pytest.approx(0.02)
     assert figures.mean_difference == pytest.approx(0.02 / 6)
-    assert figures.excess == pytest.approx(0.02 / TOLERANCE)
+    assert figures.excess == pytest.approx(0.02 / parity.TOLERANCE)
     moved = np.exp(found[0]) / np.exp(found[0]).sum()
     assert figures.probability_max == pytest.approx(np.abs(moved - [0.5, 0.25, 0.25]).max())
     logs = np.abs(np.log(moved) - truth[0])
@@ -65,13 +55,13 @@ def test_what_is_no_number_is_as_wrong_as_can_be(row: int, value: float) -> None
     truth = np.random.default_rng(0).standard_normal((10, 3))
     found = truth.copy()
     found[row, 1] = value
-    figures = compare(found, truth, [str(i) for i in range(10)])
+    figures = parity.compare(found, truth, [str(i) for i in range(10)])
     assert figures.probability_max == 1.0
     assert figures.log_probability_max == np.inf
     assert figures.excess == np.inf
     assert figures.agreement == 0.9
-    for precision in DEFAULTS:
-        assert find_violations("g", figures, None, DEFAULTS[precision])
+    for precision in parity.DEFAULTS:
+        assert parity.find_violations("g", figures, None, parity.DEFAULTS[precision])
 
 
 def test_large_logits_may_differ_by_their_own_rounding() -> None:
@@ -79,8 +69,8 @@ def test_large_logits_may_differ_by_their_own_rounding() -> None:
     large, small = truth.copy(), truth.copy()
     large[0, 0] += 1e-3
     small[1, 0] += 1e-3
-    assert compare(large, truth, ["a", "b"]).excess < 1
-    assert compare(small, truth, ["a", "b"]).excess > 1
+    assert parity.compare(large, truth, ["a", "b"]).excess < 1
+    assert parity.compare(small, truth, ["a", "b"]).excess > 1
 
 
 @pytest.mark.parametrize(
@@ -94,35 +84,35 @@ def test_large_logits_may_differ_by_their_own_rounding() -> None:
     ],
 )
 def test_default_limits(precision: str, change: dict[str, float], figure: str) -> None:
-    assert not find_violations("g", FINE, None, DEFAULTS[precision])
+    assert not parity.find_violations("g", FINE, None, parity.DEFAULTS[precision])
     worse = dataclasses.replace(FINE, **change)  # type: ignore[arg-type]
-    (violation,) = find_violations("g", worse, None, DEFAULTS[precision])
+    (violation,) = parity.find_violations("g", worse, None, parity.DEFAULTS[precision])
     assert violation.figure == figure
     with pytest.raises(ParityError, match=f"nothing was written.*--allow-loss {figure}=") as error:
-        require([violation])
+        parity.require([violation])
     assert figure in error.value.table
     # The number that is proposed is enough, and a smaller loss than the default changes nothing.
     proposed = str(error.value).rsplit(f"{figure}=", 1)[1]
-    accepted = allowed(precision, parse_losses([f"{figure}={proposed}"]))
-    assert not find_violations("g", worse, None, accepted)
-    tighter = allowed(precision, {figure: 1.0 if figure == "agreement" else 1e-9})
-    assert tighter == DEFAULTS[precision]
+    accepted = parity.allowed(precision, parity.parse_losses([f"{figure}={proposed}"]))
+    assert not parity.find_violations("g", worse, None, accepted)
+    tighter = parity.allowed(precision, {figure: 1.0 if figure == "agreement" else 1e-9})
+    assert tighter == parity.DEFAULTS[precision]
 
 
 def test_accuracy_on_a_corpus_is_judged() -> None:
-    figures = Evaluation("c", 1, 56, 0.7, 0.70, 0.1, 0.7, 0.706, 0.1, 1.0)
-    (violation,) = find_violations("g", FINE, figures, DEFAULTS["int8"])
+    figures = parity.Evaluation("c", 1, 56, 0.7, 0.70, 0.1, 0.7, 0.706, 0.1, 1.0)
+    (violation,) = parity.find_violations("g", FINE, figures, parity.DEFAULTS["int8"])
     assert (violation.figure, violation.allowed) == ("ua", 0.005)
     assert violation.got == pytest.approx(0.006)
-    assert not find_violations("g", FINE, figures, allowed("int8", {"ua": 0.01}))
+    assert not parity.find_violations("g", FINE, figures, parity.allowed("int8", {"ua": 0.01}))
     better = dataclasses.replace(figures, ua=0.71)
-    assert not find_violations("g", FINE, better, DEFAULTS["int8"])
+    assert not parity.find_violations("g", FINE, better, parity.DEFAULTS["int8"])
 
 
 @pytest.mark.parametrize("text", ["0.05", "ua", "ua=", "speed=0.1", "ua=-1", "ua=nan", "ua=inf"])
 def test_losses_need_a_figure_and_a_number(text: str) -> None:
     with pytest.raises(InputError, match="wanted FIGURE=NUMBER"):
-        parse_losses([text])
+        parity.parse_losses([text])
 
 
 @pytest.fixture

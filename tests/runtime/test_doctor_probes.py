@@ -17,25 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ifmmin.runtime.doctor import answer
+from ifmmin.runtime.doctor import collect as looks
 from ifmmin.runtime.doctor.answer import ask_cuda
-from ifmmin.runtime.doctor.collect import (
-    collect,
-    eight_bits,
-    find_cpu,
-    integer,
-    linked_tensorrt,
-    parse_build,
-    parse_clocks,
-    parse_cpuinfo,
-    parse_driver,
-    parse_ldconfig,
-    parse_meminfo,
-    parse_power_mode,
-    parse_release,
-    parse_smi,
-    sees_system,
-    version,
-)
 from ifmmin.runtime.doctor.facts import Cpu, Facts, Gpu
 from ifmmin.runtime.doctor.probes import UNREADABLE, Host, ask
 from ifmmin.runtime.doctor.report import make_report, to_json
@@ -119,73 +102,77 @@ def orin() -> MadeHost:
     ],
 )  # fmt: skip
 def test_release_of_jetson_linux(text: str, release: str) -> None:
-    assert parse_release(text) == release
+    assert looks.parse_release(text) == release
 
 
 def test_power_mode() -> None:
-    assert parse_power_mode(recorded.NVPMODEL) == "MAXN_SUPER"
-    assert parse_power_mode(recorded.NVPMODEL_CAPPED) == "MODE_15W"
+    assert looks.parse_power_mode(recorded.NVPMODEL) == "MAXN_SUPER"
+    assert looks.parse_power_mode(recorded.NVPMODEL_CAPPED) == "MODE_15W"
 
 
 def test_clocks() -> None:
-    found = {clock.name: clock.pinned for clock in parse_clocks(recorded.CLOCKS_R36)}
+    found = {clock.name: clock.pinned for clock in looks.parse_clocks(recorded.CLOCKS_R36)}
     assert found == {"cpu0": False, "cpu1": True, "GPU": False, "EMC": True}
-    assert [clock.pinned for clock in parse_clocks(recorded.CLOCKS_R39)] == [True, True]
-    assert parse_clocks(recorded.CLOCKS_REFUSED) == ()
+    assert [clock.pinned for clock in looks.parse_clocks(recorded.CLOCKS_R39)] == [True, True]
+    assert looks.parse_clocks(recorded.CLOCKS_REFUSED) == ()
 
 
 def test_gpus_of_nvidia_smi() -> None:
-    driver, (gpu,) = parse_smi(recorded.SMI)
+    driver, (gpu,) = looks.parse_smi(recorded.SMI)
     assert driver == "550.54.15"
     assert gpu == Gpu(
         name="NVIDIA GeForce RTX 3090", compute_capability="8.6", memory=24576 << 20,
         temperature=41, clock_mhz=210, maximum_clock_mhz=2100,
     )  # fmt: skip
-    assert len(parse_smi(recorded.SMI_TWO)[1]) == 2
-    _, (built_in,) = parse_smi(recorded.SMI_JETSON)
+    assert len(looks.parse_smi(recorded.SMI_TWO)[1]) == 2
+    _, (built_in,) = looks.parse_smi(recorded.SMI_JETSON)
     assert (built_in.compute_capability, built_in.memory, built_in.temperature) == ("8.7", 0, None)
-    assert parse_smi(recorded.SMI_BROKEN) == ("", ())
+    assert looks.parse_smi(recorded.SMI_BROKEN) == ("", ())
 
 
 def test_driver() -> None:
-    assert parse_driver(recorded.DRIVER_CLOSED) == "550.54.15"
-    assert parse_driver(recorded.DRIVER_OPEN) == "540.4.0"
+    assert looks.parse_driver(recorded.DRIVER_CLOSED) == "550.54.15"
+    assert looks.parse_driver(recorded.DRIVER_OPEN) == "540.4.0"
 
 
 def test_processors() -> None:
-    model, cores, flags = parse_cpuinfo(recorded.CPUINFO_X86)
+    model, cores, flags = looks.parse_cpuinfo(recorded.CPUINFO_X86)
     assert (model, cores) == ("Intel(R) Xeon(R) Platinum 8480+", 2)
     assert {"avx512_vnni", "amx_int8"} < set(flags)
-    model, cores, flags = parse_cpuinfo(recorded.CPUINFO_ARM)
+    model, cores, flags = looks.parse_cpuinfo(recorded.CPUINFO_ARM)
     assert (model, cores) == ("Cortex-A78AE (Orin)", 1)
     assert flags == ("asimd", "asimdhp", "asimddp")
 
 
 def test_what_instructions_mean_for_eight_bits() -> None:
-    assert "hardware" in eight_bits(Cpu(flags=("avx2", "avx_vnni")))
-    assert "no VNNI" in eight_bits(Cpu(flags=("avx2",)))
-    assert "asimddp" in eight_bits(Cpu(flags=("asimd",)))
-    assert "nothing known" in eight_bits(Cpu())
+    assert "hardware" in looks.eight_bits(Cpu(flags=("avx2", "avx_vnni")))
+    assert "no VNNI" in looks.eight_bits(Cpu(flags=("avx2",)))
+    assert "asimddp" in looks.eight_bits(Cpu(flags=("asimd",)))
+    assert "nothing known" in looks.eight_bits(Cpu())
 
 
 def test_loader() -> None:
-    names = [name for name, _ in parse_ldconfig(recorded.LDCONFIG)]
+    names = [name for name, _ in looks.parse_ldconfig(recorded.LDCONFIG)]
     assert names == ["libnvinfer.so.10", "libnvinfer.so", "libcudart.so.12", "libcuda.so.1"]
 
 
 def test_small_parsers() -> None:
-    assert parse_build(recorded.BUILD_INFO)["cuda_version"] == "13.0"
-    assert linked_tensorrt(b"\x7fELF\0libnvinfer.so.10\0") == 10
-    assert linked_tensorrt(b"") is None
-    assert parse_meminfo(recorded.MEMINFO).total == 7802456 * 1024
-    assert sees_system("home = /usr/bin\ninclude-system-site-packages = true\n")
-    assert not sees_system("include-system-site-packages = false\n")
-    assert (version("6.2.1+b38"), version("v1"), version("")) == ((6, 2, 1), (), ())
-    assert (integer("1410 MHz"), integer("[N/A]")) == (1410, None)
+    assert looks.parse_build(recorded.BUILD_INFO)["cuda_version"] == "13.0"
+    assert looks.linked_tensorrt(b"\x7fELF\0libnvinfer.so.10\0") == 10
+    assert looks.linked_tensorrt(b"") is None
+    assert looks.parse_meminfo(recorded.MEMINFO).total == 7802456 * 1024
+    assert looks.sees_system("home = /usr/bin\ninclude-system-site-packages = true\n")
+    assert not looks.sees_system("include-system-site-packages = false\n")
+    assert (looks.version("6.2.1+b38"), looks.version("v1"), looks.version("")) == (
+        (6, 2, 1),
+        (),
+        (),
+    )
+    assert (looks.integer("1410 MHz"), looks.integer("[N/A]")) == (1410, None)
 
 
 def test_a_whole_jetson() -> None:
-    facts = collect(orin(), lambda questions: {"cuda": {"version": "12.6"}})
+    facts = looks.collect(orin(), lambda questions: {"cuda": {"version": "12.6"}})
     assert facts.failed == ()
     assert facts.jetson is not None
     assert facts.jetson.model == "NVIDIA Jetson Orin NX"
@@ -203,13 +190,13 @@ def test_a_whole_jetson() -> None:
 def test_a_jetson_without_a_driver_is_known_by_its_soc() -> None:
     host = orin()
     host.tools.clear()
-    facts = collect(host, lambda questions: {})
+    facts = looks.collect(host, lambda questions: {})
     assert facts.compute_capabilities == {"8.7"}
 
 
 def test_the_driver_names_gpus_where_no_tool_does() -> None:
     gpus = [{"name": "RTX", "compute_capability": "8.9", "memory": 1 << 30}]
-    facts = collect(MadeHost(), lambda questions: {"cuda": {"version": "13.0", "gpus": gpus}})
+    facts = looks.collect(MadeHost(), lambda questions: {"cuda": {"version": "13.0", "gpus": gpus}})
     assert facts.nvidia.gpus == (Gpu(name="RTX", compute_capability="8.9", memory=1 << 30),)
 
 
@@ -222,7 +209,7 @@ class _Broken(Host):
 
 
 def test_a_look_that_goes_wrong_is_reported() -> None:
-    facts = collect(_Broken(), lambda questions: {})
+    facts = looks.collect(_Broken(), lambda questions: {})
     assert any(text.startswith("cpu: RuntimeError") for text in facts.failed)
     assert "incomplete" in {finding.rule for finding in make_report(facts).findings}
 
@@ -248,7 +235,7 @@ def test_garbage_never_breaks_a_look(data: st.DataObject) -> None:
             table[key] = data.draw(_TEXTS)
     host.packages["numpy"] = (data.draw(_TEXTS), (data.draw(_TEXTS),))
     answer = {"version": data.draw(_ANSWERS), "gpus": data.draw(_ANSWERS)}
-    facts = collect(host, lambda questions: {"cuda": answer, "onnxruntime": answer})
+    facts = looks.collect(host, lambda questions: {"cuda": answer, "onnxruntime": answer})
     assert facts.failed == ()
     report = make_report(facts)
     assert not any("failed:" in finding.found for finding in report.findings)
@@ -257,8 +244,8 @@ def test_garbage_never_breaks_a_look(data: st.DataObject) -> None:
 
 @given(_TEXTS)
 def test_numbers_of_garbage(text: str) -> None:
-    assert all(part >= 0 for part in version(text))
-    integer(text)
+    assert all(part >= 0 for part in looks.version(text))
+    looks.integer(text)
 
 
 def test_the_real_host_never_raises() -> None:
@@ -268,7 +255,7 @@ def test_the_real_host_never_raises() -> None:
     assert host.run("false") == ""
     assert host.package("no-such-package-here") is None
     assert host.find("/nonexistent/*") == []
-    assert find_cpu(host).usable >= 1
+    assert looks.find_cpu(host).usable >= 1
     assert Facts() == msgspec.json.decode(msgspec.json.encode(Facts()), type=Facts)
 
 

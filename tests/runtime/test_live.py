@@ -20,19 +20,8 @@ from rich.console import Console
 from run_command import STREAM, command, event, frames, run
 
 from ifmmin.runtime import Pattern, Predictor, StreamOptions
+from ifmmin.runtime.cli import live
 from ifmmin.runtime.cli.events import Tick, Update
-from ifmmin.runtime.cli.live import (
-    DROPPED,
-    HEARD,
-    MISSING,
-    PER_SECOND,
-    STALE,
-    Dashboard,
-    LiveSink,
-    RateMeter,
-    live_sink,
-    status_of,
-)
 from ifmmin.runtime.modality import Modality
 from ifmmin.runtime.prediction import Prediction
 
@@ -54,7 +43,7 @@ def _update(label: str | None = "happy", absent: Mapping[Modality, str] = ABSENT
     return Update(3, Tick(at=12.3), 12.3, said, label, absent, counts, {}, {}, 0.00031)
 
 
-def _drawn(dashboard: Dashboard, width: int = 40, **options: Any) -> list[str]:
+def _drawn(dashboard: live.Dashboard, width: int = 40, **options: Any) -> list[str]:
     file = io.TextIOWrapper(io.BytesIO(), encoding=options.pop("encoding", "utf-8"))
     console = Console(
         file=file, width=width, record=True, _environ={"TERM": "xterm-256color"}, **options
@@ -72,7 +61,7 @@ def _bar(line: str) -> tuple[str, str, str, str]:
 
 
 def test_a_moment_in_forty_columns() -> None:
-    lines = _drawn(Dashboard(_update(), SHARES, 24.75, 2))
+    lines = _drawn(live.Dashboard(_update(), SHARES, 24.75, 2))
     assert all(len(line) <= 40 for line in lines)
     bars, lights, rest = lines[:4], lines[4:8], lines[8:]
     signs, names, drawn, shares = zip(*map(_bar, bars), strict=True)
@@ -94,29 +83,29 @@ def test_a_moment_in_forty_columns() -> None:
 
 def test_no_line_is_longer_than_the_terminal() -> None:
     for width in (40, 55, 80, 200):
-        lines = _drawn(Dashboard(_update(), SHARES, 24.75, 2), width)
+        lines = _drawn(live.Dashboard(_update(), SHARES, 24.75, 2), width)
         assert max(map(len, lines)) <= min(width, 76)
 
 
 def test_while_nothing_counts_the_last_bars_stay_without_a_winner() -> None:
     absent = dict.fromkeys(Modality, "cleared")
-    lines = _drawn(Dashboard(_update(None, absent), SHARES, 1.0, 0), 60)
+    lines = _drawn(live.Dashboard(_update(None, absent), SHARES, 1.0, 0), 60)
     assert "▸" not in "".join(lines)
     assert [line[-5:] for line in lines[:4]] == ["0.062", "0.500", "0.250", "0.188"]
     assert sum("missing: cleared" in line for line in lines) == 3
     assert "pattern -" in lines[-1]
-    assert _drawn(Dashboard(None, SHARES, 0.0, 0)) == ["waiting for events"]
+    assert _drawn(live.Dashboard(None, SHARES, 0.0, 0)) == ["waiting for events"]
 
 
 def test_an_unsure_answer_names_no_class() -> None:
-    assert "▸" not in "".join(_drawn(Dashboard(_update(None), SHARES, 1.0, 0)))
+    assert "▸" not in "".join(_drawn(live.Dashboard(_update(None), SHARES, 1.0, 0)))
 
 
 def test_terminals_that_know_ascii_alone() -> None:
     shares = {"zornig": 0.5, "glücklich": 0.5}
     absent = {Modality.V: "nothing in the window", Modality.T: "dropped"}
     for reasons, signs in ((absent, "*~-"), (dict.fromkeys(Modality, "cleared"), "ooo")):
-        dashboard = Dashboard(_update("zornig", reasons), shares, 1.0, 1)
+        dashboard = live.Dashboard(_update("zornig", reasons), shares, 1.0, 1)
         lines = _drawn(dashboard, encoding="ascii")
         assert "".join(lines).isascii()
         assert _bar(lines[0])[:2] == (">" if reasons is absent else "", "zornig")
@@ -130,7 +119,7 @@ def test_colours_are_left_out_where_they_are_not_wanted() -> None:
         file = io.StringIO()
         environ = {"TERM": "xterm-256color", **environment}
         console = Console(file=file, width=40, force_terminal=True, _environ=environ)
-        console.print(Dashboard(_update(), SHARES, 1.0, 0))
+        console.print(live.Dashboard(_update(), SHARES, 1.0, 0))
         return file.getvalue()
 
     colour = re.compile(r"\x1b\[(?:[0-9;]*;)?[34][0-8]")
@@ -145,24 +134,24 @@ def test_lights_are_those_of_what_a_stream_says(predictor: Predictor) -> None:
     def lights(at: float) -> list[str]:
         stream.state.reach(at)
         assert stream.pattern or stream.state.absent
-        return [status_of(stream.state.absent.get(m)).word for m in Modality]
+        return [live.status_of(stream.state.absent.get(m)).word for m in Modality]
 
-    missing, heard = MISSING.word, HEARD.word
+    missing, heard = live.MISSING.word, live.HEARD.word
     assert lights(0.0) == [missing] * 3
     stream.push(a=frames("a", 5), v=frames("v", 5), at=0.5)
     assert lights(0.5) == [heard, heard, missing]
     stream.drop("a")
-    assert lights(1.0) == [DROPPED.word, heard, missing]
+    assert lights(1.0) == [live.DROPPED.word, heard, missing]
     stream.restore("a")
-    assert lights(3.0) == [heard, STALE.word, missing]
-    assert lights(9.0) == [STALE.word, STALE.word, missing]
+    assert lights(3.0) == [heard, live.STALE.word, missing]
+    assert lights(9.0) == [live.STALE.word, live.STALE.word, missing]
     stream.clear("a")
-    assert lights(9.0) == [missing, STALE.word, missing]
+    assert lights(9.0) == [missing, live.STALE.word, missing]
 
 
 def test_the_rate_is_that_of_the_last_seconds() -> None:
     now = 10.0
-    rate = RateMeter(lambda: now)
+    rate = live.RateMeter(lambda: now)
     for now in np.arange(10.0, 14.0, 0.1):  # noqa: B007 - the rate's clock reads it
         rate.count()
     assert rate.per_second() == pytest.approx(10, abs=0.6)
@@ -173,7 +162,7 @@ def test_the_rate_is_that_of_the_last_seconds() -> None:
 
 
 def test_the_screen_shows_the_last_answer() -> None:
-    screen = LiveSink(list(SHARES))
+    screen = live.LiveSink(list(SHARES))
     assert screen.dashboard().update is None
     assert screen.dashboard().shares == dict.fromkeys(SHARES, 0.0)
     first, nothing = _update(), _update(None, dict.fromkeys(Modality, "cleared"))
@@ -187,7 +176,7 @@ def test_the_screen_shows_the_last_answer() -> None:
 
 
 def _end_drawing(console: Console, ending: type[BaseException]) -> None:
-    with live_sink(list(SHARES), console) as screen:
+    with live.live_sink(list(SHARES), console) as screen:
         screen.show(_update())
         raise ending
 
@@ -209,11 +198,11 @@ def test_drawings_are_few_however_many_answers() -> None:
     file = io.StringIO()
     console = Console(file=file, width=40, force_terminal=True, _environ={"TERM": "xterm"})
     started = time.monotonic()
-    with live_sink(list(SHARES), console) as screen:
+    with live.live_sink(list(SHARES), console) as screen:
         while time.monotonic() < started + 0.5:
             screen.show(_update())
     seconds = time.monotonic() - started
-    assert PER_SECOND <= 15
+    assert live.PER_SECOND <= 15
     assert 2 <= file.getvalue().count("pattern a") <= 15 * seconds + 2
 
 

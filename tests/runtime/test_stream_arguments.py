@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from run_command import event, frames, run
+from run_command import frames
 
 from ifmmin.runtime import InputError, Predictor, Smoothing, StreamOptions
 from ifmmin.runtime.modality import Modality
@@ -207,37 +207,6 @@ def test_a_clock_that_gives_no_time(predictor: Predictor, said: Any) -> None:
         _one_line(caught)
     now[0] = 1.0
     assert stream.snapshot() == before
-
-
-EVENTS: list[tuple[dict[str, Any], str]] = [
-    ({"event": "push", "a": A, "at": True}, "Expected `float | null`, got `bool`"),
-    ({"event": "push", "a": A, "at": HUGE}, "out of range"),
-    ({"event": "push", "a": A, "at": 1e300}, "time: got 1e+300, wanted at most"),
-    ({"event": "tick", "at": -1e300}, "time: got -1e+300, wanted at most"),
-    ({"event": "set_text", "tokens": T, "at": 1e300}, "time: got 1e+300"),
-    ({"event": "set_text", "tokens": 5}, "Expected `array | null`, got `int`"),
-    ({"event": "push", "a": A, "quality": 0.5}, "Expected `object | null`, got `float`"),
-    ({"event": "push", "a": A, "quality": {"a": True}}, "Expected `float | null`, got `bool`"),
-    ({"event": "push", "a": {"0": A}}, "Expected `array | null`, got `object`"),
-    ({"event": "drop", "modality": None}, "Expected `str`, got `null`"),
-]
-
-
-def test_mistakes_in_events_are_a_line_each(bundle: Path) -> None:
-    good = event("push", a=A, at=1.0)
-    lines = [good, *(event(f.pop("event"), **f) for f in [dict(e) for e, _ in EVENTS]), good]
-    ran = run(bundle, "--stream", "-", "--window", 2, stdin=lines)
-    assert ran.code == 1
-    first, *wrong, last = ran.answers
-    assert len(wrong) == len(EVENTS)
-    for number, (answer, (_, said)) in enumerate(zip(wrong, EVENTS, strict=True), start=2):
-        assert said in answer["error"], answer
-        assert answer["line"] == number
-    assert last["frames"]["a"] == 2 * first["frames"]["a"]  # only the good ones were heard
-    told = ran.err.splitlines()
-    assert len(told) == len(EVENTS) + 1
-    assert all(line.startswith("error: stdin, line ") for line in told[:-1])
-    assert told[-1] == f"{len(EVENTS)} of {len(EVENTS) + 2} events have no answer"
 
 
 def test_a_window_is_divided() -> None:

@@ -98,6 +98,12 @@ def test_no_tokens_clear_the_text(predictor: Predictor, nothing: object) -> None
         ('{"event": "set_text"}', "missing required field `tokens`"),
         ('{"event": "clear"}', "missing required field `modality`"),
         ('{"event": "reset", "modality": "a"}', "unknown field `modality`"),
+        ('{"event": "push", "at": true}', "Expected `float | null`, got `bool`"),
+        ('{"event": "set_text", "tokens": 5}', "Expected `array | null`, got `int`"),
+        ('{"event": "push", "quality": 0.5}', "Expected `object | null`, got `float`"),
+        ('{"event": "push", "quality": {"a": true}}', "Expected `float | null`, got `bool`"),
+        ('{"event": "push", "a": {"0": [[1]]}}', "Expected `array | null`, got `object`"),
+        ('{"event": "drop", "modality": null}', "Expected `str`, got `null`"),
     ],
 )
 def test_what_is_no_event(line: str, wanted: str) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,11 @@ _PUSH = st.tuples(
 def test_a_group_is_answered_as_one_by_one(
     predictor: Predictor, rounds: list[list[tuple[int, str, int, int]]], windowed: bool
 ) -> None:
-    options = StreamOptions(
-        window=1.0 if windowed else None,
-        hop=0.5 if windowed else None,
-        smoothing=Smoothing(half_life=2.0, margin=0.1),
+    smoothing = Smoothing(half_life=2.0, margin=0.1)
+    options = (
+        StreamOptions(1.0, 0.5, smoothing=smoothing)
+        if windowed
+        else StreamOptions(smoothing=smoothing)
     )
     group = predictor.streams(6, options)
     alone = [predictor.stream(options) for _ in range(6)]
@@ -115,11 +116,7 @@ def test_rows_in_one_call_are_pushes(
 @pytest.mark.parametrize(
     ("rows", "streams", "message"),
     [
-        (
-            {"a": np.zeros((3, 2, 5))},
-            None,
-            r"got shape \(3, 2, 5\), wanted \(4 streams, frames, 5\)",
-        ),
+        ({"a": np.zeros((3, 2, 5))}, None, r"got shape \(3, 2, 5\), wanted \(4 streams, frames"),
         ({"a": np.zeros((4, 5))}, None, r"got shape \(4, 5\), wanted \(4 streams, frames, 5\)"),
         ({"a": np.zeros((2, 1, 6))}, [0, 1], r"got shape \(2, 1, 6\), wanted \(2 streams, "),
         ({"a": [np.zeros((1, 5)), np.zeros((2, 5))] * 2}, None, "as many frames for each"),
@@ -167,21 +164,22 @@ def test_a_row_that_waits_holds_no_others(predictor: Predictor) -> None:
     assert all(frames.base is None for frames in waiting)
 
 
-def test_rows_of_which_one_lacks_its_time_change_nothing(predictor: Predictor) -> None:
-    group = predictor.streams(3, StreamOptions(window=1.0, hop=0.5))
-    group[2].push(a=noise("a", 2, 0), at=1.0)
+@pytest.mark.parametrize(
+    ("options", "at", "message"),
+    [
+        ({"window": 1.0, "hop": 0.5}, None, "stream 2: .*pushed without a time after frames with"),
+        ({"stale_after": {Modality.A: 1.0}}, 4.0, "stream 2: modality a: frames of 4 s came after"),
+    ],
+)
+def test_rows_of_which_one_has_another_time_change_nothing(
+    predictor: Predictor, options: Any, at: float | None, message: str
+) -> None:
+    group = predictor.streams(3, StreamOptions(**options))
+    group[2].push(a=noise("a", 2, 0), at=5.0)
     before = [stream.snapshot() for stream in group]
-    with pytest.raises(InputError, match=r"stream 2: .*pushed without a time after frames with"):
-        group.push_all(a=np.zeros((3, 2, 5), np.float32))
+    with pytest.raises(InputError, match=message):
+        group.push_all(a=np.zeros((3, 2, 5), np.float32), at=at)
     assert [stream.snapshot() for stream in group] == before
-
-
-def test_rows_of_which_one_is_late_change_nothing(predictor: Predictor) -> None:
-    group = predictor.streams(3, StreamOptions(stale_after={Modality.A: 1.0}))
-    group.push(1, a=noise("a", 2, 0), at=5.0)
-    with pytest.raises(InputError, match="stream 1: modality a: frames of 4 s came after"):
-        group.push_all(a=np.zeros((3, 1, 5), np.float32), at=4.0)
-    assert [stream.frames[Modality.A] for stream in group] == [0, 2, 0]
 
 
 def test_rows_are_heard_before_too_many_wait(predictor: Predictor) -> None:
@@ -238,29 +236,18 @@ def test_a_mistake_names_the_stream(predictor: Predictor) -> None:
 
 
 def test_streams_of_many_threads_share_graphs(predictor: Predictor) -> None:
-    wanted = {
-        seed: predictor.predict({"a": noise("a", 60, seed), "t": noise("t", 60, seed)}).logits
-        for seed in range(8)
-    }
-    wrong: list[int] = []
+    def talk(seed: int) -> float:
+        """How far it is from the same alone."""
+        given = {letter: noise(letter, 60, seed) for letter in "at"}
+        said: Any = None
+        with predictor.stream() as stream:
+            for n in range(60):
+                stream.push({letter: frames[n : n + 1] for letter, frames in given.items()})
+                said = stream.predict().logits
+        return float(np.abs(said - predictor.predict(given).logits).max())
 
-    def talk(seed: int) -> None:
-        for _ in range(3):
-            said: Any = np.inf
-            with predictor.stream() as stream:
-                for n in range(60):
-                    stream.push(a=noise("a", 60, seed)[n : n + 1])
-                    stream.push(t=noise("t", 60, seed)[n : n + 1])
-                    said = stream.predict().logits
-                if np.abs(said - wanted[seed]).max() > 1e-4:
-                    wrong.append(seed)
-
-    threads = [threading.Thread(target=talk, args=(seed,)) for seed in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == []
+    with ThreadPoolExecutor(8) as threads:
+        assert max(threads.map(talk, [*range(8)] * 3)) < 1e-4
 
 
 def test_in_8_bits_a_stream_does_not_hear_its_neighbours(make_bundle: Any) -> None:
@@ -314,6 +301,10 @@ def test_a_missing_head_is_named_and_the_others_are_answered(
         group.update()
     assert noted.calls == []  # all that could be answered was, the first time
     assert [stream.snapshot() for stream in group] == before
+    # The others can be asked alone.
+    assert str(group[0].predict().pattern) == "a_t"
+    with pytest.raises(BundleError, match=r"^the bundle has no head"):
+        group[1].predict()
     for number in (1, 4):
         group[number].drop("v")
     answers = group.update()
@@ -325,16 +316,6 @@ def test_a_missing_head_is_named_and_the_others_are_answered(
         assert wanted is not None
         assert answer.pattern == wanted.pattern
         np.testing.assert_allclose(answer.logits, wanted.logits, atol=1e-5)
-
-
-def test_the_others_can_be_asked_alone(partial: Path) -> None:
-    group = Predictor(partial, backend=CPU).streams(2)
-    _spoken(group, "av at")
-    with pytest.raises(BundleError, match=r"^stream 0: the bundle has no head"):
-        group.update()
-    assert str(group[1].predict().pattern) == "a_t"
-    with pytest.raises(BundleError, match=r"^the bundle has no head"):
-        group[0].predict()
 
 
 def test_an_answer_that_is_no_number_is_named(bundle: Path) -> None:
@@ -364,15 +345,12 @@ def test_an_answer_that_is_no_number_is_named(bundle: Path) -> None:
 
 
 def test_the_command_goes_on_after_an_answer_that_is_no_number(bundle: Path) -> None:
-    lines = [
-        event("push", a=frames("a", 5)),
-        event("push", t=HUGE.tolist()),
-        event("clear", modality="t"),
-    ]
+    wrong = event("push", t=HUGE.tolist())
+    lines = [event("push", a=frames("a", 5)), wrong, event("clear", modality="t")]
     ran = run(bundle, "--stream", "-", "--smooth", 2, stdin=lines)
-    first, wrong, last = ran.answers
-    assert (ran.code, wrong["line"]) == (1, 2)
-    assert "the answer is not a number" in wrong["error"]
+    first, refused, last = ran.answers
+    assert (ran.code, refused["line"]) == (1, 2)
+    assert "the answer is not a number" in refused["error"]
     assert last["probabilities"] == pytest.approx(first["probabilities"], abs=1e-5)
 
 

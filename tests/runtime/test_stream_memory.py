@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from run_command import DIMS
+from run_command import DIMS, noise
 
 from ifmmin.runtime import Predictor, StreamOptions
 from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
@@ -115,51 +115,16 @@ def test_a_leak_would_be_seen(predictor: Predictor) -> None:
     assert _held(stream) > before + 300_000
 
 
-WIDTHS = {"a": 5, "t": 11}
-
-
-@pytest.fixture
-def steps(make_bundle: Any) -> Bundle:
-    return Bundle(make_bundle())
-
-
-def _stream(steps: Bundle, letter: str, streams: int = 1) -> ModalityStream:
-    (entry,) = steps.find("step", Modality.of(letter))
-    return ModalityStream(entry, OnnxRuntimeCpu().load(steps.graph(entry)), streams)
-
-
-def _drawn(letter: str, streams: int = 1) -> Any:
-    rng = np.random.default_rng(3)
-    return rng.standard_normal((streams, 20, WIDTHS[letter])).astype(np.float32)
-
-
-@pytest.mark.parametrize("letter", WIDTHS)
-def test_chunks_make_no_difference(steps: Bundle, letter: str) -> None:
-    frames = _drawn(letter)
-    whole = _stream(steps, letter).push(frames)
-    stream = _stream(steps, letter)
-    pooled = [stream.push(chunk) for chunk in np.split(frames, [5, 6, 9, 19], axis=1)]
-    np.testing.assert_allclose(pooled[-1], whole, atol=1e-5)
-    assert not np.allclose(_stream(steps, letter).push(frames[:, ::-1]), whole, atol=1e-3)
-
-
-@pytest.mark.parametrize("letter", WIDTHS)
-def test_streams_do_not_mix(steps: Bundle, letter: str) -> None:
-    together, frames = _stream(steps, letter, 3), _drawn(letter, 3)
-    together.push(frames[:, :8])
-    pooled = together.push(frames[:, 8:])
-    for number in range(3):
-        alone = _stream(steps, letter)
-        alone.push(frames[number : number + 1, :8])
-        own = alone.push(frames[number : number + 1, 8:])
-        np.testing.assert_allclose(pooled[number : number + 1], own, atol=1e-5)
-
-
-def test_a_chunk_that_fails_changes_nothing(steps: Bundle) -> None:
-    stream, frames = _stream(steps, "t"), _drawn("t")
+def test_a_chunk_that_fails_changes_nothing(make_bundle: Any) -> None:
+    bundle = Bundle(make_bundle())
+    (entry,) = bundle.find("step", Modality.T)
+    failed, other = (
+        ModalityStream(entry, OnnxRuntimeCpu().load(bundle.graph(entry)), 1) for _ in range(2)
+    )
+    frames = noise("t", 20)[None]
     with pytest.raises(Exception, match="Conv"):
-        stream.push(frames[:, :2])  # fewer than the minimum of 5
-    np.testing.assert_array_equal(stream.push(frames), _stream(steps, "t").push(frames))
+        failed.push(frames[:, :2])  # fewer than the minimum of 5
+    np.testing.assert_array_equal(failed.push(frames), other.push(frames))
 
 
 def test_batches_are_padded_with_what_one_likes() -> None:

@@ -91,9 +91,9 @@ def run(bundle: object, *words: object, stdin: Iterable[str] | bytes = b"") -> R
     return call(main, "-b", bundle, *words, *BACKEND, stdin=stdin)
 
 
-def refused(bundle: object, *words: object) -> str:
+def refused(bundle: object, *words: object, stdin: Iterable[str] = ()) -> str:
     """What `ifmmin-run` says of a mistake, which is all that it says."""
-    ran = run(bundle, *words)
+    ran = run(bundle, *words, stdin=stdin)
     assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1), ran
     assert ran.err.startswith("error: ")
     return ran.err

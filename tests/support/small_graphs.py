@@ -41,6 +41,15 @@ def floats(*shape: int) -> NDArray[np.float32]:
     return np.random.default_rng(0).normal(0.0, 0.1, shape).astype(np.float32)
 
 
+def node_bytes(
+    operator: str, shape: Sequence[Axis], weights: Mapping[str, NDArray[Any]], *,
+    kind: int = FLOAT, **attributes: Any,
+) -> bytes:  # fmt: skip
+    """x through a node that also takes weights."""
+    node = helper.make_node(operator, ["x", *weights], ["y"], f"/m/{operator}", **attributes)
+    return graph_bytes([node], {"x": shape}, weights, kind=kind)
+
+
 def lstm_bytes(steps: Axis, batch: Axis, width: int, hidden: int, directions: int = 1) -> bytes:
     """X (T, B, D) through an LSTM of H hidden values; the weights are W, R and B."""
     direction = "bidirectional" if directions == 2 else "forward"

@@ -29,6 +29,7 @@ from ifmmin.train.data.corpus import Utterance
 from ifmmin.train.evaluate import (
     Point,
     Scores,
+    embed,
     principal_components,
     project,
     read_projection,
@@ -270,8 +271,6 @@ def test_principal_components_are_those_of_the_covariance() -> None:
 
 @pytest.mark.parametrize("model", ["if-mmin", "mmin"])
 def test_only_present_modalities_of_networks_with_s_are_projected(model: str) -> None:
-    from ifmmin.train.evaluate import embed
-
     frames = [{"a": 4, "v": 3, "t": 6}, {"a": 5}, {"v": 2, "t": 7}]
     some = [small_utterance(np.random.default_rng(i), f, i) for i, f in enumerate(frames)]
     network = small_network(model)
