@@ -42,7 +42,7 @@ def test_runtime_equals_evaluate_clip_by_clip(
 
     capsys.readouterr()
     for pattern in ALL_PATTERNS:
-        assert run([bundle, str(clips), "--pattern", str(pattern), "--format", "json"]) == 0
+        assert run([str(clips), "-b", bundle, "--pattern", str(pattern), "--format", "json"]) == 0
         answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         assert len(answers) == len(corpus.parts["test"])
         for answer in answers:
