@@ -16,7 +16,7 @@ import onnx
 import pytest
 from onnx.external_data_helper import set_external_data
 from run_command import Ran, call, mistake
-from small_bundles import copied, edit, flip, put, relabel
+from small_bundles import copied, edit, flip, graph_entry, put, relabel
 
 from ifmmin.export.bundle_cli import main
 from ifmmin.export.export import Request, export_bundle
@@ -200,10 +200,7 @@ def test_json_holds_the_manifest_and_what_follows_from_it(make_bundle: Any) -> N
 
 
 def _entry(precision: str, **parity: float) -> GraphEntry:
-    return GraphEntry(
-        shape="latency", subject="a", precision=precision, recurrence="lstm", file="a.onnx",
-        sha256="", bytes=0, opset=18, inputs=(), outputs=(), parity=parity,
-    )  # fmt: skip
+    return graph_entry(precision=precision, parity=parity)
 
 
 def test_fresh_probes_are_held_to_what_export_allowed() -> None:

@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_bundles import copied, edit
+from small_bundles import with_backends
 
 from ifmmin.runtime import BackendUnavailable, InputError, Pattern, Predictor
 from ifmmin.runtime.backends import Backend, BackendOptions, LoadedGraph
-from ifmmin.runtime.backends import base as backends
 from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from ifmmin.runtime.bundle import Bundle, GraphEntry
 
@@ -79,13 +78,9 @@ def _with_backends(
         name: (lambda _, kind=kind: kind()) for name, kind in kinds.items()
     }
     known["onnxruntime-cpu"] = lambda options: OnnxRuntimeCpu(options.threads)
-    monkeypatch.setattr(backends, "BACKENDS", known)
-    monkeypatch.setattr("ifmmin.runtime.sessions.BACKENDS", known)
     precisions = ("fp32", "int8")
-    own = copied(make_bundle(("a", "t"), precisions, shapes=shapes), tmp_path)
-    spec = {"recurrences": ["lstm"], "precisions": precisions}
-    edit(own, lambda manifest: manifest.__setitem__("backends", dict.fromkeys(known, spec)))
-    return own
+    made = make_bundle(("a", "t"), precisions, shapes=shapes)
+    return with_backends(made, tmp_path, monkeypatch, known, precisions)
 
 
 def _options(tmp_path: Path) -> BackendOptions:

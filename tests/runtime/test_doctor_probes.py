@@ -7,16 +7,15 @@ import sys
 from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 import recorded_outputs as recorded
+from fake_onnxruntime import fake_driver
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ifmmin.runtime.doctor import answer
 from ifmmin.runtime.doctor import collect as looks
 from ifmmin.runtime.doctor.answer import ask_cuda
 from ifmmin.runtime.doctor.facts import Cpu, Facts, Gpu
@@ -31,14 +30,11 @@ class MadeHost(Host):
     """Files by path, tools by the first words of their command, packages by name."""
 
     def __init__(
-        self,
-        files: Mapping[str, str] | None = None,
-        tools: Mapping[str, str] | None = None,
-        packages: Mapping[str, tuple[str, tuple[str, ...]]] | None = None,
-        environ: Mapping[str, str] | None = None,
-    ) -> None:
-        self.files, self.tools = dict(files or {}), dict(tools or {})
-        self.packages, self.variables = dict(packages or {}), dict(environ or {})
+        self, files: Mapping[str, str] = {}, tools: Mapping[str, str] = {},
+        packages: Mapping[str, Any] = {}, environ: Mapping[str, str] = {},
+    ) -> None:  # fmt: skip
+        self.files, self.tools = dict(files), dict(tools)
+        self.packages, self.variables = dict(packages), dict(environ)
         self.environ = self.variables
 
     def content(self, path: str) -> bytes:
@@ -262,10 +258,8 @@ def test_the_real_host_never_raises() -> None:
 def test_a_spoilt_package_is_told_and_not_taken_for_absent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, content in (
-        ("damaged", b"Name: \xff\xfe"),
-        ("sound", b"Name: sound\nVersion: 1.2\n"),
-    ):
+    contents = {"damaged": b"Name: \xff\xfe", "sound": b"Name: sound\nVersion: 1.2\n"}
+    for name, content in contents.items():
         folder = tmp_path / f"{name}-1.0.dist-info"
         folder.mkdir()
         (folder / "METADATA").write_bytes(content)
@@ -325,48 +319,18 @@ def test_the_real_questions() -> None:
     assert "no bundle at /x" in answers["bundle:onnxruntime-cpu:/x"]["error"]
 
 
-class _Driver:
-    """libcuda with one GPU, or one that does not start."""
-
-    def __init__(self, start: int) -> None:
-        self.cuInit = lambda flags: start
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "cuGetErrorName":
-            return self._error_name
-        values = {
-            "cuDriverGetVersion": 12060, "cuDeviceGetCount": 1, "cuDeviceTotalMem_v2": 1 << 33,
-        }  # fmt: skip
-
-        def call(target: Any, *rest: Any) -> int:
-            if name == "cuDeviceGetName":
-                target.value = b"Orin"
-            else:
-                attribute = {75: 8, 76: 7}.get(rest[0]) if rest and type(rest[0]) is int else None
-                target._obj.value = attribute or values.get(name, 0)
-            return 0
-
-        return call
-
-    def _error_name(self, code: int, text: Any) -> int:
-        text._obj.value = b"CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"
-        return 0
-
-
-def _load_driver(monkeypatch: pytest.MonkeyPatch, start: int) -> dict[str, Any]:
-    fake = SimpleNamespace(**{name: getattr(ctypes, name) for name in dir(ctypes)})
-    fake.CDLL = lambda name: _Driver(start)
-    monkeypatch.setattr(answer, "ctypes", fake)
+def _ask_cuda(monkeypatch: pytest.MonkeyPatch, start: int) -> dict[str, Any]:
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: fake_driver(12060, start))
     return ask_cuda()
 
 
 def test_a_driver_with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = {"name": "Orin", "compute_capability": "8.7", "memory": 1 << 33}
-    assert _load_driver(monkeypatch, 0) == {"version": "12.6", "gpus": [gpu]}
+    assert _ask_cuda(monkeypatch, 0) == {"version": "12.6", "gpus": [gpu]}
 
 
 def test_a_driver_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = _load_driver(monkeypatch, 803)
+    found = _ask_cuda(monkeypatch, 803)
     assert found["version"] == "12.6"
     assert "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH (803)" in found["error"]
 

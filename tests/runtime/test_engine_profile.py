@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from small_bundles import graph_entry
 
 from ifmmin.runtime.backends.profile import Shape, check_profile, profile_of
 from ifmmin.runtime.bundle import (
@@ -32,11 +35,8 @@ MODALITIES = {
 def entry(
     shape: str, subject: str, states: tuple[StateSpec, ...] = (), **inputs: Shape
 ) -> GraphEntry:
-    return GraphEntry(
-        shape=shape, subject=subject, precision="fp32", recurrence="lstm", file="graph.onnx",
-        sha256="", bytes=0, opset=18, parity={}, states=states, outputs=(),
-        inputs=tuple(TensorSpec(name=n, dtype="float32", shape=s) for n, s in inputs.items()),
-    )  # fmt: skip
+    specs = (TensorSpec(name=n, dtype="float32", shape=s) for n, s in inputs.items())
+    return graph_entry(shape, subject, states=states, inputs=tuple(specs))
 
 
 VOICE = entry("latency", "a", a=("T_a", 5))
@@ -148,11 +148,7 @@ GOOD = {
     ],
 )
 def test_a_profile_that_does_not_fit_is_refused(
-    name: str,
-    minimum: tuple[int, ...],
-    optimum: tuple[int, ...],
-    maximum: tuple[int, ...],
-    message: str,
+    name: str, minimum: Any, optimum: Any, maximum: Any, message: str
 ) -> None:
     check_profile(GRAPH, GOOD)
     spec = ProfileSpec(minimum=minimum, optimum=optimum, maximum=maximum)

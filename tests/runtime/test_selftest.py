@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save
-from small_bundles import copied, edit, exchange, flip, nudge, put, relabel
+from small_bundles import copied, edit, exchange, flip, graph_entry, nudge, put, relabel
 
 from ifmmin.runtime.bundle import MANIFEST_NAME, PRECISIONS, Bundle, GraphEntry
 from ifmmin.runtime.verify import CheckResult, check_bundle, check_outputs
@@ -47,129 +47,95 @@ def test_a_sound_bundle_passes_in_every_precision(make_bundle: Any) -> None:
             assert 0 < golden[0].difference <= golden[0].allowed
 
 
-def _stale_engine(bundle: Path, sha256: str | None = None) -> None:
+def _add_engine(bundle: Path, sha256: str | None = None) -> None:
     """An engine of a graph; with `sha256` of what the graph was then."""
     (bundle / "a.engine").touch()
-
-    def add(manifest: dict[str, Any]) -> None:
-        graph = manifest["graphs"][0]
-        manifest["engines"].append(
-            {
-                "engine": "tensorrt-rtx", "version": "1.0", "targets": ["SM86"],
-                "graph": graph["file"], "graph_sha256": sha256 or graph["sha256"],
-                "file": "a.engine", "sha256": "", "bytes": 0, "profile": {},
-            }
-        )  # fmt: skip
-
-    edit(bundle, add)
+    graph = Bundle(bundle).manifest.graphs[0]
+    engine = {
+        "engine": "tensorrt-rtx", "version": "1.0", "targets": ["SM86"], "graph": graph.file,
+        "graph_sha256": sha256 or graph.sha256, "file": "a.engine", "sha256": "", "bytes": 0,
+        "profile": {},
+    }  # fmt: skip
+    edit(bundle, lambda manifest: manifest["engines"].append(engine))
     put(bundle, "a.engine", b"engine")
 
 
 def _golden_without(bundle: Path, key: str) -> None:
-    tensors = load_file(bundle / "golden.safetensors")
+    tensors = load_file(bundle / GOLDEN)
     kept = {name: array for name, array in tensors.items() if not name.startswith(key)}
-    put(bundle, "golden.safetensors", save(kept))
+    put(bundle, GOLDEN, save(kept))
 
 
-def _wider(bundle: Path) -> None:
-    edit(bundle, lambda m: m["graphs"][0]["inputs"][0]["shape"].__setitem__(-1, 6))
+VOICE, GOLDEN = "a.latency.fp32.onnx", "golden.safetensors"
+TWO_THINGS = ("inputs", "metadata", "golden vectors")
+Found = set[tuple[str, str]]
 
 
-def _other_dim(bundle: Path) -> None:
-    edit(bundle, lambda m: m["modalities"]["a"].__setitem__("dim", 6))
+def _faults(what: str, *names: str) -> Found:
+    return {(f"{name}.fp32.onnx", what) for name in names}
 
 
-def _lose_output(bundle: Path) -> None:
-    edit(bundle, lambda m: m["graphs"][0]["outputs"][0].__setitem__("name", "answer"))
+def _manifest(change: Callable[[Any], object]) -> Spoil:
+    return lambda bundle: edit(bundle, change)
 
 
-def _twice(bundle: Path) -> None:
-    edit(bundle, lambda m: m["graphs"].append(m["graphs"][0]))
-
-
-FAULTS: dict[str, tuple[Spoil, set[tuple[str, str]]]] = {
-    "a flipped bit in a graph": (
-        lambda b: flip(b / "t.throughput.fp32.onnx"), {("t.throughput.fp32.onnx", "file")},
-    ),
-    "a flipped bit in the golden file": (
-        lambda b: flip(b / "golden.safetensors"), {("golden.safetensors", "file")},
-    ),
-    "a missing graph": (
-        lambda b: (b / "a.latency.fp32.onnx").unlink(), {("a.latency.fp32.onnx", "file")},
-    ),
-    "no golden file": (
-        lambda b: (b / "golden.safetensors").unlink(), {("golden.safetensors", "file")},
-    ),
-    "a file outside": (
-        lambda b: edit(b, lambda m: m["graphs"][0].__setitem__("file", "../a.onnx")),
-        {("../a.onnx", "file")},
-    ),
-    "another size": (
-        lambda b: edit(b, lambda m: m["graphs"][0].__setitem__("bytes", 1)),
-        {("a.latency.fp32.onnx", "file")},
-    ),
-    "a graph twice": (_twice, {(MANIFEST_NAME, "names everything once")}),
-    "not a graph": (
-        lambda b: put(b, "a.latency.fp32.onnx", b"no"), {("a.latency.fp32.onnx", "loads")},
-    ),
+FAULTS: dict[str, tuple[Spoil, Found]] = {
+    "a flipped bit in a graph": (lambda b: flip(b / VOICE), {(VOICE, "file")}),
+    "a flipped bit in the golden file": (lambda b: flip(b / GOLDEN), {(GOLDEN, "file")}),
+    "a missing graph": (lambda b: (b / VOICE).unlink(), {(VOICE, "file")}),
+    "no golden file": (lambda b: (b / GOLDEN).unlink(), {(GOLDEN, "file")}),
+    "a file outside": (_manifest(lambda m: m["graphs"][0].__setitem__("file", "../a.onnx")),
+                       {("../a.onnx", "file")}),
+    "another size": (_manifest(lambda m: m["graphs"][0].__setitem__("bytes", 1)),
+                     {(VOICE, "file")}),
+    "a graph twice": (_manifest(lambda m: m["graphs"].append(m["graphs"][0])),
+                      {(MANIFEST_NAME, "names everything once")}),
+    "not a graph": (lambda b: put(b, VOICE, b"no"), {(VOICE, "loads")}),
     "exchanged heads of the same width": (
         lambda b: exchange(b, "a.head.fp32.onnx", "t.head.fp32.onnx"),
-        {(f"{m}.head.fp32.onnx", what) for m in "at"
-         for what in ("inputs", "metadata", "golden vectors")},
+        {fault for what in TWO_THINGS for fault in _faults(what, "a.head", "t.head")},
     ),
     "exchanged summaries": (
         lambda b: exchange(b, "a.summary.fp32.onnx", "t.summary.fp32.onnx"),
-        {(f"{m}.summary.fp32.onnx", what) for m in "at"
-         for what in ("inputs", "metadata", "golden vectors")}
-        | {(f"{m}.step.fp32.onnx", "golden vectors") for m in "at"}
-        | {(f"{p}.head.fp32.onnx", "golden vectors") for p in ("a", "t", "a_t")},
+        {fault for what in TWO_THINGS for fault in _faults(what, "a.summary", "t.summary")}
+        | _faults("golden vectors", "a.step", "t.step", "a.head", "t.head", "a_t.head"),
     ),
-    "a nudged latency graph": (
-        lambda b: nudge(b, "a.latency.fp32.onnx"), {("a.latency.fp32.onnx", "golden vectors")},
-    ),
-    "a nudged throughput graph": (
-        lambda b: nudge(b, "a_t.throughput.fp32.onnx"),
-        {("a_t.throughput.fp32.onnx", "golden vectors")},
-    ),
-    "a nudged head": (
-        lambda b: nudge(b, "a_t.head.fp32.onnx"), {("a_t.head.fp32.onnx", "golden vectors")},
-    ),
+    "a nudged latency graph": (lambda b: nudge(b, VOICE), {(VOICE, "golden vectors")}),
+    "a nudged throughput graph": (lambda b: nudge(b, "a_t.throughput.fp32.onnx"),
+                                  _faults("golden vectors", "a_t.throughput")),
+    "a nudged head": (lambda b: nudge(b, "a_t.head.fp32.onnx"),
+                      _faults("golden vectors", "a_t.head")),
     # Answers cannot tell a wrong step from a wrong summary; t is proven by its own head.
-    "a nudged step": (
-        lambda b: nudge(b, "a.step.fp32.onnx"),
-        {(f"a.{shape}.fp32.onnx", "golden vectors") for shape in ("step", "summary", "head")}
-        | {("a_t.head.fp32.onnx", "golden vectors")},
-    ),
-    "a graph that is not a number": (
-        lambda b: nudge(b, "a.latency.fp32.onnx", float("nan")),
-        {("a.latency.fp32.onnx", "golden vectors")},
-    ),
+    "a nudged step": (lambda b: nudge(b, "a.step.fp32.onnx"),
+                      _faults("golden vectors", "a.step", "a.summary", "a.head", "a_t.head")),
+    "a graph that is not a number": (lambda b: nudge(b, VOICE, float("nan")),
+                                     {(VOICE, "golden vectors")}),
     "another width of an input": (
-        _wider, {("a.latency.fp32.onnx", what) for what in ("inputs", "sizes")},
+        _manifest(lambda m: m["graphs"][0]["inputs"][0]["shape"].__setitem__(-1, 6)),
+        {(VOICE, "inputs"), (VOICE, "sizes")},
     ),
     "another width of a modality": (
-        _other_dim,
-        {(f"{name}.fp32.onnx", "sizes")
-         for name in ("a.latency", "a_t.latency", "a.throughput", "a_t.throughput", "a.step")},
+        _manifest(lambda m: m["modalities"]["a"].__setitem__("dim", 6)),
+        _faults("sizes", "a.latency", "a_t.latency", "a.throughput", "a_t.throughput", "a.step"),
     ),
-    "another output": (_lose_output, {("a.latency.fp32.onnx", "outputs")}),
-    "an engine of another graph": (
-        lambda b: _stale_engine(b, "0" * 64), {("a.engine", "built from")},
+    "another output": (
+        _manifest(lambda m: m["graphs"][0]["outputs"][0].__setitem__("name", "answer")),
+        {(VOICE, "outputs")},
     ),
+    "an engine of another graph": (lambda b: _add_engine(b, "0" * 64),
+                                   {("a.engine", "built from")}),
     "golden answers that are not there": (
         lambda b: _golden_without(b, "logits/a_t/"),
-        {(f"a_t.{s}.fp32.onnx", "golden vectors") for s in ("latency", "throughput", "head")},
+        _faults("golden vectors", "a_t.latency", "a_t.throughput", "a_t.head"),
     ),
-    "no golden inputs": (
-        lambda b: _golden_without(b, "inputs/"), {("golden.safetensors", "file")},
-    ),
+    "no golden inputs": (lambda b: _golden_without(b, "inputs/"), {(GOLDEN, "file")}),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_is_wrong_is_found_and_named_and_nothing_else(bundle: Path, fault: str) -> None:
-    poison, wanted = FAULTS[fault]
-    poison(bundle)
+    spoil, wanted = FAULTS[fault]
+    spoil(bundle)
     failed = _failed(bundle)
     assert {(check.file, check.what) for check in failed} == wanted, [str(c) for c in failed]
     assert all(check.detail and "\n" not in check.detail for check in failed)
@@ -189,7 +155,7 @@ def test_a_graph_of_another_network_is_known_by_its_metadata_and_its_answers(
 
 
 def test_a_sound_engine_passes_and_a_damaged_one_does_not(bundle: Path) -> None:
-    _stale_engine(bundle)
+    _add_engine(bundle)
     assert _failed(bundle) == []
     flip(bundle / "a.engine")
     (found,) = _failed(bundle)
@@ -224,10 +190,7 @@ TRUTH = np.array([[1.0, -1.0, 0.5], [40.0, 0.0, -3.0]], np.float32)
 
 
 def _judged(precision: str, shape: str = "latency", **parity: Any) -> GraphEntry:
-    return GraphEntry(
-        shape=shape, subject="a", precision=precision, recurrence="lstm", file="a.onnx", sha256="",
-        bytes=0, opset=18, inputs=(), outputs=(), parity=parity,
-    )  # fmt: skip
+    return graph_entry(shape, precision=precision, parity=parity)
 
 
 def _passes(entry: GraphEntry, row: int, off: float) -> bool:

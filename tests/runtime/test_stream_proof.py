@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from run_command import event, frames, line, npz, run
-from small_bundles import ALL, copied, edit
+from run_command import event, frames, line, noise, npz, refused, run
+from small_bundles import ALL, copied, edit, with_backends
 
 from ifmmin.runtime import BackendUnavailable, BundleError, Predictor
 from ifmmin.runtime.backends import Backend, BackendOptions, LoadedGraph
@@ -24,7 +24,6 @@ from ifmmin.runtime.stream.graphs import StreamGraphs
 
 STREAMED = ("step", "summary", "head")
 FULLEST = Pattern.parse("a_t")
-DIMS = {"a": 5, "t": 11}
 
 
 class _Watching(Backend):
@@ -89,12 +88,7 @@ def bundle(
     known: dict[str, Callable[..., Backend]] = {
         name: (lambda _, backend=backend: backend) for name, backend in made.items()
     }
-    monkeypatch.setattr(backends, "BACKENDS", known)
-    monkeypatch.setattr("ifmmin.runtime.sessions.BACKENDS", known)
-    own = copied(make_bundle(), tmp_path)
-    spec = {"recurrences": ["lstm"], "precisions": ["fp32"]}
-    edit(own, lambda manifest: manifest.__setitem__("backends", dict.fromkeys(known, spec)))
-    return own
+    return with_backends(make_bundle(), tmp_path, monkeypatch, known)
 
 
 def _predictor(bundle: Path, tmp_path: Path, backend: str = "auto", **more: Any) -> Predictor:
@@ -102,16 +96,12 @@ def _predictor(bundle: Path, tmp_path: Path, backend: str = "auto", **more: Any)
     return Predictor(bundle, backend=backend, options=options, **more)
 
 
-def _frames(letter: str, count: int) -> Any:
-    return np.random.default_rng(count).standard_normal((count, DIMS[letter])).astype(np.float32)
-
-
 def test_what_was_asked_for_and_forgets_is_refused(
     bundle: Path, tmp_path: Path, made: dict[str, Backend]
 ) -> None:
     """Though it answers whole utterances rightly, which is one call from the beginning."""
     predictor = _predictor(bundle, tmp_path, "forgetful")
-    given = {"a": _frames("a", 9), "t": _frames("t", 9)}
+    given = {"a": noise("a", 9), "t": noise("t", 9)}
     right = _predictor(bundle, tmp_path, "onnxruntime-cpu").predict(given)
     np.testing.assert_allclose(predictor.predict(given).logits, right.logits, atol=1e-5)
     opened = Bundle(bundle)
@@ -146,7 +136,7 @@ def test_a_lone_way_is_tried_before_its_first_frame(
     assert {1, 2, 5} < set(made["watching"].new_frames)
     assert max(made["watching"].new_frames) > 13
     assert stream.pattern is None
-    stream.push(a=_frames("a", 1))
+    stream.push(a=noise("a", 1))
     assert stream.predict().backend == "watching"
 
 
@@ -164,18 +154,15 @@ def test_what_was_remembered_is_tried_anew(
     stream = again.stream()
     assert again.history[0].outcome == "unavailable"
     assert again.history[0].detail.startswith("it ran here before: onnxruntime-cpu fp32 does not")
-    stream.push(a=_frames("a", 1))
+    stream.push(a=noise("a", 1))
     assert stream.predict().backend == "watching"
 
 
 @pytest.mark.parametrize("locked", [True, False])
 def test_trials_take_turns_with_streams(
-    bundle: Path,
-    tmp_path: Path,
-    made: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
+    bundle: Path, tmp_path: Path, made: dict[str, Any], monkeypatch: pytest.MonkeyPatch,
     locked: bool,
-) -> None:
+) -> None:  # fmt: skip
     """The control lets trials run without the lock, and they do overlap."""
     if not locked:
         monkeypatch.setattr(StreamGraphs, "in_turn", lambda parts, loaded: loaded)
@@ -186,7 +173,7 @@ def test_trials_take_turns_with_streams(
 
     def talk() -> None:
         while not ended.is_set():
-            stream.push(a=_frames("a", 3), t=_frames("t", 3))
+            stream.push(a=noise("a", 3), t=noise("t", 3))
             stream.predict()
 
     made["watching"].most = 0
@@ -262,9 +249,9 @@ def test_whole_utterances_are_refused(bare: Path) -> None:
 def test_the_command_refuses_whole_utterances_once(bare: Path, tmp_path: Path) -> None:
     """And not once for every one of them."""
     clip = npz(tmp_path / "clip.npz", **{m: np.array(x) for m, x in CLIP.items()})
-    for ran in (run(bare, clip), run(bare, "-", stdin=[line("a"), line("v"), line("at")])):
-        assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
-        assert ran.err.startswith(f"error: the bundle {bare} has no latency graphs")
+    lines = [line("a"), line("v"), line("at")]
+    for said in (refused(bare, clip), refused(bare, "-", stdin=lines)):
+        assert said.startswith(f"error: the bundle {bare} has no latency graphs")
 
 
 def test_what_shares_the_graphs_of_streams_answers_by_them(bare: Path, wanted: Any) -> None:

@@ -97,7 +97,7 @@ class FakeSession:
 def fake_driver(version: int = 13000, start: int = 0, gpus: Sequence[str] = ("Orin",)) -> Any:
     """The driver's library. version: 1000 x major + 10 x minor. start: what `cuInit` says."""
 
-    def put(pointer: Any, value: int) -> int:
+    def put(pointer: Any, value: Any) -> int:
         pointer._obj.value = value
         return 0
 
@@ -108,7 +108,9 @@ def fake_driver(version: int = 13000, start: int = 0, gpus: Sequence[str] = ("Or
     return SimpleNamespace(
         cuDriverGetVersion=lambda pointer: put(pointer, version), cuInit=lambda flags: start,
         cuDeviceGetCount=lambda pointer: put(pointer, len(gpus)), cuDeviceGet=put,
-        cuDeviceGetName=name,
+        cuDeviceGetName=name, cuDeviceTotalMem_v2=lambda pointer, device: put(pointer, 1 << 33),
+        cuDeviceGetAttribute=lambda pointer, which, _: put(pointer, {75: 8, 76: 7}[which]),
+        cuGetErrorName=lambda code, pointer: put(pointer, b"CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"),
     )  # fmt: skip
 
 

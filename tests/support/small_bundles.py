@@ -249,3 +249,26 @@ def note_graphs(monkeypatch: pytest.MonkeyPatch) -> Noted:
 
     monkeypatch.setattr(OnnxRuntimeCpu, "open", opening)
     return noted
+
+
+def graph_entry(
+    shape: str = "latency", subject: str = "a", precision: str = "fp32", **more: Any
+) -> GraphEntry:
+    """An entry of a manifest of which only some fields matter."""
+    fields: dict[str, Any] = {
+        "recurrence": "lstm", "file": f"{subject}.onnx", "sha256": "", "bytes": 0, "opset": 18,
+        "inputs": (), "outputs": (), "parity": {},
+    }  # fmt: skip
+    return GraphEntry(shape=shape, subject=subject, precision=precision, **(fields | more))
+
+
+def with_backends(
+    bundle: Path, folder: Path, monkeypatch: pytest.MonkeyPatch,
+    known: Mapping[str, Callable[[Any], Backend]], precisions: Sequence[str] = ("fp32",),
+) -> Path:  # fmt: skip
+    """A copy of a bundle that names backends, which are all that there are."""
+    monkeypatch.setattr("ifmmin.runtime.backends.base.BACKENDS", known)
+    monkeypatch.setattr("ifmmin.runtime.sessions.BACKENDS", known)
+    own, spec = copied(bundle, folder), {"recurrences": ["lstm"], "precisions": precisions}
+    edit(own, lambda manifest: manifest.__setitem__("backends", dict.fromkeys(known, spec)))
+    return own
