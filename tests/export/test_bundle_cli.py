@@ -90,15 +90,13 @@ def test_what_is_no_bundle_is_a_mistake_of_the_user(tmp_path: Path) -> None:
         assert "no bundle at" in mistake(main, action, "-b", tmp_path / "nowhere")
 
 
-def test_the_checkpoint_proves_every_graph_again(made: Path) -> None:
+def test_the_checkpoint_proves_every_graph_again(made: Path, make_bundle: Any) -> None:
     ran = _run("verify", "-b", made, "--checkpoint", made.parent / "model.safetensors")
     assert ran.code == 0
     assert "compare 9/9" in ran.err
     (row,) = [line for line in ran.out.splitlines() if "a_t.head.fp32.onnx" in line]
     assert "9 of 9" in row
-
-
-def test_another_checkpoint_is_refused(made: Path, make_bundle: Any) -> None:
+    # Another one is refused.
     words = ("verify", "-b", made, "--checkpoint", make_bundle(("a",), seed=1).parent)
     text = mistake(main, *words[:-1], words[-1] / "model.safetensors")
     assert "is not the checkpoint of" in text

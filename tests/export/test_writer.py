@@ -11,23 +11,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import onnx
 import pytest
 from run_command import mistake
-from small_networks import probes_of, small_network
+from small_bundles import graph_entry
+from small_networks import small_network, static_model
 
 from ifmmin.export.cli import main
-from ifmmin.export.context import file_name
-from ifmmin.export.graph import Plan, plan_latency, plan_throughput, to_bytes, to_model
-from ifmmin.export.quantize.groups import STATIC, operator_groups
-from ifmmin.export.quantize.static import StaticQuantiser
+from ifmmin.export.graph import plan_latency, plan_throughput, to_bytes, to_model
 from ifmmin.export.specialise.encoder import PRECISIONS
 from ifmmin.export.verify.missing import measure_missing
 from ifmmin.export.writer import graphs_for, modality_specs
-from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
-from ifmmin.runtime.bundle import Bundle, GraphEntry
+from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.modality import ALL_PATTERNS, Pattern
-from ifmmin.runtime.validate import pad_batch
 
 pytest.importorskip(
     "tensorrt_rtx", reason="TensorRT-RTX is not installed; pip install 'ifmmin[rtx]'"
@@ -39,31 +34,7 @@ from ifmmin.runtime.backends.tensorrt_build import build_engine
 PLANS = {"latency": plan_latency, "throughput": plan_throughput}
 
 
-@cache
-def _network(kind: str) -> Any:
-    return small_network(kind)
-
-
-def _entry(plan: Plan, shape: str, pattern: Pattern, precision: str, form: str) -> GraphEntry:
-    key = (shape, pattern, precision, form)
-    return GraphEntry(
-        shape=shape, subject=str(pattern), precision=precision, recurrence=form,
-        file=file_name(key), sha256="0" * 64, bytes=0, opset=18, inputs=plan.inputs,
-        outputs=plan.outputs, parity={},
-    )  # fmt: skip
-
-
-def _reduced(kind: str, model: onnx.ModelProto, shape: str, pattern: Pattern) -> Any:
-    inputs = probes_of(kind).ordinary_inputs()[:10]
-    chosen = [{m: x[m] for m in pattern} for x in inputs]
-    feeds = [
-        {m.value: x for m, x in f.items()} if shape == "latency" else pad_batch([f]) for f in chosen
-    ]
-    return StaticQuantiser(model, feeds, _load)(list(operator_groups(model, STATIC)))
-
-
-def _load(model: onnx.ModelProto) -> Any:
-    return OnnxRuntimeCpu().load(model.SerializeToString())
+_network = cache(small_network)
 
 
 def _build(kind: str, shape: str, pattern: Pattern, precision: str, form: str) -> Any:
@@ -71,9 +42,10 @@ def _build(kind: str, shape: str, pattern: Pattern, precision: str, form: str) -
     plan = PLANS[shape](network, pattern, PRECISIONS[precision], form)
     model = to_model(plan)
     if precision == "int8-qdq":
-        model = _reduced(kind, model, shape, pattern)
+        model = static_model(kind, model, shape, pattern)
     specs = modality_specs(network, measure_missing(network))
-    profile = profile_of(_entry(plan, shape, pattern, precision, form), specs)
+    entry = graph_entry(shape, str(pattern), precision, recurrence=form, inputs=plan.inputs)
+    profile = profile_of(entry, specs)
     for modality in pattern:
         minimum = profile[modality.value].minimum[-2]
         assert minimum == specs[modality].minimum_length

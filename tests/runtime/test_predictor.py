@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -91,16 +91,10 @@ def test_batches_hold_similar_lengths_of_one_pattern(
         longest[batch.pattern] = max(frames)
 
 
-def test_a_batch_without_throughput_graphs(plain: Path) -> None:
-    alone = Predictor(plain, backend="onnxruntime-cpu")
-    utterances = [_utterance(seed, "a") for seed in range(4)]
-    for answer, utterance in zip(alone.predict_batch(utterances), utterances, strict=True):
-        assert np.array_equal(answer.logits, alone.predict(utterance).logits)
-
-
-def test_a_batch_where_throughput_graphs_are_of_another_precision(
-    bundle: Path, tmp_path: Path
+def test_a_batch_without_throughput_graphs_that_it_could_take(
+    bundle: Path, plain: Path, tmp_path: Path
 ) -> None:
+    """There are none, or they are of another precision."""
     other = copied(bundle, tmp_path)
 
     def move(manifest: dict[str, Any]) -> None:
@@ -109,11 +103,12 @@ def test_a_batch_where_throughput_graphs_are_of_another_precision(
                 entry["precision"] = "fp16"
 
     edit(other, move)
-    predictor = Predictor(other, backend="onnxruntime-cpu")
-    utterances = [_utterance(seed) for seed in range(14)]
-    for answer, utterance in zip(predictor.predict_batch(utterances), utterances, strict=True):
-        assert answer.precision == "fp32"
-        assert np.array_equal(answer.logits, predictor.predict(utterance).logits)
+    for folder, letters in ((plain, "a"), (other, None)):
+        predictor = Predictor(folder, backend="onnxruntime-cpu")
+        utterances = [_utterance(seed, letters) for seed in range(14)]
+        for answer, utterance in zip(predictor.predict_batch(utterances), utterances, strict=True):
+            assert answer.precision == "fp32"
+            assert np.array_equal(answer.logits, predictor.predict(utterance).logits)
 
 
 def test_batches_that_cannot_be_meant(predictor: Predictor) -> None:
@@ -130,30 +125,20 @@ def test_8_threads_of_mixed_calls(predictor: Predictor) -> None:
     """Every answer is right, and memory does not grow."""
     utterances = [_utterance(seed) for seed in range(35)]
     truth = [predictor.predict(utterance).logits for utterance in utterances]
-    wrong: list[int] = []
 
-    def work(offset: int) -> None:
-        for call in range(500):
-            row = (call * 7 + offset) % len(utterances)
-            found = predictor.predict(utterances[row]).logits
-            if not np.array_equal(found, truth[row]):
-                wrong.append(row)
+    def work(offset: int) -> bool:
+        rows = [(call * 7 + offset) % len(utterances) for call in range(500)]
+        found = (predictor.predict(utterances[row]).logits for row in rows)
+        return all(np.array_equal(one, truth[row]) for one, row in zip(found, rows, strict=True))
 
-    _run_threads(work)
+    with ThreadPoolExecutor(8) as threads:
+        right = list(threads.map(work, range(8)))
+        gc.collect()
+        before = _resident()
+        right += threads.map(work, range(8))
     gc.collect()
-    before = _resident()
-    _run_threads(work)
-    gc.collect()
-    assert not wrong
+    assert all(right)
     assert _resident() - before < 4e6, "a kilobyte a call"
-
-
-def _run_threads(work: Any) -> None:
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
 
 
 def _resident() -> int:
@@ -184,7 +169,7 @@ def test_what_counts_as_missing(bundle: Path) -> None:
         strict.predict(holes, pattern=Pattern.parse("a_v"), quality={"v": 0.2})
 
 
-def test_nothing_present(bundle: Path, predictor: Predictor) -> None:
+def test_nothing_present(bundle: Path, plain: Path, predictor: Predictor) -> None:
     with pytest.raises(InputError, match="no modality is present"):
         predictor.predict({"a": None})
     lenient = Predictor(bundle, backend="onnxruntime-cpu", on_empty="prior")
@@ -194,9 +179,6 @@ def test_nothing_present(bundle: Path, predictor: Predictor) -> None:
     assert answer.probabilities == pytest.approx([0.4, 0.3, 0.2, 0.1])
     both = lenient.predict_batch([{}, _utterance(0)])
     assert [one.backend for one in both] == ["prior", "onnxruntime-cpu"]
-
-
-def test_a_bundle_that_knows_no_prior(plain: Path) -> None:
     with pytest.raises(InputError, match="does not know how often classes occur"):
         Predictor(plain, on_empty="prior")
 

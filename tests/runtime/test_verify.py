@@ -233,14 +233,11 @@ def test_what_is_not_finite_is_wrong(precision: str, value: float) -> None:
     assert verdict.difference == np.inf
 
 
-def test_another_shape_is_wrong() -> None:
+def test_a_verdict_names_shapes_and_the_input_nearest_to_its_limit() -> None:
     verdict = check_outputs(_judged("fp32"), "answers", TRUTH[:1], TRUTH)
     assert not verdict.passed
     assert "(1, 3)" in verdict.detail
     assert "(2, 3)" in verdict.detail
-
-
-def test_the_verdict_names_the_input_nearest_to_its_limit() -> None:
     found = TRUTH + np.array([[9e-5], [1e-4]], np.float32)
     verdict = check_outputs(_judged("fp32"), "answers", found, TRUTH)
     assert verdict.passed

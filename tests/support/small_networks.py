@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 
 from ifmmin.export.graph import Plan, plan_head, plan_step, plan_summary, to_bytes, to_model
+from ifmmin.export.quantize.dynamic import DynamicQuantiser
+from ifmmin.export.quantize.groups import STATIC, operator_groups
+from ifmmin.export.quantize.static import StaticQuantiser
 from ifmmin.export.specialise.encoder import Precision
 from ifmmin.export.verify.probes import Probes, StreamProbes, run_head, run_summary
 from ifmmin.runtime.backends import Runner
 from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality, Pattern
+from ifmmin.runtime.validate import pad_batch
 from ifmmin.train.config import (
     Architecture,
     FeatureConfig,
@@ -173,3 +179,23 @@ def _summaries(
     plan = plan_step(network, modality, precision)
     summary = load(plan_summary(network, modality, precision))
     return run_summary(summary, probes.pooled(modality, plan, load(plan)))
+
+
+def load_model(model: onnx.ModelProto, *, literal: bool = False) -> Runner:
+    """A runner of a graph as it is."""
+    return OnnxRuntimeCpu().load(model.SerializeToString(), literal=literal)
+
+
+def static_model(kind: str, model: onnx.ModelProto, shape: str, pattern: Pattern) -> Any:
+    """A graph of a kind of network in 8 bits as TensorRT takes them."""
+    inputs = [{m: x[m] for m in pattern} for x in probes_of(kind).ordinary_inputs()[:40]]
+    feeds = [
+        {m.value: x for m, x in f.items()} if shape == "latency" else pad_batch([f]) for f in inputs
+    ]
+    return StaticQuantiser(model, feeds, load_model)(list(operator_groups(model, STATIC)))
+
+
+def dynamic_model(model: onnx.ModelProto, feeds: Sequence[Any] = ()) -> Any:
+    """A graph in 8 bits as ONNX Runtime takes them."""
+    quantise = DynamicQuantiser(model, list(feeds), load_model)
+    return quantise(list(quantise.groups))

@@ -118,15 +118,12 @@ def _examine(network: EmotionNetwork) -> dict[str, Any]:
     return examine(network, embed(network, utterances))
 
 
-def test_a_sound_network_gives_no_warning(capsys: Any) -> None:
+def test_dead_encoders_and_collapsed_features_are_told(capsys: Any) -> None:
     report = _examine(small_network())
     assert set(report) == {"a", "v", "t"}
     assert all(entry["active"] > 0.5 for entry in report.values())
     warn(report)
     assert capsys.readouterr().err == ""
-
-
-def test_a_dead_text_encoder_is_told(capsys: Any) -> None:
     network = small_network()
     with torch.no_grad():
         network.get_parameter("encoders.t.output.bias").fill_(-100.0)
@@ -137,9 +134,6 @@ def test_a_dead_text_encoder_is_told(capsys: Any) -> None:
     error = capsys.readouterr().err
     assert "textual embedding is dead: 0%" in error
     assert "acoustic" not in error
-
-
-def test_collapsed_invariant_features_are_told(capsys: Any) -> None:
     network = small_network()
     with torch.no_grad():
         network.get_parameter("invariant.linears.1.weight")[1:] = 0.0
@@ -149,12 +143,6 @@ def test_collapsed_invariant_features_are_told(capsys: Any) -> None:
     assert "have collapsed to 1.0 effective dimensions" in capsys.readouterr().err
 
 
-def test_shares_count_only_utterances_that_have_the_modality() -> None:
-    network, rng = small_network(), np.random.default_rng(0)
-    utterances = [small_utterance(rng, {"a": 5}) for _ in range(5)]
-    assert set(active_shares(embed(network, utterances))) == {"a"}
-
-
 def test_effective_dimensions_of_known_covariances() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(20000, 6, generator=generator)
@@ -162,3 +150,6 @@ def test_effective_dimensions_of_known_covariances() -> None:
     x[:, 1:] = 0
     assert abs(effective_dimensions(x) - 1) < 1e-6
     assert effective_dimensions(torch.ones(5, 3)) == 0.0
+    network, rng = small_network(), np.random.default_rng(0)
+    utterances = [small_utterance(rng, {"a": 5}) for _ in range(5)]
+    assert set(active_shares(embed(network, utterances))) == {"a"}

@@ -93,9 +93,6 @@ def test_rapl(tmp_path: Path) -> None:
     # A counter that goes away while it runs is no longer told, rather than standing still.
     (tmp_path / "sys/class/powercap/intel-rapl:0/energy_uj").unlink()
     assert "rapl/package-0" not in rapl.read().joules
-
-
-def test_rapl_reads_no_zone_twice(tmp_path: Path) -> None:
     machine = devices.desktop(tmp_path)
     # The same package by memory-mapped registers.
     folder = "/sys/class/powercap/intel-rapl-mmio:0"
@@ -150,9 +147,6 @@ def test_files_below_a_root(tmp_path: Path) -> None:
     assert machine.find("/sys/x*") == ["/sys/x2", "/sys/x10"]
     assert machine.text("/sys/x10") == "10"
     assert machine.resolve("/sys/../etc/y") == "/etc/y"
-
-
-def test_order_of_names() -> None:
     assert in_order(["cpu10/a", "cpu2/a", "cpu2/b1", "b"]) == ["b", "cpu2/a", "cpu2/b1", "cpu10/a"]
 
 
@@ -166,9 +160,6 @@ def test_what_a_gpu_is() -> None:
     assert (gpu.memory_mhz, gpu.memory_mhz_maximum) == (405, 10501)
     assert (gpu.state, gpu.persistent, gpu.mig, gpu.pcie) == ("P8", False, "", "gen 4 x16")
     assert gpu.limits == (), "idling holds nothing back"
-
-
-def test_a_gpu_that_is_cut_into_instances() -> None:
     (gpu,) = Nvml(devices.nvml(MigMode=[1, 1], CurrentClocksThrottleReasons=0x24)).describe()
     assert gpu.mig == "Enabled"
     assert gpu.limits == ("power cap", "thermal slowdown by software")

@@ -353,6 +353,11 @@ def test_where_the_time_went_and_what_was_cut(brief: Report) -> None:
         ("idle", "52.0", "2", "50", "0"),
     )
     assert "(at most 8;" in table.caption
+    # An older record has none of it.
+    bare = msgspec.structs.replace(brief, watched=None, rates=(), phases=())
+    assert [block.title for block in surroundings(bare)] == ["Run", "Settings", "Device"]
+    assert "Time was short: 3 of 16 groups" in render_markdown(brief)
+    assert "Time was short" not in render_markdown(bare)
 
 
 def test_every_way_of_showing_has_all_of_it(
@@ -365,10 +370,3 @@ def test_every_way_of_showing_has_all_of_it(
         for text in shown:
             assert block.title in text or block.title == "Run"
             assert all(cell in text for row in rows for cell in row)
-
-
-def test_an_older_record_without_them_is_shown(brief: Report) -> None:
-    bare = msgspec.structs.replace(brief, watched=None, rates=(), phases=())
-    assert [block.title for block in surroundings(bare)] == ["Run", "Settings", "Device"]
-    assert "Time was short: 3 of 16 groups" in render_markdown(brief)
-    assert "Time was short" not in render_markdown(bare)

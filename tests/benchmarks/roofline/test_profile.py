@@ -154,9 +154,6 @@ def test_the_profilers_work_on_every_node_is_taken_off() -> None:
     assert shares(TIMES, PARTS, call=50.0) == pytest.approx(
         {"a": 100 / 150, HEAD: 50 / 150, OVERHEAD: 0.0}
     )
-
-
-def test_a_node_of_no_part_is_refused() -> None:
     with pytest.raises(InputError, match=r"no part of it \(Cast_7\)"):
         shares({**TIMES, "Cast_7": 1.0}, PARTS, call=200.0)
 

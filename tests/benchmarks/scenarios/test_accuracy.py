@@ -97,18 +97,12 @@ def test_a_graph_that_answers_otherwise_has_another_accuracy(bundle: Path) -> No
     assert damaged[("t", *WAY)] == sound[("t", *WAY)]
 
 
-def test_nothing_is_measured_unless_a_fold_is_named(bundle: Path) -> None:
+def test_a_fold_has_to_be_named_and_a_corpus_to_be_known(bundle: Path, make_bundle: Any) -> None:
     assert measure_accuracies(_bench(bundle, fold=None)) == {}
-
-
-def test_a_fold_that_was_trained_on_is_told(bundle: Path) -> None:
     _trained_on(bundle, LAYOUT, fold=2)
     said: list[str] = []
     measure_accuracies(_bench(bundle, said.append))
     assert any("of fold 1, the network was trained on fold 2" in line for line in said)
-
-
-def test_a_bundle_that_does_not_know_its_corpus(make_bundle: Any) -> None:
     with pytest.raises(BundleError, match="does not say how its corpus is laid out"):
         measure_accuracies(_bench(make_bundle()))
 

@@ -71,9 +71,7 @@ def test_offline_is_a_rate(generator: Generator) -> None:
     assert run.queries >= 64
     assert run.latencies == pytest.approx((run.queries / run.metrics["rate"],), rel=1e-3)
     assert run.complaints == ()
-
-
-def test_offline_that_was_too_fast_says_so(generator: Generator) -> None:
+    # One that was too fast says so.
     run = generator.perform(FakeSystem(DELAY), plan("offline", expected_seconds=0.1, queries=1))
     assert re.match(r"it (lasted|did not last)", run.complaints[0])
 

@@ -55,10 +55,7 @@ def test_an_error_in_the_accuracy_run(generator: Generator, scenario: Scenario) 
     with pytest.raises(RuntimeError, match="out of order"):
         generator.answers(FakeSystem(fails_at=1), plan(scenario))
     assert sorted(generator.answers(FakeSystem(), plan(scenario))) == list(range(COUNT))
-
-
-@pytest.mark.parametrize("scenario", SCENARIOS)
-def test_an_error_of_the_user_is_one_line(generator: Generator, scenario: Scenario) -> None:
+    # One of the user is one line.
     system = FakeSystem(fails_at=1, failure=InputError("modality a: got words, wanted numbers"))
     with pytest.raises(InputError) as caught:
         generator.perform(system, plan(scenario))

@@ -10,25 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
-from small_networks import probes_of, small_network
+from small_networks import dynamic_model, load_model, probes_of, small_network
 
 from ifmmin.export.context import ExportContext
 from ifmmin.export.graph import OPSET, plan_latency, to_model
-from ifmmin.export.quantize.dynamic import DynamicQuantiser
 from ifmmin.export.quantize.gptq import DAMPING, Grid, round_to_grid, second_moments
 from ifmmin.export.quantize.groups import Group, Inputs
 from ifmmin.export.quantize.search import Choice, choose_groups
 from ifmmin.export.specialise.encoder import PRECISIONS
 from ifmmin.export.verify.parity import Comparison
 from ifmmin.export.verify.probes import FRESH_SEED, GATE_SEED, Probes
-from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from ifmmin.runtime.modality import Modality, Pattern
 
 SYMMETRIC = Grid(np.ones(1), np.zeros(1, dtype=int), -127, 127)
-
-
-def _load(model: onnx.ModelProto) -> Any:
-    return OnnxRuntimeCpu().load(model.SerializeToString())
 
 
 def _latency(pattern: str, kind: str = "if-mmin") -> onnx.ModelProto:
@@ -154,12 +148,12 @@ def test_moments_are_of_what_weights_multiply() -> None:
     weight = rng.standard_normal((5, 5)).astype(np.float32)
     model = _products(weight, ["/one/MatMul", "/two/MatMul"])
     calls = [rng.standard_normal((n, 5)).astype(np.float32) for n in (3, *[1] * 70, 4)]
-    moments = second_moments(model, [{"x": call} for call in calls], _load)
+    moments = second_moments(model, [{"x": call} for call in calls], load_model)
     x = np.concatenate(calls)
     rows = np.concatenate([x, x @ weight])  # it is shared
     assert moments.keys() == {"w"}
     np.testing.assert_allclose(moments["w"], rows.T @ rows / len(rows), rtol=1e-4, atol=1e-4)
-    assert second_moments(model, [], _load) == {}
+    assert second_moments(model, [], load_model) == {}
 
 
 @pytest.mark.parametrize("kind", ["if-mmin", "last", "attention"])
@@ -171,7 +165,7 @@ def test_moments_of_a_recurrence(kind: str) -> None:
     model = _latency("a", kind)
     probe = next(p for p in probes_of(kind).of(pattern) if len(p.features["a"]) == 8)  # type: ignore[index]
     frames = next(iter(probe.features.values()))
-    moments = second_moments(model, [{"a": frames}], _load)
+    moments = second_moments(model, [{"a": frames}], load_model)
     (lstm,) = [node for node in model.graph.node if node.op_type == "LSTM"]
     encoder: Any = network.encoder(Modality.A)
     with torch.no_grad():
@@ -186,7 +180,7 @@ def test_rounded_weights_stay_on_the_grids_of_the_quantiser(pattern: str) -> Non
     """Same nodes and scales, other levels, each at most a few steps from the nearest one."""
     model = _latency(pattern)
     feeds = _feeds(_context(), Pattern.parse(pattern))
-    plain, rounded = (_all_groups(model, given) for given in ([], feeds))
+    plain, rounded = (dynamic_model(model, given) for given in ([], feeds))
     assert list(plain.graph.node) == list(rounded.graph.node)
     moved = 0
     for before, after in zip(plain.graph.initializer, rounded.graph.initializer, strict=True):
@@ -212,11 +206,6 @@ def _feeds(context: ExportContext, pattern: Pattern) -> list[Inputs]:
     return [{m.value: x[m] for m in pattern} for x in context.calibration_inputs]
 
 
-def _all_groups(model: onnx.ModelProto, feeds: list[Inputs]) -> onnx.ModelProto:
-    quantise = DynamicQuantiser(model, feeds, _load)
-    return quantise(list(quantise.groups))
-
-
 def test_rounding_by_moments_brings_answers_nearer() -> None:
     """On inputs that the moments never saw, over all patterns together.
 
@@ -229,7 +218,7 @@ def test_rounding_by_moments_brings_answers_nearer() -> None:
         model = _latency(name)
         probes = context.probes.of(pattern)[1:]
         for kind, feeds in (("nearest", []), ("rounded", _feeds(context, pattern))):
-            run = _load(_all_groups(model, feeds))
+            run = load_model(dynamic_model(model, feeds))
             for probe in probes:
                 said = run({m.value: x for m, x in probe.features.items()})[0]
                 errors[kind].append(float(np.abs(said - probe.logits).mean()))

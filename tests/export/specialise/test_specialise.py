@@ -152,14 +152,11 @@ def test_what_is_recorded_is_true() -> None:
         assert spec.deviation == pytest.approx(worst, abs=1e-6)
 
 
-def test_statistics_and_words_settle_at_once() -> None:
+def test_statistics_and_words_settle_at_once_and_a_sum_never() -> None:
     network = small_network("statistics")
     for modality, spec in measure_missing(network).items():
         assert (spec.deviation, spec.settled_at) == (0.0, network.config.minimum_length(modality))
     assert measure_missing(small_network())[Modality.T].settled_at == 5
-
-
-def test_a_sum_never_settles() -> None:
     spec = measure_missing(small_network("sum"))[Modality.A]
     assert spec.settled_at is None
     assert spec.deviation > 1

@@ -12,6 +12,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from run_command import call
+from small_recipe import small
 
 from ifmmin.export import graph as shapes
 from ifmmin.export.cli import main
@@ -26,9 +28,7 @@ from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.errors import CorpusError, InputError, ParityError
 from ifmmin.runtime.modality import MODALITIES, Modality, Pattern
 from ifmmin.train.checkpoint import load_checkpoint
-from ifmmin.train.data import load_corpus
 from ifmmin.train.data.corpus import Corpus
-from ifmmin.train.recipe import load_recipe
 from ifmmin.train.trainer import fit
 
 FINE = parity.Comparison(1e-5, 1e-6, 0.1, 1e-5, 1e-6, 1e-6, 1.0, 100, 4, 1.0, "T_a=7")
@@ -128,25 +128,27 @@ def nudged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ifmmin.export.export.plan_latency", plan)
 
 
+def _words(checkpoint: Path, tmp_path: Path, *more: str) -> list[object]:
+    return [checkpoint, "--pattern", "a", *more, "--out", tmp_path / "bundle"]
+
+
 @pytest.mark.usefixtures("nudged")
-def test_a_graph_that_differs_is_never_written(
-    checkpoint: Path, tmp_path: Path, capsys: Any
-) -> None:
-    out = tmp_path / "bundle"
-    words = [str(checkpoint), "--pattern", "a", "--shape", "latency", "--out", str(out)]
-    assert main(words) == 2
-    said = capsys.readouterr().err
-    assert "| latency a fp32 |" in said
-    assert "1 graph loses more than is allowed; nothing was written" in said
+def test_a_graph_that_differs_is_never_written(checkpoint: Path, tmp_path: Path) -> None:
+    words = _words(checkpoint, tmp_path, "--shape", "latency")
+    ran = call(main, *words)
+    assert ran.code == 2
+    assert "| latency a fp32 |" in ran.err
+    assert "1 graph loses more than is allowed; nothing was written" in ran.err
     assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
-    assert main([*words, "--allow-loss", "logits=1e-3"]) == 2
-    assert main([*words, "--allow-loss", "logits=5", "--allow-loss", "agreement=0.5"]) == 0
-    assert Bundle(out).entry(Pattern.parse("a")).parity["max_difference"] > 1e-3
+    assert call(main, *words, "--allow-loss", "logits=1e-3").code == 2
+    enough = ("--allow-loss", "logits=5", "--allow-loss", "agreement=0.5")
+    assert call(main, *words, *enough).code == 0
+    found = Bundle(tmp_path / "bundle").entry(Pattern.parse("a"))
+    assert found.parity["max_difference"] > 1e-3
 
 
 def test_the_nudge_is_what_was_caught(checkpoint: Path, tmp_path: Path) -> None:
-    words = ["--pattern", "a", "--shape", "latency", "--out", str(tmp_path / "bundle")]
-    assert main([str(checkpoint), *words]) == 0
+    assert call(main, *_words(checkpoint, tmp_path, "--shape", "latency")).code == 0
 
 
 LOSSES = ("--allow-loss", "probabilities=0.5", "--allow-loss", "agreement=0.5")
@@ -155,11 +157,8 @@ LOSSES = ("--allow-loss", "probabilities=0.5", "--allow-loss", "agreement=0.5")
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Corpus]:
     """A checkpoint that was hardly trained, and its corpus."""
-    recipe = load_recipe("synthetic", ["corpus.train=60", "corpus.test=48", "stage1.epochs=1",
-        "stage1.decay_epochs=0", "stage2.epochs=1", "stage2.decay_epochs=0",
-        "network.embedding=16", "network.text_channels=8", "network.blocks=2",
-        "network.block_sizes=[24,16,8]"])  # fmt: skip
-    corpus = load_corpus(recipe.corpus, fold=1)
+    recipe, corpus = small("corpus.test=48", "network.embedding=16", "network.text_channels=8",
+                           "network.block_sizes=[24,16,8]", "network.blocks=2")  # fmt: skip
     out = tmp_path_factory.mktemp("trained") / "run"
     fit(recipe, corpus, fold=1, seed=0, out=out)
     return out / "model.safetensors", corpus
@@ -167,8 +166,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Corpus]:
 
 def test_graphs_are_measured_on_a_corpus(trained: tuple[Path, Corpus], tmp_path: Path) -> None:
     checkpoint, out = trained[0], tmp_path / "bundle"
-    words = [str(checkpoint), "--pattern", "a_v", "--evaluate", "--shape", "throughput"]
-    assert main([*words, "--out", str(out)]) == 0
+    words = [checkpoint, "--pattern", "a_v", "--evaluate", "--shape", "throughput"]
+    assert call(main, *words, "--out", out).code == 0
     metrics = json.loads(checkpoint.with_name("metrics.json").read_text())["test"]["a_v"]
     found = {e.shape: e.evaluation for e in Bundle(out).manifest.graphs if e.evaluation is not None}
     assert list(found) == ["latency", "throughput", "head"]
@@ -211,22 +210,18 @@ def test_a_summary_that_says_the_same_loses_nothing_and_another_does(
 
 @pytest.mark.parametrize(("loss", "reduced"), [(0.0, True), (0.02, False)])
 def test_a_summary_stays_whole_where_eight_bits_turn_answers(
-    trained: tuple[Path, Corpus],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    loss: float,
+    trained: tuple[Path, Corpus], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: float,
     reduced: bool,
-) -> None:
+) -> None:  # fmt: skip
     monkeypatch.setattr(StreamCorpus, "loss_of", lambda *_: loss)
-    words = [str(trained[0]), "--pattern", "a", "--precision", "int8", "--shape", "stream",
-             "--evaluate", *LOSSES, "--out", str(tmp_path / "b")]  # fmt: skip
-    assert main(words) == 0
-    (summary,) = Bundle(tmp_path / "b").find("summary", Modality.A, "int8")
+    more = ("--precision", "int8", "--shape", "stream", "--evaluate", *LOSSES)
+    assert call(main, *_words(trained[0], tmp_path, *more)).code == 0
+    (summary,) = Bundle(tmp_path / "bundle").find("summary", Modality.A, "int8")
     assert bool(summary.quantised) == reduced
 
 
 def test_a_head_that_loses_accuracy_is_refused(
-    trained: tuple[Path, Corpus], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    trained: tuple[Path, Corpus], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     head = Evaluator.head
 
@@ -235,15 +230,12 @@ def test_a_head_that_loses_accuracy_is_refused(
         return dataclasses.replace(found, ua=found.network_ua - 0.03)
 
     monkeypatch.setattr(Evaluator, "head", worse)
-    words = [str(trained[0]), "--pattern", "a", "--shape", "stream", "--evaluate",
-             "--precision", "fp32", "--precision", "int8",
-             "--out", str(tmp_path / "b")]  # fmt: skip
-    assert main([*words, *LOSSES]) == 2
-    said = capsys.readouterr().err
-    assert "| head a fp32 |" in said
-    assert "| head a int8 |" in said
-    assert "--allow-loss ua=0.0" in said
-    assert not (tmp_path / "b").exists()
+    more = ("--shape", "stream", "--evaluate", "--precision", "fp32", "--precision", "int8")
+    ran = call(main, *_words(trained[0], tmp_path, *more, *LOSSES))
+    assert ran.code == 2
+    for said in ("| head a fp32 |", "| head a int8 |", "--allow-loss ua=0.0"):
+        assert said in ran.err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_pattern_that_no_utterance_has(trained: tuple[Path, Corpus]) -> None:

@@ -10,32 +10,36 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto
-from small_networks import CASES, load, probes_of, small_network
+from small_bundles import graph_entry
+from small_networks import (
+    CASES,
+    dynamic_model,
+    load,
+    load_model,
+    probes_of,
+    small_network,
+    static_model,
+)
 
-from ifmmin.export.graph import Plan, plan_latency, plan_step, plan_throughput, to_bytes, to_model
-from ifmmin.export.quantize.dynamic import DynamicQuantiser, quantiser_files
+from ifmmin.export.graph import plan_latency, plan_step, plan_throughput, to_bytes, to_model
+from ifmmin.export.quantize.dynamic import quantiser_files
 from ifmmin.export.quantize.groups import DYNAMIC, STATIC, group_name, operator_groups
 from ifmmin.export.quantize.static import StaticQuantiser
 from ifmmin.export.specialise.encoder import PRECISIONS
 from ifmmin.export.verify.missing import measure_missing
+from ifmmin.export.verify.parity import Comparison
 from ifmmin.export.verify.probes import compare_probes, run_alone, run_batches
 from ifmmin.export.writer import modality_specs
 from ifmmin.runtime.backends import LoadedGraph, Runner
-from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from ifmmin.runtime.backends.profile import profile_of
-from ifmmin.runtime.bundle import GraphEntry, ProfileSpec
+from ifmmin.runtime.bundle import ProfileSpec
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality, Pattern
 from ifmmin.runtime.stream.graphs import ModalityStream, fit_to_profile
-from ifmmin.runtime.validate import pad_batch
 from ifmmin.train.config import FeatureConfig, ModelConfig
 from ifmmin.train.model.models import build_network
 
 LARGEST = 0.1
 """Of a probability: these networks have large weights; wrong graphs are off by 0.5 and more."""
-
-
-def _load(model: onnx.ModelProto, *, literal: bool = True) -> Any:
-    return OnnxRuntimeCpu().load(model.SerializeToString(), literal=literal)
 
 
 def _model(network: Any, shape: str, pattern: Pattern, name: str, recurrence: str = "") -> Any:
@@ -46,15 +50,13 @@ def _model(network: Any, shape: str, pattern: Pattern, name: str, recurrence: st
 
 def _quantised(kind: str, shape: str, pattern: Pattern, name: str) -> Any:
     model = _model(small_network(kind), shape, pattern, name)
-    if name == "int8":
-        quantise = DynamicQuantiser(model, [], _load)
-        return quantise(list(quantise.groups))
-    inputs = probes_of(kind).ordinary_inputs()[:40]
-    chosen = [{m: x[m] for m in pattern} for x in inputs]
-    feeds = [
-        {m.value: x for m, x in f.items()} if shape == "latency" else pad_batch([f]) for f in chosen
-    ]
-    return StaticQuantiser(model, feeds, _load)(list(operator_groups(model, STATIC)))
+    return dynamic_model(model) if name == "int8" else static_model(kind, model, shape, pattern)
+
+
+def _compared(model: onnx.ModelProto, shape: str, kind: str, pattern: Pattern) -> Comparison:
+    probes, run = probes_of(kind).of(pattern), load_model(model, literal=True)
+    drive = run_alone if shape == "latency" else run_batches
+    return compare_probes(drive(run, probes), probes)
 
 
 @pytest.mark.parametrize("shape", ["latency", "throughput"])
@@ -66,10 +68,7 @@ def _quantised(kind: str, shape: str, pattern: Pattern, name: str) -> Any:
 def test_half_precision(pattern: str, kind: str, recurrence: str, shape: str) -> None:
     chosen = Pattern.parse(pattern)
     model = _model(small_network(kind), shape, chosen, "fp16", recurrence)
-    probes = probes_of(kind).of(chosen)
-    found = compare_probes(
-        (run_alone if shape == "latency" else run_batches)(_load(model), probes), probes
-    )
+    found = _compared(model, shape, kind, chosen)
     assert found.probability_max < LARGEST
     assert found.excess > 1  # it is another precision
     weights = [t for t in model.graph.initializer if t.data_type in (1, TensorProto.FLOAT16)]
@@ -87,10 +86,10 @@ def test_half_precision_takes_raw_values_beyond_its_range() -> None:
     network = small_network()
     network.normaliser(Modality.A).mean.fill_(2e5)
     network.normaliser(Modality.A).std.fill_(3e4)
-    run = _load(_model(network, "latency", Pattern.parse("a"), "fp16"))
+    run = load_model(_model(network, "latency", Pattern.parse("a"), "fp16"))
     rng = np.random.default_rng(0)
     x = (2e5 + 3e4 * rng.standard_normal((20, 5))).astype(np.float32)
-    full = _load(_model(network, "latency", Pattern.parse("a"), "fp32"))
+    full = load_model(_model(network, "latency", Pattern.parse("a"), "fp32"))
     half, whole = run({"a": x})[0], full({"a": x})[0]
     assert np.isfinite(half).all()
     assert np.abs(half - whole).max() < 0.1
@@ -105,10 +104,7 @@ def test_half_precision_takes_raw_values_beyond_its_range() -> None:
 def test_eight_bits(pattern: str, kind: str, shape: str, name: str) -> None:
     chosen = Pattern.parse(pattern)
     model = _quantised(kind, shape, chosen, name)
-    probes = probes_of(kind).of(chosen)
-    found = compare_probes(
-        (run_alone if shape == "latency" else run_batches)(_load(model), probes), probes
-    )
+    found = _compared(model, shape, kind, chosen)
     assert found.log_probability_mean < 1.2
     assert found.agreement > 0.8
     content = to_bytes(model, {})
@@ -145,9 +141,7 @@ def test_what_computes_in_8_bits_for_tensorrt() -> None:
             (body,) = [a.g for a in node.attribute if a.name == "body"]
             assert not {n.op_type for n in body.node} & {"QuantizeLinear", "DequantizeLinear"}
     plain = _model(small_network(), "latency", ALL_PATTERNS[-1], "int8-qdq", "lstm")
-    inputs = probes_of("if-mmin").ordinary_inputs()[:5]
-    feeds = [{m.value: x for m, x in f.items()} for f in inputs]
-    left = StaticQuantiser(plain, feeds, _load)(list(operator_groups(plain, STATIC)))
+    left = static_model("if-mmin", plain, "latency", ALL_PATTERNS[-1])
     (lstm, _) = [node for node in left.graph.node if node.op_type == "LSTM"]
     assert not any("Dequantize" in name for name in lstm.input)
 
@@ -156,7 +150,7 @@ def test_no_groups_leave_a_static_graph_whole() -> None:
     """To the quantiser an empty list of nodes means all of them."""
     model = _model(small_network(), "latency", Pattern.parse("a"), "int8-qdq")
     feeds = [{"a": probes_of("if-mmin").ordinary_inputs()[0][Modality.A]}]
-    assert StaticQuantiser(model, feeds, _load)(()) == model
+    assert StaticQuantiser(model, feeds, load_model)(()) == model
 
 
 @pytest.mark.parametrize("name", ["a", "t"])
@@ -177,7 +171,7 @@ def test_static_ranges_are_those_of_all_inputs(name: str) -> None:
     feeds = [{m.value: x[m] for m in pattern} for x in inputs]
     groups = operator_groups(model, STATIC)
     chosen = list(groups)[::2]
-    own = StaticQuantiser(model, feeds, _load)(chosen)
+    own = StaticQuantiser(model, feeds, load_model)(chosen)
     with quantiser_files(model) as (source, target):
         quantization.quantize_static(
             source, target, Reader(), op_types_to_quantize=list(STATIC), per_channel=True,
@@ -226,10 +220,7 @@ def test_size_at_the_dimensions_of_iemocap(precision: str, most: float) -> None:
     features = {m: FeatureConfig(dim=dim) for m, dim in dims.items()}
     network = build_network(ModelConfig(labels=("a", "h", "n", "s"), features=features)).eval()
     model = _model(network, "latency", Pattern.parse("a"), precision)
-    if precision == "int8":
-        quantise = DynamicQuantiser(model, [], _load)
-        model = quantise(list(quantise.groups))
-    assert len(to_bytes(model, {})) <= most
+    assert len(to_bytes(dynamic_model(model) if precision == "int8" else model, {})) <= most
 
 
 ROWS, FRAMES = 3, 7
@@ -259,7 +250,10 @@ class _Case:
     def __init__(self, network: Any, modality: Modality, precision: str) -> None:
         plan = plan_step(network, modality, PRECISIONS[precision])
         specs = modality_specs(network, measure_missing(network))
-        self.entry = _step_entry(plan, modality, precision)
+        self.entry = graph_entry(
+            "step", modality.value, precision, inputs=plan.inputs, outputs=plan.outputs,
+            states=plan.states,
+        )  # fmt: skip
         self.run = load(plan)
         self.profile = profile_of(self.entry, specs, batch=(1, 1, ROWS))
         frames = self.profile["frames"]
@@ -276,14 +270,6 @@ class _Case:
     def frames(self, count: int, streams: int = 5) -> Any:
         rng = np.random.default_rng(count)
         return rng.normal(0.5, 2.0, (streams, count, self.dim)).astype(np.float32)
-
-
-def _step_entry(plan: Plan, modality: Modality, precision: str) -> GraphEntry:
-    return GraphEntry(
-        shape="step", subject=modality.value, precision=precision, recurrence="lstm", file="step",
-        sha256="", bytes=0, opset=18, inputs=plan.inputs, outputs=plan.outputs,
-        states=plan.states, parity={},
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", dict.fromkeys(kind for kind, _ in CASES))

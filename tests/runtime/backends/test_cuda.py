@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -85,21 +86,18 @@ def test_nothing_to_run_on(fake: FakeCuda, words: str, monkeypatch: pytest.Monke
     assert words in refusal()
 
 
-def test_a_driver_that_cannot_be_opened(gpu: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail() -> Any:
-        raise RuntimeError("Failed to dlopen libcuda.so.1")
-
-    monkeypatch.setattr(gpu.cuda, "cudaGetDeviceCount", fail)
-    assert "no NVIDIA driver is running here" in refusal()
-
-
-def test_gpus_that_are_not_there_or_are_taken(gpu: Machine) -> None:
+def test_gpus_that_are_not_there_or_are_taken(
+    gpu: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert "choose one of 0 to 0" in refusal(1)
     assert "choose one of" in refusal(-1)
     gpu.cuda.fails["cudaSetDevice"] = 46
     assert "GPU 0 does not start: cudaSetDevice failed: CUDA-capable device(s)" in refusal()
     gpu.cuda.fails["cudaGetDeviceCount"] = 3
     assert "CUDA does not start here: an error (CUDA error 3)" in refusal()
+    absent = Mock(side_effect=RuntimeError("Failed to dlopen libcuda.so.1"))
+    monkeypatch.setattr(gpu.cuda, "cudaGetDeviceCount", absent)
+    assert "no NVIDIA driver is running here" in refusal()
 
 
 def test_what_the_gpu_is(gpu: Machine) -> None:
@@ -125,14 +123,15 @@ def test_copies_happen_when_they_are_waited_for(gpu: Machine) -> None:
     assert list(back.bytes) == list(range(8))
 
 
-def test_work_is_recorded_and_done_at_each_launch(gpu: Machine) -> None:
-    cuda = Cuda()
-    stream, device = cuda.stream(), cuda.allocate(4)
-    host, back = cuda.allocate_host(4), cuda.allocate_host(4)
+def _require_replayed(cuda: Cuda, size: int) -> None:
+    """Copies of a recorded graph are done at each launch, and not before."""
+    stream, device = cuda.stream(), cuda.allocate(size)
+    host, back = cuda.allocate_host(size), cuda.allocate_host(size)
+    back.bytes[:] = 0xFF
 
     def work() -> None:
-        cuda.copy_in(device, host, 4, stream)
-        cuda.copy_out(back, device, 4, stream)
+        cuda.copy_in(device, host, size, stream)
+        cuda.copy_out(back, device, size, stream)
 
     graph = cuda.record(stream, work)
     cuda.synchronise(stream)
@@ -142,6 +141,10 @@ def test_work_is_recorded_and_done_at_each_launch(gpu: Machine) -> None:
         cuda.launch(graph, stream)
         cuda.synchronise(stream)
         assert set(back.bytes) == {value}
+
+
+def test_work_is_recorded_and_done_at_each_launch(gpu: Machine) -> None:
+    _require_replayed(Cuda(), 4)
 
 
 @pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
@@ -231,16 +234,4 @@ def test_a_real_gpu() -> None:
     except BackendUnavailable as error:
         pytest.skip(str(error))
     assert re.fullmatch(r"SM\d+", cuda.sm)
-    stream, device = cuda.stream(), cuda.allocate(1 << 20)
-    host, back = cuda.allocate_host(1 << 20), cuda.allocate_host(1 << 20)
-
-    def work() -> None:
-        cuda.copy_in(device, host, 1 << 20, stream)
-        cuda.copy_out(back, device, 1 << 20, stream)
-
-    graph = cuda.record(stream, work)
-    for value in (3, 5):
-        host.bytes[:] = value
-        cuda.launch(graph, stream)
-        cuda.synchronise(stream)
-        assert set(back.bytes) == {value}
+    _require_replayed(cuda, 1 << 20)

@@ -180,22 +180,18 @@ def test_sizes_may_be_computed_on_the_cpu(module: FakeOnnxRuntime, bundle: Bundl
     loaded = opened(OnnxRuntimeCuda(), bundle)
     assert loaded.placement == {CUDA: 2, CPU: 3}
     assert loaded.notes == (f"2 nodes on {CUDA}, 3 on {CPU}",)
-
-
-def test_what_tensorrt_leaves_may_run_on_cuda(module: FakeOnnxRuntime, bundle: Bundle) -> None:
+    # What TensorRT leaves may run on CUDA.
     module.nodes = {TENSORRT: ["Gemm"], CUDA: ["LSTM"]}
     loaded = opened(OnnxRuntimeTensorrt(), bundle)
     assert loaded.placement == {TENSORRT: 1, CUDA: 1}
     assert loaded.notes[0] == f"1 nodes on {TENSORRT}, 1 on {CUDA}"
 
 
-def test_versions_that_do_not_tell_of_a_gpu(module: FakeOnnxRuntime, bundle: Bundle) -> None:
+def test_float32_stays_float32_where_nothing_is_told(
+    module: FakeOnnxRuntime, bundle: Bundle
+) -> None:
     loaded = opened(OnnxRuntimeCuda(), bundle)
     assert (loaded.placement, loaded.notes) == ({}, (UNKNOWN,))
-
-
-def test_float32_stays_float32(module: FakeOnnxRuntime, bundle: Bundle) -> None:
-    opened(OnnxRuntimeCuda(), bundle)
     assert module.requests == [[(CUDA, {"device_id": "0", "use_tf32": "0"})]]
 
 

@@ -116,9 +116,7 @@ def test_tensorrt_is_missing(module: FakeOnnxRuntime) -> None:
     assert "libnvinfer.so.10, libnvonnxparser.so.10 not found" in message
     assert message.endswith("; for TensorRT 10 run pip install 'tensorrt-cu13<11'")
     assert require_provider(module, CUDA, 0) == "Orin"
-
-
-def test_tensorrt_wants_cuda_too(module: FakeOnnxRuntime) -> None:
+    # TensorRT wants CUDA too.
     module.needs["cuda"] = ["libcublas.so.13"]
     assert "libcublas.so.13 not found" in refusal(module.install(), TENSORRT)
 
@@ -194,24 +192,15 @@ def test_its_own_path_is_searched(tmp_path: Path, runpath: str) -> None:
     path = write_library(tmp_path / "lib.so", ["libnear.so.1"], runpath)
     assert missing_libraries(path) == ["libnear.so.1"]
     (tmp_path / "near").mkdir()
-    (tmp_path / "near" / "libnear.so.1").symlink_to(real_library())
-    assert missing_libraries(path) == []
-
-
-def test_other_places_are_searched(tmp_path: Path) -> None:
-    path = write_library(tmp_path / "lib.so", ["libnear.so.1"])
-    (tmp_path / "libnear.so.1").symlink_to(real_library())
-    assert missing_libraries(path, [tmp_path]) == []
-
-
-def test_one_that_does_not_load_counts_as_missing(tmp_path: Path) -> None:
-    path = write_library(tmp_path / "lib.so", ["libnear.so.1"], "$ORIGIN")
-    (tmp_path / "libnear.so.1").write_bytes(b"cut off")
+    near = tmp_path / "near" / "libnear.so.1"
+    near.write_bytes(b"cut off")  # one that does not load counts as missing
     assert missing_libraries(path) == ["libnear.so.1"]
-
-
-def test_a_real_library_lacks_nothing() -> None:
-    assert missing_libraries(real_library()) == []
+    near.unlink()
+    near.symlink_to(real_library())
+    assert missing_libraries(path) == missing_libraries(real_library()) == []
+    # So are other places.
+    path = write_library(tmp_path / "lib.so", ["libnear.so.1"])
+    assert missing_libraries(path, [tmp_path / "near"]) == []
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\x7fELF\x01", b"\x7fELF\x02\x01", b"MZ" * 99])

@@ -78,21 +78,16 @@ def test_the_optimum_stays_inside(fields: dict[str, object], optimum: int) -> No
     assert found["a"].optimum == (optimum, 5)
 
 
-def test_throughput_has_one_batch_for_all_inputs() -> None:
+def test_batches_and_steps() -> None:
     found = profile_of(BATCHES, MODALITIES, batch=(2, 4, 16))
     assert sizes(found["a"]) == [(2, 1, 5), (4, 50, 5), (16, 200, 5)]
     assert sizes(found["a_lengths"]) == [(2,), (4,), (16,)]
     head = profile_of(HEAD, MODALITIES)
     assert sizes(head["a"]) == [(1, 8), (8, 8), (64, 8)]
-
-
-def test_steps_take_one_frame_and_more() -> None:
     found = profile_of(STEP, MODALITIES, batch=(1, 1, 4))
     assert sizes(found["frames"]) == [(1, 1, 5), (1, 1, 5), (4, 200, 5)]
     assert sizes(found["hidden"]) == [(1, 8), (1, 8), (4, 8)]
-
-
-def test_a_step_of_text_always_fills_its_largest_kernel() -> None:
+    # A step of text always fills its largest kernel.
     found = profile_of(TEXT_STEP, MODALITIES, batch=(1, 1, 4))
     assert sizes(found["tail"]) == [(1, 4, 11), (1, 4, 11), (4, 4, 11)]
     assert found["tail"].minimum[1] + found["frames"].minimum[1] == MODALITIES[T].minimum_length

@@ -192,9 +192,6 @@ def test_warming_up_takes_typical_inputs(gpu: Machine) -> None:
     run.warm_up(inputs)
     assert run.recorded == 1
     assert run.notes == []
-
-
-def test_bytes_of_a_tensor() -> None:
     tensor = EngineTensor("a", np.dtype(np.float16), True)
     assert [tensor.nbytes(shape) for shape in ((), (3, 5), (0, 5))] == [2, 30, 0]
 

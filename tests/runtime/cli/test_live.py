@@ -10,14 +10,15 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from rich.console import Console
-from run_command import STREAM, command, event, frames, run
+from run_command import STREAM, command, event, frames, refused
 
 from ifmmin.runtime import Pattern, Predictor, StreamOptions
 from ifmmin.runtime.cli import live
@@ -95,9 +96,7 @@ def test_while_nothing_counts_the_last_bars_stay_without_a_winner() -> None:
     assert sum("missing: cleared" in line for line in lines) == 3
     assert "pattern -" in lines[-1]
     assert _drawn(live.Dashboard(None, SHARES, 0.0, 0)) == ["waiting for events"]
-
-
-def test_an_unsure_answer_names_no_class() -> None:
+    # An unsure answer names no class either.
     assert "▸" not in "".join(_drawn(live.Dashboard(_update(None), SHARES, 1.0, 0)))
 
 
@@ -114,11 +113,15 @@ def test_terminals_that_know_ascii_alone() -> None:
         assert seen == list(signs)
 
 
+def _console(**environment: str) -> tuple[Console, io.StringIO]:
+    """One that draws in place, and what it draws."""
+    file, environ = io.StringIO(), {"TERM": "xterm-256color", **environment}
+    return Console(file=file, width=40, force_terminal=True, _environ=environ), file
+
+
 def test_colours_are_left_out_where_they_are_not_wanted() -> None:
     def drawn(**environment: str) -> str:
-        file = io.StringIO()
-        environ = {"TERM": "xterm-256color", **environment}
-        console = Console(file=file, width=40, force_terminal=True, _environ=environ)
+        console, file = _console(**environment)
         console.print(live.Dashboard(_update(), SHARES, 1.0, 0))
         return file.getvalue()
 
@@ -183,10 +186,7 @@ def _end_drawing(console: Console, ending: type[BaseException]) -> None:
 
 def test_drawing_ends_with_the_block_whatever_ends_it() -> None:
     for ending in (KeyboardInterrupt, SystemExit, ValueError):
-        file = io.StringIO()
-        console = Console(
-            file=file, width=40, force_terminal=True, _environ={"TERM": "xterm-256color"}
-        )
+        console, file = _console()
         with pytest.raises(ending):
             _end_drawing(console, ending)
         text = file.getvalue()
@@ -195,8 +195,7 @@ def test_drawing_ends_with_the_block_whatever_ends_it() -> None:
 
 
 def test_drawings_are_few_however_many_answers() -> None:
-    file = io.StringIO()
-    console = Console(file=file, width=40, force_terminal=True, _environ={"TERM": "xterm"})
+    console, file = _console()
     started = time.monotonic()
     with live.live_sink(list(SHARES), console) as screen:
         while time.monotonic() < started + 0.5:
@@ -235,20 +234,11 @@ class _Terminal:
         assert self.process.stdin
         self.process.stdin.close()
         code = self.process.wait(60)
-        for chunk in self._rest():
-            self.seen += chunk.decode(errors="replace")
+        with suppress(OSError):  # a terminal that nobody holds any more
+            while chunk := os.read(self.ours, 1 << 16):
+                self.seen += chunk.decode(errors="replace")
         os.close(self.ours)
         return code
-
-    def _rest(self) -> Iterator[bytes]:
-        while True:
-            try:
-                chunk = os.read(self.ours, 1 << 16)
-            except OSError:  # a terminal that nobody holds any more
-                return
-            if not chunk:
-                return
-            yield chunk
 
 
 def _plain(text: str) -> str:
@@ -293,6 +283,5 @@ def test_terminals_that_cannot_draw_in_place(bundle: Path) -> None:
     terminal.read_until("TERM=dumb")
     assert terminal.end() == 2
     assert terminal.seen.count("\n") == 1
-    ran = run(bundle, "--stream", "-", "--live", stdin=[event("reset")])
-    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
-    assert "standard output is none" in ran.err
+    said = refused(bundle, *STREAM, "--live", stdin=[event("reset")])
+    assert "standard output is none" in said

@@ -118,9 +118,6 @@ def test_answers_stay_on_standard_output_beside_a_bar(bundle: Path, tmp_path: Pa
     assert out.count(b'"label"') == 60
     assert b"60/60" in bar
     assert b'"label"' not in bar
-
-
-def test_names_on_a_terminal_are_no_markup(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "clips.jsonl").write_text(line("a", id="[/x] \x1b[2J") + "\n")
     _, shown = _on_a_terminal(bundle, tmp_path / "clips.jsonl")
     assert b"[/x] ?[2J" in shown

@@ -45,13 +45,9 @@ def test_table_json_and_csv_say_the_same(bundle: Path, tmp_path: Path) -> None:
     assert all(t.label in table for t in truth)
 
 
-def test_many_inputs_show_progress(bundle: Path, tmp_path: Path) -> None:
-    path = npz(tmp_path / "x.npz", **arrays("a"))
-    assert "predict 60/60" in run(bundle, *[path] * 60).err
-
-
-def test_a_pattern_can_be_forced(bundle: Path, tmp_path: Path) -> None:
+def test_progress_is_shown_and_a_pattern_can_be_forced(bundle: Path, tmp_path: Path) -> None:
     path = npz(tmp_path / "x.npz", **arrays("at"))
+    assert "predict 60/60" in run(bundle, *[path] * 60).err
     (answer,) = run(bundle, path, "--pattern", "a", "--format", "json").answers
     assert answer["pattern"] == "a"
     text = refused(bundle, npz(tmp_path / "t.npz", **arrays("t")), "--pattern", "a_t")

@@ -162,10 +162,12 @@ def test_who_streams_nothing_imports_no_streams(bundle: Path, tmp_path: Path) ->
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_utterances_are_no_events(bundle: Path) -> None:
+def test_utterances_are_no_events(bundle: Path, make_bundle: Any) -> None:
     ran = run(bundle, *STREAM, stdin=[line("a")])
     assert (ran.code, ran.answers[0]["line"]) == (1, 1)
     assert "missing required field `event`" in ran.err
+    without = make_bundle(("a",), shapes=("latency",))
+    assert "export it" in refused(without, *STREAM, stdin=[event("push", a=frames("a", 4))])
 
 
 def test_the_commands_of_the_documentation_run(bundle: Path, root: Path, tmp_path: Path) -> None:
@@ -351,9 +353,6 @@ def test_ignored_signals_stay_ignored() -> None:
             assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def test_other_threads_get_no_signals() -> None:
     entered = []
 
     def enter() -> None:
@@ -401,8 +400,3 @@ MISTAKES: list[tuple[tuple[object, ...], str]] = [
 @pytest.mark.parametrize(("arguments", "wanted"), MISTAKES, ids=lambda value: str(value)[:60])
 def test_mistakes_are_one_line(bundle: Path, arguments: tuple[object, ...], wanted: str) -> None:
     assert wanted in refused(bundle, *arguments)
-
-
-def test_a_bundle_without_streams(make_bundle: Any) -> None:
-    without = make_bundle(("a",), shapes=("latency",))
-    assert "export it" in refused(without, *STREAM, stdin=[event("push", a=frames("a", 4))])

@@ -70,16 +70,13 @@ def test_the_report_fits_the_schema_that_the_command_prints() -> None:
         assert not validator.is_valid(wrong)
 
 
-def test_a_sound_bundle_passes(bundle: Path) -> None:
+def test_a_sound_bundle_passes_and_a_spoilt_one_is_broken(bundle: Path) -> None:
     done = _run("-b", str(bundle), "--json")
     assert done.returncode == 0, done.stdout
     (cpu,) = [t for t in json.loads(done.stdout)["selftests"] if t["backend"] == "onnxruntime-cpu"]
     assert cpu["passed"]
     assert cpu["graphs"] > 3
     assert 0 < cpu["difference"] < cpu["allowed"]
-
-
-def test_a_spoilt_bundle_is_broken(bundle: Path) -> None:
     nudge(bundle, "a.latency.fp32.onnx", factor=1.5)
     done = _run("-b", str(bundle))
     assert done.returncode == 1

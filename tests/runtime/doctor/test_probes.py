@@ -101,11 +101,6 @@ def test_release_of_jetson_linux(text: str, release: str) -> None:
     assert looks.parse_release(text) == release
 
 
-def test_power_mode() -> None:
-    assert looks.parse_power_mode(recorded.NVPMODEL) == "MAXN_SUPER"
-    assert looks.parse_power_mode(recorded.NVPMODEL_CAPPED) == "MODE_15W"
-
-
 def test_clocks() -> None:
     found = {clock.name: clock.pinned for clock in looks.parse_clocks(recorded.CLOCKS_R36)}
     assert found == {"cpu0": False, "cpu1": True, "GPU": False, "EMC": True}
@@ -126,11 +121,6 @@ def test_gpus_of_nvidia_smi() -> None:
     assert looks.parse_smi(recorded.SMI_BROKEN) == ("", ())
 
 
-def test_driver() -> None:
-    assert looks.parse_driver(recorded.DRIVER_CLOSED) == "550.54.15"
-    assert looks.parse_driver(recorded.DRIVER_OPEN) == "540.4.0"
-
-
 def test_processors() -> None:
     model, cores, flags = looks.parse_cpuinfo(recorded.CPUINFO_X86)
     assert (model, cores) == ("Intel(R) Xeon(R) Platinum 8480+", 2)
@@ -138,18 +128,10 @@ def test_processors() -> None:
     model, cores, flags = looks.parse_cpuinfo(recorded.CPUINFO_ARM)
     assert (model, cores) == ("Cortex-A78AE (Orin)", 1)
     assert flags == ("asimd", "asimdhp", "asimddp")
-
-
-def test_what_instructions_mean_for_eight_bits() -> None:
     assert "hardware" in looks.eight_bits(Cpu(flags=("avx2", "avx_vnni")))
     assert "no VNNI" in looks.eight_bits(Cpu(flags=("avx2",)))
     assert "asimddp" in looks.eight_bits(Cpu(flags=("asimd",)))
     assert "nothing known" in looks.eight_bits(Cpu())
-
-
-def test_loader() -> None:
-    names = [name for name, _ in looks.parse_ldconfig(recorded.LDCONFIG)]
-    assert names == ["libnvinfer.so.10", "libnvinfer.so", "libcudart.so.12", "libcuda.so.1"]
 
 
 def test_small_parsers() -> None:
@@ -165,6 +147,12 @@ def test_small_parsers() -> None:
         (),
     )
     assert (looks.integer("1410 MHz"), looks.integer("[N/A]")) == (1410, None)
+    assert looks.parse_power_mode(recorded.NVPMODEL) == "MAXN_SUPER"
+    assert looks.parse_power_mode(recorded.NVPMODEL_CAPPED) == "MODE_15W"
+    assert looks.parse_driver(recorded.DRIVER_CLOSED) == "550.54.15"
+    assert looks.parse_driver(recorded.DRIVER_OPEN) == "540.4.0"
+    names = [name for name, _ in looks.parse_ldconfig(recorded.LDCONFIG)]
+    assert names == ["libnvinfer.so.10", "libnvinfer.so", "libcudart.so.12", "libcuda.so.1"]
 
 
 def test_a_whole_jetson() -> None:
@@ -181,9 +169,7 @@ def test_a_whole_jetson() -> None:
     assert not facts.backends[0].usable  # nobody answered
     rules = {finding.rule for finding in make_report(facts).findings}
     assert {"onnxruntime-cuda", "jetson-clocks", "library-path", "memory"} <= rules
-
-
-def test_a_jetson_without_a_driver_is_known_by_its_soc() -> None:
+    # Without a driver it is known by its SoC.
     host = orin()
     host.tools.clear()
     facts = looks.collect(host, lambda questions: {})
@@ -296,16 +282,13 @@ def test_the_others_are_answered_when_one_crashes() -> None:
     assert [answers[name].get("said") for name in "abc"] == ["a", "b", "c"]
     assert "SIGSEGV" in answers["crash"]["error"]
     assert "code 7" in answers["end"]["error"]
+    assert "no process" in ask(["a"], command=("/nonexistent/python",))["a"]["error"]
 
 
 def test_a_hang_is_given_up() -> None:
     answers = ask(["a", "hang", "b"], command=_CHILD, patience=3.0)
     assert "within 3 s" in answers["hang"]["error"]
     assert answers["b"] == {"said": "b"}
-
-
-def test_no_process_at_all() -> None:
-    assert "no process" in ask(["a"], command=("/nonexistent/python",))["a"]["error"]
 
 
 def test_the_real_questions() -> None:
@@ -324,12 +307,9 @@ def _ask_cuda(monkeypatch: pytest.MonkeyPatch, start: int) -> dict[str, Any]:
     return ask_cuda()
 
 
-def test_a_driver_with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_with_a_gpu_and_one_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = {"name": "Orin", "compute_capability": "8.7", "memory": 1 << 33}
     assert _ask_cuda(monkeypatch, 0) == {"version": "12.6", "gpus": [gpu]}
-
-
-def test_a_driver_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     found = _ask_cuda(monkeypatch, 803)
     assert found["version"] == "12.6"
     assert "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH (803)" in found["error"]

@@ -125,8 +125,10 @@ def test_the_table_has_every_rule(root: Path) -> None:
     assert len(RULES) == len(written)
 
 
-def test_a_machine_of_which_nothing_is_known() -> None:
+def test_what_is_not_known_is_no_problem_and_own_governors_are_only_noted() -> None:
     assert {finding.rule for finding in find_problems(Facts())} == {"no-gpu"}
+    facts = change(HEALTHY["desktop"], cpu__governor="powersave", cpu__driver="intel_pstate")
+    assert [finding.severity for finding in find_problems(facts)] == ["note"]
 
 
 def test_worst_first() -> None:
@@ -145,8 +147,3 @@ def test_a_rule_that_breaks_does_not_silence_the_others(monkeypatch: pytest.Monk
     monkeypatch.setattr(rules, "RULES", (broken, *RULES))
     (first,) = find_problems(HEALTHY["orin"])
     assert "ZeroDivisionError" in first.found
-
-
-def test_own_governors_are_only_noted() -> None:
-    facts = change(HEALTHY["desktop"], cpu__governor="powersave", cpu__driver="intel_pstate")
-    assert [finding.severity for finding in find_problems(facts)] == ["note"]

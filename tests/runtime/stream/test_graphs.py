@@ -235,7 +235,7 @@ def test_the_command_streams(bare: Path, wanted: Any) -> None:
     np.testing.assert_allclose(ran.answers[0]["logits"], wanted, atol=1e-4, rtol=1e-4)
 
 
-def test_whole_utterances_are_refused(bare: Path) -> None:
+def test_whole_utterances_are_refused(bare: Path, tmp_path: Path) -> None:
     for backend in (CPU, "auto"):
         predictor = Predictor(bare, backend=backend)
         assert predictor.patterns == ()
@@ -244,10 +244,7 @@ def test_whole_utterances_are_refused(bare: Path) -> None:
             predictor.predict(CLIP)
         with pytest.raises(BundleError, match="has no latency graphs"):
             predictor.predict_batch([CLIP, CLIP])
-
-
-def test_the_command_refuses_whole_utterances_once(bare: Path, tmp_path: Path) -> None:
-    """And not once for every one of them."""
+    # The command says so once, and not for every one of them.
     clip = npz(tmp_path / "clip.npz", **{m: np.array(x) for m, x in CLIP.items()})
     lines = [line("a"), line("v"), line("at")]
     for said in (refused(bare, clip), refused(bare, "-", stdin=lines)):
@@ -258,9 +255,6 @@ def test_what_shares_the_graphs_of_streams_answers_by_them(bare: Path, wanted: A
     predictor = Predictor(bare, backend=CPU, preload=True)
     assert [str(pattern) for pattern in predictor.patterns] == list(ALL)
     np.testing.assert_allclose(predictor.predict(CLIP).logits, wanted, atol=1e-4, rtol=1e-4)
-
-
-def test_explaining_tries_the_graphs_of_streams(bare: Path) -> None:
     tuner = Predictor(bare, backend=CPU).explain()
     assert [(t.shape, str(t.pattern), t.outcome) for t in tuner] == [
         ("stream", pattern, "taken") for pattern in ALL

@@ -119,18 +119,15 @@ def test_damaged_bytes_are_told(predictor: Predictor, data: st.DataObject) -> No
     _refuses(stream, bytes(content), "snapshot")
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", "text", None, 3])
-def test_what_is_no_snapshot_is_told(predictor: Predictor, content: Any) -> None:
-    _refuses(_spoken_to(predictor), content, "snapshot")
-
-
-def test_another_network_is_told(predictor: Predictor, make_bundle: Any) -> None:
+def test_what_is_no_snapshot_of_such_a_stream_is_told(
+    predictor: Predictor, make_bundle: Any
+) -> None:
+    contents: list[Any] = [b"", b"hello", "text", None, 3]
+    for content in contents:
+        _refuses(_spoken_to(predictor), content, "snapshot")
     foreign = Predictor(make_bundle(("a",), seed=1), backend=CPU).stream()
     foreign.push(a=frames("a", 6))
     _refuses(_spoken_to(predictor), foreign.snapshot(), "of another network")
-
-
-def test_other_options_are_told(predictor: Predictor) -> None:
     kept = _spoken_to(predictor, StreamOptions(window=2.0)).snapshot()
     _refuses(_spoken_to(predictor), kept, r"other options \(window 2.0, here None")
 

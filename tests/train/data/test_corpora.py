@@ -77,14 +77,11 @@ def test_bayes_rule_equals_the_density_of_the_whole_sequence(pattern: Pattern) -
     np.testing.assert_allclose(found, truth, atol=1e-9)
 
 
-def test_more_modalities_make_more_possible() -> None:
+def test_more_modalities_make_more_possible_and_folds_are_different_draws() -> None:
     possible = draw_synthetic(TINY, fold=1).possible
     singles = [possible[p] for p in ALL_PATTERNS[:3]]
     assert min(singles) > 0.3
     assert possible[ALL_PATTERNS[-1]] > max(singles)
-
-
-def test_folds_are_different_draws_and_each_is_reproducible() -> None:
     first, again, second = (draw_synthetic(TINY, fold=f).parts["train"][0] for f in (1, 1, 2))
     assert all(np.array_equal(first.features[m], again.features[m]) for m in MODALITIES)
     assert any(not np.array_equal(first.features[m], second.features[m]) for m in MODALITIES)

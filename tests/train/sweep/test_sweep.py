@@ -240,22 +240,19 @@ def test_a_changed_recipe_is_refused(copy: Path, change: list[str], message: str
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_two_sweeps_never_share_a_directory(copy: Path) -> None:
+def test_two_sweeps_never_share_a_directory_and_a_damaged_run_is_named(copy: Path) -> None:
     with FileLock(copy / ".lock"):
         assert "another sweep is at work" in _refused(copy, *MODELS)
+    (copy / "units" / "linear" / "fold-2" / "seed-1" / "metrics.json").unlink()
+    error = _refused(copy, *MODELS)
+    assert "the run of linear, fold 2, seed 1 is damaged" in error
+    assert "remove" in error
 
 
 def test_a_directory_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     assert "in use by something else" in _refused(tmp_path, *MODELS)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
-
-
-def test_a_damaged_run_is_named(copy: Path) -> None:
-    (copy / "units" / "linear" / "fold-2" / "seed-1" / "metrics.json").unlink()
-    error = _refused(copy, *MODELS)
-    assert "the run of linear, fold 2, seed 1 is damaged" in error
-    assert "remove" in error
 
 
 ADAPTER = """
