@@ -126,13 +126,18 @@ def compare(before: Report, after: Report, *, threshold: float = THRESHOLD) -> C
         if row.contender != OURS or key not in second:
             continue
         mark, new_mark = marks.get(row.group), new_marks.get(row.group)
+        ratio = None
         if row.unit not in TIMED:
-            ratio = _plain_ratio(row, second[key])
+            was, now = (float(np.median(one.samples)) for one in (row, second[key]))
+            if min(was, now) > 0:
+                ratio = Ratio(now / was, now / was, now / was)
         elif mark is None or new_mark is None:
             without.append(row)
             continue
         else:
-            ratio = _ratio(_beside(row, mark), _beside(second[key], new_mark))
+            old, new = _beside(row, mark), _beside(second[key], new_mark)
+            if min(len(old), len(new)) >= FEWEST:
+                ratio = ratio_of_medians(new, old, paired=False, level=LEVEL)
         if ratio is None:
             few.append(row)
         else:
@@ -189,18 +194,6 @@ def _middle(mark: Row) -> float:
     """Median cost of the reference."""
     middle = float(np.median([sample for sample in mark.samples if sample > 0]))
     return 1.0 / middle if mark.unit == "1/s" else middle
-
-
-def _ratio(before: Array, after: Array) -> Ratio | None:
-    """After / before of two runs; None for too few rounds."""
-    enough = min(len(before), len(after)) >= FEWEST
-    return ratio_of_medians(after, before, paired=False, level=LEVEL) if enough else None
-
-
-def _plain_ratio(before: Row, after: Row) -> Ratio | None:
-    """After / before of what is no time; None where there is nothing to divide by."""
-    was, now = (float(np.median(row.samples)) for row in (before, after))
-    return Ratio(now / was, now / was, now / was) if min(was, now) > 0 else None
 
 
 def _told(what: str, rows: Iterable[Row]) -> Iterator[str]:

@@ -6,9 +6,8 @@ Everything goes through the interfaces that a user has: a recipe, a checkpoint, 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -20,97 +19,41 @@ from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.cli.app import command, entry_point, new_app
 from ifmmin.runtime.console import log_line, print_table, progress, write
 from ifmmin.runtime.errors import ParityError
-from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
+from ifmmin.runtime.modality import ALL_PATTERNS, Pattern
 from ifmmin.runtime.predictor import Predictor
-from ifmmin.train.checkpoint import load_checkpoint
 from ifmmin.train.data import load_corpus
 from ifmmin.train.data.corpus import Corpus
 from ifmmin.train.metrics import Metrics, measure
-from ifmmin.train.model.network import EmotionNetwork
 from ifmmin.train.recipe import load_recipe
 from ifmmin.train.trainer import CHECKPOINT_NAME, fit
 
-from .peers.onnx import Monolith
-from .scenarios.plan import ORDINARY
-from .timing import Timing, time_together
+from .record import CONTROL, OURS
+from .scenarios.bench import Bench
+from .scenarios.plan import MONOLITH, ORDINARY, Plan
+from .timing import Summary, summarise
 
-_PEER_TOLERANCE = 1e-2
-"""The monolith's zeros are as long as the utterance, so its constants differ a little."""
 _FOLD = 1
+Latency = dict[str, Summary]
+"""Figures of ours, of its A/A control and of the monolith."""
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Timings of one pattern."""
+def measure_latency(bundle: Path, checkpoint: Path, repeats: int) -> dict[Pattern, Latency]:
+    """Time `Predictor.predict` and a bare call of the monolith on an ordinary utterance.
 
-    pattern: Pattern
-    ours: Timing
-    control: Timing
-    """The same graph in a session of its own: what differs from `ours` is noise."""
-    monolith: Timing
-
-    @property
-    def ratio(self) -> float:
-        """How many times longer the monolith takes, by the medians."""
-        return self.monolith.p50 / self.ours.p50
-
-    @property
-    def noise(self) -> float:
-        """Relative difference of the two equal sessions' medians."""
-        return abs(self.control.p50 / self.ours.p50 - 1.0)
-
-
-def compare_latency(
-    bundle: Path, network: EmotionNetwork, *, repeats: int = 300, threads: int = 1
-) -> list[Comparison]:
-    """Time `Predictor.predict` and a bare monolith call on an ordinary utterance per pattern.
-
-    Ours includes validation and the softmax, the monolith's is the bare session. Raises ParityError
-    if the two disagree, since a fast wrong answer is worth nothing.
+    Ours includes validation and the softmax. Raises ParityError where a contender answers wrongly,
+    since a fast wrong answer is worth nothing.
     """
-    # The same engine as the monolith's: what differs is the graph.
-    engine = "onnxruntime-cpu"
-    ours, control = (Predictor(bundle, backend=engine, threads=threads) for _ in range(2))
-    monolith = Monolith(network, threads)
-    utterance = ordinary_utterance(network)
-    found = []
-    for pattern in ours.patterns:
-        given = {m: utterance[m] for m in pattern}
-        prepared = monolith.prepare(given, ORDINARY)
-        temperature = float(network.temperatures[ALL_PATTERNS.index(pattern)])
-        # The monolith is what a user gets by exporting the network: it knows no calibration.
-        logits = ours.predict(given).logits * temperature
-        require_agreement(pattern, logits, monolith(prepared))
+    bench = Bench(Plan(bundle=bundle, checkpoint=checkpoint, rounds=repeats), lambda line: None)
+    found = {}
+    for pattern in bench.patterns:
+        features = bench.ordinary(pattern)
         # Pattern by pattern: a session that took part in every pattern would have warmer caches.
-        calls: dict[str, Callable[[], object]] = {
-            "ours": partial(ours.predict, given),
-            "control": partial(control.predict, given),
-            "monolith": partial(monolith, prepared),
-        }
-        found.append(Comparison(pattern, **time_together(calls, repeats=repeats, settled=True)))
+        calls = {c.name: c.prepared(features, ORDINARY) for c in bench.contenders(pattern, 1)}
+        if bench.refused:
+            raise ParityError("; ".join(bench.refused.values()))
+        timings = bench.time(calls)
+        found[pattern] = {name: summarise(seconds) for name, seconds in timings.items()}
     return found
-
-
-def ordinary_utterance(network: EmotionNetwork) -> dict[Modality, np.ndarray]:
-    """Features of an ordinary utterance, drawn around the network's own statistics."""
-    rng = np.random.default_rng(0)
-    utterance = {}
-    for modality, frames in ORDINARY.items():
-        normaliser = network.normaliser(modality)
-        noise = rng.standard_normal((frames, len(normaliser.mean)))
-        raw = normaliser.mean.numpy() + normaliser.std.numpy() * noise
-        utterance[modality] = raw.astype(np.float32)
-    return utterance
-
-
-def require_agreement(pattern: Pattern, ours: np.ndarray, theirs: np.ndarray) -> None:
-    """ParityError unless two answers to a pattern, logits (C,), are alike."""
-    difference = float(np.abs(ours - theirs).max())
-    if difference > _PEER_TOLERANCE:
-        raise ParityError(
-            f"pattern {pattern}: our logits and the monolith's differ by {difference:.1e}, "
-            f"allowed {_PEER_TOLERANCE:.0e}; nothing was timed"
-        )
 
 
 @dataclass(frozen=True)
@@ -121,7 +64,7 @@ class DemoRow:
     """Of the exported graph's answers on the test part."""
     possible: float
     """Accuracy of the Bayes rule on the same utterances."""
-    latency: Comparison
+    latency: Latency
     parity: float
     """Largest difference of a logit to the network, from the export."""
 
@@ -163,8 +106,7 @@ def run_demo(
     export_bundle(checkpoint, ALL_PATTERNS, bundle, overwrite=True)
     log_line("4/4 predicting the test part under every pattern, then timing")
     reached = measure_bundle(bundle, corpus)
-    network, _ = load_checkpoint(checkpoint)
-    latency = {row.pattern: row for row in compare_latency(bundle, network, repeats=repeats)}
+    latency = measure_latency(bundle, checkpoint, repeats)
     opened = Bundle(bundle)
     parity = {p: opened.entry(p).parity["max_difference"] for p in ALL_PATTERNS}
     return {p: DemoRow(reached[p], corpus.possible[p], latency[p], parity[p]) for p in ALL_PATTERNS}
@@ -190,21 +132,19 @@ def print_rows(rows: dict[Pattern, DemoRow]) -> None:
     headers += ["monolith p50", "p99", "ratio", "parity"]
     table = []
     for pattern, row in rows.items():
-        times = (row.latency.ours.p50, row.latency.ours.p99)
-        peer = (row.latency.monolith.p50, row.latency.monolith.p99)
+        ours, peer = row.latency[OURS], row.latency[MONOLITH]
+        shares = (row.reached.wa, row.reached.ua, row.possible)
         table.append(
             [
                 str(pattern),
-                f"{row.reached.wa:.3f}",
-                f"{row.reached.ua:.3f}",
-                f"{row.possible:.3f}",
-                *(f"{seconds * 1e6:.0f}" for seconds in (*times, *peer)),
-                f"{row.latency.ratio:.2f}x",
+                *(f"{share:.3f}" for share in shares),
+                *(f"{seconds * 1e6:.0f}" for seconds in (ours.p50, ours.p99, peer.p50, peer.p99)),
+                f"{peer.p50 / ours.p50:.2f}x",
                 f"{row.parity:.0e}",
             ]
         )
     print_table(headers, table)
-    noise = max(row.latency.noise for row in rows.values())
+    noise = max(abs(r.latency[CONTROL].p50 / r.latency[OURS].p50 - 1) for r in rows.values())
     write(
         "\npossible: accuracy of the Bayes rule on the same utterances. Times: one utterance, one "
         f"thread,\n{' + '.join(map(str, ORDINARY.values()))} frames. monolith: the same weights "

@@ -203,9 +203,7 @@ def measured_noise(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
 
 def spread(noise: Mapping[str, Mapping[str, float]], scenario: str) -> float | None:
     """The farthest that a control of a scenario lay from 1, such as 0.04; None without a control.
-
-    A single pattern's control may lie near 1 by luck, so all of the scenario's count.
-    """
+    All patterns count: a single one may lie near 1 by luck."""
     distances = [_distance(ratio) for ratio in noise.get(scenario, {}).values()]
     return math.expm1(max(distances)) if distances else None
 
@@ -240,7 +238,13 @@ def read_report(path: Path) -> Report:
         raise InputError(
             f"{path} is not whole JSON ({error}); give a report that ifmmin-bench wrote"
         ) from error
-    _require_ours(head, path)
+    if not isinstance(head, dict) or not {"schema", "rows", "settings"} <= head.keys():
+        raise InputError(f"{path} is no report of ifmmin-bench; give the JSON file that it wrote")
+    if head["schema"] != SCHEMA:
+        raise InputError(
+            f"{path} is a report of schema {head['schema']!r}, this version reads {SCHEMA}; "
+            "read it with the version of ifmmin that wrote it"
+        )
     try:
         return msgspec.convert(head, Report)
     except msgspec.ValidationError as error:
@@ -254,14 +258,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     raise TypeError(f"a record cannot hold a {type(value).__name__}")
-
-
-def _require_ours(head: Any, path: Path) -> None:
-    """InputError for JSON of another kind and for another version of the record."""
-    if not isinstance(head, dict) or not {"schema", "rows", "settings"} <= head.keys():
-        raise InputError(f"{path} is no report of ifmmin-bench; give the JSON file that it wrote")
-    if head["schema"] != SCHEMA:
-        raise InputError(
-            f"{path} is a report of schema {head['schema']!r}, this version reads {SCHEMA}; "
-            "read it with the version of ifmmin that wrote it"
-        )

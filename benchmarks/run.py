@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from importlib import import_module
 from typing import Any
 
 from ifmmin.runtime.bundle import MANIFEST_NAME
-from ifmmin.runtime.errors import IfmminError, InputError
+from ifmmin.runtime.errors import IfmminError
 
 from .device import Watch, record_device
 from .record import BundleRecord, Report, Row, measured_noise
@@ -19,25 +19,18 @@ from .scenarios.contenders import SESSIONS
 from .scenarios.plan import Pace, Plan
 
 SCENARIOS: Mapping[str, str] = {
-    "latency": "latency:latency",
-    "length": "latency:length",
-    "throughput": "latency:throughput",
-    "stream": "stream:stream",
-    "streams": "stream:streams",
-    "cold-start": "start:cold_start",
-    "idle": "start:idle",
-    "memory": "memory:memory",
-    "load": "load:load",
-}
+    "latency": "latency:latency", "length": "latency:length", "throughput": "latency:throughput",
+    "stream": "stream:stream", "streams": "stream:streams", "cold-start": "start:cold_start",
+    "idle": "start:idle", "memory": "memory:memory", "load": "load:load",
+}  # fmt: skip
 """Module and function of each, in the order in which they run."""
 
 
 def run_benchmark(plan: Plan, command: str, log: Log) -> Report:
-    """Measure what a plan asks for.
-
-    Raises what stands in the way of all of it; what cannot run here of many is left out and noted.
-    """
-    scenarios = _chosen(plan.scenarios)
+    """Measure what a plan asks for; what cannot run here of many is left out and noted. Raises
+    what stands in the way of all of it."""
+    chosen = plan.scenarios or tuple(SCENARIOS)
+    scenarios = {name: home for name, home in SCENARIOS.items() if name in chosen}
     device, started = record_device(), datetime.now(timezone.utc)
     began = time.monotonic()
     pace = Pace(plan.budget, plan.seconds, list(scenarios))
@@ -52,7 +45,10 @@ def run_benchmark(plan: Plan, command: str, log: Log) -> Report:
             with pace.phase(name):
                 rows += _measured(bench, name, home)
         watched = watch.stop()
-    rows += _left_out(bench)
+    rows += (
+        Row(scenario=scenario, contender=what, threads=threads, note=f"left out: {reason}")
+        for (scenario, what, threads), reason in bench.refused.items()
+    )
     return Report(
         title=f"{plan.bundle.name}: {bench.bundle.manifest.checkpoint.model}",
         started=started.isoformat().replace("+00:00", "Z"),
@@ -69,13 +65,6 @@ def run_benchmark(plan: Plan, command: str, log: Log) -> Report:
         noise=measured_noise(rows),
         rows=tuple(rows),
     )
-
-
-def _chosen(names: Sequence[str]) -> dict[str, str]:
-    unknown = [name for name in names if name not in SCENARIOS]
-    if unknown:
-        raise InputError(f"unknown scenario {unknown[0]!r}; use one of {', '.join(SCENARIOS)}")
-    return {name: home for name, home in SCENARIOS.items() if not names or name in names}
 
 
 def find_scenario(home: str) -> Callable[[Bench], Any]:
@@ -98,29 +87,13 @@ def _measured(bench: Bench, name: str, home: str) -> list[Row]:
         return []
 
 
-def _left_out(bench: Bench) -> list[Row]:
-    """A row without samples for everything that could not run, so that the report says why."""
-    return [
-        Row(scenario=scenario, contender=what, threads=threads, note=f"left out: {reason}")
-        for (scenario, what, threads), reason in bench.refused.items()
-    ]
-
-
 def _settings(plan: Plan) -> dict[str, Any]:
     return {
-        "rounds": plan.rounds,
-        "warm_up": plan.warm_up,
-        "seconds_per_group": plan.seconds,
-        "budget_seconds": plan.budget,
-        "seed": plan.seed,
-        "sessions": SESSIONS,
-        "threads": list(plan.threads),
-        "peers": list(plan.peers),
-        "backends": list(plan.backends),
-        "precisions": list(plan.precisions),
-        "full_rules": plan.full_rules,
-        **plan.settings,
-    }
+        "rounds": plan.rounds, "warm_up": plan.warm_up, "seconds_per_group": plan.seconds,
+        "budget_seconds": plan.budget, "seed": plan.seed, "sessions": SESSIONS,
+        "threads": list(plan.threads), "peers": list(plan.peers), "backends": list(plan.backends),
+        "precisions": list(plan.precisions), "full_rules": plan.full_rules, **plan.settings,
+    }  # fmt: skip
 
 
 def _bundle(bench: Bench) -> BundleRecord:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -39,19 +39,16 @@ class Summary:
     """Figures of one row, in the unit of its samples."""
 
     count: int
-    mean: float
     p50: float
     p90: float
-    p95: float
     p99: float
     """Of fewer than 100 samples no more than their largest."""
-    max: float
     interval: Interval | None
     """Of p50; None for fewer samples than can enclose it."""
 
     def percentile(self, percent: int) -> float:
-        """One of the percentiles 50, 90, 95 and 99."""
-        return {50: self.p50, 90: self.p90, 95: self.p95, 99: self.p99}[percent]
+        """One of the percentiles 50, 90 and 99."""
+        return {50: self.p50, 90: self.p90, 99: self.p99}[percent]
 
 
 @dataclass(frozen=True)
@@ -71,17 +68,8 @@ class Ratio:
 def summarise(samples: Samples) -> Summary:
     """Figures of samples, of which there must be one at least. Percentiles interpolate."""
     values = np.asarray(samples, np.float64)
-    p50, p90, p95, p99 = (float(q) for q in np.percentile(values, (50, 90, 95, 99)))
-    return Summary(
-        count=len(values),
-        mean=float(values.mean()),
-        p50=p50,
-        p90=p90,
-        p95=p95,
-        p99=p99,
-        max=float(values.max()),
-        interval=quantile_interval(values),
-    )
+    p50, p90, p99 = (float(q) for q in np.percentile(values, (50, 90, 99)))
+    return Summary(count=len(values), p50=p50, p90=p90, p99=p99, interval=quantile_interval(values))
 
 
 def quantile_interval(
@@ -103,11 +91,7 @@ def quantile_interval(
 
 
 def ratio_of_medians(
-    numerator: Samples,
-    denominator: Samples,
-    *,
-    paired: bool,
-    level: float = LEVEL,
+    numerator: Samples, denominator: Samples, *, paired: bool, level: float = LEVEL
 ) -> Ratio | None:
     """Median of `numerator` divided by that of `denominator`, with a bootstrap interval.
 
@@ -171,26 +155,19 @@ Name = TypeVar("Name", bound=Hashable)
 Call = Callable[[], object]
 
 
-@dataclass(frozen=True)
-class Timing:
-    """Durations of one call."""
+def shuffled_turns(
+    count: int, rounds: int, *, seed: int, ends: float = math.inf, fewest: int = 1
+) -> Iterator[tuple[int, int]]:
+    """Round and index of every turn: each of `count` once a round, in an order drawn anew.
 
-    samples: NDArray[np.float64]
-    """Seconds, in the order of measurement."""
-
-    def percentile(self, percent: float) -> float:
-        """Seconds below which `percent` of the samples lie."""
-        return float(np.percentile(self.samples, percent))
-
-    @property
-    def p50(self) -> float:
-        """The median in seconds."""
-        return self.percentile(50)
-
-    @property
-    def p99(self) -> float:
-        """The 99th percentile in seconds."""
-        return self.percentile(99)
+    ends: by `time.perf_counter`; no round begins after it, but the first `fewest`.
+    """
+    rng = np.random.default_rng(seed)
+    for number in range(rounds):
+        if number >= max(1, fewest) and time.perf_counter() > ends:
+            return
+        for index in rng.permutation(count):
+            yield number, int(index)
 
 
 def time_together(
@@ -202,8 +179,8 @@ def time_together(
     seconds: float = math.inf,
     fewest: int = 1,
     settled: bool = False,
-) -> dict[Name, Timing]:
-    """Time every call `repeats` times, one call at a time in an order shuffled anew each round.
+) -> dict[Name, Array]:
+    """Seconds (R,) of every call, timed `repeats` times in an order shuffled anew each round.
 
     Of a sequence, such as of sessions of one graph, another one is called each round.
 
@@ -213,26 +190,21 @@ def time_together(
     again.
     seconds: no round begins after so many, warm-up included, but the first `fewest`.
     """
-    rng = np.random.default_rng(seed)
-    names = list(calls)
-    takers = {name: call if isinstance(call, Sequence) else (call,) for name, call in calls.items()}
     ends = time.perf_counter() + seconds
-    for name in names:
-        for call in takers[name]:
+    takers = [call if isinstance(call, Sequence) else (call,) for call in calls.values()]
+    for own in takers:
+        for call in own:
             _warm(call, warm_up)
-    samples = {name: np.empty(repeats) for name in names}
-    for turn in range(repeats):
-        if turn >= max(1, fewest) and time.perf_counter() > ends:
-            return {name: Timing(values[:turn]) for name, values in samples.items()}
-        for index in rng.permutation(len(names)):
-            own = takers[names[index]]
-            call = own[turn % len(own)]
-            if settled:
-                _settle(call)
-            started = time.perf_counter()
-            call()
-            samples[names[index]][turn] = time.perf_counter() - started
-    return {name: Timing(values) for name, values in samples.items()}
+    samples: list[list[float]] = [[] for _ in takers]
+    turns = shuffled_turns(len(takers), repeats, seed=seed, ends=ends, fewest=fewest)
+    for number, index in turns:
+        call = takers[index][number % len(takers[index])]
+        if settled:
+            _settle(call)
+        started = time.perf_counter()
+        call()
+        samples[index].append(time.perf_counter() - started)
+    return {name: np.array(found) for name, found in zip(calls, samples, strict=True)}
 
 
 def _settle(call: Call) -> None:

@@ -12,11 +12,7 @@ if TYPE_CHECKING:
     from .export import Request, export_bundle
     from .verify.parity import Comparison
 
-_HOMES = {
-    "Comparison": "verify.parity",
-    "Request": "export",
-    "export_bundle": "export",
-}
+_HOMES = {"Comparison": "verify.parity", "Request": "export", "export_bundle": "export"}
 
 __all__ = ["Comparison", "Request", "export_bundle"]
 

@@ -90,13 +90,10 @@ class Provenance:
     def facts(self) -> dict[str, str]:
         """Name and value of what is known, in the order in which people ask."""
         known = {
-            "recipe": self.recipe,
-            "corpus": self.corpus,
-            "fold": self.fold,
-            "seed": self.seed,
+            "recipe": self.recipe, "corpus": self.corpus, "fold": self.fold, "seed": self.seed,
             "epochs": " + ".join(str(count) for count in self.epochs) or None,
             "imported": self.imported,
-        }
+        }  # fmt: skip
         return {name: str(value) for name, value in known.items() if value is not None}
 
 

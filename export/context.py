@@ -95,13 +95,10 @@ class ExportContext:
         """The graph's file content and entry."""
         shape, subject, precision, recurrence = key
         about = {
-            "name": f"ifmmin {subject} {shape} {precision}",
-            "shape": shape,
-            "subject": str(subject),
-            "precision": precision,
-            "recurrence": recurrence,
+            "name": f"ifmmin {subject} {shape} {precision}", "shape": shape,
+            "subject": str(subject), "precision": precision, "recurrence": recurrence,
             **self.metadata,
-        }
+        }  # fmt: skip
         if shape in ("latency", "throughput", "head"):
             about["pattern"] = str(subject)
         content = to_bytes(copy.deepcopy(model), about)

@@ -143,10 +143,7 @@ def plan_step(network: EmotionNetwork, modality: Modality, precision: Precision)
         first = state.initial_size or state.size
         states.append(
             StateSpec(
-                name=state.name,
-                output=output,
-                initial=state.initial,
-                initial_shape=("B", *first),
+                name=state.name, output=output, initial=state.initial, initial_shape=("B", *first)
             )
         )
     return Plan(_Step(encoder, precision), tuple(inputs), tuple(outputs), tuple(states))

@@ -220,9 +220,7 @@ class BundleWriter:
             backends=BACKENDS,
             golden=Golden(file=GOLDEN_NAME, sha256=hashlib.sha256(golden).hexdigest()),
             checkpoint=Origin(
-                sha256=self._sha256,
-                model=config.architecture.model,
-                training=self._header.training,
+                sha256=self._sha256, model=config.architecture.model, training=self._header.training
             ),
             prior=_prior(self._header),
             licence=self._licence or (standing.manifest.licence if standing else None),

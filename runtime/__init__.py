@@ -25,27 +25,11 @@ if TYPE_CHECKING:
     from .stream.options import Smoothing, StreamOptions
 
 __all__ = [
-    "ALL_PATTERNS",
-    "INCOMPLETE_PATTERNS",
-    "MODALITIES",
-    "BackendUnavailable",
-    "Bundle",
-    "BundleError",
-    "CheckpointError",
-    "CorpusError",
-    "EngineError",
-    "IfmminError",
-    "InputError",
-    "Modality",
-    "ParityError",
-    "Pattern",
-    "Policy",
-    "Prediction",
-    "Predictor",
-    "RecipeError",
-    "Smoothing",
-    "StreamOptions",
-]
+    "ALL_PATTERNS", "INCOMPLETE_PATTERNS", "MODALITIES", "BackendUnavailable", "Bundle",
+    "BundleError", "CheckpointError", "CorpusError", "EngineError", "IfmminError", "InputError",
+    "Modality", "ParityError", "Pattern", "Policy", "Prediction", "Predictor", "RecipeError",
+    "Smoothing", "StreamOptions",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -316,7 +316,7 @@ class Tuner:
         return Proof(self._bundle)
 
     def _time(self, graphs: Sequence[LoadedGraph]) -> list[float | None]:
-        """Median seconds of each on an ordinary input, in turns: what runs after its twin would
+        """Median seconds of each on an ordinary input, in turns: what runs after its like would
         find warm caches."""
         calls = [(loaded, self._inputs(loaded.entry)) for loaded in graphs]
         samples: list[list[float]] = [[] for _ in graphs]

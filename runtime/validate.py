@@ -110,17 +110,9 @@ def _require_none(
 
 
 __all__ = [
-    "Policy",
-    "Quality",
-    "Utterance",
-    "ValidFrames",
-    "ValidatedInput",
-    "below_quality",
-    "nothing_present",
-    "pad_frames",
-    "valid_frames",
-    "validate",
-]
+    "Policy", "Quality", "Utterance", "ValidFrames", "ValidatedInput", "below_quality",
+    "nothing_present", "pad_frames", "valid_frames", "validate",
+]  # fmt: skip
 
 Utterance = Mapping[str, Any] | Mapping[Modality, Any]
 """Per modality (letter or Modality) an array-like (T, D); None and empty mean missing."""

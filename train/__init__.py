@@ -11,21 +11,7 @@ from .recipe import Recipe, load_recipe
 from .trainer import fit, train
 
 __all__ = [
-    "Architecture",
-    "Corpus",
-    "EmotionNetwork",
-    "FeatureConfig",
-    "ModelConfig",
-    "Recipe",
-    "Statistics",
-    "Utterance",
-    "build_network",
-    "evaluate",
-    "fit",
-    "load_checkpoint",
-    "load_corpus",
-    "load_recipe",
-    "save_checkpoint",
-    "score",
-    "train",
-]
+    "Architecture", "Corpus", "EmotionNetwork", "FeatureConfig", "ModelConfig", "Recipe",
+    "Statistics", "Utterance", "build_network", "evaluate", "fit", "load_checkpoint", "load_corpus",
+    "load_recipe", "save_checkpoint", "score", "train",
+]  # fmt: skip

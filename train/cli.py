@@ -16,13 +16,7 @@ import typer
 from ifmmin.runtime.cli.app import command, entry_point, new_app
 from ifmmin.runtime.cli.options import frames_by_modality
 from ifmmin.runtime.console import log_line, print_table
-from ifmmin.runtime.errors import (
-    CheckpointError,
-    CorpusError,
-    IfmminError,
-    InputError,
-    OutputError,
-)
+from ifmmin.runtime.errors import CheckpointError, CorpusError, IfmminError, InputError, OutputError
 from ifmmin.runtime.modality import MODALITIES, Modality, Pattern
 from ifmmin.runtime.sessions import usable_cores
 
@@ -76,8 +70,7 @@ FeaturesOption = Annotated[
     typer.Option("--features", help="Root of the feature files.", rich_help_panel=_CORPUS),
 ]
 TargetsOption = Annotated[
-    Path | None,
-    typer.Option("--targets", help="Root of the label files.", rich_help_panel=_CORPUS),
+    Path | None, typer.Option("--targets", help="Root of the label files.", rich_help_panel=_CORPUS)
 ]
 TorchThreads = Annotated[
     int | None, typer.Option("--threads", help="CPU threads; default: torch's choice.")

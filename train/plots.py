@@ -25,11 +25,7 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#0
 """Okabe and Ito's palette, which the colour-blind can tell apart; its yellow darkened."""
 MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
 _NO_CURVE = ("stage", "epoch", "rate")
-_TITLES = {
-    "cross_entropy": "cross-entropy",
-    "cmd": "CMD",
-    "validation": "validation figure",
-}
+_TITLES = {"cross_entropy": "cross-entropy", "cmd": "CMD", "validation": "validation figure"}
 _DPI = 120
 
 History = Sequence[Mapping[str, float]]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
-from ifmmin.runtime.doctor.facts import OnnxRuntime
+from collections.abc import Iterator
 
 from .machine import Board, Cache, DeviceRecord, Frequency, Gpu, Processor
 
 _KIB, _MIB, _GIB = 1 << 10, 1 << 20, 1 << 30
 Rows = Iterator[tuple[str, str]]
-_SHORT = 12
-"""Digits of a commit."""
+_COUNTS = {True: "counts energy", False: "power is sampled"}
 
 
 def describe(record: DeviceRecord) -> list[tuple[str, str]]:
@@ -28,8 +25,7 @@ def _hardware(record: DeviceRecord) -> Rows:
     yield "memory", _gibibytes(record.memory.total)
     for index, gpu in enumerate(nvidia.gpus):
         yield f"gpu {index}" if len(nvidia.gpus) > 1 else "gpu", _gpu(gpu)
-    cuda = f"speaks CUDA {nvidia.cuda}" if nvidia.cuda else ""
-    yield "driver", _join(nvidia.driver, cuda, nvidia.error)
+    yield "driver", _join(nvidia.driver, _with("speaks CUDA", nvidia.cuda), nvidia.error)
     if record.jetson:
         yield "jetson", _jetson(record.jetson)
 
@@ -38,12 +34,24 @@ def _conditions(record: DeviceRecord) -> Rows:
     processor = record.processor
     unset = "not available: the kernel does not set it, as in most virtual machines"
     boost = {True: "boost allowed", False: "boost off", None: ""}[processor.boost]
-    yield "frequency", _join(_clocks(processor.frequencies) or unset, boost)
+    limits = [_limits(clock) for clock in processor.frequencies]
+    numbers = {text: limits.count(text) for text in limits}
+    clocks = "; ".join(f"{n} x {text}" if n > 1 else text for text, n in numbers.items())
+    yield "frequency", _join(clocks or unset, boost)
     if record.jetson:
-        yield "other clocks", _join(*map(_named_clock, record.jetson.frequencies))
-    yield "temperature", _temperature(record)
+        others = [(clock, clock.current or "unknown") for clock in record.jetson.frequencies]
+        yield "other clocks", _join(*(f"{c.name} {now} MHz ({_limits(c)})" for c, now in others))
+    hottest = max(record.temperatures, key=lambda zone: zone.celsius, default=None)
+    heat = "not available: the kernel shows no sensor"
+    if hottest:
+        heat = f"{hottest.celsius:.0f} degrees Celsius in the hottest zone ({hottest.zone})"
+    yield "temperature", heat
     yield "throttling", _throttling(record)
-    yield "energy", _energy(record)
+    sources = [
+        f"{source.name} ({_join(_COUNTS[source.counts], *source.rails)})" for source in record.power
+    ]
+    why = "; ".join(record.no_power) or "no sensor"
+    yield "energy", "; ".join(sources) or f"not available: {why}"
     load = "" if processor.load is None else f"load {processor.load:.2f} over the minute before"
     free = _gibibytes(record.memory.available)
     yield "other work", _join(load, f"{free} of memory free" if free else "")
@@ -56,20 +64,16 @@ def _software(record: DeviceRecord) -> Rows:
     yield "system", _join(system.name, system.machine, system.kernel, system.libc, boxed)
     versions = [f"{name} {version}" for name, version in software.packages.items()]
     yield "software", _join(f"Python {software.python.version or 'unknown'}", *versions)
-    yield "ONNX Runtime", _onnxruntime(software.onnxruntime)
+    built = software.onnxruntime
+    cuda, compiled = _with("for CUDA", built.cuda), ", ".join(built.providers)
+    name = f"{built.package} {built.version}".strip()
+    yield "ONNX Runtime", _join(name, cuda, _with("compiled in:", compiled), built.error)
     yield "libraries", _join(*(f"{name} ({v})" for name, v in software.libraries.items()))
     yield "settings", " ".join(f"{name}={value}" for name, value in software.settings.items())
     changed = ", with changes that are not committed" if revision and revision.changed else ""
     outside = "not available: it does not run from a checkout"
-    yield "revision", f"{revision.commit[:_SHORT]}{changed}" if revision else outside
+    yield "revision", f"{revision.commit[:12]}{changed}" if revision else outside
     yield "looks that failed", "; ".join(record.failed)
-
-
-def _temperature(record: DeviceRecord) -> str:
-    if not record.temperatures:
-        return "not available: the kernel shows no sensor"
-    hottest = max(record.temperatures, key=lambda zone: zone.celsius)
-    return f"{hottest.celsius:.0f} degrees Celsius in the hottest zone ({hottest.zone})"
 
 
 def _throttling(record: DeviceRecord) -> str:
@@ -90,30 +94,24 @@ def _throttling(record: DeviceRecord) -> str:
     return f"{seen} (can be seen here: {', '.join(watched)})"
 
 
-def _energy(record: DeviceRecord) -> str:
-    found = []
-    for source in record.power:
-        how = "counts energy" if source.counts else "power is sampled"
-        found.append(f"{source.name} ({_join(how, *source.rails)})")
-    return "; ".join(found) or f"not available: {'; '.join(record.no_power) or 'no sensor'}"
-
-
 def _join(*parts: str) -> str:
     """With commas; what is empty is left out."""
     return ", ".join(part for part in parts if part)
 
 
+def _with(word: str, value: object) -> str:
+    """The word before a value; empty where the value is."""
+    return f"{word} {value}" if value else ""
+
+
 def _gibibytes(size: int) -> str:
-    """A size in bytes; empty where it is unknown."""
     return f"{size / _GIB:.1f} GiB" if size else ""
 
 
 def _processor(found: Processor) -> str:
-    """Model, cores, and what is taken away of them."""
-    kinds = [f"{count} {name}" for name, count in found.kinds.items()]
     return _join(
         found.model or "model not available",
-        *kinds,
+        *(f"{count} {name}" for name, count in found.kinds.items()),
         f"{found.physical} cores" if found.physical else "",
         f"{found.logical} logical CPUs",
         f"{found.usable} usable" if found.usable < found.logical else "",
@@ -130,55 +128,32 @@ def _cache(found: Cache) -> str:
 
 
 def _gpu(found: Gpu) -> str:
-    """Name, size, clocks and limits."""
     clocks = {
         "SM clock": (found.sm_mhz, found.sm_mhz_maximum),
         "memory clock": (found.memory_mhz, found.memory_mhz_maximum),
     }
     return _join(
         found.name,
-        f"compute capability {found.compute_capability}" if found.compute_capability else "",
+        _with("compute capability", found.compute_capability),
         _gibibytes(found.memory),
         *(f"{name} {now} of {most} MHz" for name, (now, most) in clocks.items() if most),
         f"power limit {found.watts_limit:g} W" if found.watts_limit else "",
         f"{found.celsius} degrees Celsius" if found.celsius is not None else "",
-        f"MIG {found.mig.lower()}" if found.mig else "",
-        f"PCIe {found.pcie}" if found.pcie else "",
+        _with("MIG", found.mig.lower()),
+        _with("PCIe", found.pcie),
     )
 
 
 def _jetson(board: Board) -> str:
-    """Module, software and power mode."""
     module = board.module
-    pinned = {True: "clocks pinned", False: "clocks not pinned", None: ""}[board.pinned]
     return _join(
         module.model,
         module.soc,
-        f"JetPack {module.jetpack}" if module.jetpack else "",
-        f"Jetson Linux {module.l4t}" if module.l4t else "",
+        _with("JetPack", module.jetpack),
+        _with("Jetson Linux", module.l4t),
         f"power mode {module.power_mode or 'not available: nvpmodel does not say'}",
-        pinned,
+        {True: "clocks pinned", False: "clocks not pinned", None: ""}[board.pinned],
     )
-
-
-def _clocks(found: Iterable[Frequency]) -> str:
-    """Governors and limits; equal ones of many cores once, with their number."""
-    texts = [_limits(clock) for clock in found]
-    numbers = {text: texts.count(text) for text in texts}
-    return "; ".join(f"{n} x {text}" if n > 1 else text for text, n in numbers.items())
-
-
-def _named_clock(clock: Frequency) -> str:
-    """A clock of its own, such as a GPU's."""
-    now = f"{clock.current} MHz" if clock.current is not None else "unknown"
-    return f"{clock.name} {now} ({_limits(clock)})"
-
-
-def _onnxruntime(runtime: OnnxRuntime) -> str:
-    """The build, and what is compiled in."""
-    cuda = f"for CUDA {runtime.cuda}" if runtime.cuda else ""
-    providers = f"compiled in: {', '.join(runtime.providers)}" if runtime.providers else ""
-    return _join(f"{runtime.package} {runtime.version}".strip(), cuda, providers, runtime.error)
 
 
 def _limits(clock: Frequency) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
+from .machine import Readings
 
 FEWEST = 4
 """Samples that must lie within an interval; its ends are interpolated, each off by up to one."""
@@ -20,17 +23,11 @@ _TOGETHER = (
 """Rails of a module that has no common input sensor, which sum up to all of it."""
 
 
-class Sample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="sample"):
-    """Values by name at one moment; see `ifmmin.benchmarks.device.machine.Readings`."""
+class Sample(Readings, kw_only=True, omit_defaults=True, tag="sample"):
+    """Readings of one moment."""
 
     at: float
     """Seconds of `time.monotonic`, which all processes of a machine share."""
-    joules: dict[str, float] = {}
-    watts: dict[str, float] = {}
-    celsius: dict[str, float] = {}
-    mhz: dict[str, int] = {}
-    counts: dict[str, int] = {}
-    limits: tuple[str, ...] = ()
     busy: float | None = None
     """Seconds of CPU since boot that were not idle, all CPUs together."""
     stolen: float | None = None
@@ -85,17 +82,32 @@ def energy_between(
         )
     if samples[0].at > began or samples[-1].at < ended:
         return unknown("the samples do not reach from the beginning to the end")
-    counters = {rail: _counted(samples, rail, began, ended) for rail in _names(samples, "joules")}
-    sums = {rail: _integrated(samples, rail, began, ended) for rail in _names(samples, "watts")}
+    before, after = [*samples[:1], *samples[:-1]], [*samples[1:], *samples[-1:]]
+    near = [
+        sample
+        for earlier, sample, later in zip(before, samples, after, strict=True)
+        if earlier.at < ended and later.at > began
+    ]
+    at, counted = np.array([sample.at for sample in near]), set()
+    rails: dict[str, float] = {}
     # A GPU with a counter tells its power too; the counter is the better of the two.
-    known = {name: value for name, value in counters.items() if value is not None}
-    rails = {name: value for name, value in sums.items() if value is not None} | known
+    for kind in ("watts", "joules"):
+        for rail in dict.fromkeys(name for sample in samples for name in getattr(sample, kind)):
+            values = [getattr(sample, kind).get(rail) for sample in near]
+            if None in values:
+                continue  # it has a hole
+            if kind == "watts":
+                inner = at[(at > began) & (at < ended)]
+                rails[rail] = _integral(np.concatenate(([began], inner, [ended])), at, values)
+            else:
+                rails[rail] = float(np.diff(np.interp([began, ended], at, values))[0])
+                counted.add(rail)
     total, covers, reason = whole_device(rails)
     return Energy(
         joules=total,
         covers=", ".join(name.rpartition("/")[2] for name in covers),
         rails=rails,
-        counted=total is not None and known.keys() >= set(covers),
+        counted=total is not None and counted >= set(covers),
         seconds=seconds,
         samples=len(inside),
         gap=float(np.diff(inside).max()),
@@ -103,53 +115,15 @@ def energy_between(
     )
 
 
-def _names(samples: Sequence[Sample], kind: str) -> list[str]:
-    return list(dict.fromkeys(name for sample in samples for name in getattr(sample, kind)))
-
-
-def _series(
-    samples: Sequence[Sample], kind: str, rail: str, began: float, ended: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Times and values of one rail; None where it does not span the interval without a hole."""
-    around = [s for i, s in enumerate(samples) if _matters(samples, i, began, ended)]
-    values = [getattr(sample, kind).get(rail) for sample in around]
-    if any(value is None for value in values):
-        return None
-    return np.array([sample.at for sample in around]), np.array(values, dtype=np.float64)
-
-
-def _matters(samples: Sequence[Sample], index: int, began: float, ended: float) -> bool:
-    """Whether a sample lies within the interval, or next to it."""
-    after = samples[min(index + 1, len(samples) - 1)].at
-    before = samples[max(index - 1, 0)].at
-    return after > began and before < ended
-
-
-def _counted(samples: Sequence[Sample], rail: str, began: float, ended: float) -> float | None:
-    series = _series(samples, "joules", rail, began, ended)
-    if series is None:
-        return None
-    first, last = np.interp([began, ended], *series)
-    return float(last - first)
-
-
-def _integrated(samples: Sequence[Sample], rail: str, began: float, ended: float) -> float | None:
-    """By the trapezoidal rule."""
-    series = _series(samples, "watts", rail, began, ended)
-    if series is None:
-        return None
-    at, watts = series
-    inner = (at > began) & (at < ended)
-    times = np.concatenate(([began], at[inner], [ended]))
+def _integral(times: NDArray[np.float64], at: NDArray[np.float64], watts: list[float]) -> float:
+    """Joules over some times, by the trapezoidal rule."""
     power = np.interp(times, at, watts)
     return float(np.sum(np.diff(times) * (power[1:] + power[:-1]) / 2))
 
 
 def whole_device(rails: Mapping[str, float]) -> tuple[float | None, tuple[str, ...], str]:
-    """The sum of those rails that together are the device, their names, or why it is unknown.
-
-    No rail is added to one that contains it: a board's input rail has GPU and CPU in it.
-    """
+    """The sum of those rails that together are the device, their names, or why it is unknown. No
+    rail is added to one that contains it: a board's input rail has GPU and CPU in it."""
     board = {name.rpartition("/")[2]: name for name in rails if name.startswith(("ina/", "tegra"))}
     for name in _INPUTS:
         if name in board:
@@ -161,16 +135,9 @@ def whole_device(rails: Mapping[str, float]) -> tuple[float | None, tuple[str, .
     if board:
         names = ", ".join(board)
         return None, (), f"it is not known which of the rails {names} are the whole board"
-    processor = tuple(name for name in rails if _is_package(name))
+    # Whole packages, and memory, which packages do not contain.
+    processor = tuple(name for name in rails if re.fullmatch(r"rapl/(package[^/]*|.*\bdram)", name))
     if not processor:
         return None, (), "the processor's energy cannot be read, and without it the sum is not all"
     chosen = (*processor, *(name for name in rails if name.startswith("gpu")))
     return sum(rails[name] for name in chosen), chosen, ""
-
-
-def _is_package(rail: str) -> bool:
-    """Whether it is a whole package, or memory, which packages do not contain."""
-    parts = rail.split("/")
-    return parts[0] == "rapl" and (
-        (len(parts) == 2 and parts[1].startswith("package")) or parts[-1] == "dram"
-    )

@@ -9,22 +9,17 @@ from typing import Any
 
 from ifmmin.runtime.doctor.collect import find_nvidia
 
-from .machine import Gpu, Machine, Nvidia, ProbeUnavailable, Readings
+from .machine import Gpu, Machine, Nvidia, Probe, ProbeUnavailable, Readings
 
 REASONS = {
-    0x4: "power cap",
-    0x8: "hardware slowdown",
-    0x10: "sync boost",
-    0x20: "thermal slowdown by software",
-    0x40: "thermal slowdown by hardware",
-    0x80: "power brake",
-    0x200: "board limit",
-    0x400: "reliability",
-}
+    0x4: "power cap", 0x8: "hardware slowdown", 0x10: "sync boost",
+    0x20: "thermal slowdown by software", 0x40: "thermal slowdown by hardware",
+    0x80: "power brake", 0x200: "board limit", 0x400: "reliability",
+}  # fmt: skip
 """Bits of NVML's reasons for lower clocks. An idle GPU and clocks that the user set are none."""
 
 
-class Nvml:
+class Nvml(Probe):
     """All GPUs. Raises ProbeUnavailable where there is none to ask, with the cure.
 
     Rails are `gpu0` and so on; energy by a GPU's own counter where it has one (since Volta).
@@ -56,15 +51,14 @@ class Nvml:
             if millijoules is not None:
                 first = self._first.setdefault(name, millijoules)
                 found.joules[name] = (millijoules - first) / 1000
-            watts = self._watts("PowerUsage", gpu)
-            if watts is not None:
-                found.watts[name] = watts
-            celsius = self._ask("Temperature", gpu, nvml.NVML_TEMPERATURE_GPU)
-            if celsius is not None:
-                found.celsius[name] = float(celsius)
-            mhz = self._ask("ClockInfo", gpu, nvml.NVML_CLOCK_SM)
-            if mhz is not None:
-                found.mhz[name] = mhz
+            told = {
+                "watts": self._watts("PowerUsage", gpu),
+                "celsius": self._ask("Temperature", gpu, nvml.NVML_TEMPERATURE_GPU),
+                "mhz": self._ask("ClockInfo", gpu, nvml.NVML_CLOCK_SM),
+            }
+            for kind, value in told.items():
+                if value is not None:
+                    getattr(found, kind)[name] = value
             found.limits |= {f"{name}: {why}" for why in self._limits(gpu)}
         return found
 
@@ -77,10 +71,6 @@ class Nvml:
         nvml = self._nvml
         major, minor = self._ask("CudaComputeCapability", gpu) or ("", "")
         memory = self._ask("MemoryInfo", gpu)
-        clocks = {
-            kind: [self._ask(name, gpu, kind) for name in ("ClockInfo", "MaxClockInfo")]
-            for kind in (nvml.NVML_CLOCK_SM, nvml.NVML_CLOCK_MEM)
-        }
         state = self._ask("PerformanceState", gpu)
         persistent, mig = self._ask("PersistenceMode", gpu), self._ask("MigMode", gpu)
         generation, width = (
@@ -92,10 +82,10 @@ class Nvml:
             memory=memory.total if memory else 0,
             memory_used=memory.used if memory else None,
             celsius=self._ask("Temperature", gpu, nvml.NVML_TEMPERATURE_GPU),
-            sm_mhz=clocks[nvml.NVML_CLOCK_SM][0],
-            sm_mhz_maximum=clocks[nvml.NVML_CLOCK_SM][1],
-            memory_mhz=clocks[nvml.NVML_CLOCK_MEM][0],
-            memory_mhz_maximum=clocks[nvml.NVML_CLOCK_MEM][1],
+            sm_mhz=self._ask("ClockInfo", gpu, nvml.NVML_CLOCK_SM),
+            sm_mhz_maximum=self._ask("MaxClockInfo", gpu, nvml.NVML_CLOCK_SM),
+            memory_mhz=self._ask("ClockInfo", gpu, nvml.NVML_CLOCK_MEM),
+            memory_mhz_maximum=self._ask("MaxClockInfo", gpu, nvml.NVML_CLOCK_MEM),
             watts=self._watts("PowerUsage", gpu),
             watts_limit=self._watts("PowerManagementLimit", gpu),
             watts_default=self._watts("PowerManagementDefaultLimit", gpu),

@@ -17,20 +17,9 @@ from typing import Any
 
 import psutil
 
-from ifmmin.runtime.doctor.collect import (
-    PACKAGE_NAMES,
-    Looking,
-    find_cpu,
-    find_jetson,
-    find_libraries,
-    find_memory,
-    find_onnxruntime,
-    find_python,
-    find_system,
-    find_temperatures,
-    integer,
-)
-from ifmmin.runtime.doctor.facts import Memory, OnnxRuntime, Temperature
+from ifmmin.runtime.doctor import collect
+from ifmmin.runtime.doctor.collect import integer
+from ifmmin.runtime.doctor.facts import Memory, Temperature
 from ifmmin.runtime.doctor.probes import Answers, Host, ask
 
 from .gpu import Nvml, find_gpus
@@ -62,46 +51,27 @@ FLAGS = (
 """As the kernel names them: asimd is Neon of 64 bits, asimddp its dot products of bytes."""
 _CPUS = "/sys/devices/system/cpu"
 _KINDS = {"Data": "d", "Instruction": "i", "Unified": ""}
-_ARM, _NVIDIA = 0x41, 0x4E
 _ARM_CORES = {
-    (_ARM, 0xD03): "Cortex-A53",
-    (_ARM, 0xD04): "Cortex-A35",
-    (_ARM, 0xD05): "Cortex-A55",
-    (_ARM, 0xD07): "Cortex-A57",
-    (_ARM, 0xD08): "Cortex-A72",
-    (_ARM, 0xD09): "Cortex-A73",
-    (_ARM, 0xD0A): "Cortex-A75",
-    (_ARM, 0xD0B): "Cortex-A76",
-    (_ARM, 0xD0C): "Neoverse-N1",
-    (_ARM, 0xD0D): "Cortex-A77",
-    (_ARM, 0xD0E): "Cortex-A76AE",
-    (_ARM, 0xD40): "Neoverse-V1",
-    (_ARM, 0xD41): "Cortex-A78",
-    (_ARM, 0xD42): "Cortex-A78AE",
-    (_ARM, 0xD44): "Cortex-X1",
-    (_ARM, 0xD46): "Cortex-A510",
-    (_ARM, 0xD47): "Cortex-A710",
-    (_ARM, 0xD49): "Neoverse-N2",
-    (_ARM, 0xD4B): "Cortex-A78C",
-    (_ARM, 0xD4D): "Cortex-A715",
-    (_ARM, 0xD4F): "Neoverse-V2",
-    (_ARM, 0xD80): "Cortex-A520",
-    (_ARM, 0xD81): "Cortex-A720",
-    (_ARM, 0xD83): "Neoverse-V3AE",
-    (_ARM, 0xD84): "Neoverse-V3",
-    (_ARM, 0xD85): "Cortex-X925",
-    (_ARM, 0xD87): "Cortex-A725",
-    (_NVIDIA, 0x003): "Denver 2",
-    (_NVIDIA, 0x004): "Carmel",
-}
+    0x41: {
+        0xD03: "Cortex-A53", 0xD04: "Cortex-A35", 0xD05: "Cortex-A55", 0xD07: "Cortex-A57",
+        0xD08: "Cortex-A72", 0xD09: "Cortex-A73", 0xD0A: "Cortex-A75", 0xD0B: "Cortex-A76",
+        0xD0C: "Neoverse-N1", 0xD0D: "Cortex-A77", 0xD0E: "Cortex-A76AE", 0xD40: "Neoverse-V1",
+        0xD41: "Cortex-A78", 0xD42: "Cortex-A78AE", 0xD44: "Cortex-X1", 0xD46: "Cortex-A510",
+        0xD47: "Cortex-A710", 0xD49: "Neoverse-N2", 0xD4B: "Cortex-A78C", 0xD4D: "Cortex-A715",
+        0xD4F: "Neoverse-V2", 0xD80: "Cortex-A520", 0xD81: "Cortex-A720", 0xD83: "Neoverse-V3AE",
+        0xD84: "Neoverse-V3", 0xD85: "Cortex-X925", 0xD87: "Cortex-A725",
+    },
+    0x4E: {0x003: "Denver 2", 0x004: "Carmel"},
+}  # fmt: skip
 """By the numbers of implementer and part in the core's identification register."""
+_IDENTITY = r"^CPU (implementer|part)\s*:\s*(0x[0-9a-fA-F]{1,8})\s*$"
 _DEVICES = "/sys/class/devfreq/*/cur_freq"
 _GPU_CLOCK = re.compile(r"(?:.*\.)?(?:gpu|ga10b|gv11b|gp10b)|gpu-gpc-\d+")
 """JetPack 6, 5, Xavier and TX2; Thor has one for each part of its GPU."""
 _MEMORY_CLOCK = re.compile(r"bwmgr|.*emc.*")
 PACKAGES = (
-    *PACKAGE_NAMES, "onnxruntime-openvino", "safetensors", "msgspec", "onnx", "nvidia-ml-py",
-    "psutil", "torch",
+    *collect.PACKAGE_NAMES, "onnxruntime-openvino", "safetensors", "msgspec", "onnx",
+    "nvidia-ml-py", "psutil", "torch",
 )  # fmt: skip
 SETTINGS = (
     "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY",
@@ -136,8 +106,7 @@ def record_device(
 
     answers: asks libraries, see `ask_libraries`. open_gpus: opens NVIDIA's library.
     """
-    door = machine or Machine()
-    look = Looking()
+    door, look = machine or Machine(), collect.Looking()
     nothing: Answers = {}
     with ThreadPoolExecutor(1) as background:
         asked = background.submit(answers)
@@ -145,47 +114,42 @@ def record_device(
         board = look("jetson", lambda: find_board(door), None)
         revision = look("revision", lambda: find_revision(door), None)
         told = look("libraries", asked.result, nothing)
-    runtime = _of(told, "onnxruntime")
+    no_nvml: list[str] = []
+
+    def opened() -> Nvml | None:
+        try:
+            return open_gpus()
+        except ProbeUnavailable as reason:
+            no_nvml.append(str(reason))
+            return None
+
+    nvml = look("nvml", opened, None)
     nothing_read: tuple[tuple[PowerSource, ...], tuple[str, ...]] = ((), ())
-    unopened: tuple[Nvml | None, str] = (None, "")
-    nvml, no_nvml = look("nvml", lambda: _open(open_gpus), unopened)
-    cuda = _of(told, "cuda")
-    gpus = look("nvidia", lambda: find_gpus(door, nvml, no_nvml, cuda), Nvidia())
+    cuda, runtime = told.get("cuda", {}), told.get("onnxruntime", {})
+    gpus = look("nvidia", lambda: find_gpus(door, nvml, "".join(no_nvml), cuda), Nvidia())
     power, no_power = look("power", lambda: find_power(door, nvml, board is not None), nothing_read)
     if nvml is not None:
         nvml.close()
     return DeviceRecord(
         taken=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         processor=processor,
-        memory=look("memory", lambda: find_memory(door), Memory()),
+        memory=look("memory", lambda: collect.find_memory(door), Memory()),
         nvidia=gpus,
         jetson=board,
         temperatures=look("temperatures", lambda: temperatures(door), ()),
         throttling=look("throttling", lambda: find_throttling(door), Throttling()),
         power=power,
-        no_power=(*no_power, *([no_nvml] if no_nvml else [])),
+        no_power=(*no_power, *no_nvml),
         software=look("software", lambda: find_software(door, runtime), Software()),
         revision=revision,
         failed=tuple(look.failed),
     )
 
 
-def _open(open_gpus: Callable[[], Nvml]) -> tuple[Nvml | None, str]:
-    """NVIDIA's library, or why it cannot be asked."""
-    try:
-        return open_gpus(), ""
-    except ProbeUnavailable as reason:
-        return None, str(reason)
-
-
-def _of(answers: Answers, question: str) -> Mapping[str, Any]:
-    return answers.get(question, {})
-
-
 def find_processor(machine: Machine) -> Processor:
     """Look at /proc/cpuinfo and what sysfs has on cores, caches and clocks."""
     cpuinfo = machine.text("/proc/cpuinfo")
-    known = find_cpu(machine)
+    known = collect.find_cpu(machine)
     source = f"{_CPUS.removesuffix('/cpu')}/clocksource/clocksource0/current_clocksource"
     return Processor(
         model=known.model,
@@ -230,26 +194,27 @@ def find_caches(machine: Machine) -> tuple[Cache, ...]:
 
 def find_frequencies(machine: Machine) -> tuple[Frequency, ...]:
     """The clocks that cpufreq sets, each for the cores that share it."""
-    return tuple(
-        _frequency(machine, folder.removesuffix("/scaling_governor"))
-        for folder in machine.find(f"{_CPUS}/cpufreq/policy[0-9]*/scaling_governor")
-    )
+    found = []
+    for path in machine.find(f"{_CPUS}/cpufreq/policy[0-9]*/scaling_governor"):
+        folder = path.removesuffix("/scaling_governor")
+        cores = ",".join(machine.text(f"{folder}/affected_cpus").split())
+        clock = Frequency(
+            name=cores or folder.rpartition("/")[2],
+            governor=machine.text(path).strip(),
+            driver=machine.text(f"{folder}/scaling_driver").strip(),
+            minimum=_divided(machine, f"{folder}/scaling_min_freq", 1000),
+            maximum=_divided(machine, f"{folder}/scaling_max_freq", 1000),
+            hardware_maximum=_divided(machine, f"{folder}/cpuinfo_max_freq", 1000),
+            current=_divided(machine, f"{folder}/scaling_cur_freq", 1000),
+        )
+        found.append(clock)
+    return tuple(found)
 
 
-def _frequency(machine: Machine, folder: str) -> Frequency:
-    def mhz(name: str) -> int | None:
-        khz = integer(machine.text(f"{folder}/{name}"))
-        return None if khz is None else khz // 1000
-
-    return Frequency(
-        name=",".join(machine.text(f"{folder}/affected_cpus").split()) or folder.rpartition("/")[2],
-        governor=machine.text(f"{folder}/scaling_governor").strip(),
-        driver=machine.text(f"{folder}/scaling_driver").strip(),
-        minimum=mhz("scaling_min_freq"),
-        maximum=mhz("scaling_max_freq"),
-        hardware_maximum=mhz("cpuinfo_max_freq"),
-        current=mhz("scaling_cur_freq"),
-    )
+def _divided(machine: Machine, path: str, by: int) -> int | None:
+    """The number in a file, in a larger unit."""
+    found = integer(machine.text(path))
+    return None if found is None else found // by
 
 
 def find_hypervisor(machine: Machine, cpuinfo: str) -> str:
@@ -265,10 +230,10 @@ def find_hypervisor(machine: Machine, cpuinfo: str) -> str:
 
 
 def _boost(machine: Machine) -> bool | None:
-    no_turbo = integer(machine.text(f"{_CPUS}/intel_pstate/no_turbo"))
+    files = ("intel_pstate/no_turbo", "cpufreq/boost")
+    no_turbo, boost = (integer(machine.text(f"{_CPUS}/{file}")) for file in files)
     if no_turbo is not None:
         return no_turbo == 0
-    boost = integer(machine.text(f"{_CPUS}/cpufreq/boost"))
     return None if boost is None else boost == 1
 
 
@@ -276,25 +241,24 @@ def core_kinds(cpuinfo: str) -> dict[str, int]:
     """How many cores there are of each design; empty on other architectures."""
     kinds: Counter[str] = Counter()
     for core in re.split(r"^processor\s*:", cpuinfo, flags=re.MULTILINE)[1:]:
-        implementer, part = _field("CPU implementer", core), _field("CPU part", core)
-        if implementer is not None and part is not None:
-            unknown = f"part {part:#x} of implementer {implementer:#x}"
-            kinds[_ARM_CORES.get((implementer, part), unknown)] += 1
+        found = re.findall(_IDENTITY, core, flags=re.MULTILINE)
+        numbers = {name: int(number, 16) for name, number in found}
+        if len(numbers) == 2:
+            maker, part = numbers["implementer"], numbers["part"]
+            unknown = f"part {part:#x} of implementer {maker:#x}"
+            kinds[_ARM_CORES.get(maker, {}).get(part, unknown)] += 1
     return dict(kinds)
-
-
-def _field(name: str, core: str) -> int | None:
-    found = re.search(rf"^{name}\s*:\s*(0x[0-9a-fA-F]{{1,8}})\s*$", core, flags=re.MULTILINE)
-    return int(found.group(1), 16) if found else None
 
 
 def find_board(machine: Machine) -> Board | None:
     """None where this is no Jetson."""
-    module = find_jetson(machine)
+    module = collect.find_jetson(machine)
     if module is None:
         return None
     frequencies = device_frequencies(machine)
-    return Board(module=module, frequencies=frequencies, pinned=_pinned(machine, frequencies))
+    limits = [(clock.minimum, clock.maximum) for clock in find_frequencies(machine) + frequencies]
+    known = [low == high for low, high in limits if low is not None and high is not None]
+    return Board(module=module, frequencies=frequencies, pinned=all(known) if known else None)
 
 
 def device_frequencies(machine: Machine) -> tuple[Frequency, ...]:
@@ -305,8 +269,9 @@ def device_frequencies(machine: Machine) -> tuple[Frequency, ...]:
         name = folder.rpartition("/")[2]
         if not (_GPU_CLOCK.fullmatch(name) or _MEMORY_CLOCK.fullmatch(name)):
             continue
-        hertz = [integer(machine.text(f"{folder}/{key}_freq")) for key in ("min", "max", "cur")]
-        low, high, now = (None if hz is None else hz // 1_000_000 for hz in hertz)
+        low, high, now = (
+            _divided(machine, f"{folder}/{key}_freq", 1_000_000) for key in ("min", "max", "cur")
+        )
         governor = machine.text(f"{folder}/governor").strip()
         found.append(
             Frequency(name=name, governor=governor, minimum=low, maximum=high, current=now)
@@ -314,33 +279,18 @@ def device_frequencies(machine: Machine) -> tuple[Frequency, ...]:
     return tuple(found)
 
 
-def _pinned(machine: Machine, devices: tuple[Frequency, ...]) -> bool | None:
-    known = [
-        clock
-        for clock in (*find_frequencies(machine), *devices)
-        if clock.minimum is not None and clock.maximum is not None
-    ]
-    return all(clock.minimum == clock.maximum for clock in known) if known else None
-
-
 def find_software(machine: Machine, onnxruntime: Mapping[str, Any]) -> Software:
     """onnxruntime: what an import of it said, in a process of its own."""
     found = {name: machine.package(name) for name in dict.fromkeys(PACKAGES)}
-    libraries = {library.name: library.version for library in find_libraries(machine)}
+    libraries = {library.name: library.version for library in collect.find_libraries(machine)}
     return Software(
-        python=find_python(machine),
-        system=find_system(machine),
+        python=collect.find_python(machine),
+        system=collect.find_system(machine),
         packages={name: package[0] for name, package in found.items() if package is not None},
         libraries=libraries,
-        onnxruntime=_onnxruntime(machine, onnxruntime),
+        onnxruntime=collect.find_onnxruntime(machine, onnxruntime),
         settings={name: machine.environ[name] for name in SETTINGS if machine.environ.get(name)},
     )
-
-
-def _onnxruntime(machine: Machine, answer: Mapping[str, Any]) -> OnnxRuntime:
-    providers = answer.get("providers")
-    names = tuple(map(str, providers)) if isinstance(providers, list) else ()
-    return find_onnxruntime(machine, names, str(answer.get("error", "")))
 
 
 def find_revision(machine: Host, file: Path = _HERE) -> Revision | None:
@@ -359,19 +309,21 @@ def find_revision(machine: Host, file: Path = _HERE) -> Revision | None:
 
 def cpu_quota(machine: Machine) -> float | None:
     """CPUs' worth of time; None is no limit. The tightest of the groups above this process."""
-    limits = [limit for group in _groups(machine) if (limit := _limit(machine, group)) is not None]
+    limits = []
+    for group in _groups(machine):
+        quota, period = (*machine.text(f"{group}/cpu.max").split(), "", "")[:2]
+        allowed = integer(quota or machine.text(f"{group}/cpu.cfs_quota_us"))
+        length = integer(period or machine.text(f"{group}/cpu.cfs_period_us"))
+        if allowed and length and min(allowed, length) > 0:  # `max` and -1 are no limit
+            limits.append(allowed / length)
     return min(limits, default=None)
 
 
 def quota_events(machine: Machine) -> int | None:
     """Periods in which the process's groups were held back, since they exist; None is unknown."""
-    found = []
-    for group in _groups(machine):
-        text = machine.text(f"{group}/cpu.stat")
-        events = re.search(r"^nr_throttled\s+([0-9]{1,15})$", text, flags=re.MULTILINE)
-        if events:
-            found.append(int(events.group(1)))
-    return max(found, default=None)
+    texts = "".join(machine.text(f"{group}/cpu.stat") + "\n" for group in _groups(machine))
+    found = re.findall(r"^nr_throttled\s+([0-9]{1,15})$", texts, flags=re.MULTILINE)
+    return max(map(int, found), default=None)
 
 
 def _groups(machine: Machine) -> list[str]:
@@ -387,20 +339,11 @@ def _groups(machine: Machine) -> list[str]:
     return found
 
 
-def _limit(machine: Machine, group: str) -> float | None:
-    quota, period = (*machine.text(f"{group}/cpu.max").split(), "", "")[:2]
-    quota = quota or machine.text(f"{group}/cpu.cfs_quota_us")
-    period = period or machine.text(f"{group}/cpu.cfs_period_us")
-    allowed, length = integer(quota), integer(period)
-    # `max` and -1 are no limit.
-    return allowed / length if allowed and length and allowed > 0 and length > 0 else None
-
-
 def temperatures(machine: Machine) -> tuple[Temperature, ...]:
     """Zones, then sensors of processors that are no zones: AMD's, and Intel's without a driver."""
     sensors = psutil.sensors_temperatures()
     return (
-        *find_temperatures(machine),
+        *collect.find_temperatures(machine),
         *(
             Temperature(zone=f"{driver} {sensor.label}".strip(), celsius=sensor.current)
             for driver, label in _SENSORS.items()
@@ -412,9 +355,16 @@ def temperatures(machine: Machine) -> tuple[Temperature, ...]:
 
 def find_throttling(machine: Machine) -> Throttling:
     """Read everything that this kernel has of it."""
-    cores = _throttle_counts(machine, "core_throttle_count")
-    packages = _throttle_counts(machine, "package_throttle_count")
-    over_current = _over_current(machine)
+    texts = (
+        [machine.text(path) for path in machine.find(f"{_THROTTLE}/{name}_throttle_count")]
+        for name in ("core", "package")
+    )
+    cores, packages = ([n for n in map(integer, found) if n is not None] for found in texts)
+    over_current = {
+        path.rpartition("/")[2].partition("_")[0]: count
+        for path in machine.find("/sys/class/hwmon/hwmon*/oc[0-9]_event_cnt")
+        if (count := integer(machine.text(path))) is not None
+    }
     cooling = _cooling(machine)
     quota = quota_events(machine)
     watched = {
@@ -431,20 +381,6 @@ def find_throttling(machine: Machine) -> Throttling:
         cooling=tuple(device for device in cooling or () if device.state > 0),
         watched=tuple(name for name, there in watched.items() if there),
     )
-
-
-def _throttle_counts(machine: Machine, name: str) -> list[int]:
-    counts = [integer(machine.text(path)) for path in machine.find(f"{_THROTTLE}/{name}")]
-    return [count for count in counts if count is not None]
-
-
-def _over_current(machine: Machine) -> dict[str, int]:
-    found = {}
-    for path in machine.find("/sys/class/hwmon/hwmon*/oc[0-9]_event_cnt"):
-        count = integer(machine.text(path))
-        if count is not None:
-            found[path.rpartition("/")[2].partition("_")[0]] = count
-    return found
 
 
 def _cooling(machine: Machine) -> list[Cooling] | None:

@@ -13,9 +13,9 @@ import re
 import subprocess
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import IO, Protocol
+from typing import IO
 
 import msgspec
 
@@ -297,41 +297,41 @@ class DeviceRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Looks that went wrong: a fault of ours, worth a report."""
 
 
-@dataclass
-class Readings:
+class Readings(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Values by name. What cannot be read is not in it."""
 
-    joules: dict[str, float] = field(default_factory=dict)
+    joules: dict[str, float] = {}
     """Energy since the probe began, by rail: from sensors that count it."""
-    watts: dict[str, float] = field(default_factory=dict)
+    watts: dict[str, float] = {}
     """Power at this moment, by rail."""
-    celsius: dict[str, float] = field(default_factory=dict)
-    mhz: dict[str, int] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
+    celsius: dict[str, float] = {}
+    mhz: dict[str, int] = {}
+    counts: dict[str, int] = {}
     """Events since boot that each held the machine back."""
-    limits: set[str] = field(default_factory=set)
+    limits: set[str] = set()
     """What holds the machine back at this moment."""
 
     def update(self, other: Readings) -> None:
         """Take the values of another probe in."""
-        self.joules.update(other.joules)
-        self.watts.update(other.watts)
-        self.celsius.update(other.celsius)
-        self.mhz.update(other.mhz)
-        self.counts.update(other.counts)
-        self.limits |= other.limits
+        for name in Readings.__struct_fields__:
+            getattr(self, name).update(getattr(other, name))
 
 
-class Probe(Protocol):
+class Probe(ABC):
     """Something that can be looked at again and again."""
 
+    @abstractmethod
     def read(self) -> Readings:
         """Look once. Never raises for what is not there."""
-        ...
 
-    def close(self) -> None:
+    @property
+    def rails(self) -> tuple[str, ...]:
+        """Names of what it tells energy or power of."""
+        found = self.read()
+        return tuple(dict.fromkeys((*found.joules, *found.watts)))
+
+    def close(self) -> None:  # noqa: B027 - most hold nothing
         """Let go of tools and libraries."""
-        ...
 
 
 class ProbeUnavailable(Exception):  # noqa: N818 - not an error: most machines lack most sensors

@@ -7,6 +7,7 @@ cannot outlive the benchmark.
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
@@ -16,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 import msgspec
@@ -57,60 +57,89 @@ class Watch:
     def __init__(self, period: float = PERIOD, command: Sequence[str] = _COMMAND) -> None:
         if not period > 0:
             raise ValueError(f"got a period of {period} s, it must be above 0")
-        self.period = period
+        self.samples: list[Sample] = []
+        """What was seen; there once it has stopped."""
+        self.missing: tuple[str, ...] = ()
+        """Sensors that are not available, each with the reason."""
+        self.process: subprocess.Popen[bytes] | None = None
+        """The sampler, while it runs."""
         self._command = (*command, str(period))
-        self._sampling: Sampling | None = None
+        # Samples go to a file, so that nobody has to keep up.
+        self._folder: Path | None = None
+        self._watched: Watched | None = None
         self._began = 0.0
-        self._ended: float | None = None
 
     def start(self) -> None:
         """Begin. Returns with the first sample, or once it is clear that there will be none."""
-        if self._sampling is not None and self._ended is None:
+        if self._folder is not None:
             raise ValueError("the watch runs already; stop it first")
-        sampling = self._sampling = Sampling(self._command)
-        sampling.wait(lambda: bool(sampling.samples), _FIRST_LOOK)
-        self._began, self._ended = time.monotonic(), None
+        self.missing, self._folder = (), Path(tempfile.mkdtemp(prefix="ifmmin-watch-"))
+        samples, errors = self._folder / "samples", self._folder / "errors"
+        try:
+            with samples.open("wb") as output, errors.open("wb") as complaints:
+                self.process = subprocess.Popen(
+                    self._command,
+                    stdin=subprocess.PIPE,
+                    stdout=output,
+                    stderr=complaints,
+                    # numpy's threads would only be in the way of what is measured.
+                    env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                    # Ctrl-C is the benchmark's: this ends by itself when its input does.
+                    start_new_session=True,
+                )
+        except (OSError, ValueError) as error:
+            self.missing = (f"the sampler does not start: {error}",)
+        until = time.monotonic() + _FIRST_LOOK
+        while self.process and self.process.poll() is None and time.monotonic() < until:
+            if samples.read_bytes().count(b"\n") > 1:
+                break
+            time.sleep(_PAUSE)
+        self._began = time.monotonic()
 
     def stop(self) -> Watched:
         """End, with what was seen since `start`. A second call gives the same again."""
-        sampling = self._started()
-        if self._ended is None:
-            self._ended = time.monotonic()
-            sampling.end()
-        return self.between(self._began, self._ended)
+        if self._folder is not None:
+            ended, folder, self._folder = time.monotonic(), self._folder, None
+            if self.process is not None:
+                fault = _end(self.process, folder / "errors")
+                self.process = None
+                try:
+                    opening, self.samples = read_lines((folder / "samples").read_bytes())
+                except (OSError, msgspec.DecodeError) as error:
+                    opening, self.samples = (), []
+                    fault = f"the samples cannot be read: {error}"
+                self.missing = (*([fault] if fault else []), *opening)
+            shutil.rmtree(folder, ignore_errors=True)
+            self._watched = self.between(self._began, ended)
+        if self._watched is None:
+            raise ValueError("the watch was not started; call start() first")
+        return self._watched
 
     def between(self, began: float, ended: float) -> Watched:
-        """What was seen in an interval of the past, while the watch goes on or after it.
-
-        Waits for the sample that follows the interval, at most a little over one period.
-        """
-        sampling = self._started()
-        if self._ended is None:
-            follows = 2 * self.period + 1
-            sampling.wait(lambda: any(s.at >= ended for s in sampling.samples[-1:]), follows)
-        missing = (*([sampling.fault] if sampling.fault else []), *sampling.missing)
-        return summarise(sampling.samples, began, ended, missing)
-
-    def energy(self, began: float, ended: float) -> Energy:
-        """Energy of an interval of the past; see `between`."""
-        return self.between(began, ended).energy
+        """What was seen in an interval, once the watch has stopped."""
+        return summarise(self.samples, began, ended, self.missing)
 
     def __enter__(self) -> Watch:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.stop()
 
-    def _started(self) -> Sampling:
-        if self._sampling is None:
-            raise ValueError("the watch was not started; call start() first")
-        return self._sampling
+
+def _end(process: subprocess.Popen[bytes], errors: Path) -> str:
+    """Ask the sampler for a last sample and end it. Says why it ended early; else nothing."""
+    early = process.poll() is not None
+    try:
+        process.communicate(timeout=_LAST_LOOK)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if not early and not process.returncode:
+        return ""
+    lines = [line.strip() for line in errors.read_text(errors="replace").split("\n")]
+    complaint = next(filter(None, reversed(lines)), f"code {process.returncode}")
+    return f"the sampler ended early: {complaint}"
 
 
 class Span(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,14 +177,18 @@ def summarise(
 ) -> Watched:
     """The interval from `began` to `ended`, in seconds of `time.monotonic`."""
     inside = [sample for sample in samples if began <= sample.at <= ended]
-    busy, stolen = _shares(samples, began, ended)
+    # From the last sample before the interval to the first after it: nothing within goes unseen.
+    early = [sample for sample in samples if sample.at <= began][-1:] or [*samples[:1]]
+    late = [sample for sample in samples if sample.at >= ended][:1] or [*samples[-1:]]
+    events, busy, stolen = _between(early[0], late[0]) if samples else ([], None, None)
+    limits = {limit for sample in inside for limit in sample.limits}
     return Watched(
         seconds=max(0.0, ended - began),
         samples=len(inside),
         celsius=_spans([sample.celsius for sample in inside]),
         mhz=_spans([sample.mhz for sample in inside]),
         watts=_spans([sample.watts for sample in inside]),
-        throttled=_throttled(samples, inside, began, ended),
+        throttled=(*events, *sorted(limits)),
         busy=busy,
         stolen=stolen,
         energy=energy_between(samples, began, ended, missing),
@@ -174,123 +207,22 @@ def _spans(readings: Sequence[Mapping[str, float]]) -> dict[str, Span]:
     }
 
 
-def _ends(
-    samples: Sequence[Sample], began: float, ended: float
-) -> tuple[Sample | None, Sample | None]:
-    """The last sample before the interval and the first after it: nothing within goes unseen."""
-    before = [sample for sample in samples if sample.at <= began]
-    after = [sample for sample in samples if sample.at >= ended]
-    first = before[-1] if before else next(iter(samples), None)
-    return first, after[0] if after else next(reversed(samples), None)
-
-
-def _throttled(
-    samples: Sequence[Sample], inside: Sequence[Sample], began: float, ended: float
-) -> tuple[str, ...]:
-    first, last = _ends(samples, began, ended)
-    events = []
-    if first is not None and last is not None:
-        for name, count in last.counts.items():
-            more = count - first.counts.get(name, count)
-            events += [f"{name} ({more} times)"] if more > 0 else []
-    limits = dict.fromkeys(limit for sample in inside for limit in sample.limits)
-    return (*events, *limits)
-
-
-def _shares(
-    samples: Sequence[Sample], began: float, ended: float
-) -> tuple[float | None, float | None]:
-    first, last = _ends(samples, began, ended)
-    if first is None or last is None:
-        return None, None
-    pairs = [(getattr(last, key), getattr(first, key)) for key in ("busy", "stolen", "idle")]
-    if any(value is None for pair in pairs for value in pair):
-        return None, None
-    busy, stolen, idle = (max(0.0, late - early) for late, early in pairs)
-    total = busy + stolen + idle
-    return (busy / total, stolen / total) if total > 0 else (None, None)
-
-
-class Sampling:
-    """What a sampler has written so far. It writes to a file, so that nobody has to keep up."""
-
-    def __init__(self, command: Sequence[str]) -> None:
-        self.missing: tuple[str, ...] = ()
-        self.samples: list[Sample] = []
-        self.fault = ""
-        """Why there are no samples, or no more."""
-        self._folder = Path(tempfile.mkdtemp(prefix="ifmmin-watch-"))
-        self._read = 0
-        self._process = self._start(command)
-
-    def update(self) -> None:
-        """Read what is new."""
-        try:
-            with (self._folder / "samples").open("rb") as file:
-                file.seek(self._read)
-                lines, size = read_lines(file.read())
-        except (OSError, msgspec.DecodeError) as error:
-            self.fault = self.fault or f"the samples cannot be read: {error}"
-            return
-        self._read += size
-        for line in lines:
-            if isinstance(line, Opening):
-                self.missing = line.missing
-            else:
-                self.samples.append(line)
-
-    def wait(self, there: Callable[[], bool], patience: float) -> None:
-        """Read on until it is there, `patience` seconds have passed, or the sampler has ended."""
-        until = time.monotonic() + patience
-        while True:
-            ended = self._process is None or self._process.poll() is not None
-            self.update()
-            if there() or ended or time.monotonic() > until:
-                return
-            time.sleep(_PAUSE)
-
-    def end(self) -> None:
-        """Ask for a last sample, and end the process."""
-        process, self._process = self._process, None
-        if process is not None:
-            early = process.poll() is not None
-            try:
-                process.communicate(timeout=_LAST_LOOK)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            if early or process.returncode:
-                complaint = self._complaint(process.returncode)
-                self.fault = self.fault or f"the sampler ended early: {complaint}"
-        self.update()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _start(self, command: Sequence[str]) -> subprocess.Popen[bytes] | None:
-        samples, errors = self._folder / "samples", self._folder / "errors"
-        try:
-            with samples.open("wb") as output, errors.open("wb") as complaints:
-                return subprocess.Popen(
-                    command,
-                    stdin=subprocess.PIPE,
-                    stdout=output,
-                    stderr=complaints,
-                    # numpy's threads would only be in the way of what is measured.
-                    env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-                    # Ctrl-C is the benchmark's: this ends by itself when its input does.
-                    start_new_session=True,
-                )
-        except (OSError, ValueError) as error:
-            self.fault = f"the sampler does not start: {error}"
-            return None
-
-    def _complaint(self, code: int) -> str:
-        """The last line that it wrote on standard error, or how it ended."""
-        lines = (self._folder / "errors").read_text(errors="replace").split("\n")
-        return next((line.strip() for line in reversed(lines) if line.strip()), f"code {code}")
+def _between(first: Sample, last: Sample) -> tuple[list[str], float | None, float | None]:
+    """Events that were counted, and the shares of time that was busy and that was stolen."""
+    rises = {name: count - first.counts.get(name, count) for name, count in last.counts.items()}
+    events = [f"{name} ({more} times)" for name, more in rises.items() if more > 0]
+    spent = []
+    for key in ("busy", "stolen", "idle"):
+        early, late = getattr(first, key), getattr(last, key)
+        if early is None or late is None:
+            return events, None, None
+        spent.append(max(0.0, late - early))
+    total = sum(spent)
+    return (events, spent[0] / total, spent[1] / total) if total > 0 else (events, None, None)
 
 
 class Opening(msgspec.Struct, frozen=True, kw_only=True, tag="opening"):
-    """The first line: what this machine does not tell."""
+    """The first line of the file: what this machine does not tell."""
 
     missing: tuple[str, ...]
     """Sensors that are not available, each with the reason."""
@@ -304,27 +236,17 @@ def write_line(line: Opening | Sample) -> bytes:
     return msgspec.json.encode(line) + b"\n"
 
 
-def read_lines(content: bytes) -> tuple[list[Opening | Sample], int]:
-    """The whole lines of a part of the file, and how many bytes they are.
-
-    The last line may still be in the writing.
-    """
-    end = content.rfind(b"\n") + 1
-    return [_DECODER.decode(line) for line in content[:end].splitlines()], end
+def read_lines(content: bytes) -> tuple[tuple[str, ...], list[Sample]]:
+    """What is missing, and samples. The last line of a sampler that was killed may be cut."""
+    lines = _DECODER.decode_lines(content[: content.rfind(b"\n") + 1])
+    missing = [reason for line in lines if isinstance(line, Opening) for reason in line.missing]
+    return tuple(missing), [line for line in lines if isinstance(line, Sample)]
 
 
 class Remembering(Machine):
     """Which files there are is asked once: searching takes longer than reading."""
 
-    def __init__(self, root: str = "") -> None:
-        super().__init__(root)
-        self._known: dict[str, list[str]] = {}
-
-    def find(self, pattern: str) -> list[str]:
-        """The paths that fitted at the first time."""
-        if pattern not in self._known:
-            self._known[pattern] = super().find(pattern)
-        return self._known[pattern]
+    find = functools.cache(Machine.find)
 
 
 class Sampler:
@@ -343,23 +265,19 @@ class Sampler:
 
     def look(self) -> Sample:
         """One sample."""
-        began, readings = time.monotonic(), read_state(self._machine)
-        for probe in self._probes:
-            readings.update(probe.read())
-        spent = psutil.cpu_times()
-        return Sample(
-            # Reading takes a while on a slow bus: its middle is the fairest moment.
-            at=(began + time.monotonic()) / 2,
-            joules=readings.joules,
-            watts=readings.watts,
-            celsius=readings.celsius,
-            mhz=readings.mhz,
-            counts=readings.counts,
-            limits=tuple(sorted(readings.limits)),
+        began, spent = time.monotonic(), psutil.cpu_times()
+        sample = Sample(
+            at=began,
             busy=spent.user + spent.nice + spent.system + spent.irq + spent.softirq,
             stolen=spent.steal,
             idle=spent.idle + spent.iowait,
         )
+        sample.update(read_state(self._machine))
+        for probe in self._probes:
+            sample.update(probe.read())
+        # Reading takes a while on a slow bus: its middle is the fairest moment.
+        sample.at = (began + time.monotonic()) / 2
+        return sample
 
     def close(self) -> None:
         """End all tools."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 from ifmmin.runtime.doctor.collect import integer
 
 from .gpu import Nvml
-from .machine import Machine, PowerSource, ProbeUnavailable, Readings
+from .machine import Machine, PowerSource, Probe, ProbeUnavailable, Readings
 
 # Not `intel-rapl-mmio:*`: the same packages by another door. AMD's zones have Intel's name too.
 _ZONES = "/sys/class/powercap/intel-rapl:*/energy_uj"
@@ -33,23 +33,21 @@ def find_power(
 ) -> tuple[tuple[PowerSource, ...], tuple[str, ...]]:
     """Sources, and reasons. Starts no tool, so what tegrastats would tell is not known yet."""
     sources, reasons = [], []
-    sensors: list[tuple[str, Callable[[Machine], Rapl | Ina]]] = [("rapl", Rapl), ("ina", Ina)]
-    for name, make in sensors:
+    probes: dict[str, Callable[[], Probe | None]] = {
+        "rapl": lambda: Rapl(machine), "ina": lambda: Ina(machine), "nvidia": lambda: gpus
+    }  # fmt: skip
+    for name, make in probes.items():
         try:
-            sensor = make(machine)
+            probe = make()
         except ProbeUnavailable as reason:
             reasons.append(str(reason))
-        else:
-            sources.append(PowerSource(name=name, rails=sensor.rails, counts=sensor.counts))
-    if jetson and not any(source.name == "ina" for source in sources) and machine.find(_TOOL):
-        sources.append(PowerSource(name="tegrastats", rails=(), counts=False))
-    if gpus is not None:
-        found = gpus.read()
-        rails = tuple(dict.fromkeys((*found.joules, *found.watts)))
-        if rails:
-            counts = found.joules.keys() >= set(rails)
-            sources.append(PowerSource(name="nvidia", rails=rails, counts=counts))
-        else:
+            if name == "ina" and jetson and machine.find(_TOOL):
+                sources.append(PowerSource(name="tegrastats", rails=(), counts=False))
+            continue
+        if probe is not None and (rails := probe.rails):
+            counts = probe.read().joules.keys() >= set(rails)
+            sources.append(PowerSource(name=name, rails=rails, counts=counts))
+        elif probe is not None:
             reasons.append("GPU: it tells no power")
     return tuple(sources), tuple(reasons)
 
@@ -74,14 +72,13 @@ class Counter:
         return None if self._broken else self._total
 
 
-class Rapl:
+class Rapl(Probe):
     """Rails `rapl/package-0`, `rapl/package-0/dram` and so on. Raises ProbeUnavailable."""
-
-    counts = True
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._zones: dict[str, tuple[str, Counter]] = {}
+        why = "the kernel shows no counters, as in virtual machines"
         refused = 0
         for path in machine.find(_ZONES):
             span = integer(machine.text(path.replace("energy_uj", "max_energy_range_uj")))
@@ -90,12 +87,12 @@ class Rapl:
             elif span:
                 self._zones[self._rail(path)] = (path, Counter(span))
         if not self._zones:
-            raise ProbeUnavailable(_no_rapl(refused))
-
-    @property
-    def rails(self) -> tuple[str, ...]:
-        """Names of the zones that can be read."""
-        return tuple(self._zones)
+            if refused:
+                why = (
+                    f"{refused} counters are there and this user may not read them; since Linux "
+                    "5.10 they are root's, `chmod a+r` on energy_uj opens them"
+                )
+            raise ProbeUnavailable(f"processor energy (RAPL): {why}")
 
     def read(self) -> Readings:
         """Joules since the first look."""
@@ -107,9 +104,6 @@ class Rapl:
                 found.joules[rail] = joules * _MICRO
         return found
 
-    def close(self) -> None:
-        """Nothing is held."""
-
     def _rail(self, path: str) -> str:
         zone = path.removesuffix("/energy_uj")
         names = []
@@ -120,76 +114,44 @@ class Rapl:
         return "/".join(["rapl", *reversed(names)])
 
 
-def _no_rapl(refused: int) -> str:
-    if refused:
-        return (
-            f"processor energy (RAPL): {refused} counters are there and this user may not read "
-            "them; since Linux 5.10 they are root's, `chmod a+r` on energy_uj opens them"
-        )
-    return "processor energy (RAPL): the kernel shows no counters, as in virtual machines"
-
-
-@dataclass(frozen=True)
-class Rail:
-    """One channel; either power in microwatts, or millivolts and milliamperes."""
-
-    name: str
-    folder: str
-    channel: int
-    power: bool
-
-    def watts(self, machine: Machine) -> float | None:
-        """Power at this moment; None where a file of it cannot be read."""
-        if self.power:
-            micro = integer(machine.text(f"{self.folder}/power{self.channel}_input"))
-            return None if micro is None else micro * 1e-6
-        volts = integer(machine.text(f"{self.folder}/in{self.channel}_input"))
-        amperes = integer(machine.text(f"{self.folder}/curr{self.channel}_input"))
-        return None if volts is None or amperes is None else volts * amperes * 1e-6
-
-
-class Ina:
+class Ina(Probe):
     """Rails `ina/VDD_IN` and so on. Raises ProbeUnavailable."""
-
-    counts = False
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
-        found = [rail for path in machine.find(_HWMON) for rail in _rails_of(machine, path)]
-        self._rails = [rail for rail in found if rail.watts(machine) is not None]
-        if not self._rails:
-            there = f"{len(found)} rails are there, none can be read" if found else "there are none"
-            raise ProbeUnavailable(f"power sensors of the board (INA3221): {there}")
-
-    @property
-    def rails(self) -> tuple[str, ...]:
-        """Names of the rails that can be read."""
-        return tuple(f"ina/{rail.name}" for rail in self._rails)
+        self._files: dict[str, Sequence[str]] = {}
+        """By rail: microwatts, or millivolts and milliamperes."""
+        for path in machine.find(_HWMON):
+            self._files.update(_rails_of(machine, path))
+        there = len(self._files)
+        if not self.read().watts:
+            found = f"{there} rails are there, none can be read" if there else "there are none"
+            raise ProbeUnavailable(f"power sensors of the board (INA3221): {found}")
 
     def read(self) -> Readings:
         """Watts at this moment."""
-        watts = {f"ina/{rail.name}": rail.watts(self._machine) for rail in self._rails}
-        return Readings(watts={name: value for name, value in watts.items() if value is not None})
+        watts = {}
+        for rail, files in self._files.items():
+            values = [integer(self._machine.text(path)) for path in files]
+            known = [value for value in values if value is not None]
+            if len(known) == len(values):
+                watts[rail] = math.prod(known) * _MICRO
+        return Readings(watts=watts)
 
-    def close(self) -> None:
-        """Nothing is held."""
 
-
-def _rails_of(machine: Machine, name_path: str) -> list[Rail]:
+def _rails_of(machine: Machine, name_path: str) -> dict[str, Sequence[str]]:
     folder = name_path.removesuffix("/name")
     chip = machine.text(name_path).strip()
     if chip == "ina238":
         # One channel, of the power input of AGX Thor's carrier; the kernel has no label for it.
         label = machine.text(f"{folder}/label").strip() or _SYSTEM_INPUT
-        return [Rail(name=label, folder=folder, channel=1, power=True)]
-    if chip != "ina3221":
-        return []
-    rails = []
-    for path in machine.find(f"{folder}/in[1-3]_label"):
-        # Channels 4 to 7 are voltages of the shunts and their sum: no rails.
-        label, channel = machine.text(path).strip(), re.search(r"/in(\d)_label$", path)
-        if channel and label and label != _NOT_CONNECTED:
-            rails.append(Rail(label, folder, int(channel.group(1)), power=False))
+        return {f"ina/{label}": [f"{folder}/power1_input"]}
+    rails: dict[str, Sequence[str]] = {}
+    # Channels 4 to 7 are voltages of the shunts and their sum: no rails.
+    for path in machine.find(f"{folder}/in[1-3]_label") if chip == "ina3221" else ():
+        label, channel = machine.text(path).strip(), path[-len("1_label")]
+        if label and label != _NOT_CONNECTED:
+            rails[f"ina/{label}"] = [f"{folder}/{kind}{channel}_input" for kind in ("in", "curr")]
     return rails
 
 
@@ -210,10 +172,8 @@ def parse_line(line: str) -> Readings:
     )
 
 
-class Tegrastats:
+class Tegrastats(Probe):
     """Follows the tool. Raises ProbeUnavailable where there is none or it tells no power."""
-
-    counts = False
 
     def __init__(self, machine: Machine, period: float) -> None:
         if not machine.find(_TOOL):
@@ -227,11 +187,6 @@ class Tegrastats:
         if not self.rails:
             self.close()
             raise ProbeUnavailable("tegrastats: it prints no power")
-
-    @property
-    def rails(self) -> tuple[str, ...]:
-        """Names of the rails in the newest line."""
-        return tuple(self.read().watts)
 
     def read(self) -> Readings:
         """The newest line; nothing, once the tool hangs or is gone."""

@@ -7,7 +7,6 @@ A `Peer` says what it is and whether it can run here, without importing torch; `
 from __future__ import annotations
 
 import hashlib
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,21 +41,20 @@ class OpenPeer(ABC):
     """A peer that holds the weights. Not for use from two threads at once.
 
     Answers are those of the whole network, fed zeros for what is missing, before calibration.
+    backend: the runtime's name of what executes it, for peers that any of its backends can run.
     """
 
-    build_seconds = 0.0
-    """What making it ready took so far: tracing, exporting, compiling."""
     fewest_frames = 1
     """Of any modality where it is proven; more than 1 where fewer are another program."""
     placement: Mapping[str, int] = {}
     """Number of nodes by what executes them, where the engine tells."""
 
-    def __init__(self, network: EmotionNetwork, threads: int = 1) -> None:
+    def __init__(self, network: EmotionNetwork, threads: int = 1, backend: str = "") -> None:
         self.network = network
         self.threads = threads
 
     @classmethod
-    def lacks(cls) -> str | None:
+    def lacks(cls, backend: str = "") -> str | None:
         """Why it cannot run on this machine, in one line; None where it can."""
         return None
 
@@ -87,7 +85,14 @@ class Source:
     def of_bundle(cls, bundle: Bundle, checkpoint: Path | None) -> Source:
         """The checkpoint that a bundle was made from; CheckpointError for any other."""
         if checkpoint is not None:
-            found, wanted = _sha256(checkpoint), bundle.manifest.checkpoint.sha256
+            try:
+                found = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+            except OSError as error:
+                raise CheckpointError(
+                    f"{checkpoint} cannot be read ({error.strerror}); give the checkpoint of the "
+                    "bundle"
+                ) from error
+            wanted = bundle.manifest.checkpoint.sha256
             if found != wanted:
                 raise CheckpointError(
                     f"{checkpoint} has sha256 {found[:12]}..., the bundle {bundle.directory} was "
@@ -97,10 +102,8 @@ class Source:
 
     @property
     def lacks(self) -> str | None:
-        """Why no peer can be made of it, in one line; None where one can.
-
-        Raises CheckpointError for a file that is no checkpoint.
-        """
+        """Why no peer can be made of it, in one line; None where one can. Raises CheckpointError
+        for a file that is no checkpoint."""
         if self._given is None and self.checkpoint is None:
             return "no checkpoint was given; peers are made from the one that the bundle came from"
         for package in ("torch", "onnx"):
@@ -127,8 +130,6 @@ class Peer:
     """A way to run the whole network; importing it imports no engine."""
 
     name: str
-    what: str
-    """One line for the report."""
     home: str
     """Module and class of its contender, `torch:Eager`."""
     backend: str
@@ -139,7 +140,7 @@ class Peer:
 
     def available(self, source: Source) -> str | None:
         """Why it cannot be opened here, in one line; None where it can."""
-        return source.lacks or self._kind().lacks()
+        return source.lacks or self._kind().lacks(self.backend)
 
     def open(self, source: Source, threads: int = 1) -> OpenPeer:
         """Make it ready. Raises BackendUnavailable where it cannot run."""
@@ -148,10 +149,7 @@ class Peer:
         reason = self.available(source)
         if reason is not None:
             raise BackendUnavailable(f"peer {self.name} cannot run here: {reason}")
-        started = time.perf_counter()
-        contender = self._kind()(source.network, threads)
-        contender.build_seconds = time.perf_counter() - started
-        return contender
+        return self._kind()(source.network, threads, self.backend)
 
     def _kind(self) -> type[OpenPeer]:
         module, name = self.home.split(":")
@@ -160,47 +158,21 @@ class Peer:
 
 
 PEERS: tuple[Peer, ...] = (
-    Peer("eager", "PyTorch, eager mode", "torch:Eager", "torch"),
-    Peer("compile", "torch.compile, lengths dynamic", "torch:Compiled", "torch"),
-    Peer(
-        "torchscript",
-        "TorchScript, frozen and optimised for inference",
-        "torch:TorchScript",
-        "torch",
-    ),
-    Peer("monolith", "one ONNX graph in ONNX Runtime, CPU", "onnx:Monolith", "onnxruntime-cpu"),
-    Peer("openvino", "the monolith in OpenVINO, float32", "onnx:MonolithOpenVino", "openvino"),
-    Peer(
-        "onnxruntime-cuda",
-        "the monolith in ONNX Runtime, CUDA",
-        "onnx:MonolithCuda",
-        "onnxruntime-cuda",
-    ),
-    Peer(
-        "onnxruntime-tensorrt",
-        "the monolith in ONNX Runtime, TensorRT",
-        "onnx:MonolithTensorrtProvider",
-        "onnxruntime-tensorrt",
-        tolerance=_TF32_TOLERANCE,
-    ),
-    Peer("tensorrt", "the monolith in native TensorRT", "onnx:MonolithTensorrt", "tensorrt"),
+    Peer("eager", "torch:Eager", "torch"),
+    Peer("compile", "torch:Compiled", "torch"),
+    Peer("torchscript", "torch:TorchScript", "torch"),
+    Peer("monolith", "onnx:Monolith", "onnxruntime-cpu"),
+    Peer("openvino", "onnx:Monolith", "openvino"),
+    Peer("onnxruntime-cuda", "onnx:Monolith", "onnxruntime-cuda"),
+    Peer("onnxruntime-tensorrt", "onnx:Monolith", "onnxruntime-tensorrt", _TF32_TOLERANCE),
+    Peer("tensorrt", "onnx:Monolith", "tensorrt"),
 )
 """What one would use instead, from the plainest on."""
 
 
 def find_peer(name: str) -> Peer:
     """The peer called `name`; InputError lists them."""
-    for peer in PEERS:
-        if peer.name == name:
-            return peer
-    known = ", ".join(peer.name for peer in PEERS)
-    raise InputError(f"unknown peer {name!r}; use one of {known}")
-
-
-def _sha256(checkpoint: Path) -> str:
-    try:
-        return hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    except OSError as error:
-        raise CheckpointError(
-            f"{checkpoint} cannot be read ({error.strerror}); give the checkpoint of the bundle"
-        ) from error
+    peers = {peer.name: peer for peer in PEERS}
+    if name not in peers:
+        raise InputError(f"unknown peer {name!r}; use one of {', '.join(peers)}")
+    return peers[name]

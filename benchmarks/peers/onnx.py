@@ -38,24 +38,27 @@ FILE = "monolith.onnx"
 
 
 class Monolith(OpenPeer):
-    """One ONNX graph of the whole network, all three inputs always given."""
+    """One ONNX graph of the whole network, all three inputs always given.
 
-    backend = "onnxruntime-cpu"
+    backend: the runtime's name of what executes it. Those of GPUs were not run on one.
+    """
 
-    def __init__(self, network: EmotionNetwork, threads: int = 1) -> None:
+    def __init__(
+        self, network: EmotionNetwork, threads: int = 1, backend: str = "onnxruntime-cpu"
+    ) -> None:
         super().__init__(network, threads)
         bundle = MonolithBundle(network)
-        made = make_backend(self.backend, BackendOptions(threads=threads))
+        made = make_backend(backend, BackendOptions(threads=threads))
         loaded = made.open(bundle, bundle.manifest.graphs[0])
         self._run = loaded.run
         self._said = loaded.notes
         self.placement = loaded.placement
 
     @classmethod
-    def lacks(cls) -> str | None:
+    def lacks(cls, backend: str = "onnxruntime-cpu") -> str | None:
         """What the runtime's backend misses."""
         try:
-            make_backend(cls.backend)
+            make_backend(backend)
         except BackendUnavailable as error:
             return str(error)
         return None
@@ -73,30 +76,6 @@ class Monolith(OpenPeer):
         """Logits (C,) of prepared inputs."""
         logits: NDArray[np.float32] = self._run({m.value: x for m, x in inputs.items()})[0][0]
         return logits
-
-
-class MonolithCuda(Monolith):
-    """The same in ONNX Runtime's own kernels for NVIDIA GPUs. Not run on a GPU."""
-
-    backend = "onnxruntime-cuda"
-
-
-class MonolithTensorrtProvider(Monolith):
-    """The same in TensorRT inside of ONNX Runtime. Not run on a GPU."""
-
-    backend = "onnxruntime-tensorrt"
-
-
-class MonolithTensorrt(Monolith):
-    """The same in an engine of native TensorRT, built here. Not run on a GPU."""
-
-    backend = "tensorrt"
-
-
-class MonolithOpenVino(Monolith):
-    """The same in OpenVINO, in float32."""
-
-    backend = "openvino"
 
 
 class MonolithBundle(Bundle):

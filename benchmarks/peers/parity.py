@@ -6,7 +6,7 @@ may differ by is rounding, whatever a missing modality means to the network othe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,7 +17,7 @@ from ifmmin.export.specialise.network import exact
 from ifmmin.export.verify.parity import Comparison, compare
 from ifmmin.runtime.errors import ParityError
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality, Pattern
-from ifmmin.train.data.corpus import Batch, Utterance, collate
+from ifmmin.train.data.corpus import Utterance, collate
 from ifmmin.train.model.encoders import untransform
 from ifmmin.train.model.network import EmotionNetwork
 
@@ -73,10 +73,8 @@ def open_proven(
     patterns: Iterable[Pattern] = ALL_PATTERNS,
     lengths: Iterable[Lengths] = LENGTHS,
 ) -> Proven:
-    """Open a peer and hold its answers against the network.
-
-    Raises BackendUnavailable where it cannot run, ParityError with figures where it is wrong.
-    """
+    """A peer whose answers are the network's. Raises BackendUnavailable where it cannot run,
+    ParityError with figures where it is wrong."""
     contender = peer.open(source, threads)
     fewest = contender.fewest_frames
     lengths = [{m: max(fewest, n) for m, n in frames.items()} for frames in lengths]
@@ -132,17 +130,13 @@ def draw_frames(
 
 
 def _truth(whole: EmotionNetwork, features: Features, lengths: Lengths) -> NDArray[np.float64]:
+    """Logits (C,) of the network, fed zeros of these lengths for what is missing."""
     batch = collate([Utterance("case", dict(features), 0)], whole.config)
-    with torch.no_grad():
-        logits = whole(_with_zeros(batch, lengths).to(torch.float64)).logits
-    answer: NDArray[np.float64] = logits[0].numpy()
-    return answer
-
-
-def _with_zeros(batch: Batch, lengths: Lengths) -> Batch:
-    """The same batch whose missing modalities are zeros of a length."""
-    padded: Mapping[Modality, torch.Tensor] = {
+    padded = {
         m: x if int(batch.lengths[m]) else x.new_zeros(1, max(x.shape[1], lengths[m]), x.shape[2])
         for m, x in batch.features.items()
     }
-    return replace(batch, features=dict(padded))
+    with torch.no_grad():
+        logits = whole(replace(batch, features=padded).to(torch.float64)).logits
+    answer: NDArray[np.float64] = logits[0].numpy()
+    return answer

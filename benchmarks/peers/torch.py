@@ -1,12 +1,9 @@
 """Whole network in PyTorch, run as the reference does: zeros for what is missing.
 
-This is what one has who takes the network as it is published: one module, three inputs. It is a
-sound form of it (the maximum is over the real time axis), better than the reference's own code,
-which freezes the length it was exported at. Inputs are already standardised. It runs as it is after
-training, as frozen TorchScript, and under `torch.compile`: Inductor writes C++, a compiler of the
-device builds it. PyTorch runs an LSTM outside of what it compiles, so the module becomes several
-graphs. One set of them serves all lengths but those that leave a single frame or window, for which
-it compiles apart.
+This is what one has who takes the network as it is published: one module, three inputs, already
+standardised. It runs as it is after training, as frozen TorchScript, and under `torch.compile`.
+PyTorch runs an LSTM outside of what it compiles, so the module becomes several graphs. One set of
+them serves all lengths but those that leave a single frame or window.
 """
 
 from __future__ import annotations
@@ -15,10 +12,8 @@ import copy
 import os
 import shutil
 import sys
-import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -73,11 +68,16 @@ class WholeNetwork(nn.Module):
 
 
 class _Encode(nn.Module):
-    """Standardised frames (T, D) -> (1, E)."""
+    """Standardised frames (T, D) -> (1, E): an LSTM, or text convolutions over the whole width."""
 
     def __init__(self, network: EmotionNetwork, modality: Modality) -> None:
         super().__init__()
-        self.encoder = _encoder(network, modality)
+        encoder, front = network.encoder(modality), Front(None, half=False, standard=None)
+        if isinstance(encoder, TextCNN):
+            self.encoder: ExportEncoder = ExportTextCNN(encoder, front, None)
+        else:
+            assert isinstance(encoder, SequenceEncoder), "see `unsupported`"
+            self.encoder = ExportSequenceEncoder(encoder, front, None)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.encoder.embed(self.encoder.pool(x))
@@ -86,16 +86,6 @@ class _Encode(nn.Module):
 def whole(network: EmotionNetwork) -> WholeNetwork:
     """The module, in eval mode, without gradients, with weights of its own."""
     return WholeNetwork(network).requires_grad_(False).eval()
-
-
-def _encoder(network: EmotionNetwork, modality: Modality) -> ExportEncoder:
-    """The encoder on standardised frames: an LSTM, or text convolutions over the whole width."""
-    encoder = network.encoder(modality)
-    front = Front(None, half=False, standard=None)
-    if isinstance(encoder, TextCNN):
-        return ExportTextCNN(encoder, front, None)
-    assert isinstance(encoder, SequenceEncoder), "see `unsupported`"
-    return ExportSequenceEncoder(encoder, front, None)
 
 
 def standardise(network: EmotionNetwork, features: Features, lengths: Lengths) -> Standardised:
@@ -124,13 +114,11 @@ def example_inputs(network: EmotionNetwork) -> tuple[Tensor, ...]:
 
 
 class Eager(OpenPeer):
-    """PyTorch's eager mode under `torch.inference_mode`.
+    """PyTorch's eager mode under `torch.inference_mode`. A call sets PyTorch's number of threads,
+    which is that of the whole process, where it is another."""
 
-    PyTorch has one number of threads for the whole process; a call sets it where it is another.
-    """
-
-    def __init__(self, network: EmotionNetwork, threads: int = 1) -> None:
-        super().__init__(network, threads)
+    def __init__(self, network: EmotionNetwork, threads: int = 1, backend: str = "") -> None:
+        super().__init__(network, threads, backend)
         self._module = whole(network)
 
     def prepare(self, features: Features, lengths: Lengths) -> Tensors:
@@ -157,8 +145,8 @@ class TorchScript(Eager):
     Its executor specialises itself during the first calls of new lengths, so warm it up.
     """
 
-    def __init__(self, network: EmotionNetwork, threads: int = 1) -> None:
-        super().__init__(network, threads)
+    def __init__(self, network: EmotionNetwork, threads: int = 1, backend: str = "") -> None:
+        super().__init__(network, threads, backend)
         torch.set_num_threads(threads)
         with warnings.catch_warnings(), torch.inference_mode():
             # PyTorch wants users elsewhere; this is what many deploy all the same.
@@ -177,18 +165,17 @@ class TorchScript(Eager):
 class Compiled(Eager):
     """`torch.compile(dynamic=True)` of the whole network.
 
-    Compiling happens here and in `prepare`, with an empty cache so that its time is that of a first
-    start, and without processes that would go on beside what is timed. `build_seconds` has it all.
-    A length that had to be compiled for while it was timed would be told in `notes`.
-    Raises BackendUnavailable where the compiler fails.
+    Compiling happens here and in `prepare`, without processes that would go on beside what is
+    timed. A length that had to be compiled for while it was timed would be told in `notes`. Raises
+    BackendUnavailable where the compiler fails.
     """
 
     backend = "inductor"
     fewest_frames = 6
     """A single frame, or window of text, is compiled apart, for a quarter of a minute."""
 
-    def __init__(self, network: EmotionNetwork, threads: int = 1) -> None:
-        super().__init__(network, threads)
+    def __init__(self, network: EmotionNetwork, threads: int = 1, backend: str = "") -> None:
+        super().__init__(network, threads, backend)
         self._graphs = 0
         self._graphs_known = 0
         build: Build = torch._dynamo.lookup_backend(self.backend)
@@ -199,10 +186,9 @@ class Compiled(Eager):
 
         self._compiled = torch.compile(self._module, backend=count, dynamic=True)
         self._compile(example_inputs(network))
-        self.build_seconds = 0.0  # whoever opens it measures all of this
 
     @classmethod
-    def lacks(cls) -> str | None:
+    def lacks(cls, backend: str = "") -> str | None:
         """A C++ compiler, for Inductor on the CPU."""
         default = "clang++" if sys.platform == "darwin" else "g++"
         compiler = os.environ.get("CXX") or default
@@ -220,14 +206,19 @@ class Compiled(Eager):
     def prepare(self, features: Features, lengths: Lengths) -> Tensors:
         """Inputs, compiled for if their lengths are not like any before."""
         inputs = super().prepare(features, lengths)
-        started = time.perf_counter()
         self._compile(inputs)
-        self.build_seconds += time.perf_counter() - started
         return inputs
 
     def _compile(self, inputs: Tensors) -> None:
+        from torch._inductor import config
+        from torch._inductor.utils import fresh_inductor_cache
+
+        # One compiler at a time, and nothing of what was compiled before.
+        alone = config.patch(compile_threads=1)
         try:
-            with _compiling():
+            with fresh_inductor_cache(), alone, warnings.catch_warnings():
+                # Inductor itself calls what PyTorch has deprecated.
+                warnings.filterwarnings("ignore", category=DeprecationWarning)
                 self(inputs)
         except Exception as error:  # of Dynamo, Inductor or the compiler that they call
             raise BackendUnavailable(
@@ -239,15 +230,3 @@ class Compiled(Eager):
     def _answer(self, inputs: Tensors) -> Tensor:
         answer: Tensor = self._compiled(*inputs)
         return answer
-
-
-@contextmanager
-def _compiling() -> Iterator[None]:
-    """One compiler at a time, and nothing of what was compiled before."""
-    from torch._inductor import config
-    from torch._inductor.utils import fresh_inductor_cache
-
-    with fresh_inductor_cache(), config.patch(compile_threads=1), warnings.catch_warnings():
-        # Inductor itself calls what PyTorch has deprecated.
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
-        yield

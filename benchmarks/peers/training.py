@@ -88,7 +88,13 @@ class EagerTrainer:
 
     def step(self, utterances: Sequence[Utterance]) -> float:
         """One update; returns the loss."""
-        whole = [_pad(utterances, m) for m in _ORDER]
+        whole = [
+            pad_sequence(
+                [torch.from_numpy(u.features[m].astype(np.float32)) for u in utterances],
+                batch_first=True,
+            )
+            for m in _ORDER
+        ]
         drawn = self._draws.integers(len(self._patterns), size=len(utterances))
         keep = self._patterns[torch.from_numpy(drawn)][:, _COLUMN].float()
         given = [x * keep[:, i, None, None] for i, x in enumerate(whole)]
@@ -107,11 +113,6 @@ class EagerTrainer:
             nn.utils.clip_grad_norm_(part.parameters(), 1.0)
         self._optimiser.step()
         return float(loss.detach())
-
-
-def _pad(utterances: Sequence[Utterance], modality: Modality) -> Tensor:
-    arrays = [torch.from_numpy(u.features[modality].astype(np.float32)) for u in utterances]
-    return pad_sequence(arrays, batch_first=True)
 
 
 def draw_utterances(count: int, seed: int = 0) -> list[Utterance]:

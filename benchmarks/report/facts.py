@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from ..device.describe import describe
 from ..device.monitor import Span, Watched
-from ..record import OURS, Phase, Report, spread
-from ..roofline.probe import Rates
+from ..record import OURS, Report, spread
 from .sections import Table
-from .summary import TIMES, Measured, Scale, compared_with, fastest, measure, number, percent, span
+from .summary import TIMES, Scale, compared_with, fastest, measure, number, percent, span
 
 Facts = list[tuple[str, str]]
 _NOISY = 0.10
@@ -18,27 +17,6 @@ _NOISY = 0.10
 _WARMER = 10.0
 """Degrees of warming that are told."""
 _BILLION = 1e9
-
-
-def run_facts(report: Report) -> Facts:
-    """When, what and how long."""
-    bundle = report.bundle
-    size = Scale.of("bytes", [total := float(sum(bundle.graphs.values()))]).text(total)
-    return [
-        ("started", report.started),
-        ("took", f"{report.seconds:,.0f} s"),
-        ("command", report.command),
-        ("code", report.revision or "not a checkout"),
-        ("bundle", f"{bundle.name}: {bundle.model}, {len(bundle.graphs)} graphs, {size}"),
-        ("labels", ", ".join(bundle.labels)),
-        ("manifest", f"sha256 {bundle.manifest_sha256}"),
-        ("checkpoint", f"sha256 {bundle.checkpoint_sha256}"),
-    ]
-
-
-def setting_facts(report: Report) -> Facts:
-    """Rounds, warm-up, seed and what else was chosen."""
-    return [(name.replace("_", " "), _plain(value)) for name, value in report.settings.items()]
 
 
 def device_facts(report: Report) -> Facts:
@@ -51,16 +29,6 @@ def device_facts(report: Report) -> Facts:
     return facts
 
 
-def placement_facts(report: Report) -> Facts:
-    """Where each backend ran its graphs, by what it says itself."""
-    found: dict[tuple[str, str], None] = {}
-    for row in report.rows:
-        if row.placement:
-            who = " ".join(word for word in (row.contender, row.backend) if word)
-            found[(who, _plain(row.placement))] = None
-    return list(found)
-
-
 def headline(report: Report) -> str:
     """The run in one sentence; empty where no latency was measured."""
     items = [item for item in measure(report, "latency") if item.row.unit == "s"]
@@ -69,8 +37,12 @@ def headline(report: Report) -> str:
         return ""
     by_time = sorted(ours, key=lambda item: item.summary.p50)
     scale = Scale.of("s", [by_time[-1].summary.p50])
-    ends = [f"{scale.text(item.summary.p50)} ({_how(item)})" for item in by_time]
-    times = ends[0] if len(ends) == 1 else f"{ends[0]} to {ends[-1]}"
+    ends = []
+    for item in (by_time[0], by_time[-1]):
+        row, threads = item.row, f"{item.row.threads} thread{'s' if item.row.threads > 1 else ''}"
+        how = ", ".join(filter(None, (row.pattern, row.precision, row.backend, threads)))
+        ends.append(f"{scale.text(item.summary.p50)} ({how})")
+    times = " to ".join(dict.fromkeys(ends))
     text = f"One utterance takes {times}, each pattern in its fastest way"
     gains = sorted(item.gain.value for item in ours if item.gain)
     if gains:
@@ -125,12 +97,6 @@ _ALWAYS = (
 )
 
 
-def _how(item: Measured) -> str:
-    row = item.row
-    threads = f"{row.threads} threads" if row.threads > 1 else "1 thread"
-    return ", ".join(word for word in (row.pattern, row.precision, row.backend, threads) if word)
-
-
 def _plain(value: object) -> str:
     """A setting in words."""
     if isinstance(value, dict):
@@ -142,19 +108,20 @@ def _plain(value: object) -> str:
     return "none" if value is None else str(value)
 
 
-def watched_facts(report: Report) -> Facts:
-    """What was seen between the first scenario and the last."""
-    return list(_watched(report.watched)) if report.watched else []
-
-
 def phase_table(report: Report) -> Table | None:
     """Where the time of the run went."""
     if not report.phases:
         return None
-    wanted = report.settings.get("rounds")
+    wanted, rows = report.settings.get("rounds"), []
+    for phase in report.phases:
+        rounds = span(*map(str, phase.rounds)) if phase.rounds else ""
+        if phase.rounds and phase.rounds[0] == phase.rounds[1]:
+            rounds = str(phase.rounds[0])
+        counts = (str(phase.groups), rounds, str(phase.cut)) if phase.groups else ("", rounds, "")
+        rows.append((phase.name, number(phase.seconds), *counts))
     return Table(
         headers=("phase", "seconds", "groups", "rounds", "cut short"),
-        rows=tuple(map(_phase_row, report.phases)),
+        rows=tuple(rows),
         names=1,
         caption=(
             "Groups are calls that took turns. Cut short: groups that the budget, or the longest "
@@ -168,7 +135,20 @@ def rates_table(report: Report) -> Table | None:
     """The rates that bounds are made of, a column a number of threads."""
     if not report.rates:
         return None
-    columns = [_rates_column(rates, report) for rates in report.rates]
+    caches, columns = report.device_before.processor.caches, []
+    for rates in report.rates:
+        int8 = "not timed" if rates.int8 is None else number(rates.int8 / _BILLION)
+        levels = rates.by_level(caches).items()
+        columns.append(
+            {
+                "multiply-adds in float32, billion/s": number(rates.float32 / _BILLION),
+                "multiply-adds in 8 bits, billion/s": int8,
+                **{f"read from {name}, GB/s": number(rate / _BILLION) for name, rate in levels},
+                "the probe had of its processors": percent(
+                    min(rates.busy, *(reading.busy for reading in rates.read))
+                ),
+            }
+        )
     names = list(dict.fromkeys(name for column in columns for name in column))
     threads = [f"{r.threads} thread{'s' if r.threads > 1 else ''}" for r in report.rates]
     kernels = dict.fromkeys(rates.int8_kernel for rates in report.rates)
@@ -193,7 +173,13 @@ def _watched(watched: Watched) -> Iterator[tuple[str, str]]:
     yield "temperature", _spans(watched.celsius, "degrees Celsius")
     yield "clock", _spans(watched.mhz, "MHz")
     yield "power", _spans(watched.watts, "W")
-    yield "energy", _energy(watched)
+    energy = watched.energy
+    if energy.joules is None or energy.watts is None:
+        yield "energy", ": ".join(filter(None, ("not available", energy.reason)))
+    else:
+        how = "counted" if energy.counted else "added up from samples of power"
+        watts = f"{number(energy.watts)} W on average"
+        yield "energy", f"{number(energy.joules)} J of {energy.covers}, {watts}, {how}"
     yield "throttled", ", ".join(watched.throttled) or "nothing was seen"
 
 
@@ -203,45 +189,6 @@ def _spans(spans: Mapping[str, Span], unit: str) -> str:
         for name, s in spans.items()
     ]
     return "; ".join(found) or "not available"
-
-
-def _energy(watched: Watched) -> str:
-    energy = watched.energy
-    if energy.joules is None or energy.watts is None:
-        return f"not available: {energy.reason}" if energy.reason else "not available"
-    how = "counted" if energy.counted else "added up from samples of power"
-    return (
-        f"{number(energy.joules)} J of {energy.covers}, {number(energy.watts)} W on average, {how}"
-    )
-
-
-def _phase_row(phase: Phase) -> tuple[str, ...]:
-    ends = [str(rounds) for rounds in dict.fromkeys(phase.rounds or ())]
-    text = span(*ends) if len(ends) > 1 else "".join(ends)
-    return (
-        phase.name,
-        number(phase.seconds),
-        str(phase.groups) if phase.groups else "",
-        text,
-        str(phase.cut) if phase.groups else "",
-    )
-
-
-def _rates_column(rates: Rates, report: Report) -> dict[str, str]:
-    levels = rates.by_level(report.device_before.processor.caches)
-    return {
-        "multiply-adds in float32, billion/s": number(rates.float32 / _BILLION),
-        "multiply-adds in 8 bits, billion/s": (
-            "not timed" if rates.int8 is None else number(rates.int8 / _BILLION)
-        ),
-        **{f"read from {name}, GB/s": number(rate / _BILLION) for name, rate in levels.items()},
-        "the probe had of its processors": percent(_least_busy(rates)),
-    }
-
-
-def _least_busy(rates: Rates) -> float:
-    shares: Sequence[float] = (rates.busy, *(reading.busy for reading in rates.read))
-    return min(shares)
 
 
 @dataclass(frozen=True)
@@ -254,13 +201,27 @@ class Block:
 
 def surroundings(report: Report) -> Sequence[Block]:
     """The run, where its time went, settings, the device; what is empty is left out."""
+    placed = [
+        (f"{row.contender} {row.backend}".strip(), _plain(row.placement))
+        for row in report.rows
+        if row.placement
+    ]
+    bundle = report.bundle
+    size = Scale.of("bytes", [total := float(sum(bundle.graphs.values()))]).text(total)
+    run = {
+        "started": report.started, "took": f"{report.seconds:,.0f} s", "command": report.command,
+        "code": report.revision or "not a checkout",
+        "bundle": f"{bundle.name}: {bundle.model}, {len(bundle.graphs)} graphs, {size}",
+        "labels": ", ".join(bundle.labels), "manifest": f"sha256 {bundle.manifest_sha256}",
+        "checkpoint": f"sha256 {bundle.checkpoint_sha256}",
+    }  # fmt: skip
     blocks: dict[str, Facts | Table | None] = {
-        "Run": run_facts(report),
+        "Run": list(run.items()),
         "Where the time of the run went": phase_table(report),
-        "Settings": setting_facts(report),
+        "Settings": [(k.replace("_", " "), _plain(v)) for k, v in report.settings.items()],
         "Device": device_facts(report),
-        "Device while scenarios ran": watched_facts(report),
+        "Device while scenarios ran": list(_watched(report.watched)) if report.watched else [],
         "What the processor can do": rates_table(report),
-        "Where graphs ran": placement_facts(report),
+        "Where graphs ran": list(dict.fromkeys(placed)),
     }
     return [Block(title, content) for title, content in blocks.items() if content]

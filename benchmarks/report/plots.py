@@ -399,11 +399,9 @@ def _width(text: str) -> float:
 
 
 _DRAWERS: dict[str, tuple[Callable[[Sequence[Measured], Colours], Drawn], ...]] = {
-    "latency": (_latency, _accuracy),
-    "length": (partial(_lines, "Median of one call."),),
+    "latency": (_latency, _accuracy), "length": (partial(_lines, "Median of one call."),),
     "throughput": (partial(_lines, "Median of utterances a second."),),
     "stream": (partial(_lines, "Median of one update, by the frames that came before."),),
-    "streams": (partial(_lines, "Median of one update."),),
-    "cold-start": (_cold_start,),
+    "streams": (partial(_lines, "Median of one update."),), "cold-start": (_cold_start,),
     "memory": (_memory,),
-}
+}  # fmt: skip

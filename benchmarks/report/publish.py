@@ -9,6 +9,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,7 @@ from ..record import CONTROL, OURS, Report, read_report, spread
 from ..scenarios.plan import MONOLITH, ORDINARY
 from ..scenarios.worker_memory import IMPORTS, RSS
 from .facts import caveats, device_facts, headline
-from .sections import gain_text, stage_and_measure
+from .sections import gain_text, names_of, pivot, stage_and_measure
 from .summary import TIMES, Measured, Scale, measure, number, percent
 
 RECORD = Path("bench/report.json")
@@ -31,6 +32,7 @@ PAGE, README = Path("docs/benchmarks.md"), Path("README.md")
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 _BLOCK = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
 _CPU = "onnxruntime-cpu"
+_pattern: Callable[[Measured], str] = attrgetter("row.pattern")
 
 
 app = new_app()
@@ -66,10 +68,7 @@ def publish(
         return 1
     record = record or RECORD
     report = read_report(record)
-    wanted = {
-        PAGE: page_text(report),
-        README: readme.replace(block, marked_table(report), 1),
-    }
+    wanted = {PAGE: page_text(report), README: readme.replace(block, marked_table(report), 1)}
     stale = [path for path, text in wanted.items() if not path.is_file() or _text(path) != text]
     for path in stale:
         if check:
@@ -107,7 +106,7 @@ def page_text(report: Report) -> str:
         f"{headline(report)} [How it is measured](benchmarking.md); `bench/report.html`, which "
         "`make bench` writes, has every row with its samples and intervals.",
         marked_table(report),
-        *(block for part in _PARTS for block in part(report)),
+        *_parts(report),
         "## Device",
         "\n".join(f"- {name}: {text}" for name, text in device_facts(report)),
         "## Beware",
@@ -116,90 +115,96 @@ def page_text(report: Report) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
+def _parts(report: Report) -> Iterator[str]:
+    """Titles, sentences and tables of all that was measured."""
+    yield from _gains(report)
+    latencies, starts = _timed(report, "latency"), _timed(report, "cold-start")
+    yield from _part(
+        "## Beside what one would use instead",
+        "Medians of the same utterance on one thread; answers are proven before.",
+        latencies, _pattern, "backend",
+    )  # fmt: skip
+    yield from _part(
+        "## Streams",
+        "An answer after one new frame, by the frames that came before: as it usually comes, with "
+        "everything computed that could change, and the whole asked again.",
+        [item for item in _timed(report, "stream") if item.row.part in ("", "usual")],
+        lambda item: f"{sum(item.row.lengths.values()):,} frames", "pattern", "part",
+    )  # fmt: skip
+    yield from _part(
+        "", "Many at once, all their updates together:",
+        [item for item in measure(report, "streams") if item.row.contender != CONTROL],
+        lambda item: f"{item.row.pattern}, {item.row.streams} streams,",
+    )  # fmt: skip
+    yield from _part(
+        "## Cold start", "Fresh processes up to their first answer.",
+        starts, lambda item: item.row.part or "whole", "pattern",
+    )  # fmt: skip
+    held = [i for i in measure(report, "memory") if stage_and_measure(i.row.part)[1] == RSS]
+    held = [i for i in held if i.row.streams == 1 and i.row.contender != CONTROL]
+    yield from _part(
+        "## Memory", "Resident memory of a process that did so much.",
+        sorted(held, key=lambda item: _stage(item) != IMPORTS), _stage,
+    )  # fmt: skip
+    yield from _part(
+        "## Limits",
+        "Measured time by the least that the processor's rates allow for a graph's arithmetic and "
+        "weights: what better kernels could gain.",
+        [item for item in latencies if item.of_bound is not None], _pattern,
+        show=lambda item: f"{number(item.of_bound or 0)}{TIMES}",
+    )  # fmt: skip
+
+
+def _stage(item: Measured) -> str:
+    return stage_and_measure(item.row.part)[0]
+
+
+def _part(
+    title: str,
+    about: str,
+    items: Sequence[Measured],
+    across: Callable[[Measured], str],
+    *down: str,
+    show: Callable[[Measured], str] | None = None,
+) -> Iterator[str]:
+    """A table with a row per contender, precision and `down`, and a column per `across`.
+
+    show: what a cell says of its item; the median where None. Nothing where nothing was measured.
+    """
+    if not items:
+        return
+    scale = Scale.of(items[0].row.unit, [item.summary.p50 for item in items])
+    shown = show or (lambda item: scale.number(item.summary.p50))
+    unit = "" if show else f" {scale.unit}"
+    names = names_of("contender", "precision", *down)
+
+    def cell(column: str) -> Callable[[Measured], str]:
+        return lambda item: shown(item) if across(item) == column else ""
+
+    values = {f"{column}{unit}": cell(column) for column in dict.fromkeys(map(across, items))}
+    headers = [*(column.header for column in names), *values]
+    rows = [[row.get(h, "") for h in headers] for row in pivot(items, names, values)]
+    yield from filter(None, (title, about))
+    yield markdown_table(headers, rows)
+
+
 def _gains(report: Report) -> Iterator[str]:
     ours, peers = _ours(report), _of_one_thread(report, MONOLITH, "fp32")
+    if not peers:
+        return
     headers = ["pattern", "monolith us"]
     for precision in ours:
         headers += [f"{precision} us", "gain", "UA"]
     rows = [
-        [
-            pattern,
-            _us(item),
-            *(cell for found in ours.values() for cell in _cells(found.get(pattern))),
-        ]
+        [pattern, _us(item), *(cell for o in ours.values() for cell in _cells(o.get(pattern)))]
         for pattern, item in peers.items()
     ]
-    if rows:
-        timed = measure(report, "latency")
-        counts = {item.row.accuracy.count for item in timed if item.row.accuracy}
-        where = f" UA: unweighted accuracy on {max(counts):,} utterances." if counts else ""
-        yield "## Gain and accuracy"
-        yield f"gain: time of the monolith divided by ours, with its 95 % interval.{where}"
-        yield markdown_table(headers, rows)
-
-
-def _peers(report: Report) -> Iterator[str]:
-    items = _timed(report, "latency")
-    if items:
-        yield "## Beside what one would use instead"
-        yield "Medians of the same utterance on one thread; answers are proven before."
-        yield _crosstab(items, lambda item: item.row.pattern, "backend")
-
-
-def _streams(report: Report) -> Iterator[str]:
-    updates = [item for item in _timed(report, "stream") if item.row.part in ("", "usual")]
-    if updates:
-        yield "## Streams"
-        yield (
-            "An answer after one new frame, by the frames that came before: as it usually comes, "
-            "with everything computed that could change, and the whole asked again."
-        )
-        yield _crosstab(updates, _frames_before, "pattern", "part")
-    many = [item for item in measure(report, "streams") if item.row.contender != CONTROL]
-    if many:
-        yield "Many at once, all their updates together:"
-        yield _crosstab(many, lambda item: f"{item.row.pattern}, {item.row.streams} streams,")
-
-
-def _starts(report: Report) -> Iterator[str]:
-    items = _timed(report, "cold-start")
-    if items:
-        yield "## Cold start"
-        yield "Fresh processes up to their first answer."
-        yield _crosstab(items, lambda item: item.row.part or "whole", "pattern")
-
-
-def _memory(report: Report) -> Iterator[str]:
-    held = [
-        item
-        for item in measure(report, "memory")
-        if stage_and_measure(item.row.part)[1] == RSS
-        and item.row.streams == 1
-        and item.row.contender != CONTROL
-    ]
-    if held:
-        held.sort(key=lambda item: stage_and_measure(item.row.part)[0] != IMPORTS)
-        yield "## Memory"
-        yield "Resident memory of a process that did so much."
-        yield _crosstab(held, lambda item: stage_and_measure(item.row.part)[0])
-
-
-def _limits(report: Report) -> Iterator[str]:
-    items = [item for item in _timed(report, "latency") if item.of_bound is not None]
-    if items:
-        yield "## Limits"
-        yield (
-            "Measured time by the least that the processor's rates allow for a graph's arithmetic "
-            "and weights: what better kernels could gain."
-        )
-        yield _crosstab(
-            items, lambda item: item.row.pattern, show=lambda x: f"{number(x.of_bound or 0)}{TIMES}"
-        )
-
-
-_PARTS: tuple[Callable[[Report], Iterator[str]], ...] = (
-    _gains, _peers, _streams, _starts, _memory, _limits,
-)  # fmt: skip
+    timed = measure(report, "latency")
+    counts = {item.row.accuracy.count for item in timed if item.row.accuracy}
+    where = f" UA: unweighted accuracy on {max(counts):,} utterances." if counts else ""
+    yield "## Gain and accuracy"
+    yield f"gain: time of the monolith divided by ours, with its 95 % interval.{where}"
+    yield markdown_table(headers, rows)
 
 
 def _timed(report: Report, scenario: str) -> list[Measured]:
@@ -209,35 +214,6 @@ def _timed(report: Report, scenario: str) -> list[Measured]:
         for item in measure(report, scenario)
         if (item.row.threads, item.row.unit) == (1, "s") and item.row.contender != CONTROL
     ]
-
-
-def _crosstab(
-    items: Sequence[Measured],
-    across: Callable[[Measured], str],
-    *down: str,
-    show: Callable[[Measured], str] | None = None,
-) -> str:
-    """A row per contender, precision and what else is named in `down`, a column per `across`.
-
-    show: what a cell says of its item; the median where None.
-    """
-    scale = Scale.of(items[0].row.unit, [item.summary.p50 for item in items])
-    names = ("contender", "precision", *down)
-    rows: dict[tuple[str, ...], dict[str, str]] = {}
-    for item in items:
-        text = show(item) if show else scale.number(item.summary.p50)
-        key = tuple(getattr(item.row, name) for name in names)
-        rows.setdefault(key, {})[across(item)] = text
-    columns = list(dict.fromkeys(map(across, items)))
-    unit = "" if show else f" {scale.unit}"
-    return markdown_table(
-        [*names, *(f"{column}{unit}" for column in columns)],
-        [[*key, *(cells.get(column, "") for column in columns)] for key, cells in rows.items()],
-    )
-
-
-def _frames_before(item: Measured) -> str:
-    return f"{sum(item.row.lengths.values()):,} frames"
 
 
 def _of_one_thread(report: Report, contender: str, precision: str) -> dict[str, Measured]:

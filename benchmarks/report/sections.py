@@ -6,13 +6,13 @@ in few rows: one for each contender and stage, with a column for each measure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
 from ifmmin.runtime.modality import MODALITIES
 
-from ..record import Accuracy, Report, Row, spread
+from ..record import Report, Row, spread
 from ..scenarios.memory import PART as FILES
 from ..scenarios.worker_memory import PEAK, PSS, RSS, USS
 from .summary import TIMES, Measured, Scale, compared_with, measure, number, percent, span
@@ -100,18 +100,30 @@ def figures_of(items: Sequence[Measured], tails: Sequence[int] = (99,)) -> list[
     """
     unit = items[0].row.unit
     scale = Scale.of(unit, [item.summary.p50 for item in items])
+
+    def interval(item: Measured) -> str:
+        found = item.summary.interval
+        return span(scale.number(found.low), scale.number(found.high)) if found else ""
+
+    def tail(percent: int) -> Column[Measured]:
+        def cell(item: Measured) -> str:
+            enough = item.summary.count >= 100 / (100 - percent)
+            return scale.number(item.summary.percentile(percent)) if enough else ""
+
+        return Column(f"p{percent} {scale.unit}", cell)
+
+    def of_bound(item: Measured) -> str:
+        return "" if item.of_bound is None else f"{number(item.of_bound)}{TIMES}"
+
     what = {"s": "p50 ", "1/s": "", "bytes": "size ", "J": "energy "}[unit]
-    columns: list[Column[Measured]] = [
-        Column(f"{what}{scale.unit}", lambda item: scale.number(item.summary.p50)),
-        Column("95 % interval", lambda item: _interval(item, scale)),
+    columns = [
+        Column[Measured](f"{what}{scale.unit}", lambda item: scale.number(item.summary.p50)),
+        Column[Measured]("95 % interval", interval),
+        *map(tail, tails if unit == "s" else ()),
+        Column[Measured]("of bound", of_bound),
     ]
-    if unit == "s":
-        columns += [_tail(percent, scale) for percent in tails]
-    columns.append(Column("of bound", _of_bound))
     name = compared_with(items)
-    if name:
-        columns.append(Column(f"gain on {name}", gain_text))
-    return columns
+    return [*columns, Column(f"gain on {name}", gain_text)] if name else columns
 
 
 def results_of(items: Sequence[Measured], tails: Sequence[int]) -> list[Column[Measured]]:
@@ -132,55 +144,44 @@ def results_of(items: Sequence[Measured], tails: Sequence[int]) -> list[Column[M
     return [*columns, Column(f"gain on {name}", gain_text)] if name else columns
 
 
-ACCURACY: list[Column[Measured]] = [
-    Column("WA", lambda item: _share(item.row.accuracy, "wa")),
-    Column("UA", lambda item: _share(item.row.accuracy, "ua")),
-    Column("ECE", lambda item: _share(item.row.accuracy, "ece")),
-]
-"""How right the answers are."""
-
-
 def frames(row: Row) -> str:
     """Lengths such as `45 a + 22 t`."""
     return " + ".join(f"{count:,} {letter}" for letter, count in row.lengths.items())
 
 
+def _name(header: str, field: str = "", blank: str = "") -> Column[Measured]:
+    return Column(header, lambda item: str(getattr(item.row, field or header)), True, blank)
+
+
 _NAMES: dict[str, Column[Measured]] = {
-    column.header: column
-    for column in (
-        Column[Measured]("pattern", lambda item: item.row.pattern, names=True),
-        Column[Measured]("contender", lambda item: item.row.contender, names=True),
-        Column[Measured]("part", lambda item: item.row.part, names=True),
-        Column[Measured]("stage", lambda item: item.row.part, names=True, blank="whole"),
-        Column[Measured]("backend", lambda item: item.row.backend, names=True),
-        Column[Measured]("precision", lambda item: item.row.precision, names=True),
-        Column[Measured]("threads", lambda item: str(item.row.threads), names=True),
-        Column[Measured]("frames", lambda item: frames(item.row), names=True),
-        Column[Measured]("batch", lambda item: str(item.row.batch), names=True),
-        Column[Measured]("streams", lambda item: str(item.row.streams), names=True),
-        Column[Measured]("samples", lambda item: f"{item.summary.count:,}", names=True),
-        Column[Measured]("scenario", lambda item: item.row.scenario, names=True),
-    )
-}
+    **{
+        name: _name(name)
+        for name in (
+            "pattern", "contender", "part", "backend", "precision", "threads", "batch", "streams",
+            "scenario",
+        )
+    },
+    "stage": _name("stage", "part", blank="whole"),
+    "frames": Column("frames", lambda item: frames(item.row), names=True),
+    "samples": Column("samples", lambda item: f"{item.summary.count:,}", names=True),
+}  # fmt: skip
 
 
-def _interval(item: Measured, scale: Scale) -> str:
-    interval = item.summary.interval
-    return span(scale.number(interval.low), scale.number(interval.high)) if interval else ""
+def pivot(
+    items: Sequence[Measured],
+    names: Sequence[Column[Measured]],
+    values: Mapping[str, Callable[[Measured], str]],
+) -> list[dict[str, str]]:
+    """A row by headers for each set of `names`, in which items fill the values they have words for.
 
-
-def _tail(percent: int, scale: Scale) -> Column[Measured]:
-    fewest = 100 / (100 - percent)
-
-    def cell(item: Measured) -> str:
-        enough = item.summary.count >= fewest
-        return scale.number(item.summary.percentile(percent)) if enough else ""
-
-    return Column(f"p{percent} {scale.unit}", cell)
-
-
-def _of_bound(item: Measured) -> str:
-    return "" if item.of_bound is None else f"{number(item.of_bound)}{TIMES}"
+    names: columns that say what a row is. values: the other columns, by their headers.
+    """
+    rows: dict[tuple[str, ...], dict[str, str]] = {}
+    for item in items:
+        words = {column.header: column.cell(item) for column in names}
+        found = {header: text for header, cell in values.items() if (text := cell(item))}
+        rows.setdefault(tuple(words.values()), words).update(found)
+    return list(rows.values())
 
 
 def gain_text(item: Measured) -> str:
@@ -195,8 +196,12 @@ def gain_text(item: Measured) -> str:
     return f"{number(item.gain.value)}{TIMES} ({interval})"
 
 
-def _share(accuracy: Accuracy | None, name: str) -> str:
-    return f"{getattr(accuracy, name):.3f}" if accuracy else ""
+def _accuracy(name: str) -> Column[Measured]:
+    def cell(item: Measured) -> str:
+        accuracy = item.row.accuracy
+        return f"{getattr(accuracy, name.lower()):.3f}" if accuracy else ""
+
+    return Column(name, cell)
 
 
 @dataclass(frozen=True)
@@ -205,7 +210,6 @@ class Kind:
 
     name: str
     """Of the section."""
-    scenarios: tuple[str, ...]
     title: str
     about: str
     names: tuple[str, ...]
@@ -215,94 +219,66 @@ class Kind:
     accuracy: bool = False
     layout: Literal["rows", "mixed", "memory"] = "rows"
     """Mixed: units stand in the cells, since the rows have several. Memory: a column a measure."""
+    several: tuple[str, ...] = ()
+    """Scenarios of the section; none: the one of its name."""
+
+    @property
+    def scenarios(self) -> tuple[str, ...]:
+        """Scenarios whose rows it shows."""
+        return self.several or (self.name,)
 
 
+_WHO = ("contender", "backend", "precision", "threads")
 KINDS = (
     Kind(
-        "latency",
-        ("latency",),
-        "Latency of one utterance",
+        "latency", "Latency of one utterance",
         "One call at a time on an utterance of ordinary length. Contenders of a pattern take turns "
         "in an order that is shuffled anew every round, each in a session of its own; every timed "
         "call follows some of its own that are not timed, as where one network answers on and on.",
-        ("pattern", "contender", "backend", "precision", "threads", "frames", "samples"),
-        accuracy=True,
+        ("pattern", *_WHO, "frames", "samples"), accuracy=True,
     ),
     Kind(
-        "length",
-        ("length",),
-        "Latency against length",
-        "The same call on longer and longer utterances.",
-        ("pattern", "frames", "contender", "backend", "precision", "threads", "samples"),
+        "length", "Latency against length", "The same call on longer and longer utterances.",
+        ("pattern", "frames", *_WHO, "samples"),
     ),
     Kind(
-        "throughput",
-        ("throughput",),
-        "Throughput by batch",
+        "throughput", "Throughput by batch",
         "Utterances a second when several are answered by one call.",
-        ("pattern", "batch", "contender", "backend", "precision", "threads", "frames", "samples"),
+        ("pattern", "batch", *_WHO, "frames", "samples"),
     ),
     Kind(
-        "stream",
-        ("stream",),
-        "An update of a stream",
+        "stream", "An update of a stream",
         "New frames come in and an answer is wanted; the table has the frames that came before.",
-        ("pattern", "frames", "part", "contender", "backend", "precision", "threads", "samples"),
+        ("pattern", "frames", "part", *_WHO, "samples"),
     ),
     Kind(
-        "streams",
-        ("streams",),
-        "Many streams at once",
-        "Updates while one process serves several streams.",
-        ("pattern", "streams", "part", "contender", "backend", "precision", "threads", "samples"),
+        "streams", "Many streams at once", "Updates while one process serves several streams.",
+        ("pattern", "streams", "part", *_WHO, "samples"),
     ),
     Kind(
-        "cold-start",
-        ("cold-start",),
-        "Cold start",
+        "cold-start", "Cold start",
         "A fresh process up to its first answer. Medians of parts need not add up to the median of "
         "the whole.",
-        ("pattern", "stage", "contender", "backend", "precision", "threads", "samples"),
-        tails=(),
+        ("pattern", "stage", *_WHO, "samples"), tails=(),
     ),
     Kind(
-        "idle",
-        ("idle",),
-        "After a pause",
+        "idle", "After a pause",
         "The first call after nothing was asked for a while: caches and clocks have cooled.",
-        ("pattern", "part", "contender", "backend", "precision", "threads", "samples"),
-        tails=(),
+        ("pattern", "part", *_WHO, "samples"), tails=(),
     ),
     Kind(
-        "memory",
-        ("memory",),
-        "Memory",
-        "Resident memory of a process that has answered.",
-        ("pattern", "part", "contender", "backend", "precision", "threads", "samples"),
-        tails=(),
-        layout="memory",
+        "memory", "Memory", "Resident memory of a process that has answered.",
+        ("pattern", "part", *_WHO, "samples"), tails=(), layout="memory",
     ),
     Kind(
-        "load",
-        ("single-stream", "multi-stream", "offline", "server"),
-        "MLPerf's scenarios",
+        "load", "MLPerf's scenarios",
         "Single-stream: one query after the other, judged by its 90th percentile. Multi-stream: "
         "queries of 8 utterances, by the 99th. Offline: everything at once, in utterances a "
         "second. Server: the largest rate of random arrivals at which the limit on latency holds.",
-        ("scenario", "pattern", "contender", "backend", "precision", "threads", "batch", "samples"),
-        tails=(90, 99),
-        layout="mixed",
+        ("scenario", "pattern", *_WHO, "batch", "samples"), tails=(90, 99), layout="mixed",
+        several=("single-stream", "multi-stream", "offline", "server"),
     ),
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Held:
-    """One process at one stage."""
-
-    row: Row
-    stage: str
-    measures: dict[str, Measured]
 
 
 def stage_and_measure(part: str) -> tuple[str, str]:
@@ -311,59 +287,37 @@ def stage_and_measure(part: str) -> tuple[str, str]:
     return stage, measure
 
 
-def memory_tables(items: Sequence[Measured]) -> list[Table]:
-    """What processes held, then the bytes of the files that they loaded."""
-    held = _held([item for item in items if item.row.part != FILES])
-    files = [item for item in items if item.row.part == FILES]
-    tables = [_held_table(held)] if held else []
-    return tables + ([_files_table(files)] if files else [])
+def _held_table(held: Sequence[Measured]) -> Table:
+    scale = Scale.of("bytes", [item.summary.p50 for item in held])
 
+    def of(measure: str, cell: Callable[[Measured], str]) -> Callable[[Measured], str]:
+        return lambda i: cell(i) if stage_and_measure(i.row.part)[1] == measure else ""
 
-def _held(items: Sequence[Measured]) -> list[Held]:
-    found: dict[tuple[object, ...], Held] = {}
-    for item in items:
-        row, (stage, measure) = item.row, stage_and_measure(item.row.part)
-        key = (row.pattern, stage, row.streams, row.contender, row.backend, row.precision)
-        found.setdefault(key, Held(row, stage, {})).measures[measure] = item
-    return list(found.values())
-
-
-def _held_table(held: Sequence[Held]) -> Table:
-    scale = Scale.of("bytes", [m.summary.p50 for one in held for m in one.measures.values()])
-
-    def size(measure: str) -> Callable[[Held], str]:
-        def cell(one: Held) -> str:
-            item = one.measures.get(measure)
-            return "" if item is None else scale.number(item.summary.p50)
-
-        return cell
-
-    columns = [
-        Column[Held]("pattern", lambda one: one.row.pattern, names=True, blank="any"),
-        Column[Held]("stage", lambda one: one.stage, names=True),
-        Column[Held]("streams", lambda one: str(one.row.streams), names=True),
-        Column[Held]("contender", lambda one: one.row.contender, names=True),
-        Column[Held]("backend", lambda one: one.row.backend, names=True),
-        Column[Held]("precision", lambda one: one.row.precision, names=True),
-        *(Column(f"{measure} {scale.unit}", size(measure)) for measure in MEASURES),
+    names = [
+        _name("pattern", blank="any"),
+        Column[Measured]("stage", lambda i: stage_and_measure(i.row.part)[0], names=True),
+        *names_of("streams", "contender", "backend", "precision"),
     ]
-    compared = [one.measures[_COMPARED] for one in held if _COMPARED in one.measures]
-    if name := compared_with(compared):
-        columns.append(Column(f"{_COMPARED} gain on {name}", lambda one: _gain(one.measures)))
-    rounds = {item.summary.count for one in held for item in one.measures.values()}
+    values = {
+        f"{measure} {scale.unit}": of(measure, lambda i: scale.number(i.summary.p50))
+        for measure in MEASURES
+    }
+    if name := compared_with(i for i in held if stage_and_measure(i.row.part)[1] == _COMPARED):
+        values[f"{_COMPARED} gain on {name}"] = of(_COMPARED, _times)
+    columns = [_pivoted(column.header, column.names, column.blank) for column in names]
+    columns += map(_pivoted, values)
+    rounds = {item.summary.count for item in held}
     caption = f"Medians of {max(rounds)} processes." if len(rounds) == 1 else "Medians."
-    return build_table(held, columns, "What a process holds", caption)
+    return build_table(pivot(held, names, values), columns, "What a process holds", caption)
 
 
-def _gain(measures: dict[str, Measured]) -> str:
-    item = measures.get(_COMPARED)
-    return "" if item is None else _times(item)
+def _pivoted(header: str, names: bool = False, blank: str = "") -> Column[dict[str, str]]:
+    return Column(header, lambda row: row.get(header, ""), names, blank)
 
 
 def _files_table(files: Sequence[Measured]) -> Table:
     scale = Scale.of("bytes", [item.summary.p50 for item in files])
-    pattern = Column[Measured]("pattern", lambda i: i.row.pattern, names=True, blank="all")
-    columns = [pattern, *names_of("contender", "backend", "precision")]
+    columns = [_name("pattern", blank="all"), *names_of("contender", "backend", "precision")]
     columns.append(Column(f"size {scale.unit}", lambda item: scale.number(item.summary.p50)))
     if name := compared_with(files):
         columns.append(Column(f"gain on {name}", _times))
@@ -387,7 +341,10 @@ def _section(report: Report, kind: Kind) -> Section | None:
         columns = [*names_of(*kind.names), *results_of(items, kind.tails)]
         tables = [build_table(items, columns)]
     elif kind.layout == "memory":
-        tables = memory_tables(items)
+        held = [item for item in items if item.row.part != FILES]
+        files = [item for item in items if item.row.part == FILES]
+        tables = [_held_table(held)] if held else []
+        tables += [_files_table(files)] if files else []
     else:
         tables = [_rows_table(part, kind) for part in _alike(items)] + _split_table(items)
     return Section(
@@ -415,7 +372,7 @@ def _rows_table(items: Sequence[Measured], kind: Kind) -> Table:
     if energy and "part" not in names:
         names.append("part")
     columns = names_of(*names) + figures_of(items, kind.tails)
-    columns += ACCURACY if kind.accuracy else []
+    columns += map(_accuracy, ("WA", "UA", "ECE") if kind.accuracy else ())
     parts = {item.row.part for item in items}
     title = "Energy" if energy else next(iter(parts)).capitalize() if len(parts) == 1 else ""
     return build_table(items, columns, title, frames)
@@ -423,13 +380,13 @@ def _rows_table(items: Sequence[Measured], kind: Kind) -> Table:
 
 def _usual_frames(items: Sequence[Measured]) -> str:
     """Lengths in words where each modality has one length in all rows; else nothing."""
-    lengths: dict[str, int] = {}
+    lengths: dict[str, set[int]] = {}
     for item in items:
         for letter, count in item.row.lengths.items():
-            if lengths.setdefault(letter, count) != count:
-                return ""
-    words = [f"{lengths[m]:,} {m}" for m in MODALITIES if m in lengths]
-    return f"Frames: {', '.join(words)}." if words else ""
+            lengths.setdefault(letter, set()).add(count)
+    if not lengths or any(len(counts) > 1 for counts in lengths.values()):
+        return ""
+    return f"Frames: {', '.join(f'{min(lengths[m]):,} {m}' for m in MODALITIES if m in lengths)}."
 
 
 def _split_table(items: Sequence[Measured]) -> list[Table]:
@@ -440,23 +397,29 @@ def _split_table(items: Sequence[Measured]) -> list[Table]:
     named = dict.fromkeys(part for item in profiled for part in item.row.split or {})
     parts = [*(str(m) for m in MODALITIES if m in named), *(p for p in named if p not in _LETTERS)]
 
-    def share_of(part: str) -> Callable[[Measured], str]:
+    def share(part: str) -> Column[Measured]:
         def cell(item: Measured) -> str:
-            share = (item.row.split or {}).get(part)
-            return "" if share is None else percent(share)
+            found = (item.row.split or {}).get(part)
+            return "" if found is None else percent(found)
 
-        return cell
+        return Column(part, cell)
 
     columns = names_of("pattern", "contender", "backend", "precision", "threads")
-    columns += [Column(part, share_of(part)) for part in parts]
-    return [build_table(profiled, columns, "Where the time goes")]
+    return [build_table(profiled, [*columns, *map(share, parts)], "Where the time goes")]
 
 
 def _notes(report: Report, kind: Kind, items: Sequence[Measured]) -> list[str]:
     """What a reader must know of these rows."""
     notes = []
-    if compared_with(items):
-        notes.append(_noise_note(report, kind.scenarios))
+    noise = [found for name in kind.scenarios if (found := spread(report.noise, name)) is not None]
+    if compared_with(items) and noise:
+        notes.append(
+            f"Two sessions of one graph differed by up to {percent(max(noise))} here (A/A control, "
+            "the contender control); a gain within that, or whose interval holds 1, is no "
+            "difference."
+        )
+    elif compared_with(items):
+        notes.append("No A/A control ran here, so how much of a gain is chance is not known.")
     absent = [row for row in report.rows if row.scenario in kind.scenarios and not row.samples]
     notes += [f"Not measured, {row.subject}: {_sentence(row.note)}" for row in absent]
     told: dict[str, list[Row]] = {}
@@ -464,28 +427,13 @@ def _notes(report: Report, kind: Kind, items: Sequence[Measured]) -> list[str]:
         if item.row.note:
             told.setdefault(item.row.note, []).append(item.row)
     for note, rows in told.items():
-        who = "" if len(rows) == len(items) else f"{_subjects(rows)}: "
-        notes.append(f"{who}{_sentence(note)}")
+        who = ", ".join(row.subject for row in rows)
+        if len(rows) > 2:
+            who = f"{rows[0].subject} and {len(rows) - 1} other rows"
+        notes.append(_sentence(note if len(rows) == len(items) else f"{who}: {note}"))
     return notes
-
-
-def _subjects(rows: Sequence[Row]) -> str:
-    """The rows of a note, the first of many."""
-    if len(rows) > 2:
-        return f"{rows[0].subject} and {len(rows) - 1} other rows"
-    return ", ".join(row.subject for row in rows)
 
 
 def _sentence(text: str) -> str:
     """The text with a full stop."""
     return text if text.endswith(".") else f"{text}."
-
-
-def _noise_note(report: Report, scenarios: Sequence[str]) -> str:
-    measured = [found for name in scenarios if (found := spread(report.noise, name)) is not None]
-    if not measured:
-        return "No A/A control ran here, so how much of a gain is chance is not known."
-    return (
-        f"Two sessions of one graph differed by up to {percent(max(measured))} here (A/A control, "
-        "the contender control); a gain within that, or whose interval holds 1, is no difference."
-    )

@@ -7,26 +7,3 @@
 
 Counting and splitting read graphs with the package onnx; measuring needs a C compiler.
 """
-
-from .bound import Bound, lower_bound
-from .count import HEAD, Count, Work, axis_sizes, count_graph, input_owners, load_onnx
-from .probe import ProbeFailed, Rates, Reading, measure_rates
-from .profile import OVERHEAD, split_time
-
-__all__ = [
-    "HEAD",
-    "OVERHEAD",
-    "Bound",
-    "Count",
-    "ProbeFailed",
-    "Rates",
-    "Reading",
-    "Work",
-    "axis_sizes",
-    "count_graph",
-    "input_owners",
-    "load_onnx",
-    "lower_bound",
-    "measure_rates",
-    "split_time",
-]

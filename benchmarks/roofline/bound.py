@@ -32,20 +32,12 @@ import msgspec
 from .count import INT8, Count, Work
 from .probe import DISTURBED, Rates
 
-FLOAT32 = "float32"
-
 
 class Bound(msgspec.Struct, frozen=True, kw_only=True):
     """The least that one call takes."""
 
     seconds: float
     """0 for a graph that neither multiplies nor has weights."""
-    arithmetic: int
-    """Multiply-adds."""
-    weight_bytes: int
-    """Of all weights, each once."""
-    by_part: dict[str, float]
-    """Seconds per part: `a`, `v`, `t`, `head`."""
     notes: tuple[str, ...] = ()
     """What is not counted though it is done, so that the true limit is higher; and what casts doubt
     on the rates."""
@@ -54,19 +46,12 @@ class Bound(msgspec.Struct, frozen=True, kw_only=True):
 def lower_bound(count: Count, rates: Rates) -> Bound:
     """The bound of a counted call by rates of this machine, for the threads of the rates."""
     whole = rates.bandwidth(count.weight_bytes)
-    parts: dict[str, float] = {}
+    seconds = 0.0
     read: set[str] = set()
     for work in count.works:
-        seconds = _seconds(work, rates, whole, read)
-        parts[work.part] = parts.get(work.part, 0.0) + seconds
+        seconds += _seconds(work, rates, whole, read)
         read.update(work.weights)
-    return Bound(
-        seconds=sum(parts.values()),
-        arithmetic=count.arithmetic,
-        weight_bytes=count.weight_bytes,
-        by_part=parts,
-        notes=tuple(_notes(count, rates)),
-    )
+    return Bound(seconds=seconds, notes=tuple(_notes(count, rates)))
 
 
 def _seconds(work: Work, rates: Rates, whole: float, read: set[str]) -> float:
@@ -83,7 +68,7 @@ def _seconds(work: Work, rates: Rates, whole: float, read: set[str]) -> float:
 
 def _peak(kind: str, rates: Rates) -> float | None:
     """Multiply-adds per second at most; None where nothing is known."""
-    if kind == FLOAT32:
+    if kind == "float32":
         return rates.float32
     if kind == INT8 and rates.int8 is not None:
         return max(rates.int8, rates.float32)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,12 +31,6 @@ def load_onnx() -> Any:
             f"here ({one_line(error)}); run pip install onnx, or do without them"
         ) from error
     return onnx
-
-
-def read_graph(content: bytes) -> onnx.ModelProto:
-    """The model in the bytes of a file. Raises InputError without onnx."""
-    model: onnx.ModelProto = load_onnx().load_from_string(content)
-    return model
 
 
 def axis_sizes(lengths: dict[str, int], batch: int = 1) -> dict[str, int]:
@@ -69,51 +62,46 @@ def node_parts(graph: onnx.GraphProto, owners: Mapping[str, str]) -> dict[str, s
         read = {reached[name] for name in node.input if name in reached}
         if not read:
             continue  # a constant
-        part = HEAD if len(read) > 1 or _is_of_head(node.name) else read.pop()
+        # `/head/rest/chain/Add`, or `/a/entry/Add`; ONNX Runtime puts `fused ` before some names.
+        scope, *rest = node.name.removeprefix("fused ").strip("/").split("/")
+        in_head = rest and (scope == HEAD or rest[0] in _FIRST_LAYERS)
+        part = HEAD if len(read) > 1 or in_head else read.pop()
         parts[node.output[0]] = part
         reached.update(dict.fromkeys(node.output, part))
     return parts
-
-
-def _is_of_head(name: str) -> bool:
-    """`/head/rest/chain/Add`, or `/a/entry/Add`. ONNX Runtime puts `fused ` before some names."""
-    scope, *rest = name.removeprefix("fused ").strip("/").split("/")
-    return bool(rest) and (scope == HEAD or rest[0] in _FIRST_LAYERS)
 
 
 _CURE = "run pip install 'ifmmin[cpu]'"
 INT8 = "int8"
 
 
-@dataclass(frozen=True)
-class Value:
-    """One array of a graph."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    @property
-    def size(self) -> int:
-        """How many numbers."""
-        return math.prod(self.shape)
-
-    @property
-    def bytes(self) -> int:
-        """What they take."""
-        return self.size * self.dtype.itemsize
-
-    @property
-    def holds_weights(self) -> bool:
-        """Whether these may be weights: floating-point numbers or 8-bit integers, no indices."""
-        return self.dtype.kind == "f" or (self.dtype.kind in "iu" and self.dtype.itemsize == 1)
+Values = Mapping[str, NDArray[Any]]
+"""Arrays of a graph by name. Of inputs and initializers no more than shape and type is right."""
 
 
-def input_values(graph: onnx.GraphProto, sizes: Mapping[str, int]) -> dict[str, Value]:
+def _blank(shape: Sequence[int], code: int) -> NDArray[Any]:
+    """Zeros that take no memory. code: ONNX's of their type."""
+    dtype = load_onnx().helper.tensor_dtype_to_np_dtype(code)
+    return np.broadcast_to(np.zeros((), dtype), tuple(shape))
+
+
+def input_values(graph: onnx.GraphProto, sizes: Mapping[str, int]) -> Values:
     """The inputs of a graph with `sizes` for its free axes; InputError for an axis without one."""
-    return {value.name: _input(value, sizes) for value in graph.input}
+    found = {}
+    for value in graph.input:
+        tensor = value.type.tensor_type
+        for axis in tensor.shape.dim:
+            if axis.dim_param and axis.dim_param not in sizes:
+                raise InputError(
+                    f"input {value.name} has a free axis {axis.dim_param}, sizes were given for "
+                    f"{', '.join(sizes) or 'none'}; give the size of {axis.dim_param} too"
+                )
+        shape = [sizes.get(axis.dim_param, axis.dim_value) for axis in tensor.shape.dim]
+        found[value.name] = _blank(shape, tensor.elem_type)
+    return found
 
 
-def all_values(model: onnx.ModelProto, inputs: Mapping[str, Value]) -> dict[str, Value]:
+def all_values(model: onnx.ModelProto, inputs: Values) -> Values:
     """Inputs, initializers and outputs of every node, by name.
 
     Runs the model on zeros, unoptimised and with every value as an output. inputs: of the same
@@ -130,49 +118,19 @@ def all_values(model: onnx.ModelProto, inputs: Mapping[str, Value]) -> dict[str,
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
     session = make_session(ort, told.SerializeToString(), options, [CPU])
-    feed: dict[str, NDArray[Any]] = {
-        name: np.zeros(value.shape, value.dtype) for name, value in inputs.items()
-    }
-    arrays = dict(zip(names, session.run(names, feed), strict=True))
-    constants = {tensor.name: _initializer(tensor) for tensor in model.graph.initializer}
-    return {**inputs, **constants, **{name: Value(x.shape, x.dtype) for name, x in arrays.items()}}
+    feed = {name: np.zeros_like(value) for name, value in inputs.items()}
+    constants = {t.name: _blank(t.dims, t.data_type) for t in model.graph.initializer}
+    return {**inputs, **constants, **dict(zip(names, session.run(names, feed), strict=True))}
 
 
-def _initializer(tensor: onnx.TensorProto) -> Value:
-    dtype = load_onnx().helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    return Value(tuple(tensor.dims), np.dtype(dtype))
+def body_of(
+    model: onnx.ModelProto, node: onnx.NodeProto, values: Values
+) -> tuple[onnx.ModelProto, Values, int, tuple[str, ...]]:
+    """What a Scan of a model does in every step, and how many it has.
 
-
-def _input(value: onnx.ValueInfoProto, sizes: Mapping[str, int]) -> Value:
-    tensor = value.type.tensor_type
-    dtype = load_onnx().helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-    shape = []
-    for axis in tensor.shape.dim:
-        if axis.dim_param and axis.dim_param not in sizes:
-            known = ", ".join(sizes) or "none"
-            raise InputError(
-                f"input {value.name} has a free axis {axis.dim_param}, sizes were given for "
-                f"{known}; give the size of {axis.dim_param} too"
-            )
-        shape.append(sizes[axis.dim_param] if axis.dim_param else axis.dim_value)
-    return Value(tuple(shape), np.dtype(dtype))
-
-
-@dataclass(frozen=True)
-class Body:
-    """What a Scan does in every step."""
-
-    model: onnx.ModelProto
-    values: dict[str, Value]
-    """Of one step."""
-    trips: int
-    """Steps in one call."""
-    outer: tuple[str, ...]
-    """Values of the graph around it that it reads; inputs of `model`."""
-
-
-def body_of(model: onnx.ModelProto, node: onnx.NodeProto, values: Mapping[str, Value]) -> Body:
-    """The body of a Scan of `model`. values: of the graph around it."""
+    values: of the graph around it. Returns a model of one step, its values, the number of steps,
+    and which inputs of the model are values of the graph around it.
+    """
     helper = load_onnx().helper
     attributes = _attributes(node)
     graph, sequences = attributes["body"], attributes["num_scan_inputs"]
@@ -182,30 +140,23 @@ def body_of(model: onnx.ModelProto, node: onnx.NodeProto, values: Mapping[str, V
     for index, (own, name) in enumerate(zip(graph.input, node.input, strict=True)):
         value = values[name]
         if index >= states:
-            axis = axes[index - states] % len(value.shape)
-            trips = value.shape[axis]
-            value = Value((*value.shape[:axis], *value.shape[axis + 1 :]), value.dtype)
+            trips = value.shape[axes[index - states]]
+            value = value.take(0, axes[index - states])
         inputs[own.name] = value
-    outer = _outer(graph)
+    made = {value.name for value in (*graph.input, *graph.initializer)}
+    made |= {name for inner in graph.node for name in inner.output}
+    read = [name for inner in graph.node for name in inner.input if name and name not in made]
+    outer = tuple(dict.fromkeys(read))
     inputs.update({name: values[name] for name in outer})
     alone = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
     for name in outer:
         kind = helper.np_dtype_to_tensor_dtype(values[name].dtype)
-        shape = values[name].shape
-        alone.graph.input.append(helper.make_tensor_value_info(name, kind, shape))
-    return Body(alone, all_values(alone, inputs), trips, outer)
-
-
-def _outer(graph: onnx.GraphProto) -> tuple[str, ...]:
-    """Names that the body reads and nothing in it makes."""
-    made = {value.name for value in (*graph.input, *graph.initializer)}
-    made |= {name for node in graph.node for name in node.output}
-    read = [name for node in graph.node for name in node.input if name and name not in made]
-    return tuple(dict.fromkeys(read))
+        alone.graph.input.append(helper.make_tensor_value_info(name, kind, values[name].shape))
+    return alone, all_values(alone, inputs), trips, outer
 
 
 def find_constants(
-    graph: onnx.GraphProto, values: Mapping[str, Value], prefix: str = ""
+    graph: onnx.GraphProto, values: Values, prefix: str = ""
 ) -> dict[str, dict[str, int]]:
     """Per constant value the bytes of the weights it is made of; none for indices and the like.
 
@@ -227,25 +178,10 @@ def find_constants(
     return found
 
 
-def _own(name: str, value: Value) -> dict[str, int]:
-    return {name: value.bytes} if value.holds_weights else {}
-
-
-@dataclass(frozen=True)
-class Call:
-    """An operator with what it is given."""
-
-    inputs: tuple[Value | None, ...]
-    """None for one that is left out."""
-    output: Value
-    """The first one."""
-    attributes: Mapping[str, Any]
-
-    def given(self, index: int) -> Value:
-        """An input that the operator cannot do without."""
-        value = self.inputs[index]
-        assert value is not None, "checked by ONNX Runtime"
-        return value
+def _own(name: str, value: NDArray[Any]) -> dict[str, int]:
+    """Bytes of what may be weights: floating-point numbers or 8-bit integers, no indices."""
+    kind, size = value.dtype.kind, value.dtype.itemsize
+    return {name: value.nbytes} if kind == "f" or (kind in "iu" and size == 1) else {}
 
 
 @dataclass(frozen=True)
@@ -259,36 +195,38 @@ class Phase:
     repeats: int = 1
 
 
-Rule = Callable[[Call], list[Phase]]
+Inputs = Sequence[NDArray[Any]]
+"""Of an operator; empty arrays stand for those that are left out."""
+Rule = Callable[[Inputs, NDArray[Any], Mapping[str, Any]], list[Phase]]
+"""Work of an operator by its inputs, its first output and its attributes."""
 
 
-def _product(call: Call) -> list[Phase]:
+def _product(inputs: Inputs, output: NDArray[Any], attributes: Mapping[str, Any]) -> list[Phase]:
     """(..., M, K) by (..., K, N): M N K."""
-    inner = -2 if call.attributes.get("transA") else -1
-    return [Phase(call.output.size * call.given(0).shape[inner])]
+    inner = -2 if attributes.get("transA") else -1
+    return [Phase(output.size * inputs[0].shape[inner])]
 
 
 def _convolution(weight: int) -> Rule:
     """Every number of the output takes the weights of one output channel."""
 
-    def rule(call: Call) -> list[Phase]:
-        kernel = call.given(weight)
-        return [Phase(call.output.size * (kernel.size // kernel.shape[0]))]
+    def rule(inputs: Inputs, output: NDArray[Any], attributes: Mapping[str, Any]) -> list[Phase]:
+        return [Phase(output.size * (inputs[weight].size // inputs[weight].shape[0]))]
 
     return rule
 
 
-def _lstm(call: Call) -> list[Phase]:
+def _lstm(inputs: Inputs, output: NDArray[Any], attributes: Mapping[str, Any]) -> list[Phase]:
     """4 H D T B for the inputs, at once; then T times 4 H H B for the state, step by step.
 
     X is (T, B, D), or (B, T, D) with layout 1; W and R hold 4 H D and 4 H H per direction.
     """
-    first, second = call.given(0).shape[:2]
-    steps, batch = (second, first) if call.attributes.get("layout") else (first, second)
-    rest = tuple(index for index in range(3, len(call.inputs)) if index not in _LSTM_RECURRENT)
+    first, second = inputs[0].shape[:2]
+    steps, batch = (second, first) if attributes.get("layout") else (first, second)
+    rest = tuple(index for index in range(3, len(inputs)) if index not in _LSTM_RECURRENT)
     return [
-        Phase(call.given(1).size * steps * batch, reads=(1, *rest)),
-        Phase(call.given(2).size * batch, reads=(2, *_LSTM_RECURRENT), repeats=steps),
+        Phase(inputs[1].size * steps * batch, reads=(1, *rest)),
+        Phase(inputs[2].size * batch, reads=(2, *_LSTM_RECURRENT), repeats=steps),
     ]
 
 
@@ -296,29 +234,22 @@ _LSTM_RECURRENT = (10, 11)
 """Scale and zero point of R, in an LSTM of 8 bits."""
 
 
-def _nothing(call: Call) -> list[Phase]:
+def _nothing(inputs: Inputs, output: NDArray[Any], attributes: Mapping[str, Any]) -> list[Phase]:
     """Elementwise: its weights are read, its arithmetic is not counted."""
     return [Phase()]
 
 
 PRODUCTS: dict[str, Rule] = {
-    "MatMul": _product,
-    "Gemm": _product,
-    "Conv": _convolution(1),
-    "LSTM": _lstm,
-}
+    "MatMul": _product, "Gemm": _product, "Conv": _convolution(1), "LSTM": _lstm
+}  # fmt: skip
 """Operators that compute in the type of their first input."""
 INTEGER_PRODUCTS: dict[str, Rule] = {
-    "MatMulInteger": _product,
-    "QLinearMatMul": _product,
-    "ConvInteger": _convolution(1),
+    "MatMulInteger": _product, "QLinearMatMul": _product, "ConvInteger": _convolution(1),
     "QLinearConv": _convolution(3),
     # Of com.microsoft:
-    "DynamicQuantizeMatMul": _product,
-    "MatMulIntegerToFloat": _product,
-    "QGemm": _product,
+    "DynamicQuantizeMatMul": _product, "MatMulIntegerToFloat": _product, "QGemm": _product,
     "DynamicQuantizeLSTM": _lstm,
-}
+}  # fmt: skip
 """Operators that compute in 8 bits."""
 ELEMENTWISE: dict[str, Rule] = dict.fromkeys(
     ("Add", "Sub", "Mul", "Div", "Max", "Min", "Where", "Concat"), _nothing
@@ -375,11 +306,6 @@ class Count:
         """Bytes of all weights, each once."""
         return sum({name: n for work in self.works for name, n in work.weights.items()}.values())
 
-    @property
-    def read_bytes(self) -> int:
-        """Bytes of weights that are read, each as often as a node or a step reads it."""
-        return sum(sum(work.weights.values()) * work.repeats for work in self.works)
-
 
 def count_graph(content: bytes, sizes: Mapping[str, int], owners: Mapping[str, str]) -> Count:
     """Count one call of the graph in the bytes of an ONNX file.
@@ -387,7 +313,7 @@ def count_graph(content: bytes, sizes: Mapping[str, int], owners: Mapping[str, s
     sizes: of its free axes, see `axis_sizes`. owners: see `input_owners`. Raises InputError without
     the package onnx, or for a free axis without a size.
     """
-    model = read_graph(content)
+    model: onnx.ModelProto = load_onnx().load_from_string(content)
     values = all_values(model, input_values(model.graph, sizes))
     counter = _Counter(model, values, {}, "")
     counter.run(node_parts(model.graph, owners))
@@ -403,7 +329,7 @@ class _Counter:
     def __init__(
         self,
         model: onnx.ModelProto,
-        values: Mapping[str, Value],
+        values: Values,
         outer: Mapping[str, Mapping[str, int]],
         prefix: str,
     ) -> None:
@@ -430,9 +356,9 @@ class _Counter:
                 self.uncounted.add(node.op_type)
 
     def _count(self, node: onnx.NodeProto, part: str, repeats: int) -> None:
-        given = tuple(self._values.get(name) for name in node.input)
-        call = Call(given, self._values[node.output[0]], _attributes(node))
-        for phase in _RULES[node.op_type](call):
+        given = [self._values.get(name, np.empty(0)) for name in node.input]
+        rule, output = _RULES[node.op_type], self._values[node.output[0]]
+        for phase in rule(given, output, _attributes(node)):
             reads = range(len(given)) if phase.reads is None else phase.reads
             weights: dict[str, int] = {}
             for index in reads:
@@ -458,10 +384,10 @@ class _Counter:
         return self._values[node.output[0]].dtype.name
 
     def _loop(self, node: onnx.NodeProto, part: str, repeats: int) -> None:
-        body: Body = body_of(self._model, node, self._values)
-        outer = {name: self._constants[name] for name in body.outer if name in self._constants}
-        counter = _Counter(body.model, body.values, outer, f"{self._prefix}{node.name}/")
-        counter.run({}, repeats=repeats * body.trips, part=part)
+        model, values, trips, read = body_of(self._model, node, self._values)
+        outer = {name: self._constants[name] for name in read if name in self._constants}
+        counter = _Counter(model, values, outer, f"{self._prefix}{node.name}/")
+        counter.run({}, repeats=repeats * trips, part=part)
         self.works += counter.works
         self.uncounted |= counter.uncounted
 

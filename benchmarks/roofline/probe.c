@@ -325,7 +325,7 @@ int main(int count, char **words_given) {
 #endif
     printf(", \"int8_kernel\": \"%s\", \"busy\": %.4f, \"read\": [", INT8_KERNEL, busy);
     for (int k = reads; k < job_count; k++)
-        printf("%s[%zu, %.6e, %.4f]", k > reads ? ", " : "", jobs[k].bytes, jobs[k].best,
+        printf("%s{\"size\": %zu, \"rate\": %.6e, \"busy\": %.4f}", k > reads ? ", " : "", jobs[k].bytes, jobs[k].best,
                jobs[k].busy);
     printf("]}\n");
     return 0;

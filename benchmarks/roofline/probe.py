@@ -9,9 +9,9 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -128,22 +128,11 @@ class ProbeFailed(IfmminError):  # noqa: N818 - the rest of a report does withou
     """The probe cannot be used on this machine; the message says why, and what to do."""
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """Working sets that are read, from the first cache to far beyond the last. In bytes."""
 
     smallest: int
     largest: int
-
-
-class _Output(msgspec.Struct, frozen=True):
-    """What the probe prints, as JSON."""
-
-    float32: float
-    int8: float | None
-    int8_kernel: str
-    busy: float
-    read: list[tuple[int, float, float]]
 
 
 def measure_rates(threads: int = 1, directory: Path | None = None) -> Rates:
@@ -239,26 +228,19 @@ def run_probe(program: Path, threads: int, span: Span, name: str) -> Rates:
     except subprocess.TimeoutExpired as error:
         raise ProbeFailed(f"the probe was not done in {_PATIENCE:g} seconds") from error
     if done.returncode:
-        told = done.stderr.decode(errors="replace").strip().splitlines()
-        reason = told[-1] if told else f"it ended with status {done.returncode}"
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        reason = lines[-1] if lines else f"it ended with status {done.returncode}"
         raise ProbeFailed(f"the probe of the processor fails: {reason}")
     try:
-        found = msgspec.json.decode(done.stdout, type=_Output)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        told = {"threads": threads, "probe": name, **msgspec.json.decode(done.stdout)}
+        rates = msgspec.convert(told, Rates)
+    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError) as error:
         raise ProbeFailed(
             f"the probe printed something else than rates ({one_line(error)})"
         ) from error
-    if not (found.read and min(found.float32, *(rate for _, rate, _ in found.read)) > 0):
+    if not (rates.read and min(rates.float32, *(reading.rate for reading in rates.read)) > 0):
         raise ProbeFailed("the probe measured nothing")
-    return Rates(
-        threads=threads,
-        float32=found.float32,
-        int8=found.int8,
-        int8_kernel=found.int8_kernel,
-        busy=found.busy,
-        read=tuple(Reading(size=size, rate=rate, busy=busy) for size, rate, busy in found.read),
-        probe=name,
-    )
+    return rates
 
 
 def _source() -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from ifmmin.runtime.backends.onnxruntime import (
 from ifmmin.runtime.errors import InputError
 
 from ..timing import time_together
-from .count import node_parts, read_graph
+from .count import load_onnx, node_parts
 
 _KERNEL = "_kernel_time"
 OVERHEAD = "overhead"
@@ -52,7 +52,13 @@ def kernel_times(content: bytes, calls: int, kept: int) -> dict[str, float]:
     events = sorted(msgspec.json.decode(content, type=list[_Event]), key=lambda event: event.ts)
     runs = [event for event in events if event.name == "model_run"][-calls:]
     kernels = [event for event in events if event.cat == "Node" and event.name.endswith(_KERNEL)]
-    _require_flat(kernels)
+    for one, following in itertools.pairwise(kernels):
+        # Cut off times of neighbours never overlap, those of a node within another do.
+        if following.ts < one.end:
+            raise InputError(
+                f"{one.name.removesuffix(_KERNEL)} is a loop, and a profile of it tells of the "
+                "profiler; take the graph of recurrence lstm instead of scan"
+            )
     times: dict[str, float] = {}
     for run in sorted(runs, key=lambda run: run.dur)[:kept]:
         for kernel in kernels:
@@ -60,16 +66,6 @@ def kernel_times(content: bytes, calls: int, kept: int) -> dict[str, float]:
                 name = kernel.name.removesuffix(_KERNEL)
                 times[name] = times.get(name, 0.0) + kernel.dur * 1e-6 / kept
     return times
-
-
-def _require_flat(kernels: Sequence[_Event]) -> None:
-    """InputError if a node ran within another. Cut off times of neighbours never overlap."""
-    for one, following in itertools.pairwise(kernels):
-        if following.ts < one.end:
-            raise InputError(
-                f"{one.name.removesuffix(_KERNEL)} is a loop, and a profile of it tells of the "
-                "profiler; take the graph of recurrence lstm instead of scan"
-            )
 
 
 def split_time(
@@ -93,19 +89,26 @@ def split_time(
     Raises InputError without the package onnx, for a graph with a loop, and for one that ONNX
     Runtime has to convert for the CPU.
     """
-    kept = max(1, repeats // 10)
-    with tempfile.TemporaryDirectory(prefix="ifmmin-profile-") as folder:
-        profiled, plain = _sessions(content, threads, Path(folder))
+    ort, kept = load_onnxruntime(_CURE), max(1, repeats // 10)
+    options, plain_options = session_options(ort, threads), session_options(ort, threads)
+    with tempfile.TemporaryDirectory(prefix="ifmmin-profile-") as name:
+        folder = Path(name)
+        options.enable_profiling = True
+        options.profile_file_prefix = str(folder / "profile")
+        options.optimized_model_filepath = str(folder / _OPTIMISED)
+        profiled = make_session(ort, content, options, [CPU])
+        plain = make_session(ort, content, plain_options, [CPU])
         calls = {
-            name: partial(runner_of(session), feed)
-            for name, session in (("profiled", profiled), ("plain", plain))
+            key: partial(runner_of(session), feed)
+            for key, session in (("profiled", profiled), ("plain", plain))
         }
         timings = time_together(calls, repeats=repeats)
         profile = Path(profiled.end_profiling()).read_bytes()
-        parts = _parts_by_name((Path(folder) / _OPTIMISED).read_bytes(), owners)
-    kernels = kernel_times(profile, repeats, kept)
-    call = float(np.sort(timings["plain"].samples)[:kept].mean())
-    return shares(kernels, parts, call)
+        graph = load_onnx().load(folder / _OPTIMISED).graph
+    found = node_parts(graph, owners)
+    parts = {node.name: found[node.output[0]] for node in graph.node if node.output[0] in found}
+    call = float(np.sort(timings["plain"])[:kept].mean())
+    return shares(kernel_times(profile, repeats, kept), parts, call)
 
 
 def shares(kernels: Mapping[str, float], parts: Mapping[str, str], call: float) -> dict[str, float]:
@@ -124,20 +127,3 @@ def shares(kernels: Mapping[str, float], parts: Mapping[str, str], call: float) 
     whole = max(call, sum(seconds.values()))
     found = {part: time / whole for part, time in sorted(seconds.items())}
     return {**found, OVERHEAD: max(0.0, 1.0 - sum(found.values()))}
-
-
-def _sessions(content: bytes, threads: int, folder: Path) -> tuple[Any, Any]:
-    """One that writes its profile and the graph as it runs it into `folder`, and a plain one."""
-    ort = load_onnxruntime(_CURE)
-    options = session_options(ort, threads)
-    options.enable_profiling = True
-    options.profile_file_prefix = str(folder / "profile")
-    options.optimized_model_filepath = str(folder / _OPTIMISED)
-    profiled = make_session(ort, content, options, [CPU])
-    return profiled, make_session(ort, content, session_options(ort, threads), [CPU])
-
-
-def _parts_by_name(content: bytes, owners: Mapping[str, str]) -> dict[str, str]:
-    graph = read_graph(content).graph
-    parts = node_parts(graph, owners)
-    return {node.name: parts[node.output[0]] for node in graph.node if node.output[0] in parts}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -19,16 +19,12 @@ from .contenders import RunConfig, run_configs
 if TYPE_CHECKING:
     from ifmmin.train.data.corpus import Corpus, Utterance
 
-Accuracies = dict[tuple[str, str, str], Accuracy]
-"""By pattern, backend and precision."""
 
+def measure_accuracies(bench: Bench) -> dict[tuple[str, str, str], Accuracy]:
+    """Accuracy by pattern, backend and precision, one utterance at a time, by the runtime.
 
-def measure_accuracies(bench: Bench) -> Accuracies:
-    """Accuracy of every way to answer every pattern, one utterance at a time, by the runtime.
-
-    The corpus is laid out as the bundle's recipe says; a recipe whose corpus has no files needs
-    none. Only utterances count that have all of a pattern. Threads do not matter to an answer: the
-    first number of them is taken. Empty where no fold was named, and where the trainer, which reads
+    Only utterances count that have all of a pattern; the first number of threads is taken, which
+    does not matter to an answer. Empty where no fold was named, and where the trainer, which reads
     corpora, cannot be imported; that is noted. Raises CorpusError or BundleError for a corpus that
     does not fit the bundle.
     """
@@ -69,7 +65,10 @@ def _measure(
     if not complete:
         return None
     try:
-        rows = [predictor.predict(_features(u, pattern)).logits for u in complete]
+        rows = [
+            predictor.predict({m: np.asarray(u.features[m], np.float32) for m in pattern}).logits
+            for u in complete
+        ]
     except IfmminError as error:
         bench.refuse(
             f"accuracy of {config.backend} {config.precision} {pattern}", config.threads, error
@@ -79,11 +78,8 @@ def _measure(
     return Accuracy(wa=metrics.wa, ua=metrics.ua, ece=metrics.ece, count=len(complete))
 
 
-def _features(utterance: Utterance, pattern: Pattern) -> dict[str, Any]:
-    return {m.value: np.ascontiguousarray(utterance.features[m], dtype=np.float32) for m in pattern}
-
-
 def _load(bench: Bench, fold: int) -> Corpus:
+    """CorpusError unless the corpus has the bundle's classes and features."""
     from ifmmin.train.data import load_corpus
     from ifmmin.train.recipe import Recipe
 
@@ -102,12 +98,6 @@ def _load(bench: Bench, fold: int) -> Corpus:
             "seen the test part"
         )
     corpus = load_corpus(recipe.corpus, fold=fold, features=plan.features, targets=plan.targets)
-    _require_fitting(bench, corpus)
-    return corpus
-
-
-def _require_fitting(bench: Bench, corpus: Corpus) -> None:
-    """CorpusError unless the corpus has the bundle's classes and features."""
     manifest = bench.bundle.manifest
     if corpus.labels != manifest.labels:
         raise CorpusError(
@@ -127,3 +117,4 @@ def _require_fitting(bench: Bench, corpus: Corpus) -> None:
                 f"the graphs want {modality} standardised by their caller and corpus "
                 f"{corpus.name} is not; export from a checkpoint that holds the statistics"
             )
+    return corpus

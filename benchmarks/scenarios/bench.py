@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from ifmmin.runtime.backends import BackendOptions
 from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.errors import IfmminError
+from ifmmin.runtime.errors import BundleError, IfmminError, ParityError
 from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.runtime.predictor import Predictor
+from ifmmin.runtime.verify import GoldenVectors, GoldenVerifier, read_golden
 
 from ..peers.base import Source, find_peer
-from ..record import OURS, Accuracy, Row, Scenario
-from ..roofline import (
-    Bound,
-    Rates,
-    axis_sizes,
-    count_graph,
-    input_owners,
-    lower_bound,
-    measure_rates,
-)
-from ..timing import Call, Name, Timing, time_together
-from .contenders import Contender, Features, Ours, RunConfig
-from .plan import FEWEST_ROUNDS, MONOLITH, Pace, Plan
+from ..record import CONTROL, OURS, REFERENCE, Accuracy, Row, Scenario
+from ..roofline.bound import Bound, lower_bound
+from ..roofline.count import axis_sizes, count_graph, input_owners
+from ..roofline.probe import Rates, measure_rates
+from ..timing import Array, Call, Name, time_together
+from .contenders import SESSIONS, Contender, Features, RunConfig, open_reference, run_configs
+from .plan import FEWEST_ROUNDS, MONOLITH, ORDINARY, Pace, Plan
 
-_ON_CPU = ("onnxruntime-cpu", "openvino")
+_ON_CPU = frozenset({"onnxruntime-cpu", "openvino"})
 Log = Callable[[str], None]
 """Hears what is being done."""
 READY = "making ready"
@@ -60,16 +57,26 @@ class Bounds:
         return self._rates[threads]
 
     def of(
-        self, pattern: Pattern, config: RunConfig, lengths: Mapping[Modality, int], batch: int = 1
+        self,
+        contender: Contender,
+        pattern: Pattern,
+        lengths: Mapping[Modality, int],
+        batch: int = 1,
     ) -> Bound | None:
-        """The bound of one call of a pattern's graph; None where it is not known."""
+        """The bound of one call of ours; None of others, and where it is not known."""
+        config = contender.config
+        if contender.name != OURS or config.backend not in _ON_CPU:
+            return None
         rates = self.rates(config.threads)
-        if rates is None or config.backend not in _ON_CPU:
+        if rates is None:
             return None
         shape = "latency" if batch == 1 else "throughput"
-        entry = self._bundle.entry(pattern, config.precision, shape, config.backend)
         sizes = axis_sizes({m.value: lengths[m] for m in pattern}, batch)
-        count = count_graph(self._bundle.graph(entry), sizes, input_owners(entry))
+        try:
+            entry = self._bundle.entry(pattern, config.precision, shape, config.backend)
+            count = count_graph(self._bundle.graph(entry), sizes, input_owners(entry))
+        except IfmminError:
+            return None
         return lower_bound(count, rates)
 
 
@@ -91,10 +98,11 @@ class Bench:
         """The one that goes on; accuracies are columns of latency."""
         self.refused: dict[tuple[Scenario, str, int], str] = {}
         """What cannot run here, by scenario, name and threads, with the reason."""
-        self._own = Ours(plan, self.bundle, log, self.refuse)
-        self._peers: dict[tuple[str, int], Contender | None] = {}
         self.accuracies: Mapping[tuple[str, str, str], Accuracy] = {}
         """By pattern, backend and precision; filled where a corpus is given."""
+        self._predictors: dict[tuple[RunConfig, str], Predictor | None] = {}
+        self._references: dict[tuple[Pattern, int], list[Contender]] = {}
+        self._peers: dict[tuple[str, int], Contender | None] = {}
 
     def make_ready(self, threads: int) -> None:
         """Make all that answers with so many threads, so that no later group waits for it."""
@@ -112,8 +120,8 @@ class Bench:
         warm_up: int | None = None,
         fewest: int = FEWEST_ROUNDS,
         settled: bool = True,
-    ) -> dict[Name, Timing]:
-        """Time a group of calls at the run's pace.
+    ) -> dict[Name, Array]:
+        """Seconds (R,) of each of a group of calls, timed at the run's pace.
 
         rounds, warm_up: at most; None: the plan's. fewest: rounds that a budget leaves to it.
         settled: as in `time_together`.
@@ -129,7 +137,7 @@ class Bench:
             fewest=limit.fewest,
             settled=settled,
         )
-        self.pace.measured(min((len(one.samples) for one in timings.values()), default=0), wanted)
+        self.pace.measured(min(map(len, timings.values()), default=0), wanted)
         return timings
 
     def contenders(self, pattern: Pattern, threads: int) -> list[Contender]:
@@ -146,27 +154,53 @@ class Bench:
         return found
 
     def marked(self, pattern: Pattern, threads: int) -> list[Contender]:
-        """The contenders with a reference workload, which tells what the machine did.
-
-        Without one where none of ours answers, where it cannot run, or where something else than
-        the processor answers.
-        """
+        """The contenders with a reference workload, if any of ours answers."""
         found = self.contenders(pattern, threads)
         ours = any(contender.name == OURS for contender in found)
         return found + self.reference(pattern, threads) if ours else found
 
     def reference(self, pattern: Pattern, threads: int) -> list[Contender]:
-        """The reference workload, in a list; none where it cannot run, or where something else
-        than the processor answers."""
-        return self._own.reference_workload(pattern, threads)
+        """The reference workload, which tells what the machine did, in a list; none where it
+        cannot run, or where something else than the processor answers."""
+        if not _ON_CPU.issuperset(self.plan.backends):
+            return []
+        key = (pattern, threads)
+        if key not in self._references:
+            dims = {m: self.bundle.manifest.modalities[m].dim for m in pattern}
+            config = RunConfig("onnxruntime-cpu", "fp32", threads)
+            try:
+                call, *others = (open_reference(dims, pattern, threads) for _ in range(SESSIONS))
+                contender = Contender(REFERENCE, call, config, others=others, peer=True)
+                self._references[key] = [contender]
+            except ImportError as error:
+                self.refuse(REFERENCE, threads, error)
+                self._references[key] = []
+        return self._references[key]
 
     def ours(self, pattern: Pattern, threads: int) -> list[Contender]:
-        """Our own configurations to answer a pattern, and an A/A control of the first."""
-        return self._own.contenders(pattern, threads)
+        """Our configurations that answer a pattern, each held against the golden vectors, and the
+        A/A control of the first."""
+        found: list[Contender] = []
+        for config in run_configs(self.plan):
+            if config.threads == threads:
+                found += self._own(pattern, config, OURS)
+        return found + self._own(pattern, found[0].config, CONTROL) if found else []
 
     def predictor(self, config: RunConfig, name: str = OURS) -> Predictor | None:
         """A predictor with sessions of its own; None where it cannot run, which is noted."""
-        return self._own.predictor(config, name)
+        if (config, name) not in self._predictors:
+            try:
+                self._predictors[config, name] = Predictor(
+                    self.plan.bundle,
+                    backend=config.backend,
+                    precision=config.precision,
+                    threads=config.threads,
+                    options=BackendOptions(progress=self.log),
+                )
+            except IfmminError as error:
+                self.refuse(f"{config.backend} {config.precision}", config.threads, error)
+                self._predictors[config, name] = None
+        return self._predictors[config, name]
 
     def peer(self, name: str, threads: int) -> Contender | None:
         """A peer that answers rightly; None where it cannot, which is noted."""
@@ -179,10 +213,14 @@ class Bench:
         """Raw features of some frames each: golden inputs, one after the other, from a place on."""
         made = {}
         for modality, count in lengths.items():
-            frames = self._own.golden[modality]
+            frames = self._golden_frames[modality]
             rows = (np.arange(count) + shift) % len(frames)
             made[modality] = np.ascontiguousarray(frames[rows])
         return made
+
+    def ordinary(self, pattern: Pattern, shift: int = 0) -> Features:
+        """Raw features of an ordinary utterance."""
+        return self.features({m: ORDINARY[m] for m in pattern}, shift)
 
     def row(self, scenario: str, contender: Contender, pattern: Pattern, **more: Any) -> Row:
         """A row of what a contender did under a pattern."""
@@ -207,6 +245,46 @@ class Bench:
         self.refused[self.scenario, what, threads] = reason
         self.log(f"{what} is left out: {reason}")
 
+    def _own(self, pattern: Pattern, config: RunConfig, name: str) -> list[Contender]:
+        """A configuration of ours that answers rightly, in a list; fast and wrong is no entry."""
+        predictor = self.predictor(config, name)
+        if predictor is None:
+            return []
+        example = {m: x[:50] for m, x in self._golden_frames.items() if m in pattern}
+        try:
+            answer = predictor.predict(example)
+            self._require_right(predictor, pattern, config)
+        except IfmminError as error:
+            self.refuse(f"{config.backend} {config.precision} {pattern}", config.threads, error)
+            return []
+        call, placement = predictor.predict, answer.placement
+        further = [self.predictor(config, f"{name} {n}") for n in range(2, SESSIONS + 1)]
+        others = [one.predict for one in further if one is not None]
+        for other in others:
+            other(example)
+        return [Contender(name, call, config, placement=placement, others=others)]
+
+    def _require_right(self, predictor: Predictor, pattern: Pattern, config: RunConfig) -> None:
+        """ParityError unless the golden vectors are answered as the network did."""
+        entry = self.bundle.entry(pattern, config.precision, "latency", config.backend)
+        golden = GoldenVerifier(self.bundle.manifest, self._golden_vectors)
+        check = golden.check(entry, lambda inputs: [predictor.predict(inputs).logits], whole=True)
+        if check is None or not check.passed:
+            raise ParityError(f"{entry.file} was not timed: {check.detail if check else ''}")
+
+    @cached_property
+    def _golden_vectors(self) -> GoldenVectors:
+        vectors, check = read_golden(self.bundle)
+        if vectors is None:
+            raise BundleError(f"{check}")
+        return vectors
+
+    @cached_property
+    def _golden_frames(self) -> Features:
+        """Frames of all golden inputs, one after the other."""
+        inputs = self.bundle.golden_inputs()
+        return {m: np.concatenate([one[m] for one in inputs]) for m in inputs[0]}
+
     def _prove(self, name: str, threads: int) -> Contender | None:
         self.log(f"make the peer {name} ready, {threads} threads")
         peer = find_peer(name)
@@ -217,13 +295,7 @@ class Bench:
         except (ImportError, IfmminError) as error:
             self.refuse(name, threads, error)
             return None
-        one = proven.contender
+        one, config = proven.contender, RunConfig(peer.backend, "fp32", threads)
         return Contender(
-            name=name,
-            call=one,
-            config=RunConfig(peer.backend, "fp32", threads),
-            ready=one.prepare,
-            placement=one.placement,
-            note=proven.note,
-            peer=True,
+            name, one, config, one.prepare, placement=one.placement, note=proven.note, peer=True
         )

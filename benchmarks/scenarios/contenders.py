@@ -1,23 +1,18 @@
-"""Contenders of calls that take turns: our configurations, A/A control, reference workload."""
+"""Contenders: a call with what its row says of it, and the reference workload."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ifmmin.runtime.backends import BackendOptions
-from ifmmin.runtime.bundle import Bundle
-from ifmmin.runtime.errors import BundleError, IfmminError, ParityError
 from ifmmin.runtime.modality import Modality, Pattern
-from ifmmin.runtime.predictor import Predictor
-from ifmmin.runtime.verify import GoldenVectors, GoldenVerifier, read_golden
 
-from ..record import CONTROL, OURS, REFERENCE
 from .plan import Plan
 
 if TYPE_CHECKING:
@@ -36,10 +31,6 @@ class RunConfig:
     threads: int
 
 
-def _as_it_is(features: Features, lengths: Mapping[Modality, int]) -> Features:
-    return features
-
-
 @dataclass(frozen=True)
 class Contender:
     """A call, and what its row says of it."""
@@ -48,7 +39,7 @@ class Contender:
     call: Callable[..., Any]
     """From what `ready` made to the answer; this is timed."""
     config: RunConfig
-    ready: Callable[[Features, Mapping[Modality, int]], Any] = _as_it_is
+    ready: Callable[[Features, Mapping[Modality, int]], Any] = lambda features, _: features
     """Inputs of the call from features and from the lengths of what is missing; not timed."""
     placement: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
@@ -149,125 +140,7 @@ def open_reference(
     return run
 
 
-class Ours:
-    """Predictors, controls and reference workloads of one run, each made at its first use.
-
-    refuse: is told what is left out, on how many threads, and why.
-    """
-
-    def __init__(
-        self,
-        plan: Plan,
-        bundle: Bundle,
-        log: Callable[[str], None],
-        refuse: Callable[[str, int, Exception | str], None],
-    ) -> None:
-        self._plan, self._bundle = plan, bundle
-        self._log, self._refuse = log, refuse
-        self._predictors: dict[tuple[RunConfig, str], Predictor | None] = {}
-        self._references: dict[tuple[Pattern, int], list[Contender]] = {}
-
-    def predictor(self, config: RunConfig, name: str = OURS) -> Predictor | None:
-        """A predictor with sessions of its own; None where it cannot run, which is noted."""
-        if (config, name) not in self._predictors:
-            self._predictors[config, name] = self._open(config)
-        return self._predictors[config, name]
-
-    def contenders(self, pattern: Pattern, threads: int) -> list[Contender]:
-        """Our own configurations that answer a pattern, each held against the golden vectors, and
-        the A/A control of the first."""
-        found: list[Contender] = []
-        for config in run_configs(self._plan):
-            if config.threads == threads:
-                found += self._entrant(pattern, config, OURS)
-        return found + self._entrant(pattern, found[0].config, CONTROL) if found else []
-
-    def reference_workload(self, pattern: Pattern, threads: int) -> list[Contender]:
-        """A reference workload in a list; none where it cannot run, or something else answers."""
-        if not set(self._plan.backends) <= {"onnxruntime-cpu", "openvino"}:
-            return []
-        key = (pattern, threads)
-        if key not in self._references:
-            dims = {m: self._bundle.manifest.modalities[m].dim for m in pattern}
-            config = RunConfig("onnxruntime-cpu", "fp32", threads)
-            try:
-                call, *others = (open_reference(dims, pattern, threads) for _ in range(SESSIONS))
-                self._references[key] = [
-                    Contender(REFERENCE, call, config, others=others, peer=True)
-                ]
-            except ImportError as error:
-                self._refuse(REFERENCE, threads, error)
-                self._references[key] = []
-        return self._references[key]
-
-    def _entrant(self, pattern: Pattern, config: RunConfig, name: str) -> list[Contender]:
-        predictor = self.predictor(config, name)
-        if predictor is None:
-            return []
-        example = {m: x[:50] for m, x in self.golden.items() if m in pattern}
-        try:
-            answer = predictor.predict(example)
-            self._require_right(predictor, pattern, config)
-        except IfmminError as error:
-            self._refuse(f"{config.backend} {config.precision} {pattern}", config.threads, error)
-            return []
-        return [
-            Contender(
-                name,
-                predictor.predict,
-                config,
-                placement=answer.placement,
-                others=[one.predict for one in self._again(name, config, example)],
-            )
-        ]
-
-    def _again(self, name: str, config: RunConfig, example: Features) -> Iterator[Predictor]:
-        """More sessions of what answered rightly."""
-        for number in range(2, SESSIONS + 1):
-            predictor = self.predictor(config, f"{name} {number}")
-            if predictor is not None:
-                predictor.predict(example)
-                yield predictor
-
-    def _require_right(self, predictor: Predictor, pattern: Pattern, config: RunConfig) -> None:
-        """ParityError unless the golden vectors are answered as the network did: fast and wrong
-        is worth nothing."""
-        entry = self._bundle.entry(pattern, config.precision, "latency", config.backend)
-        golden = GoldenVerifier(self._bundle.manifest, self._vectors)
-        check = golden.check(entry, lambda inputs: [predictor.predict(inputs).logits], whole=True)
-        if check is None or not check.passed:
-            raise ParityError(f"{entry.file} was not timed: {check.detail if check else ''}")
-
-    def _open(self, config: RunConfig) -> Predictor | None:
-        try:
-            return Predictor(
-                self._plan.bundle,
-                backend=config.backend,
-                precision=config.precision,
-                threads=config.threads,
-                options=BackendOptions(progress=self._log),
-            )
-        except IfmminError as error:
-            self._refuse(f"{config.backend} {config.precision}", config.threads, error)
-            return None
-
-    @cached_property
-    def _vectors(self) -> GoldenVectors:
-        vectors, check = read_golden(self._bundle)
-        if vectors is None:
-            raise BundleError(f"{check}")
-        return vectors
-
-    @cached_property
-    def golden(self) -> Features:
-        """Frames of all golden inputs, one after the other."""
-        inputs = self._bundle.golden_inputs()
-        return {m: np.concatenate([one[m] for one in inputs]) for m in inputs[0]}
-
-
-def run_configs(plan: Plan) -> Iterator[RunConfig]:
-    """Every combination that was asked for."""
-    for threads in plan.threads:
-        for backend in plan.backends:
-            for precision in plan.precisions:
-                yield RunConfig(backend, precision, threads)
+def run_configs(plan: Plan) -> list[RunConfig]:
+    """Every combination that was asked for, by threads, then backends."""
+    combined = product(plan.threads, plan.backends, plan.precisions)
+    return [RunConfig(backend, precision, threads) for threads, backend, precision in combined]

@@ -7,17 +7,17 @@ from functools import partial
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from ifmmin.runtime.errors import IfmminError
 from ifmmin.runtime.modality import Modality, Pattern
 
 from ..record import CONTROL, OURS, REFERENCE, Row
-from ..roofline import Bound, input_owners, split_time
+from ..roofline.count import input_owners
+from ..roofline.profile import split_time
 from ..timing import FEWEST
 from .bench import Bench
 from .contenders import Contender, Features
-from .plan import ACOUSTIC_LENGTHS, BATCHES, MONOLITH, ORDINARY
+from .plan import ACOUSTIC_LENGTHS, BATCHES, MONOLITH, ORDINARY, ordinary_lengths
 
 _WARM_UP = 3
 """Calls at another length, of contenders that are warm but for that."""
@@ -51,10 +51,6 @@ def length(bench: Bench) -> list[Row]:
     return rows
 
 
-def _present(bench: Bench, pattern: Pattern, lengths: Mapping[Modality, int]) -> Features:
-    return bench.features({m: lengths[m] for m in pattern})
-
-
 def _measure(
     bench: Bench,
     scenario: str,
@@ -64,12 +60,12 @@ def _measure(
     warm_up: int | None = None,
 ) -> list[Row]:
     contenders = bench.marked(pattern, threads)
-    features = _present(bench, pattern, lengths)
+    features = bench.features({m: lengths[m] for m in pattern})
     calls = {i: one.in_turns(features, lengths) for i, one in enumerate(contenders)}
     timings = bench.time(calls, warm_up=warm_up)
     rows = []
     for i, contender in enumerate(contenders):
-        bound = _latency_bound(bench, contender, pattern, lengths)
+        bound = bench.bounds.of(contender, pattern, lengths)
         notes = [contender.note, *(bound.notes if bound else ())]
         rows.append(
             bench.row(
@@ -77,7 +73,7 @@ def _measure(
                 contender,
                 pattern,
                 lengths={m.value: lengths[m] for m in pattern},
-                samples=tuple(timings[i].samples),
+                samples=tuple(timings[i]),
                 bound=bound.seconds if bound else None,
                 note="; ".join(note for note in notes if note),
             )
@@ -85,23 +81,12 @@ def _measure(
     return rows
 
 
-def _latency_bound(
-    bench: Bench, contender: Contender, pattern: Pattern, lengths: Mapping[Modality, int]
-) -> Bound | None:
-    if contender.name != OURS:
-        return None
-    try:
-        return bench.bounds.of(pattern, contender.config, lengths)
-    except IfmminError:
-        return None
-
-
 def _with_split(bench: Bench, row: Row, pattern: Pattern) -> Row:
     """The row with how the time divides, where ONNX Runtime's CPU can tell."""
     if row.contender != OURS or row.backend != "onnxruntime-cpu" or row.bound is None:
         return row
     entry = bench.bundle.entry(pattern, row.precision)
-    feed = {m.value: x for m, x in _present(bench, pattern, ORDINARY).items()}
+    feed = {m.value: x for m, x in bench.ordinary(pattern).items()}
     try:
         shares = split_time(
             bench.bundle.graph(entry), feed, input_owners(entry), threads=row.threads
@@ -118,10 +103,8 @@ one, so that a larger batch is the same again, and takes long."""
 
 
 def throughput(bench: Bench) -> list[Row]:
-    """`predict_batch` of one pattern, against the monolith asked one by one, on one thread.
-
-    Patterns without graphs for batches are left out, and noted.
-    """
+    """`predict_batch` of one pattern on one thread, against the monolith asked one by one. Patterns
+    without graphs for batches are left out, and noted."""
     rows, threads = [], bench.plan.threads[0]
     patterns = [pattern for pattern in bench.patterns if bench.bundle.has("throughput", pattern)]
     if lacking := [str(pattern) for pattern in bench.patterns if pattern not in patterns]:
@@ -141,13 +124,17 @@ def throughput(bench: Bench) -> list[Row]:
 
 def _measure_batches(bench: Bench, pattern: Pattern, threads: int, batch: int) -> list[Row]:
     contenders = [
-        contender
-        for contender in bench.contenders(pattern, threads)
-        if contender.name == MONOLITH or _takes_batches(bench, contender, pattern)
+        one
+        for one in bench.contenders(pattern, threads)
+        if one.name == MONOLITH
+        or (
+            one.name in (OURS, CONTROL)
+            and bench.bundle.find("throughput", pattern, one.config.precision)
+        )
     ]
     if any(contender.name == OURS for contender in contenders):
         contenders += bench.reference(pattern, threads)
-    utterances = [bench.features({m: ORDINARY[m] for m in pattern}, i) for i in range(batch)]
+    utterances = [bench.ordinary(pattern, i) for i in range(batch)]
     calls = [_call(bench, contender, utterances) for contender in contenders]
     timings = bench.time(
         {i: call for i, (call, _) in enumerate(calls)},
@@ -156,24 +143,22 @@ def _measure_batches(bench: Bench, pattern: Pattern, threads: int, batch: int) -
         fewest=FEWEST,
         settled=False,  # a batch outlasts what its first utterance finds in the caches
     )
-    return [
-        bench.row(
-            "throughput",
-            contender,
-            pattern,
-            batch=batch,
-            unit="1/s",
-            lengths={m.value: ORDINARY[m] for m in pattern},
-            samples=tuple(calls[i][1] / np.asarray(timings[i].samples)),
-            bound=_rate_bound(bench, contender, pattern, batch),
+    rows = []
+    for i, contender in enumerate(contenders):
+        bound = bench.bounds.of(contender, pattern, ORDINARY, batch)
+        rows.append(
+            bench.row(
+                "throughput",
+                contender,
+                pattern,
+                batch=batch,
+                unit="1/s",
+                lengths=ordinary_lengths(pattern),
+                samples=tuple(calls[i][1] / timings[i]),
+                bound=batch / bound.seconds if bound else None,
+            )
         )
-        for i, contender in enumerate(contenders)
-    ]
-
-
-def _takes_batches(bench: Bench, contender: Contender, pattern: Pattern) -> bool:
-    exported = bench.bundle.find("throughput", pattern, contender.config.precision)
-    return contender.name in (OURS, CONTROL) and bool(exported)
+    return rows
 
 
 def _call(
@@ -187,11 +172,3 @@ def _call(
     assert predictor is not None
     together = partial(predictor.predict_batch, utterances, batch_size=len(utterances))
     return together, len(utterances)
-
-
-def _rate_bound(bench: Bench, contender: Contender, pattern: Pattern, batch: int) -> float | None:
-    """Utterances a second at best."""
-    if contender.name != OURS:
-        return None
-    bound = bench.bounds.of(pattern, contender.config, ORDINARY, batch)
-    return None if bound is None else batch / bound.seconds

@@ -16,8 +16,9 @@ from ifmmin.runtime.modality import Pattern
 from ..record import OURS, Row
 from .bench import Bench
 from .contenders import Contender
-from .loadgen import (
+from .loadgen.base import (
     FULL,
+    SAMPLES_PER_QUERY,
     CallSystem,
     Length,
     PredictorSystem,
@@ -25,10 +26,9 @@ from .loadgen import (
     Scenario,
     Settings,
     System,
-    measure_scenario,
 )
-from .loadgen.base import SAMPLES_PER_QUERY
-from .plan import MONOLITH, ORDINARY, alone_and_fullest
+from .loadgen.measure import measure_scenario
+from .plan import MONOLITH, ORDINARY, alone_and_fullest, ordinary_lengths
 
 BRIEF = Length(name="brief", seconds=1.0, offline_samples=256, probe_seconds=0.4, probes=4)
 """A few seconds a scenario; not a valid MLPerf run, and its rows say so."""
@@ -47,10 +47,12 @@ _REDUCED_TOLERANCE = 0.1
 
 @dataclass(frozen=True)
 class _Load:
-    """A contender and what it is asked."""
+    """A contender under load, and its answers to each utterance alone (N, C)."""
 
     contender: Contender
     pattern: Pattern
+    system: System
+    truth: NDArray[np.float32]
 
 
 def load(bench: Bench, *, length: Length = BRIEF, generator: str = "auto") -> list[Row]:
@@ -63,18 +65,18 @@ def load(bench: Bench, *, length: Length = BRIEF, generator: str = "auto") -> li
     settings = Settings(
         length=FULL if plan.full_rules else length, seed=plan.seed, generator=generator
     )
-    systems = [(one, *_system(bench, one)) for one in _loads(bench)]
+    loads = list(_loads(bench))
     ends = time.monotonic() + LONGEST_SECONDS
     rows = []
     for scenario in _ORDER:
-        for one, system, truth in systems:
+        for one in loads:
             if scenario == "multi-stream" and one.contender.name != OURS:
                 continue  # a peer has no batches: eight single calls, one after the other
             if time.monotonic() > ends and not plan.full_rules:
                 why = f"the {LONGEST_SECONDS:g} s of this scenario were over; take --full-rules"
                 rows.append(_row(bench, one, scenario, note=why))
                 continue
-            rows.append(_measured(bench, one, scenario, settings, system, truth))
+            rows.append(_measured(bench, one, scenario, settings))
     return rows
 
 
@@ -87,43 +89,28 @@ def _loads(bench: Bench) -> Iterator[_Load]:
         for pattern in patterns:
             for contender in contenders[pattern]:
                 if contender.name == name:
-                    yield _Load(contender, pattern)
+                    yield _load(bench, contender, pattern)
 
 
-def _system(bench: Bench, one: _Load) -> tuple[System, NDArray[np.float32]]:
-    """What is put under load, and its answers to each utterance alone (N, C)."""
-    contender = one.contender
-    lengths = {m: ORDINARY[m] for m in one.pattern}
-    features = [bench.features(lengths, number) for number in range(_UTTERANCES)]
+def _load(bench: Bench, contender: Contender, pattern: Pattern) -> _Load:
+    features = [bench.ordinary(pattern, number) for number in range(_UTTERANCES)]
     inputs = [contender.ready(given, ORDINARY) for given in features]
+    answers = [contender.call(given) for given in inputs]
     if contender.name != OURS:
-        return (
-            CallSystem(contender.name, contender.call, inputs),
-            np.stack([contender.call(given) for given in inputs]),
-        )
+        system: System = CallSystem(contender.name, contender.call, inputs)
+        return _Load(contender, pattern, system, np.stack(answers))
     predictor = bench.predictor(contender.config)
     assert predictor is not None
-    truth = np.stack([predictor.predict(given).logits for given in features])
-    return PredictorSystem(predictor, features, name=contender.name), truth
+    system = PredictorSystem(contender.name, predictor, features)
+    return _Load(contender, pattern, system, np.stack([answer.logits for answer in answers]))
 
 
-def _measured(
-    bench: Bench,
-    one: _Load,
-    scenario: Scenario,
-    settings: Settings,
-    system: System,
-    truth: NDArray[np.float32],
-) -> Row:
+def _measured(bench: Bench, one: _Load, scenario: Scenario, settings: Settings) -> Row:
     bench.log(f"{scenario} of {one.contender.name}, {one.pattern}")
-    precision = one.contender.config.precision
+    tolerance = _TOLERANCE.get(one.contender.config.precision, _REDUCED_TOLERANCE)
     try:
         result = measure_scenario(
-            system,
-            scenario,
-            settings,
-            truth=truth,
-            tolerance=_TOLERANCE.get(precision, _REDUCED_TOLERANCE),
+            one.system, scenario, settings, truth=one.truth, tolerance=tolerance
         )
     except IfmminError as error:
         bench.log(f"{one.contender.name} is left out: {error}")
@@ -133,19 +120,13 @@ def _measured(
     else:
         samples = result.samples or (result.figure,)
     note = describe_result(result)
-    if scenario in _BATCHES and one.contender.name == OURS:
-        note += _one_by_one(bench, one)
-    return _row(bench, one, scenario, samples=samples, note=note)
-
-
-def _one_by_one(bench: Bench, one: _Load) -> str:
-    """Why batches were answered one by one; empty where they were not."""
     precision = one.contender.config.precision
-    if precision == "int8":
-        return "; one by one: in int8 an answer would depend on its batch"
-    if bench.bundle.find("throughput", one.pattern, precision):
-        return ""
-    return "; one by one: no throughput graph, which ifmmin-export --shape throughput adds"
+    if scenario in _BATCHES and one.contender.name == OURS:
+        if precision == "int8":
+            note += "; one by one: in int8 an answer would depend on its batch"
+        elif not bench.bundle.find("throughput", one.pattern, precision):
+            note += "; one by one: no throughput graph, which ifmmin-export --shape throughput adds"
+    return _row(bench, one, scenario, samples=samples, note=note)
 
 
 def _row(bench: Bench, one: _Load, scenario: Scenario, **more: Any) -> Row:
@@ -153,7 +134,7 @@ def _row(bench: Bench, one: _Load, scenario: Scenario, **more: Any) -> Row:
         scenario,
         one.contender,
         one.pattern,
-        lengths={m.value: ORDINARY[m] for m in one.pattern},
+        lengths=ordinary_lengths(one.pattern),
         batch=SAMPLES_PER_QUERY if scenario == "multi-stream" else 1,
         unit="1/s" if scenario in _RATES else "s",
         **more,
@@ -164,7 +145,7 @@ def describe_result(result: Result) -> str:
     """Which generator, what it found, whether it counts, and how right the answers were."""
     metrics, words = result.metrics, []
     if result.scenario == "server":
-        limit = f"{result.settings['latency_limit'] * 1e3:g} ms"
+        limit = f"{result.latency_limit * 1e3:g} ms"
         if result.figure > 0:
             words.append(f"99 % within {metrics['p99'] * 1e3:.3g} ms, limit {limit}")
         else:
@@ -174,12 +155,11 @@ def describe_result(result: Result) -> str:
             words.append("latencies were too many to keep: the sample is the percentile")
         name = "p90" if result.scenario == "single-stream" else "p99"
         words.append(f"{name} {metrics[name] * 1e3:.3g} ms over {result.queries:,} queries")
-    valid = "valid by MLPerf's rules" if result.valid else "not valid by MLPerf's rules"
     why = f" ({'; '.join(result.why_not)})" if result.why_not else ""
     off = result.accuracy.max_difference or 0.0
     words += [
         f"load by {result.generator}",
-        f"{valid}{why}",
+        f"{'not ' if why else ''}valid by MLPerf's rules{why}",
         f"all {result.accuracy.samples} answers of the accuracy run are "
         f"{f'within {off:.0e} of ' if off else ''}those given alone",
     ]

@@ -17,6 +17,7 @@ from ifmmin.runtime.errors import IfmminError
 from ifmmin.runtime.modality import Pattern
 
 from ..record import CONTROL, OURS, Row
+from ..timing import shuffled_turns
 from .bench import Bench
 from .plan import alone_and_fullest
 from .worker_memory import ALL, ANSWERS, IMPORTS, ONE, PRELOADED, STREAMS
@@ -96,8 +97,9 @@ def make_jobs(bench: Bench, contender: ByPattern, folder: Path) -> list[Job]:
     """
     for pattern, fresh in contender.items():
         fresh.write_inputs(folder / str(pattern))
-    fullest = alone_and_fullest(list(contender))[-1:]
-    every = _every(list(contender))
+    smallest, *fullest = alone_and_fullest(list(contender))
+    between = (p for p in contender if p not in (smallest, *fullest))
+    every, fullest = [smallest, *between, *fullest], fullest or [smallest]
     name = contender[every[0]].contender.name
     jobs = [_job(contender, "lazy", fullest, folder)]
     if name != CONTROL and len(every) > 1:
@@ -108,12 +110,6 @@ def make_jobs(bench: Bench, contender: ByPattern, folder: Path) -> list[Job]:
         heard = _logits_of_stream(bench, contender[fullest[0]], pushes=ANSWERS)
         jobs += [_job(contender, str(n), fullest, folder, heard) for n in STREAM_COUNTS]
     return jobs
-
-
-def _every(patterns: Sequence[Pattern]) -> list[Pattern]:
-    """All patterns, the smallest first, the fullest last."""
-    smallest, *fullest = alone_and_fullest(patterns)
-    return [smallest, *(p for p in patterns if p not in (smallest, *fullest)), *fullest]
 
 
 def _logits_of_stream(bench: Bench, fresh: ChildJob, pushes: int) -> NDArray[np.float32] | None:
@@ -137,12 +133,8 @@ def _job(
     heard: NDArray[np.float32] | None = None,
 ) -> Job:
     first, last = contender[patterns[0]], contender[patterns[-1]]
-    words = {
-        **first.words,
-        "inputs": str(folder),
-        "patterns": ",".join(map(str, patterns)),
-        "work": work,
-    }
+    names = ",".join(map(str, patterns))
+    words = {**first.words, "inputs": str(folder), "patterns": names, "work": work}
     if work == "preload":
         words["preload"] = "yes"
     expected = {ONE: first.logits, ALL: last.logits, PRELOADED: last.logits}
@@ -163,12 +155,16 @@ def bundle_sizes(bench: Bench, contenders: Sequence[Mapping[Pattern, ChildJob]])
         first = next(iter(contender.values()))
         if first.contender.name == CONTROL:
             continue
-        found = [_row(bench, contender[p], p, file.stat().st_size) for p, file in files.items()]
+        more: dict[str, Any] = {"part": PART, "unit": "bytes", "note": _WHY[first.words["config"]]}
+        for pattern, file in files.items():
+            size = (float(file.stat().st_size),)
+            rows.append(
+                bench.row("memory", contender[pattern].contender, pattern, samples=size, **more)
+            )
         if len(files) > 1:
-            total = sum(file.stat().st_size for file in set(files.values()))
-            row = _row(bench, first, next(iter(files)), total)
-            found.append(msgspec.structs.replace(row, pattern="", accuracy=None))
-        rows += found
+            size = (float(sum(file.stat().st_size for file in set(files.values()))),)
+            row = bench.row("memory", first.contender, next(iter(files)), samples=size, **more)
+            rows.append(msgspec.structs.replace(row, pattern="", accuracy=None))
     return rows
 
 
@@ -178,18 +174,6 @@ def _file(bench: Bench, pattern: Pattern, fresh: ChildJob) -> Path:
         entry = bench.bundle.entry(pattern, config.precision, backend=config.backend)
         return bench.bundle.directory / entry.file
     return Path(words.get("file") or words["checkpoint"])
-
-
-def _row(bench: Bench, fresh: ChildJob, pattern: Pattern, size: int) -> Row:
-    return bench.row(
-        "memory",
-        fresh.contender,
-        pattern,
-        part=PART,
-        unit="bytes",
-        samples=(float(size),),
-        note=_WHY[fresh.words["config"]],
-    )
 
 
 def memory(bench: Bench) -> list[Row]:
@@ -211,23 +195,20 @@ def memory(bench: Bench) -> list[Row]:
 
 def _take_turns(bench: Bench, jobs: Sequence[Job]) -> None:
     """Run all, round after round; who fails once is left out of the rest."""
-    rng = np.random.default_rng(bench.plan.seed)
-    ends = time.monotonic() + LONGEST_SECONDS
-    for turn in range(min(bench.plan.rounds, ROUNDS)):
-        if turn and time.monotonic() > ends:
-            return
-        for index in rng.permutation(len(jobs)):
-            job = jobs[index]
-            if not job.failure:
-                try:
-                    job.run()
-                except IfmminError as error:
-                    job.failure = str(error)
+    ends, wanted = time.perf_counter() + LONGEST_SECONDS, min(bench.plan.rounds, ROUNDS)
+    for _, index in shuffled_turns(len(jobs), wanted, seed=bench.plan.seed, ends=ends):
+        if not jobs[index].failure:
+            try:
+                jobs[index].run()
+            except IfmminError as error:
+                jobs[index].failure = str(error)
 
 
 def _rows(bench: Bench, job: Job) -> list[Row]:
     if job.failure:
-        return [_refused(bench, job)]
+        why = f"{job.words['work']}, patterns {job.words['patterns']}: {job.failure}"
+        row = refused_row(bench, "memory", job.fresh, job.pattern, why)
+        return [msgspec.structs.replace(row, streams=job.streams, part=job.words["work"])]
     rows = []
     for (stage, measure), samples in reversed(job.samples.items()):
         row = bench.row(
@@ -240,13 +221,6 @@ def _rows(bench: Bench, job: Job) -> list[Row]:
             samples=tuple(samples),
             note=NOTE,
         )
-        of_all: dict[str, Any] = {"pattern": "", "accuracy": None}
-        changes = of_all if stage in _OF_NO_PATTERN else {}
-        rows.append(msgspec.structs.replace(row, **changes))
+        of_all = stage in _OF_NO_PATTERN
+        rows.append(msgspec.structs.replace(row, pattern="", accuracy=None) if of_all else row)
     return rows
-
-
-def _refused(bench: Bench, job: Job) -> Row:
-    why = f"{job.words['work']}, patterns {job.words['patterns']}: {job.failure}"
-    row = refused_row(bench, "memory", job.fresh, job.pattern, why)
-    return msgspec.structs.replace(row, streams=job.streams, part=job.words["work"])

@@ -14,6 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
+
+from msgspec.structs import replace
 
 from ifmmin.runtime.modality import Modality, Pattern
 
@@ -25,16 +28,23 @@ _ALONE = Pattern.of([Modality.A])
 
 def alone_and_fullest(patterns: Sequence[Pattern]) -> list[Pattern]:
     """The acoustic one, in its absence the smallest, and the one with the most modalities."""
-    smallest = _ALONE if _ALONE in patterns else min(patterns, key=_size)
-    return list(dict.fromkeys((smallest, max(patterns, key=_size))))
 
+    def size(pattern: Pattern) -> int:
+        return len(pattern.present)
 
-def _size(pattern: Pattern) -> int:
-    return len(pattern.present)
+    smallest = _ALONE if _ALONE in patterns else min(patterns, key=size)
+    return list(dict.fromkeys((smallest, max(patterns, key=size))))
 
 
 ORDINARY: Mapping[Modality, int] = {Modality.A: 50, Modality.V: 50, Modality.T: 22}
 """Frames of an ordinary IEMOCAP utterance; T_a = 50 is the length of the published goals."""
+
+
+def ordinary_lengths(pattern: Pattern) -> dict[str, int]:
+    """Frames of an ordinary utterance by letter, for the record."""
+    return {m.value: ORDINARY[m] for m in pattern}
+
+
 ACOUSTIC_LENGTHS = (10, 50, 100, 400)
 BATCHES = (1, 8, 32, 128)
 MONOLITH = "monolith"
@@ -42,13 +52,9 @@ MONOLITH = "monolith"
 FEWEST_ROUNDS = 20
 """That a budget leaves to a group."""
 SHARES = {
-    "latency": 120.0,
-    "length": 80.0,
-    "throughput": 50.0,
-    "stream": 50.0,
-    "streams": 25.0,
+    "latency": 120.0, "length": 80.0, "throughput": 50.0, "stream": 50.0, "streams": 25.0,
     "cold-start": 40.0,
-}
+}  # fmt: skip
 """Weights of the scenarios whose groups can be cut."""
 FIXED = {"idle": 50.0, "memory": 30.0, "load": 50.0}
 """Seconds kept for the scenarios whose own pauses and rules say how long they take."""
@@ -90,30 +96,12 @@ class Plan:
     """More to write down."""
 
 
-@dataclass(frozen=True)
-class Limit:
+class Limit(NamedTuple):
     """Of a group."""
 
     seconds: float
     """No round begins after so many, but the first `fewest`."""
     fewest: int
-
-
-@dataclass
-class _Count:
-    """What a phase took so far."""
-
-    seconds: float = 0.0
-    rounds: list[int] = field(default_factory=list)
-    """Of each group."""
-    cut: int = 0
-
-    def phase(self, name: str) -> Phase:
-        """For the record."""
-        ends = (min(self.rounds), max(self.rounds)) if self.rounds else None
-        return Phase(
-            name=name, seconds=self.seconds, groups=len(self.rounds), rounds=ends, cut=self.cut
-        )
 
 
 class Pace:
@@ -127,15 +115,14 @@ class Pace:
         self._ends = math.inf if budget is None else time.monotonic() + budget
         self._longest = longest
         self._coming = list(scenarios)
-        self._counts: dict[str, _Count] = {}
+        self._phases: dict[str, Phase] = {}
         self._running: list[str] = []
-        self._groups_left = 1
-        self._groups = 1
+        self._groups_left = self._groups = 1
 
     @property
     def phases(self) -> tuple[Phase, ...]:
         """Those that ended, in the order in which they first began."""
-        return tuple(count.phase(name) for name, count in self._counts.items())
+        return tuple(self._phases.values())
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -143,7 +130,7 @@ class Pace:
         if name in self._coming:
             del self._coming[: self._coming.index(name) + 1]
             self.expect(1)
-        count = self._counts.setdefault(name, _Count())
+        self._phases.setdefault(name, Phase(name=name, seconds=0.0))
         self._running.append(name)
         started = time.monotonic()
         try:
@@ -151,9 +138,10 @@ class Pace:
         finally:
             took = time.monotonic() - started
             self._running.pop()
-            count.seconds += took
+            self._change(name, seconds=self._phases[name].seconds + took)
             if self._running:
-                self._counts[self._running[-1]].seconds -= took
+                outer = self._running[-1]
+                self._change(outer, seconds=self._phases[outer].seconds - took)
 
     def expect(self, groups: int) -> None:
         """Say how many groups the scenario that runs will measure."""
@@ -173,10 +161,18 @@ class Pace:
     def measured(self, rounds: int, wanted: int) -> None:
         """Note that a group was measured."""
         self._groups_left = max(1, self._groups_left - 1)
-        count = self._counts.get(self._scenario)
-        if count is not None:
-            count.rounds.append(rounds)
-            count.cut += rounds < wanted
+        if self._running:
+            known = self._phases[self._scenario]
+            ends = (*(known.rounds or ()), rounds)
+            self._change(
+                known.name,
+                groups=known.groups + 1,
+                rounds=(min(ends), max(ends)),
+                cut=known.cut + (rounds < wanted),
+            )
+
+    def _change(self, name: str, **values: Any) -> None:
+        self._phases[name] = replace(self._phases[name], **values)
 
     @property
     def _scenario(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,10 +17,10 @@ from ifmmin.runtime.errors import IfmminError
 from ifmmin.runtime.modality import Pattern
 
 from ..record import CONTROL, OURS, Row
-from ..timing import FEWEST
+from ..timing import FEWEST, shuffled_turns
 from .bench import Bench
-from .contenders import Contender
-from .plan import MONOLITH, ORDINARY, alone_and_fullest
+from .contenders import Contender, RunConfig
+from .plan import MONOLITH, ORDINARY, alone_and_fullest, ordinary_lengths
 from .workers import PATIENCE, ChildJob, bare, ours, peers, reference, refused_row, run_child
 
 _CHILD = "ifmmin.benchmarks.scenarios.worker_start"
@@ -67,25 +68,17 @@ class Starter:
         """Seconds by part. Raises ChildFailed, or ParityError for a wrong answer."""
         told = run_child(_CHILD, words, _Output, patience)
         self.fresh.require_right(told.output.logits)
-        before, parts = told.started, {}
-        for part, moment in told.output.moments.items():
-            parts[part] = max(0.0, moment - before)
-            before = moment
-        return {**parts, "": before - told.started}
-
-
-def builds(starter: Starter) -> bool:
-    """Whether this contender builds an engine that later starts find."""
-    contender = starter.fresh.contender
-    return not starter.failure and contender.name == OURS and contender.config.backend in BUILDERS
+        ends = [told.started, *told.output.moments.values()]
+        spans = [max(0.0, later - earlier) for earlier, later in pairwise(ends)]
+        return {**dict(zip(told.output.moments, spans, strict=True)), "": ends[-1] - ends[0]}
 
 
 def build_row(bench: Bench, starter: Starter, pattern: Pattern, cache: Path) -> Row:
     """One start with an empty cache, whose loading is told against the usual one."""
     contender = starter.fresh.contender
     bench.log(f"build the {contender.config.backend} engine of {pattern} anew")
-    words: Mapping[str, str] = {**starter.words, "cache": str(cache)}
     try:
+        words = {**starter.words, "cache": str(cache)}
         load = starter.fresh_start(words, _BUILD_PATIENCE)["load"]
     except IfmminError as error:
         return bench.row("cold-start", contender, pattern, part=BUILD_PART, note=str(error))
@@ -95,7 +88,7 @@ def build_row(bench: Bench, starter: Starter, pattern: Pattern, cache: Path) -> 
         contender,
         pattern,
         part=BUILD_PART,
-        lengths={m.value: ORDINARY[m] for m in pattern},
+        lengths=ordinary_lengths(pattern),
         samples=(max(0.0, load - usual),),
         note=BUILD_NOTE,
     )
@@ -113,18 +106,20 @@ def cold_start(bench: Bench) -> list[Row]:
             _take_turns(bench, starters)
             for starter in starters:
                 rows += _start_rows(bench, starter, pattern)
-            rows += [
-                build_row(bench, starter, pattern, Path(name) / f"engines.{pattern}.{number}")
-                for number, starter in enumerate(starters)
-                if builds(starter)
-            ]
+            for number, starter in enumerate(starters):
+                who = starter.fresh.contender
+                if not starter.failure and who.name == OURS and who.config.backend in BUILDERS:
+                    cache = Path(name) / f"engines.{pattern}.{number}"
+                    rows.append(build_row(bench, starter, pattern, cache))
     return rows
 
 
 def _starters(bench: Bench, pattern: Pattern, folder: Path) -> list[Starter]:
     threads = bench.plan.threads[0]
     found = ours(bench, pattern, threads)
-    found += [bare(bench, pattern, one) for one in found if _is_plain(one)]
+    plain = RunConfig("onnxruntime-cpu", "fp32", threads)
+    ways = [one for one in found if one.contender.name == OURS and one.contender.config == plain]
+    found += [bare(bench, pattern, one) for one in ways]
     found += peers(bench, pattern, threads, folder)
     found += reference(bench, pattern, threads, folder) if found else []
     starters = []
@@ -135,30 +130,19 @@ def _starters(bench: Bench, pattern: Pattern, folder: Path) -> list[Starter]:
     return starters
 
 
-def _is_plain(fresh: ChildJob) -> bool:
-    """What a bare session would load: our graph in full precision for ONNX Runtime's CPU."""
-    config = fresh.contender.config
-    return (fresh.contender.name, config.backend, config.precision) == (
-        OURS,
-        "onnxruntime-cpu",
-        "fp32",
-    )
-
-
 def _take_turns(bench: Bench, starters: Sequence[Starter]) -> None:
     """Start all, round after round; who fails once is left out of the rest."""
-    rng = np.random.default_rng(bench.plan.seed)
     for starter in starters:
         starter.start()  # modules are compiled and files come into the page cache
         starter.starts.clear()
-    limit, wanted, turn = bench.pace.limit(FEWEST), min(bench.plan.rounds, ROUNDS), 0
-    ends = time.monotonic() + limit.seconds
-    while turn < wanted and (turn < limit.fewest or time.monotonic() <= ends):
-        for index in rng.permutation(len(starters)):
-            if not starters[index].failure:
-                starters[index].start()
-        turn += 1
-    bench.pace.measured(turn, wanted)
+    limit, wanted = bench.pace.limit(FEWEST), min(bench.plan.rounds, ROUNDS)
+    ends = time.perf_counter() + limit.seconds
+    for _, index in shuffled_turns(
+        len(starters), wanted, seed=bench.plan.seed, ends=ends, fewest=limit.fewest
+    ):
+        if not starters[index].failure:
+            starters[index].start()
+    bench.pace.measured(max((len(one.starts) for one in starters), default=0), wanted)
 
 
 def _start_rows(bench: Bench, starter: Starter, pattern: Pattern) -> list[Row]:
@@ -172,7 +156,7 @@ def _start_rows(bench: Bench, starter: Starter, pattern: Pattern) -> list[Row]:
             fresh.contender,
             pattern,
             part=part,
-            lengths={m.value: ORDINARY[m] for m in pattern},
+            lengths=ordinary_lengths(pattern),
             samples=tuple(start[part] for start in starter.starts),
             note=note,
         )
@@ -207,7 +191,11 @@ def idle(bench: Bench, *, pause: float = PAUSE, pauses: int = PAUSES) -> list[Ro
 
     pause: seconds. The plan's rounds do not apply: a round is a pause.
     """
-    callers = [c for pattern in alone_and_fullest(bench.patterns) for c in _callers(bench, pattern)]
+    callers = [
+        _Caller(one, pattern, one.prepared(bench.ordinary(pattern), ORDINARY))
+        for pattern in alone_and_fullest(bench.patterns)
+        for one in bench.contenders(pattern, bench.plan.threads[0])
+    ]
     # Not all may come to be the first: ours and the peer to beat do.
     callers.sort(
         key=lambda c: (c.contender.name not in (OURS, MONOLITH), c.contender.name == CONTROL)
@@ -215,40 +203,22 @@ def idle(bench: Bench, *, pause: float = PAUSE, pauses: int = PAUSES) -> list[Ro
     if not callers:
         return []
     for pattern in dict.fromkeys(caller.pattern for caller in callers):
-        _keep_busy(bench, [caller for caller in callers if caller.pattern == pattern])
+        group = [caller for caller in callers if caller.pattern == pattern]
+        timings = bench.time({i: c.call for i, c in enumerate(group)}, rounds=_BUSY_ROUNDS)
+        for i, caller in enumerate(group):
+            caller.busy = tuple(timings[i])
     bench.log(f"first calls after {pauses} pauses of {pause:g} s")
     rng = np.random.default_rng(bench.plan.seed)
     for number in range(pauses):
         time.sleep(pause)
-        _wake(callers, number, rng)
-    part = f"after {pause:g} s"
-    return [row for caller in callers for row in _idle_rows(bench, caller, part)]
-
-
-def _callers(bench: Bench, pattern: Pattern) -> list[_Caller]:
-    features = bench.features({m: ORDINARY[m] for m in pattern})
-    contenders = bench.contenders(pattern, bench.plan.threads[0])
-    return [_Caller(one, pattern, one.prepared(features, ORDINARY)) for one in contenders]
-
-
-def _keep_busy(bench: Bench, callers: Sequence[_Caller]) -> None:
-    calls = {number: caller.call for number, caller in enumerate(callers)}
-    timings = bench.time(calls, rounds=_BUSY_ROUNDS)
-    for number, caller in enumerate(callers):
-        caller.busy = tuple(timings[number].samples)
-
-
-def _wake(callers: Sequence[_Caller], number: int, rng: np.random.Generator) -> None:
-    """Call each once. number: of the pause, which says who is first."""
-    first = number % len(callers)
-    others = [index for index in rng.permutation(len(callers)) if index != first]
-    callers[first].woke.append(number + 1)
-    for index in (first, *others):
-        caller = callers[index]
-        started = time.perf_counter()
-        caller.call()
-        caller.first_calls.append(time.perf_counter() - started)
-        time.sleep(APART)
+        first = number % len(callers)
+        callers[first].woke.append(number + 1)
+        for index in (first, *(i for i in rng.permutation(len(callers)) if i != first)):
+            started = time.perf_counter()
+            callers[index].call()
+            callers[index].first_calls.append(time.perf_counter() - started)
+            time.sleep(APART)
+    return [row for caller in callers for row in _idle_rows(bench, caller, f"after {pause:g} s")]
 
 
 def _idle_rows(bench: Bench, caller: _Caller, part: str) -> list[Row]:
@@ -262,7 +232,7 @@ def _idle_rows(bench: Bench, caller: _Caller, part: str) -> list[Row]:
             "idle",
             caller.contender,
             caller.pattern,
-            lengths={m.value: ORDINARY[m] for m in caller.pattern},
+            lengths=ordinary_lengths(caller.pattern),
             part=name,
             samples=tuple(samples),
             note="; ".join(filter(None, (note, caller.contender.note))),

@@ -7,17 +7,13 @@ it, which is the most that one can cost. `usual` updates are beside them, as the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ifmmin.runtime.errors import IfmminError
 from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.runtime.predictor import Predictor
-from ifmmin.runtime.stream.stream import Stream
 
 from ..record import OURS, REFERENCE, Row
 from ..timing import Call
@@ -27,10 +23,9 @@ from .plan import ORDINARY
 
 GROUP = 64
 """Streams that are served at the same time."""
-CHANGED = "changed"
-"""The new frame's summary and the head are made anew, whether a maximum moved or not."""
-EVERYTHING = "everything"
-"""Summaries of all modalities are made anew, also of those that heard nothing."""
+CHANGED, EVERYTHING = "changed", "everything"
+"""The new frame's summary and the head are made anew, whether a maximum moved or not; or those of
+all modalities, also of those that heard nothing."""
 _NEW_FRAMES = 256
 PASTS = (50, 400, 4000)
 """Acoustic frames before the update against which the whole is asked again."""
@@ -38,20 +33,14 @@ LATE_SECONDS = (10, 600)
 """Age of a stream whose updates should cost the same."""
 RATE = 10
 """Acoustic frames a second of the released features, comParE's."""
-RERUN = "whole again"
-"""Contender: `predict` of all frames so far."""
-ANEW = "all summaries"
-"""Contender: summaries of all modalities made anew, also of those that heard nothing."""
-ALONE = "pushed alone"
-"""Contender: streams that are answered together, though each frame comes in a call of its own."""
-SINGLE = "one by one"
-"""Contender: the same streams, each updated on its own."""
-USUAL = "usual"
-"""Part: updates as they come, where what did not change is not computed again."""
-AGE = "age"
-"""Part: updates of a young and of an old stream, in the same rounds."""
-ANSWER = "answer alone"
-"""Part: what follows the step, summaries and head, without a new frame."""
+RERUN, ANEW = "whole again", "all summaries"
+"""Contenders: `predict` of all frames so far; summaries of all modalities made anew."""
+ALONE, SINGLE = "pushed alone", "one by one"
+"""Contenders: streams that are answered together, though each frame comes in a call of its own; and
+the same streams, each updated on its own."""
+USUAL, AGE, ANSWER = "usual", "age", "answer alone"
+"""Parts: updates as they come, where what did not change is not computed again; those of a young
+and of an old stream, in the same rounds; what follows the step, without a new frame."""
 _FEWEST_ROUNDS = 60
 """That a budget leaves to an update: it is short."""
 Ready = Sequence[tuple[RunConfig, Predictor]]
@@ -95,63 +84,32 @@ class Updates:
         return self._stream.predict()
 
 
-def together(bench: Bench, predictor: Predictor, pattern: Pattern) -> Callable[[], Any]:
-    """One new acoustic frame for each of GROUP streams, and all answers, in batches."""
-    group = predictor.streams(GROUP)
-    members, frames = _begun(bench, list(group), pattern)
+def many_streams(
+    bench: Bench, predictor: Predictor, pattern: Pattern, name: str = OURS
+) -> Callable[[], Any]:
+    """One new acoustic frame for each of GROUP streams, and all answers, again and again.
 
-    def call() -> Any:
-        group.push_all(a=frames)
-        _forget(members)
-        return group.update()
-
-    return call
-
-
-def pushed_alone(bench: Bench, predictor: Predictor, pattern: Pattern) -> Callable[[], Any]:
-    """The same where frames come one by one, as from GROUP connections."""
-    group = predictor.streams(GROUP)
-    members, frames = _begun(bench, list(group), pattern)
-
-    def call() -> Any:
-        _push_each(members, frames)
-        _forget(members)
-        return group.update()
-
-    return call
-
-
-def one_by_one(bench: Bench, predictor: Predictor, pattern: Pattern) -> Callable[[], Any]:
-    """The same, each stream on its own."""
-    members, frames = _begun(bench, [predictor.stream() for _ in range(GROUP)], pattern)
-
-    def call() -> Any:
-        _push_each(members, frames)
-        _forget(members)
-        return [one.predict() for one in members]
-
-    return call
-
-
-def _begun(
-    bench: Bench, members: list[Stream], pattern: Pattern
-) -> tuple[list[Stream], NDArray[np.float32]]:
-    """Streams with a past of ordinary length, and a frame for each of them, (GROUP, 1, D)."""
+    name: OURS: in batches; ALONE: frames come one by one, as from GROUP connections; SINGLE: each
+    stream is updated on its own. Before there was an utterance of ordinary length.
+    """
+    group = None if name == SINGLE else predictor.streams(GROUP)
+    members = [predictor.stream() for _ in range(GROUP)] if group is None else list(group)
     for number, one in enumerate(members):
-        one.push(bench.features({m: ORDINARY[m] for m in pattern}, number))
+        one.push(bench.ordinary(pattern, number))
         one.predict()
-    return members, bench.features({Modality.A: GROUP})[Modality.A][:, None]
+    frames = bench.features({Modality.A: GROUP})[Modality.A][:, None]
 
+    def call() -> Any:
+        if name == OURS and group is not None:
+            group.push_all(a=frames)
+        else:
+            for one, frame in zip(members, frames, strict=True):
+                one.push(a=frame)
+        for one in members:  # summaries are made anew, whether a maximum moves or not
+            one.state.channels[Modality.A].pooled = None
+        return [one.predict() for one in members] if group is None else group.update()
 
-def _push_each(members: Sequence[Stream], frames: NDArray[np.float32]) -> None:
-    for one, frame in zip(members, frames, strict=True):
-        one.push(a=frame)
-
-
-def _forget(members: Sequence[Stream]) -> None:
-    """Let summaries be made anew, whether a maximum moves or not."""
-    for one in members:
-        one.state.channels[Modality.A].pooled = None
+    return call
 
 
 def stream(bench: Bench) -> list[Row]:
@@ -160,12 +118,9 @@ def stream(bench: Bench) -> list[Row]:
     bench.pace.expect(len(patterns) * (len(PASTS) + 2))
     rows: list[Row] = []
     for pattern in patterns if ready else ():
-        for past in PASTS:
-            bench.log(f"update of a stream of {pattern} after {past} frames")
-            rows += _measure(bench, pattern, _against_whole(bench, ready, pattern, past))
-        bench.log(f"update of a stream of {pattern} as it ages, and its answer alone")
-        rows += _measure(bench, pattern, _aged(bench, ready, pattern))
-        rows += _measure(bench, pattern, _answers(bench, ready, pattern))
+        for what, calls in _groups(bench, ready, pattern):
+            bench.log(f"update of a stream of {pattern} {what}")
+            rows += _measure(bench, pattern, calls)
     return rows
 
 
@@ -177,24 +132,17 @@ def streams(bench: Bench) -> list[Row]:
     for pattern in patterns if ready else ():
         bench.log(f"{GROUP} streams of {pattern}")
         calls: dict[tuple[str, RunConfig], Call | Sequence[Call]] = {
-            (name, config): make(bench, predictor, pattern)
+            (name, config): many_streams(bench, predictor, pattern, name)
             for config, predictor in ready
-            for name, make in ((OURS, together), (ALONE, pushed_alone), (SINGLE, one_by_one))
+            for name in (OURS, ALONE, SINGLE)
         }
         calls |= {
             (REFERENCE, config): turns for config, turns in _reference(bench, pattern).items()
         }
-        for (name, config), timing in bench.time(calls).items():
-            answers = 1 if name == REFERENCE else GROUP
-            row = bench.row(
-                "streams",
-                _contender(name, config),
-                pattern,
-                streams=GROUP,
-                unit="1/s",
-                samples=tuple(answers / np.asarray(timing.samples)),
-            )
-            rows.append(row)
+        for (name, config), seconds in bench.time(calls).items():
+            rates = (1 if name == REFERENCE else GROUP) / seconds
+            who, more = _contender(name, config), {"streams": GROUP, "samples": tuple(rates)}
+            rows.append(bench.row("streams", who, pattern, unit="1/s", **more))
     return rows
 
 
@@ -218,41 +166,44 @@ def _patterns(bench: Bench) -> list[Pattern]:
     return list(dict.fromkeys([*heard[:1], *heard[-1:]]))
 
 
-def _against_whole(bench: Bench, ready: Ready, pattern: Pattern, past: int) -> Calls:
-    lengths = {m: past if m == Modality.A else ORDINARY[m] for m in pattern}
-    features, calls = bench.features(lengths), Calls()
-    for config, predictor in ready:
-        calls[OURS, "", past, config] = Updates(bench, predictor, pattern, past, CHANGED)
-        calls[OURS, USUAL, past, config] = Updates(bench, predictor, pattern, past)
-        calls[RERUN, "", past, config] = partial(predictor.predict, features)
-    return calls
+def _groups(bench: Bench, ready: Ready, pattern: Pattern) -> Iterator[tuple[str, Calls]]:
+    """What takes turns, and calls: against the whole again, as a stream ages, answers alone."""
 
+    def update(predictor: Predictor, past: int, changes: str = CHANGED) -> Updates:
+        return Updates(bench, predictor, pattern, past, changes)
 
-def _aged(bench: Bench, ready: Ready, pattern: Pattern) -> Calls:
-    return {
-        (OURS, AGE, seconds * RATE, config): Updates(
-            bench, predictor, pattern, seconds * RATE, CHANGED
-        )
-        for config, predictor in ready
-        for seconds in LATE_SECONDS
-    }
-
-
-def _answers(bench: Bench, ready: Ready, pattern: Pattern) -> Calls:
-    """What is saved where only what changed is computed again, and by a head in 8 bits."""
+    for past in PASTS:
+        lengths = {m: past if m == Modality.A else ORDINARY[m] for m in pattern}
+        features, calls = bench.features(lengths), Calls()
+        for config, predictor in ready:
+            calls[OURS, "", past, config] = update(predictor, past)
+            calls[OURS, USUAL, past, config] = update(predictor, past, "")
+            calls[RERUN, "", past, config] = partial(predictor.predict, features)
+        yield f"after {past} frames", calls
+    yield (
+        "as it ages",
+        {
+            (OURS, AGE, seconds * RATE, config): update(predictor, seconds * RATE)
+            for config, predictor in ready
+            for seconds in LATE_SECONDS
+        },
+    )
+    # What is saved where only what changed is computed again, and by a head in 8 bits.
     past = ORDINARY[Modality.A]
-    return {
-        (name, ANSWER, past, config): Updates(bench, predictor, pattern, past, changes).answer
-        for config, predictor in ready
-        for name, changes in ((OURS, CHANGED), (ANEW, EVERYTHING))
-    }
+    yield (
+        "without a new frame",
+        {
+            (name, ANSWER, past, config): update(predictor, past, changes).answer
+            for config, predictor in ready
+            for name, changes in ((OURS, CHANGED), (ANEW, EVERYTHING))
+        },
+    )
 
 
 def _reference(bench: Bench, pattern: Pattern) -> dict[RunConfig, Sequence[Call]]:
     """Calls of the reference workload on an ordinary utterance; empty where it cannot run."""
-    features = bench.features({m: ORDINARY[m] for m in pattern})
     found = bench.reference(pattern, bench.plan.threads[0])
-    return {one.config: one.in_turns(features, ORDINARY) for one in found}
+    return {one.config: one.in_turns(bench.ordinary(pattern), ORDINARY) for one in found}
 
 
 def _contender(name: str, config: RunConfig) -> Contender:
@@ -264,14 +215,8 @@ def _measure(bench: Bench, pattern: Pattern, calls: Calls) -> list[Row]:
     """A row a call; all took turns, the reference workload once for every condition."""
     for config, turns in _reference(bench, pattern).items():
         calls |= {(REFERENCE, part, past, config): turns for _, part, past, _ in calls}
-    return [
-        bench.row(
-            "stream",
-            _contender(name, config),
-            pattern,
-            lengths={Modality.A.value: past},
-            samples=tuple(timing.samples),
-            part=part,
-        )
-        for (name, part, past, config), timing in bench.time(calls, fewest=_FEWEST_ROUNDS).items()
-    ]
+    rows = []
+    for (name, part, past, config), found in bench.time(calls, fewest=_FEWEST_ROUNDS).items():
+        told = {"lengths": {Modality.A.value: past}, "samples": tuple(found), "part": part}
+        rows.append(bench.row("stream", _contender(name, config), pattern, **told))
+    return rows

@@ -29,20 +29,13 @@ Stage = tuple[str, list[float]]
 
 
 def resident_bytes() -> dict[str, int]:
-    """Bytes by measure.
-
-    RSS: pages in memory; PSS: shared ones divided among the processes that map them; USS: only
-    those of this process, which its end would give back.
-    """
+    """Bytes by measure: RSS, pages in memory; PSS, shared ones divided among the processes that map
+    them; USS, only those of this process, which its end would give back."""
     pages, status = (_table(Path("/proc/self") / name) for name in ("smaps_rollup", "status"))
     return {
-        # Not `ru_maxrss`: Linux counts in it what the process held before it became this program,
-        # and that is its parent's memory, however large. Its counters lag a little.
-        PEAK: max(status["VmHWM"], pages["Rss"]),
-        RSS: pages["Rss"],
-        PSS: pages["Pss"],
+        PEAK: max(status["VmHWM"], pages["Rss"]), RSS: pages["Rss"], PSS: pages["Pss"],
         USS: sum(pages.get(f"Private_{kind}", 0) for kind in ("Clean", "Dirty", "Hugetlb")),
-    }
+    }  # fmt: skip
 
 
 def _table(path: Path) -> dict[str, int]:
@@ -88,30 +81,14 @@ def _stream(config: ChildRuntime, words: Words, patterns: Sequence[str]) -> Iter
     """As many streams as told, each of which hears an utterance again and again."""
     assert isinstance(config, PredictorRuntime)
     config.load()
-    inputs, count = _inputs(words, patterns[0]), int(words["work"])
-    if count == 1:
-        yield STREAMS, _one_stream(config, inputs)
-    else:
-        yield STREAMS, _group(config, inputs, count)
-
-
-def _one_stream(config: PredictorRuntime, inputs: Inputs) -> list[float]:
-    stream, found = config.predictor.stream(), []
+    inputs, count, found = _inputs(words, patterns[0]), int(words["work"]), None
+    streams = config.predictor.streams(count) if count > 1 else [config.predictor.stream()]
     for _ in range(ANSWERS):
-        stream.push(inputs)
-        found = stream.predict().logits.tolist()
-    return found
-
-
-def _group(config: PredictorRuntime, inputs: Inputs, count: int) -> list[float]:
-    group, found = config.predictor.streams(count), []
-    for _ in range(ANSWERS):
-        for index in range(count):
-            group.push(index, inputs)
-        last = group.update()[-1]
-        assert last is not None
-        found = last.logits.tolist()
-    return found
+        for stream in streams:
+            stream.push(inputs)
+        found = streams[0].predict() if isinstance(streams, list) else streams.update()[-1]
+    assert found is not None
+    yield STREAMS, found.logits.tolist()
 
 
 def _answer(config: ChildRuntime, words: Words, patterns: Sequence[str]) -> list[float]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,38 +18,36 @@ if TYPE_CHECKING:
 
     from ifmmin.runtime.predictor import Predictor
 
-_ENGINES = {
-    "onnxruntime-cpu": "onnxruntime",
-    "onnxruntime-cuda": "onnxruntime",
-    "onnxruntime-tensorrt": "onnxruntime",
-    "openvino": "openvino",
-}
-"""Modules that the runtime imports when it loads the first graph."""
+_ENGINES = ("onnxruntime", "openvino")
+"""Modules that the runtime imports when it loads the first graph, by how backends begin."""
 Words = Mapping[str, str]
 Inputs = Mapping[str, "NDArray[np.float32]"]
 """Arrays (T, D) by letter."""
 
 
-class ChildRuntime(Protocol):
-    """What a fresh process can do, in this order."""
+class ChildRuntime(ABC):
+    """What a fresh process can do, in this order. words: what it was told."""
 
-    engine_seconds: float | None
+    engine_seconds: float | None = None
     """Of the last answer, what the engine took, where it is the way's own to tell."""
 
+    def __init__(self, words: Words) -> None:
+        self.words = words
+
+    @abstractmethod
     def imports(self) -> None:
         """Import what is needed up to the answer."""
-        ...
 
+    @abstractmethod
     def load(self) -> None:
         """Make it ready."""
-        ...
 
+    @abstractmethod
     def answer(self, inputs: Inputs) -> NDArray[np.float32]:
         """Logits (C,) of arrays (T, D) by letter."""
-        ...
 
 
-class PredictorRuntime:
+class PredictorRuntime(ChildRuntime):
     """The runtime, as a caller writes it; a pattern's graph is loaded by its first answer.
 
     words: bundle, backend, precision, threads; preload: whether all patterns are loaded at once;
@@ -57,30 +56,32 @@ class PredictorRuntime:
 
     predictor: Predictor
 
-    def __init__(self, words: Words) -> None:
-        self._words = words
-        self.engine_seconds: float | None = None
-
     def imports(self) -> None:
         """The runtime, and the engine that it would import while it loads."""
         import ifmmin.runtime  # noqa: F401
 
-        engine = _ENGINES.get(self._words["backend"])
-        if engine is not None:
+        engine = self.words["backend"].partition("-")[0]
+        if engine in _ENGINES:
             import_module(engine)
 
     def load(self) -> None:
         """Read the manifest; with `preload` check and load the graphs too."""
         from ifmmin.runtime import Predictor
 
-        words = self._words
+        words, options = self.words, None
+        if "cache" in words:
+            from pathlib import Path
+
+            from ifmmin.runtime.backends import BackendOptions
+
+            options = BackendOptions(cache=Path(words["cache"]))
         self.predictor = Predictor(
             words["bundle"],
             backend=words["backend"],
             precision=words["precision"],
             threads=int(words["threads"]),
             preload="preload" in words,
-            options=_options(words),
+            options=options,
         )
 
     def answer(self, inputs: Inputs) -> NDArray[np.float32]:
@@ -90,14 +91,10 @@ class PredictorRuntime:
         return found.logits
 
 
-class SessionRuntime:
+class SessionRuntime(ChildRuntime):
     """A bare session of ONNX Runtime on the CPU. words: file, threads."""
 
-    engine_seconds: float | None = None
-
-    def __init__(self, words: Words) -> None:
-        self._words = words
-        self._session: Any = None
+    session: Any
 
     def imports(self) -> None:
         """ONNX Runtime, and numpy with it."""
@@ -108,29 +105,25 @@ class SessionRuntime:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = int(self._words["threads"])
+        options.intra_op_num_threads = int(self.words["threads"])
         options.inter_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(
-            self._words["file"], options, providers=["CPUExecutionProvider"]
+        self.session = onnxruntime.InferenceSession(
+            self.words["file"], options, providers=["CPUExecutionProvider"]
         )
 
     def answer(self, inputs: Inputs) -> NDArray[np.float32]:
-        """Logits (C,) of the graph's only output."""
-        logits: NDArray[np.float32] = self._session.run(None, dict(inputs))[0]
+        """Logits (C,)."""
+        logits: NDArray[np.float32] = self.session.run(None, dict(inputs))[0]
         return logits.reshape(-1)
 
 
-class EagerRuntime:
+class EagerRuntime(ChildRuntime):
     """The whole network in PyTorch, on standardised frames of all modalities.
 
     words: checkpoint, threads.
     """
 
-    engine_seconds: float | None = None
-
-    def __init__(self, words: Words) -> None:
-        self._words = words
-        self._eager: Any = None
+    eager: Any
 
     def imports(self) -> None:
         """PyTorch and the modules of the network."""
@@ -149,18 +142,18 @@ class EagerRuntime:
 
         from ..peers.torch import Eager
 
-        network, _ = load_checkpoint(Path(self._words["checkpoint"]))
-        self._eager = Eager(network, int(self._words["threads"]))
+        network, _ = load_checkpoint(Path(self.words["checkpoint"]))
+        self.eager = Eager(network, int(self.words["threads"]))
 
     def answer(self, inputs: Inputs) -> NDArray[np.float32]:
         """Logits (C,)."""
         import torch
 
-        logits: NDArray[np.float32] = self._eager(tuple(torch.from_numpy(inputs[m]) for m in "avt"))
+        logits: NDArray[np.float32] = self.eager(tuple(torch.from_numpy(inputs[m]) for m in "avt"))
         return logits
 
 
-RUNTIMES: Mapping[str, Callable[[Words], ChildRuntime]] = {
+RUNTIMES: Mapping[str, type[ChildRuntime]] = {
     "predictor": PredictorRuntime,
     "session": SessionRuntime,
     "eager": EagerRuntime,
@@ -178,16 +171,6 @@ def read_inputs(folder: str) -> Inputs:
 
     found = (entry.name for entry in os.scandir(folder))
     return {name.removesuffix(".npy"): np.load(f"{folder}/{name}") for name in found}
-
-
-def _options(words: Words) -> Any:
-    if "cache" not in words:
-        return None
-    from pathlib import Path
-
-    from ifmmin.runtime.backends import BackendOptions
-
-    return BackendOptions(cache=Path(words["cache"]))
 
 
 def _bare_package(name: str) -> ModuleType:

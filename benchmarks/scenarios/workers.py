@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifmmin.runtime.errors import IfmminError, ParityError, one_line
-from ifmmin.runtime.modality import MODALITIES, Pattern
+from ifmmin.runtime.modality import Modality, Pattern
 
 from ..record import REFERENCE, Row
 from .bench import Bench
@@ -25,7 +25,6 @@ from .plan import MONOLITH, ORDINARY
 PATIENCE = 120.0
 """Seconds that a process gets; importing PyTorch from a slow card takes tens."""
 _PROGRAM = "import time; began = time.monotonic(); from {module} import main; main(began)"
-_LONGEST_REASON = 300
 T = TypeVar("T")
 BARE = "bare session"
 """Contender: our graph in a session of ONNX Runtime, without the runtime around it."""
@@ -83,7 +82,7 @@ def _complaint(done: subprocess.CompletedProcess[bytes]) -> str:
     """The last line that it wrote, without the module of a class of ours."""
     lines = done.stderr.decode(errors="replace").strip().splitlines()
     if lines:
-        return lines[-1].removeprefix("ifmmin.runtime.errors.")[:_LONGEST_REASON]
+        return lines[-1].removeprefix("ifmmin.runtime.errors.")[:300]
     if done.returncode < 0:
         return f"signal {-done.returncode} ended it"
     return f"it ended with status {done.returncode}"
@@ -126,7 +125,7 @@ class ChildJob:
 
 def ours(bench: Bench, pattern: Pattern, threads: int) -> list[ChildJob]:
     """Our own configurations and the A/A control of the first."""
-    features = bench.features({m: ORDINARY[m] for m in pattern})
+    features = bench.ordinary(pattern)
     return [
         ChildJob(
             contender=contender,
@@ -137,7 +136,7 @@ def ours(bench: Bench, pattern: Pattern, threads: int) -> list[ChildJob]:
                 "precision": contender.config.precision,
                 "threads": str(contender.config.threads),
             },
-            inputs={m.value: x for m, x in features.items()},
+            inputs=_by_letter(features),
             logits=contender.call(features).logits,
         )
         for contender in bench.ours(pattern, threads)
@@ -165,15 +164,13 @@ def reference(bench: Bench, pattern: Pattern, threads: int, folder: Path) -> lis
 
     folder: where it is written.
     """
-    features = bench.features({m: ORDINARY[m] for m in pattern})
+    features = bench.ordinary(pattern)
     file, found = folder / f"{pattern}.{REFERENCE}.onnx", []
     for contender in bench.reference(pattern, threads):
         file.write_bytes(reference_bytes({m: x.shape[1] for m, x in features.items()}, pattern))
         words = {"config": "session", "file": str(file), "threads": str(threads)}
-        inputs = {m.value: x for m, x in features.items()}
-        found.append(
-            ChildJob(contender, words, inputs, logits=contender.call(features).reshape(-1))
-        )
+        logits = contender.call(features).reshape(-1)
+        found.append(ChildJob(contender, words, _by_letter(features), logits))
     return found
 
 
@@ -183,38 +180,29 @@ def peers(bench: Bench, pattern: Pattern, threads: int, folder: Path) -> list[Ch
     Empty without a checkpoint, without PyTorch, and where the plan wants no peers. folder: where
     the monolith is written, once.
     """
-    found = [
-        peer(bench, name, words, pattern, threads)
-        for name, words in (
-            (MONOLITH, {"config": "session", "file": str(folder / MONOLITH_FILE)}),
-            (EAGER, {"config": "eager", "checkpoint": str(bench.plan.checkpoint)}),
-        )
-        if bench.plan.peers
-    ]
-    return [one for one in found if one is not None]
+    found, file = [], folder / MONOLITH_FILE
+    ways = {
+        MONOLITH: {"config": "session", "file": str(file)},
+        EAGER: {"config": "eager", "checkpoint": str(bench.plan.checkpoint)},
+    }
+    for name, words in ways.items() if bench.plan.peers else ():
+        contender = bench.peer(name, threads)
+        if contender is None:
+            continue
+        from ..peers.onnx import export_monolith
+        from ..peers.torch import standardise
+
+        network, features = bench.source.network, bench.ordinary(pattern)
+        if name == MONOLITH and not file.exists():
+            file.write_bytes(export_monolith(network))
+        inputs = _by_letter(standardise(network, features, ORDINARY))
+        logits = contender.call(contender.ready(features, ORDINARY))
+        found.append(ChildJob(contender, {**words, "threads": str(threads)}, inputs, logits))
+    return found
 
 
-def peer(
-    bench: Bench, name: str, words: Mapping[str, str], pattern: Pattern, threads: int
-) -> ChildJob | None:
-    """A peer that runs the whole network; None where it cannot, which is noted."""
-    contender = bench.peer(name, threads)
-    if contender is None:
-        return None
-    from ..peers.onnx import export_monolith
-    from ..peers.torch import standardise
-
-    network = bench.source.network
-    if "file" in words and not Path(words["file"]).exists():
-        Path(words["file"]).write_bytes(export_monolith(network))
-    features = bench.features({m: ORDINARY[m] for m in pattern})
-    inputs = standardise(network, features, ORDINARY)
-    return ChildJob(
-        contender=contender,
-        words={**words, "threads": str(threads)},
-        inputs={m.value: inputs[m] for m in MODALITIES},
-        logits=contender.call(contender.ready(features, ORDINARY)),
-    )
+def _by_letter(features: Mapping[Modality, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    return {m.value: x for m, x in features.items()}
 
 
 def refused_row(bench: Bench, scenario: str, fresh: ChildJob, pattern: Pattern, why: str) -> Row:

@@ -10,30 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ifmmin.benchmarks.peers.training import (
-    BATCH,
-    STEPS,
-    draw_utterances,
-    eager_steps,
-    our_steps,
-)
+from ifmmin.benchmarks.peers.training import BATCH, STEPS, draw_utterances, eager_steps, our_steps
 from ifmmin.benchmarks.record import OURS
+from ifmmin.benchmarks.scenarios import stream
 from ifmmin.benchmarks.scenarios.bench import Bench
 from ifmmin.benchmarks.scenarios.contenders import RunConfig
 from ifmmin.benchmarks.scenarios.plan import MONOLITH, ORDINARY
 from ifmmin.benchmarks.scenarios.start import Starter
-from ifmmin.benchmarks.scenarios.stream import (
-    ALONE,
-    CHANGED,
-    GROUP,
-    PASTS,
-    RERUN,
-    SINGLE,
-    Updates,
-    one_by_one,
-    pushed_alone,
-    together,
-)
 from ifmmin.benchmarks.scenarios.worker_start import SessionRuntime
 from ifmmin.benchmarks.scenarios.workers import BARE, ChildJob, bare, ours
 from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
@@ -50,7 +33,7 @@ def test_one_utterance_on_one_thread(
 ) -> None:
     benchmark.group = f"pattern {pattern}, one utterance"
     (contender,) = [one for one in bench.contenders(pattern, 1) if one.name == name]
-    features = bench.features({m: ORDINARY[m] for m in pattern})
+    features = bench.ordinary(pattern)
     benchmark(contender.prepared(features, ORDINARY))
 
 
@@ -92,8 +75,8 @@ def _predictor(bench: Bench) -> Predictor:
     return predictor
 
 
-@pytest.mark.parametrize("name", [OURS, RERUN])
-@pytest.mark.parametrize("past", PASTS)
+@pytest.mark.parametrize("name", [OURS, stream.RERUN])
+@pytest.mark.parametrize("past", stream.PASTS)
 @pytest.mark.parametrize("pattern", STREAM_PATTERNS, ids=str)
 def test_an_update_after_one_acoustic_frame(
     benchmark: Any, bench: Bench, pattern: Pattern, past: int, name: str
@@ -104,17 +87,16 @@ def test_an_update_after_one_acoustic_frame(
     lengths = {m: past if m == Modality.A else ORDINARY[m] for m in pattern}
     call: Callable[[], Any] = partial(predictor.predict, bench.features(lengths))
     if name == OURS:
-        call = Updates(bench, predictor, pattern, past, CHANGED)
+        call = stream.Updates(bench, predictor, pattern, past, stream.CHANGED)
     benchmark(call)
 
 
-@pytest.mark.parametrize("name", [OURS, ALONE, SINGLE])
+@pytest.mark.parametrize("name", [OURS, stream.ALONE, stream.SINGLE])
 @pytest.mark.parametrize("pattern", STREAM_PATTERNS, ids=str)
 def test_many_streams(benchmark: Any, bench: Bench, pattern: Pattern, name: str) -> None:
     """A frame for each of 64 streams, and 64 answers."""
-    benchmark.group = f"pattern {pattern}, {GROUP} streams"
-    make = {OURS: together, ALONE: pushed_alone, SINGLE: one_by_one}[name]
-    benchmark(make(bench, _predictor(bench), pattern))
+    benchmark.group = f"pattern {pattern}, {stream.GROUP} streams"
+    benchmark(stream.many_streams(bench, _predictor(bench), pattern, name))
 
 
 @pytest.mark.parametrize("name", ["ifmmin", "reference layout"])

@@ -120,11 +120,7 @@ class Front(KeepsFloat):
     factor: Tensor
 
     def __init__(
-        self,
-        config: TransformConfig | None,
-        *,
-        half: bool,
-        standard: tuple[Tensor, Tensor] | None,
+        self, config: TransformConfig | None, *, half: bool, standard: tuple[Tensor, Tensor] | None
     ) -> None:
         super().__init__()
         self.config = config

@@ -209,10 +209,7 @@ class ExportSequenceEncoder(ExportEncoder):
 
 
 def _states(pooling: str, size: int) -> tuple[State, ...]:
-    running = (
-        State("hidden", 0.0, (size,), pools=pooling == "last"),
-        State("cell", 0.0, (size,)),
-    )
+    running = (State("hidden", 0.0, (size,), pools=pooling == "last"), State("cell", 0.0, (size,)))
     more = {
         "last": (),
         "maximum": (State("maximum", _LOWEST_OUTPUT, (size,), pools=True),),
@@ -230,11 +227,7 @@ _LOWEST, _HIGHEST = -3e38, 3e38
 
 
 def statistic(
-    name: str,
-    x: Tensor,
-    within: Tensor | None,
-    weights: Tensor | None,
-    crest_floor: Tensor,
+    name: str, x: Tensor, within: Tensor | None, weights: Tensor | None, crest_floor: Tensor
 ) -> Tensor:
     """One statistic over time: (B, T, D) -> (B, D).
 

@@ -53,10 +53,7 @@ class CorpusChoice:
                 "evaluated on one"
             ) from error
         corpus = load_corpus(
-            recipe.corpus,
-            fold=self.fold_of(header),
-            features=self.features,
-            targets=self.targets,
+            recipe.corpus, fold=self.fold_of(header), features=self.features, targets=self.targets
         )
         network.require_corpus(corpus)
         for modality in MODALITIES:

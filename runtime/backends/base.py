@@ -97,13 +97,10 @@ def _openvino(options: BackendOptions = _DEFAULT) -> Backend:
 
 
 BACKENDS: dict[str, Callable[..., Backend]] = {
-    "onnxruntime-cpu": _onnxruntime_cpu,
-    "onnxruntime-cuda": _onnxruntime_cuda,
-    "onnxruntime-tensorrt": _onnxruntime_tensorrt,
-    "tensorrt": _tensorrt,
-    "tensorrt-rtx": _tensorrt_rtx,
-    "openvino": _openvino,
-}
+    "onnxruntime-cpu": _onnxruntime_cpu, "onnxruntime-cuda": _onnxruntime_cuda,
+    "onnxruntime-tensorrt": _onnxruntime_tensorrt, "tensorrt": _tensorrt,
+    "tensorrt-rtx": _tensorrt_rtx, "openvino": _openvino,
+}  # fmt: skip
 """What makes each backend, given its options. Their modules are imported when asked for."""
 
 

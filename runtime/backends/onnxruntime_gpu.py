@@ -186,10 +186,7 @@ _FLAGS = {"fp16": "trt_fp16_enable", "int8-qdq": "trt_int8_enable"}
 
 
 def tensorrt_options(
-    device: int,
-    entry: GraphEntry,
-    profile: Mapping[str, ProfileSpec],
-    folder: Path | None,
+    device: int, entry: GraphEntry, profile: Mapping[str, ProfileSpec], folder: Path | None
 ) -> dict[str, str]:
     """Options of the provider for a graph.
 

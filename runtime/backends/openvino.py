@@ -40,15 +40,10 @@ class OpenVino(Backend):
                 f"{', '.join(devices) or 'none at all'}; {_CURE}"
             )
         self._properties: dict[str, Any] = {
-            # By default it computes in bfloat16 where the processor can, and packs activations of
-            # compressed weights into 8 bits; logits then move by several tenths.
-            "EXECUTION_MODE_HINT": "ACCURACY",
-            "INFERENCE_PRECISION_HINT": "f32",
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
-            "INFERENCE_NUM_THREADS": threads,
+            "EXECUTION_MODE_HINT": "ACCURACY", "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": threads,
             "ENABLE_CPU_PINNING": False,
-        }
+        }  # fmt: skip
 
     def open(self, bundle: Bundle, entry: GraphEntry) -> LoadedGraph:
         """Compile a graph of a bundle. Raises BackendUnavailable where OpenVINO cannot."""

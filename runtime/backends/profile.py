@@ -30,10 +30,7 @@ _TYPICAL_FRAMES = 25
 
 
 def profile_of(
-    entry: GraphEntry,
-    modalities: Mapping[Modality, ModalitySpec],
-    *,
-    batch: Sizes = BATCH,
+    entry: GraphEntry, modalities: Mapping[Modality, ModalitySpec], *, batch: Sizes = BATCH
 ) -> dict[str, ProfileSpec]:
     """Minimum, optimum and maximum of every input that has a symbolic size.
 
@@ -52,10 +49,7 @@ def profile_of(
 
 
 def _profile(
-    tensor: TensorSpec,
-    entry: GraphEntry,
-    modalities: Mapping[Modality, ModalitySpec],
-    batch: Sizes,
+    tensor: TensorSpec, entry: GraphEntry, modalities: Mapping[Modality, ModalitySpec], batch: Sizes
 ) -> ProfileSpec:
     axes: list[Sizes] = []
     for axis, size in enumerate(tensor.shape):

@@ -16,14 +16,9 @@ Sizes = tuple[int, ...]
 Shapes = tuple[Sizes, ...]
 """Of all inputs, in the graph's order."""
 _TYPES = {
-    "FLOAT": np.float32,
-    "HALF": np.float16,
-    "INT8": np.int8,
-    "UINT8": np.uint8,
-    "INT32": np.int32,
-    "INT64": np.int64,
-    "BOOL": np.bool_,
-}
+    "FLOAT": np.float32, "HALF": np.float16, "INT8": np.int8, "UINT8": np.uint8, "INT32": np.int32,
+    "INT64": np.int64, "BOOL": np.bool_,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

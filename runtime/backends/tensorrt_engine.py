@@ -213,13 +213,7 @@ class EngineRunner:
     """
 
     def __init__(
-        self,
-        trt: Any,
-        cuda: Cuda,
-        engine: Any,
-        names: Sequence[str],
-        *,
-        cuda_graphs: bool = True,
+        self, trt: Any, cuda: Cuda, engine: Any, names: Sequence[str], *, cuda_graphs: bool = True
     ) -> None:
         self._cuda = cuda
         self._engine = engine

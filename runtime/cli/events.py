@@ -199,7 +199,7 @@ class EventProcessor:
         )
 
     def _answer(self, at: float | None) -> Prediction | None:
-        at = self._stream.state.moment(at)
+        at = self._stream.state.resolve_time(at)
         try:
             return self._stream.predict(at=at)
         except InputError:

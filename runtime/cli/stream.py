@@ -45,11 +45,7 @@ def stream_options(options: SessionOptions) -> StreamOptions:
 
 
 def _smoothing(options: SessionOptions) -> Smoothing | None:
-    given = {
-        "half_life": options.smooth,
-        "margin": options.margin,
-        "patience": options.patience,
-    }
+    given = {"half_life": options.smooth, "margin": options.margin, "patience": options.patience}
     told: dict[str, Any] = {name: x for name, x in given.items() if x is not None}
     return Smoothing(**told) if told else None
 
@@ -208,10 +204,7 @@ EXIT_SOME_FAILED = 1
 
 
 def run_stream(
-    source: str,
-    options: SessionOptions,
-    rules: RunOptions,
-    open_predictor: Callable[[], Predictor],
+    source: str, options: SessionOptions, rules: RunOptions, open_predictor: Callable[[], Predictor]
 ) -> int:
     """Answer a session; returns the exit code: 0, or 1 when some events have no answer.
 

@@ -100,15 +100,11 @@ class JsonWriter(Writer):
         content: dict[str, Any] = {
             "input": answer.name,
             "pattern": str(prediction.pattern) if prediction.pattern else None,
-            "label": answer.label,
-            "probabilities": dict(zip(self._labels, shares, strict=True)),
-            "logits": prediction.logits.tolist(),
-            "backend": prediction.backend,
-            "requested": prediction.requested,
-            "precision": prediction.precision,
-            "placement": dict(prediction.placement),
-            "seconds": prediction.seconds,
-        }
+            "label": answer.label, "probabilities": dict(zip(self._labels, shares, strict=True)),
+            "logits": prediction.logits.tolist(), "backend": prediction.backend,
+            "requested": prediction.requested, "precision": prediction.precision,
+            "placement": dict(prediction.placement), "seconds": prediction.seconds,
+        }  # fmt: skip
         if answer.ranking:
             content["top"] = [{"label": label, "probability": p} for label, p in answer.ranking]
         if prediction.absent:
@@ -191,8 +187,5 @@ def saved_lines(path: Path) -> Iterator[Write]:
 
         yield write
         kept.seek(0)
-        with (
-            atomic_file(path) as part,
-            part.open("w", encoding="utf-8", newline="") as file,
-        ):
+        with atomic_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
             shutil.copyfileobj(kept, file)

@@ -304,15 +304,9 @@ def parse_clocks(text: str) -> tuple[Clock, ...]:
 
 
 LIBRARIES = (
-    "libcuda",
-    "libcudart",
-    "libcublasLt",
-    "libcudnn",
-    "libnvinfer",
-    "libnvonnxparser",
-    "libtensorrt_rtx",
-    "libnvdla_compiler",
-)
+    "libcuda", "libcudart", "libcublasLt", "libcudnn", "libnvinfer", "libnvonnxparser",
+    "libtensorrt_rtx", "libnvdla_compiler",
+)  # fmt: skip
 _WANTED = re.compile(rf"^(?:{'|'.join(LIBRARIES)})\.so(?:\.\d{{1,9}}){{0,4}}$")
 _IN_PACKAGES = ("nvidia/*/lib", "tensorrt_libs", "tensorrt_rtx_libs", "tensorrt_lean_libs")
 _ELSEWHERE = (
@@ -363,21 +357,10 @@ def _version(path: str) -> str:
 
 
 PACKAGE_NAMES = (
-    "ifmmin",
-    "numpy",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "openvino",
-    "tensorrt",
-    "tensorrt-cu12",
-    "tensorrt-cu13",
-    "tensorrt-rtx-cu12",
-    "tensorrt-rtx-cu13",
-    "cuda-python",
-    "cuda-bindings",
-    "cupy-cuda12x",
-    "cupy-cuda13x",
-)
+    "ifmmin", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-cu12",
+    "tensorrt-cu13", "tensorrt-rtx-cu12", "tensorrt-rtx-cu13", "cuda-python", "cuda-bindings",
+    "cupy-cuda12x", "cupy-cuda13x",
+)  # fmt: skip
 _INSIDE = "onnxruntime/capi"
 _TENSORRT_PROVIDER = "libonnxruntime_providers_tensorrt.so"
 
@@ -388,8 +371,10 @@ def find_packages(host: Host) -> tuple[Package, ...]:
     return tuple(Package(name=name, version=p[0], tags=p[1]) for name, p in found if p is not None)
 
 
-def find_onnxruntime(host: Host, providers: tuple[str, ...], error: str) -> OnnxRuntime:
-    """The build that an import gets, by the files it came with; the rest is what an import said."""
+def find_onnxruntime(host: Host, answer: Mapping[str, Any]) -> OnnxRuntime:
+    """The build that an import gets, by the files it came with; answer: what an import said."""
+    providers, error = answer.get("providers"), str(answer.get("error", ""))
+    names = tuple(map(str, providers)) if isinstance(providers, list) else ()
     for site in host.site_folders():
         info = parse_build(host.text(f"{site}/{_INSIDE}/build_and_package_info.py"))
         if info:
@@ -399,10 +384,10 @@ def find_onnxruntime(host: Host, providers: tuple[str, ...], error: str) -> Onnx
                 version=info.get("__version__", ""),
                 cuda=info.get("cuda_version", ""),
                 tensorrt=linked_tensorrt(library),
-                providers=providers,
+                providers=names,
                 error=error,
             )
-    return OnnxRuntime(providers=providers, error=error)
+    return OnnxRuntime(providers=names, error=error)
 
 
 def parse_build(text: str) -> dict[str, str]:
@@ -418,16 +403,10 @@ def linked_tensorrt(library: bytes) -> int | None:
 
 Found = TypeVar("Found")
 _LOOKS: dict[str, Callable[[Host], Any]] = {
-    "python": find_python,
-    "system": find_system,
-    "cpu": find_cpu,
-    "memory": find_memory,
-    "jetson": find_jetson,
-    "libraries": find_libraries,
-    "packages": find_packages,
-    "temperatures": find_temperatures,
-    "library_path": find_library_path,
-}
+    "python": find_python, "system": find_system, "cpu": find_cpu, "memory": find_memory,
+    "jetson": find_jetson, "libraries": find_libraries, "packages": find_packages,
+    "temperatures": find_temperatures, "library_path": find_library_path,
+}  # fmt: skip
 
 
 class Looking:
@@ -458,7 +437,9 @@ def collect(host: Host, ask: Callable[[Sequence[str]], Answers] = ask) -> Facts:
         found = look(name, partial(find, host), getattr(facts, name))
         facts = msgspec.structs.replace(facts, **{name: found})
     nvidia = look("nvidia", lambda: find_nvidia(host, answers.get("cuda", {})), Nvidia())
-    runtime = look("onnxruntime", lambda: _onnxruntime(host, answers), OnnxRuntime())
+    runtime = look(
+        "onnxruntime", lambda: find_onnxruntime(host, answers.get("onnxruntime", {})), OnnxRuntime()
+    )
     return msgspec.structs.replace(
         facts,
         nvidia=_with_soc(nvidia, facts.jetson),
@@ -466,13 +447,6 @@ def collect(host: Host, ask: Callable[[Sequence[str]], Answers] = ask) -> Facts:
         backends=tuple(_state(name, answers) for name in BACKENDS),
         failed=tuple(look.failed),
     )
-
-
-def _onnxruntime(host: Host, answers: Answers) -> OnnxRuntime:
-    answer = answers.get("onnxruntime", {})
-    providers = answer.get("providers")
-    names = tuple(map(str, providers)) if isinstance(providers, list) else ()
-    return find_onnxruntime(host, names, str(answer.get("error", "")))
 
 
 def _state(name: str, answers: Answers) -> BackendState:

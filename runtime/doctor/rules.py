@@ -425,31 +425,11 @@ def _wanted_cuda(facts: Facts, package: str) -> int:
 
 
 RULES: tuple[Rule, ...] = (
-    no_backend,
-    driver_fails,
-    gpu_without_driver,
-    cuda_python,
-    library_path,
-    low_memory,
-    governor,
-    heat,
-    no_vnni,
-    no_gpu,
-    looks_failed,
-    cuda_of_wheel,
-    tensorrt_of_wheel,
-    wheel_without_kernels,
-    both_packages,
-    numpy_of_wheel,
-    invisible_tensorrt,
-    wrong_python,
-    old_jetpack,
-    tensorrt_without_orin,
-    tensorrt_11_on_jetpack,
-    missing_dla_compiler,
-    power_mode,
-    loose_clocks,
-)
+    no_backend, driver_fails, gpu_without_driver, cuda_python, library_path, low_memory, governor,
+    heat, no_vnni, no_gpu, looks_failed, cuda_of_wheel, tensorrt_of_wheel, wheel_without_kernels,
+    both_packages, numpy_of_wheel, invisible_tensorrt, wrong_python, old_jetpack,
+    tensorrt_without_orin, tensorrt_11_on_jetpack, missing_dla_compiler, power_mode, loose_clocks,
+)  # fmt: skip
 
 
 def find_problems(facts: Facts) -> tuple[Finding, ...]:

@@ -28,7 +28,7 @@ from .window import Batch, EncoderState, Segment, StepRunner
 _MOST_NAMED = 8
 
 
-def of_streams(faults: Mapping[int, IfmminError]) -> IfmminError:
+def merge_errors(faults: Mapping[int, IfmminError]) -> IfmminError:
     """One error for those of some streams, by their number: each reason once."""
     by_reason: dict[str, list[int]] = {}
     for number, fault in sorted(faults.items()):
@@ -38,7 +38,7 @@ def of_streams(faults: Mapping[int, IfmminError]) -> IfmminError:
     return (BundleError if lacks else InputError)(told)
 
 
-def of_stream(number: int, error: InputError) -> InputError:
+def name_stream(number: int, error: InputError) -> InputError:
     """The error of one of many streams."""
     return InputError(f"stream {number}: {error}")
 
@@ -316,7 +316,7 @@ class PredictionBuilder:
             elif last_answer is not None and not is_answer(next(rows)):
                 faults[number] = self._no_answer()
         if faults:
-            raise of_streams(faults)
+            raise merge_errors(faults)
 
     def _no_answer(self) -> InputError:
         told = no_answer(self.engine.candidate.precision)

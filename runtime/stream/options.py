@@ -213,12 +213,9 @@ class Smoother:
         """All that has to be kept to go on, as JSON."""
         kept = self._probabilities
         return {
-            "probabilities": None if kept is None else kept.tolist(),
-            "label": self._label,
-            "rival": self._rival,
-            "leads": self._leads,
-            "last": self._last,
-        }
+            "probabilities": None if kept is None else kept.tolist(), "label": self._label,
+            "rival": self._rival, "leads": self._leads, "last": self._last,
+        }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave."""
@@ -253,7 +250,7 @@ _MOST_HOPS = 2.0**52
 """Up to there float64 tells one hop from the next."""
 
 
-def moment(options: StreamOptions, at: Any) -> float | None:
+def resolve_time(options: StreamOptions, at: Any) -> float | None:
     """Seconds; None where no time is given and there is no clock.
 
     Raises InputError for what is no finite number, and where hops are too short to be counted up to

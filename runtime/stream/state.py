@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..modality import MODALITIES, Modality, Pattern
 from ..validate import Policy, Quality, ValidFrames, below_quality, valid_frames
 from .graphs import StreamGraphs
-from .options import Smoother, StreamOptions, moment
+from .options import Smoother, StreamOptions, resolve_time
 from .window import EncoderState, HopClock, Segment, StepRunner, own, rounding, same
 
 Summaries = Sequence[NDArray[np.float32]]
@@ -330,8 +330,8 @@ class StreamState:
             return PendingFrames(channel, same, (), new.dropped, late=len(new.frames))
         if new.reason is not None:
             return PendingFrames(channel, Progress(), (), new.dropped, why=new.reason, anew=True)
-        moment = same.newest if late else self.now if at is None else at
-        progress, segments = channel.plan_anew(new, moment)
+        newest = same.newest if late else self.now if at is None else at
+        progress, segments = channel.plan_anew(new, newest)
         return PendingFrames(channel, progress, segments, new.dropped, anew=True)
 
     def commit(self, pending: PendingFrames) -> None:
@@ -380,10 +380,10 @@ class StreamState:
         progress, segments = channel.plan(new, channel.progress.newest if late else at)
         return PendingFrames(channel, progress, segments, new.dropped)
 
-    def moment(self, at: float | None) -> float | None:
+    def resolve_time(self, at: float | None) -> float | None:
         """A given time, or the clock's; InputError where it is none."""
         options = self.rules.options
-        return None if at is None and options.clock is None else moment(options, at)
+        return None if at is None and options.clock is None else resolve_time(options, at)
 
     def reach(self, at: float | None) -> None:
         """Let time go on; it never goes back."""

@@ -18,7 +18,7 @@ from ..modality import Modality, Pattern
 from ..prediction import Prediction
 from ..sessions import Candidate
 from ..validate import Policy, Quality, Utterance, ValidFrames, as_float32, is_finite, valid_frames
-from .engine import OfPrior, PredictionBuilder, StreamEngine, of_stream
+from .engine import OfPrior, PredictionBuilder, StreamEngine, name_stream
 from .graphs import StreamGraphs
 from .options import StreamOptions, as_count, refusal
 from .snapshot import restore, snapshot
@@ -26,7 +26,7 @@ from .state import ModalityState, PendingFrames, StreamRules, StreamState
 from .window import Segment
 
 
-def given_once(frames: object, named: Mapping[str, Any]) -> dict[Any, Any]:
+def merge_frames(frames: object, named: Mapping[str, Any]) -> dict[Any, Any]:
     """Frames per modality of a mapping and of keywords; None is nothing.
 
     Raises InputError where `frames` is no mapping, or a modality is in both.
@@ -83,8 +83,8 @@ class Stream:
         """
         given = {"a": a, "v": v, "t": t}
         if frames is not None:
-            given = given_once(frames, given)
-        at = self.state.moment(at)
+            given = merge_frames(frames, given)
+        at = self.state.resolve_time(at)
         self._hear(self.state.plan(given, at, quality), at)
 
     def set_text(self, tokens: Any, *, at: float | None = None) -> None:
@@ -94,7 +94,7 @@ class Stream:
         there a new word changes the states of all words before it. at: when it was so, in seconds;
         what is older than the text so far follows `late`, as pushed frames do. Raises InputError.
         """
-        at = self.state.moment(at)
+        at = self.state.resolve_time(at)
         self._hear([self.state.plan_text(tokens, at)], at)
 
     def predict(self, *, at: float | None = None) -> Prediction:
@@ -133,7 +133,7 @@ class Stream:
         With a clock of its own a stream goes on where it stopped, as if no time had passed. Raises
         InputError where the bytes are damaged, of another network or of other stream options.
         """
-        now = self.state.moment(None)
+        now = self.state.resolve_time(None)
         restore(self.state, content, self._engine.identity, now)
 
     @property
@@ -158,7 +158,7 @@ class Stream:
         """Hear what waits, and let time go on: to a moment, or to where the clock is."""
         if self._waits:
             self.flush()
-        self.state.reach(self.state.moment(at))
+        self.state.reach(self.state.resolve_time(at))
 
     def __enter__(self) -> Stream:
         return self
@@ -203,13 +203,13 @@ def flush(engine: StreamEngine, states: Sequence[StreamState]) -> None:
                 state.detach(channel)
     if not channels:
         return
-    heard = engine.advance([(c, c.encoders, merged(c.waiting)) for c in channels])
+    heard = engine.advance([(c, c.encoders, merge_segments(c.waiting)) for c in channels])
     for channel, encoders in zip(channels, heard, strict=True):
         channel.encoders, channel.shares = encoders, True
         channel.forget_pending()
 
 
-def merged(segments: Sequence[Segment]) -> list[Segment]:
+def merge_segments(segments: Sequence[Segment]) -> list[Segment]:
     """Neighbours of one hop as one segment."""
     if len(segments) == 1:
         return list(segments)
@@ -251,7 +251,7 @@ def valid_rows(
         try:
             found.append(valid_frames(modality, row, rules.specs, rules.policy))
         except InputError as error:
-            raise of_stream(number, error) from error
+            raise name_stream(number, error) from error
     return found
 
 
@@ -279,7 +279,7 @@ class StreamGroup(Sequence[Stream]):
         try:
             self._streams[number].push(frames, **options)
         except InputError as error:
-            raise of_stream(index, error) from error
+            raise name_stream(index, error) from error
 
     def push_all(
         self,
@@ -299,7 +299,7 @@ class StreamGroup(Sequence[Stream]):
         """
         numbers = range(len(self)) if streams is None else self._numbers(streams)
         state = self._streams[0].state
-        now = state.moment(at)
+        now = state.resolve_time(at)
         rows = {
             Modality.of(letter): valid_rows(state.channel(letter), x, numbers, state.rules)
             for letter, x in {"a": a, "v": v, "t": t}.items()
@@ -353,7 +353,7 @@ class StreamGroup(Sequence[Stream]):
         try:
             return [state.plan_valid(state.channels[m], row, at) for m, row in rows]
         except InputError as error:
-            raise of_stream(number, error) from error
+            raise name_stream(number, error) from error
 
     def update(self, *, at: float | None = None) -> list[Prediction | None]:
         """Hear what was pushed and answer, in the order of the streams.
@@ -367,7 +367,7 @@ class StreamGroup(Sequence[Stream]):
         and each stream can be asked alone, `group[i].predict()`.
         """
         states = [stream.state for stream in self._streams]
-        now = states[0].moment(at)
+        now = states[0].resolve_time(at)
         for state in states if now is not None else ():
             state.reach(now)
         flush(self._engine, states)

@@ -240,9 +240,7 @@ class StepRunner:
         return heard, None
 
     def _call(
-        self,
-        chunks: Sequence[NDArray[np.float32]],
-        kept: Sequence[States],
+        self, chunks: Sequence[NDArray[np.float32]], kept: Sequence[States]
     ) -> list[tuple[NDArray[np.float32], States]]:
         """Chunks (N, D) of one length with their states -> what is pooled, the next states."""
         if len(chunks) == 1:

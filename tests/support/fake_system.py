@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ifmmin.benchmarks.scenarios.loadgen import Length, Scenario
-from ifmmin.benchmarks.scenarios.loadgen.base import Plan
+from ifmmin.benchmarks.scenarios.loadgen.base import Length, Plan, Scenario
 from ifmmin.benchmarks.scenarios.loadgen.measure import Generator, make_generator
 from ifmmin.runtime.errors import BackendUnavailable
 

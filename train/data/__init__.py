@@ -48,11 +48,6 @@ def fold_count(layout: Layout) -> int:
 
 
 __all__ = [
-    "AdapterLayout",
-    "Layout",
-    "ReleasedLayout",
-    "SyntheticLayout",
-    "fold_count",
-    "load_corpus",
+    "AdapterLayout", "Layout", "ReleasedLayout", "SyntheticLayout", "fold_count", "load_corpus",
     "read_corpus",
-]
+]  # fmt: skip

@@ -104,7 +104,7 @@ class Teacher:
         self._seen = None if network.reference_batches else self._see_all(loader)
 
     def see(self, batch: Batch, rows: Rows) -> TeacherOutput:
-        """Its view of a batch that holds the utterances `rows` of its feed."""
+        """Its view of a batch that holds the utterances `rows` of its loader."""
         if self._seen is None:
             return self._look(batch)
         index = torch.from_numpy(rows)
@@ -170,7 +170,7 @@ class Objective:
         return self.network.parts()
 
     def losses(self, batch: Batch, rows: Rows) -> Terms:
-        """The weighted terms on a batch of the feed's utterances `rows`."""
+        """The weighted terms on a batch of the loader's utterances `rows`."""
         return self.own_terms(self.see(batch))
 
     def see(self, batch: Batch) -> ForwardPass:
@@ -237,7 +237,7 @@ class TaughtObjective(Objective):
         return made
 
     def losses(self, batch: Batch, rows: Rows) -> Terms:
-        """The weighted terms on a batch of the feed's utterances `rows`."""
+        """The weighted terms on a batch of the loader's utterances `rows`."""
         seen = self.see(batch)
         view = self._teacher.see(batch, rows)
         return self.own_terms(seen) | self._taught_terms(seen, view)

@@ -48,12 +48,9 @@ class Invariant(NamedTuple):
 
 _VARIANTS = {
     "V0200": Invariant(4, "sigmoid", end_active=False, dropout=True),
-    "V0500": Invariant(1, dropout=True),
-    "V0501": Invariant(1),
-    "V0502": Invariant(1),
-    "V0503": Invariant(1),
-    "V0600": Invariant(2, dropout=True),
-}
+    "V0500": Invariant(1, dropout=True), "V0501": Invariant(1), "V0502": Invariant(1),
+    "V0503": Invariant(1), "V0600": Invariant(2, dropout=True),
+}  # fmt: skip
 
 
 def invariant_of(options: Options) -> Invariant:

@@ -6,7 +6,6 @@ import math
 import statistics
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -14,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifmmin.runtime.errors import IfmminError, InputError
-from ifmmin.runtime.modality import Pattern
 from ifmmin.runtime.predictor import Predictor
 from ifmmin.runtime.validate import Utterance
 
@@ -68,8 +66,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds that the server's 99th percentile may take; MLPerf's default."""
     generator: str = "auto"
     """`loadgen`: MLPerf's; `own`: ours, by the same rules; `auto`: MLPerf's if it is installed."""
-    logs: Path | None = None
-    """Folder where LoadGen's logs are kept, one folder a run; None: nowhere."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.latency_limit) and self.latency_limit > 0):
@@ -78,12 +74,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             raise InputError(f"seconds of a run: got {self.length.seconds}, wanted more than 0")
         if not 0 <= self.seed < 2**32:
             raise InputError(f"seed: got {self.seed}, wanted 0 to {2**32 - 1}")
-
-    def as_record(self) -> dict[str, Any]:
-        """As a report stores it; where logs lie is left out."""
-        record: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(self, logs=None))
-        del record["logs"]
-        return record
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,16 +98,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return SAMPLES_PER_QUERY if self.scenario == "multi-stream" else 1
 
     @property
-    def percentile(self) -> float:
-        """Share of latencies below the one that counts."""
-        return PERCENTILE[self.scenario]
-
-    @property
     def most_waiting(self) -> int:
-        """Queries at the server at once that say that it cannot follow, so that the run ends.
-
-        Ten times as many as may be there at the limit: what waits behind them is late for good.
-        """
+        """Queries at the server at once that end the run: ten times as many as may be there at the
+        limit, since what waits behind them is late for good."""
         return max(20, math.ceil(10 * self.rate * self.latency_limit))
 
 
@@ -142,42 +125,28 @@ class System(Protocol):
 
 
 class PredictorSystem:
-    """A predictor and utterances; alone they go through `predict`, several `predict_batch`.
+    """A predictor and utterances, at least one; alone they go through `predict`, several through
+    `predict_batch`."""
 
-    pattern: use only these modalities of every utterance. Raises InputError without utterances.
-    """
-
-    def __init__(
-        self,
-        predictor: Predictor,
-        utterances: Sequence[Utterance],
-        *,
-        pattern: Pattern | None = None,
-        name: str = "ifmmin",
-    ) -> None:
+    def __init__(self, name: str, predictor: Predictor, utterances: Sequence[Utterance]) -> None:
         if not utterances:
             raise InputError("no utterances were given to measure with; give at least one")
         self.name = name
         self.count = len(utterances)
         self._predictor = predictor
         self._utterances = utterances
-        self._pattern = pattern
 
     def issue(self, indices: Sequence[int]) -> Logits:
         """Logits (N, C); batches are formed as by any caller of the predictor."""
         if len(indices) == 1:
-            utterance = self._utterances[indices[0]]
-            return self._predictor.predict(utterance, pattern=self._pattern).logits[None]
+            return self._predictor.predict(self._utterances[indices[0]]).logits[None]
         chosen = [self._utterances[index] for index in indices]
-        answers = self._predictor.predict_batch(chosen, pattern=self._pattern)
-        return np.stack([answer.logits for answer in answers])
+        return np.stack([answer.logits for answer in self._predictor.predict_batch(chosen)])
 
 
 class CallSystem:
-    """A call and its prepared inputs, one after the other: a peer has no batches.
-
-    answer: gives the logits (C,) of an input. Raises InputError without inputs.
-    """
+    """A call, which gives logits (C,), and its prepared inputs, at least one. They are answered one
+    after the other: a peer has no batches."""
 
     def __init__(self, name: str, answer: Any, inputs: Sequence[Any]) -> None:
         if not inputs:
@@ -258,23 +227,21 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """One scenario, measured."""
 
     scenario: Scenario
-    system: str
     generator: str
     """`loadgen` with its version, or `own`."""
-    valid: bool
-    """Whether the load was made and measured as MLPerf's rules want it."""
     why_not: tuple[str, ...]
-    """Why it is not valid; empty where it is."""
+    """Why the load was not made and measured as MLPerf's rules want it; empty where it was."""
     metrics: dict[str, float]
     """As in `Run`; `rate` is the figure of offline and of the server, 0 where no rate held."""
     queries: int
     samples: tuple[float, ...]
     """Latencies in seconds, of queries, of the run that the metrics are of; empty where they were
     too many to keep."""
-    seconds: float
-    """All of it: warming up, the accuracy run, probing."""
-    settings: dict[str, Any]
+    latency_limit: float
+    """Seconds, of the server."""
     accuracy: AnswerCheck
+    tried: tuple[tuple[float, bool], ...] = ()
+    """Rates of the server that were tried, and whether each held."""
 
     @property
     def figure(self) -> float:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -20,6 +17,7 @@ from .base import (
     RULES_SECONDS,
     SCENARIOS,
     AnswerCheck,
+    Length,
     Plan,
     Result,
     Run,
@@ -39,7 +37,6 @@ GENERATORS = ("auto", "loadgen", "own")
 _OFFLINE_BATCH = 64
 _OPTIMISM = 0.8
 """Queries are made ready for a system that is a quarter faster than it was found."""
-Log = Callable[[str], None]
 
 
 def check_answers(
@@ -71,12 +68,7 @@ def check_answers(
             )
     if truth is None:
         return AnswerCheck(samples=system.count)
-    return _compare(where, np.stack([answers[i][0] for i in range(system.count)]), truth, tolerance)
-
-
-def _compare(
-    where: str, found: NDArray[np.float32], truth: NDArray[np.floating], tolerance: float
-) -> AnswerCheck:
+    found = np.stack([answers[i][0] for i in range(system.count)])
     if truth.shape != found.shape:
         raise InputError(f"the truth has shape {truth.shape}, the answers {found.shape}")
     off = np.abs(found - truth).max(axis=1)
@@ -114,40 +106,29 @@ def find_peak(
     """
     low, high = 0.0, _UTMOST / service
     tried: list[tuple[float, bool]] = []
-    runs: list[Run] = []
+    run: Run | None = None
     for _ in range(steps):
         rate = (low + high) / 2
-        runs.append(probe(rate))
-        held = runs[-1].in_time
-        tried.append((rate, held))
-        low, high = (rate, high) if held else (low, rate)
-    if not low:
-        return Peak(rate=0.0, failed_rate=high, run=runs[-1], tried=tuple(tried))
-    for rate in (low * share for share in _BACK):
-        runs.append(confirm(rate))
-        held = runs[-1].in_time and runs[-1].certain
-        tried.append((rate, held))
-        if held:
-            return Peak(rate=rate, failed_rate=high, run=runs[-1], tried=tuple(tried))
+        run = probe(rate)
+        tried.append((rate, run.in_time))
+        low, high = (rate, high) if run.in_time else (low, rate)
+    held = 0.0
+    for rate in (low * share for share in _BACK if low):
+        run = confirm(rate)
+        tried.append((rate, run.in_time and run.certain))
+        if tried[-1][1]:
+            held = rate
+            break
         high = rate
-    return Peak(rate=0.0, failed_rate=high, run=runs[-1], tried=tuple(tried))
+    assert run is not None, "at least one step was asked for"
+    return Peak(rate=held, failed_rate=high, run=run, tried=tuple(tried))
 
 
-class Generator(Protocol):
-    """Makes load and measures what becomes of it."""
-
-    name: str
-
-    def perform(self, system: System, plan: Plan) -> Run:
-        """A performance run. Raises what the system raises."""
-        ...
-
-    def answers(self, system: System, plan: Plan) -> dict[int, list[NDArray[np.float32]]]:
-        """The accuracy run: per sample the logits (C,), for every time it was asked."""
-        ...
+Generator = PythonGenerator | LoadGen
+"""Makes load and measures what becomes of it."""
 
 
-def make_generator(name: str = "auto", logs: Path | None = None) -> Generator:
+def make_generator(name: str = "auto") -> Generator:
     """The generator called `name`; `auto` takes ours where LoadGen cannot be had.
 
     Raises BackendUnavailable where LoadGen was asked for and cannot be had, InputError for another
@@ -155,55 +136,52 @@ def make_generator(name: str = "auto", logs: Path | None = None) -> Generator:
     """
     if name not in GENERATORS:
         raise InputError(f"generator: got {name!r}, wanted one of {', '.join(GENERATORS)}")
-    if name == "own":
-        return PythonGenerator()
-    try:
-        return LoadGen(logs)
-    except BackendUnavailable:
-        if name == "loadgen":
-            raise
-        return PythonGenerator()
+    if name != "own":
+        try:
+            return LoadGen()
+        except BackendUnavailable:
+            if name == "loadgen":
+                raise
+    return PythonGenerator()
 
 
 def measure_scenario(
     system: System,
     scenario: Scenario,
-    settings: Settings | None = None,
+    settings: Settings,
     *,
     truth: NDArray[np.floating] | None = None,
     tolerance: float = 1e-3,
-    log: Log | None = None,
 ) -> Result:
     """Check the system's answers to every sample, then measure it under a scenario.
 
-    truth: logits (N, C) of the samples. log: hears what is being done. Raises ParityError where an
-    answer differs from the truth by more than `tolerance`, and whatever the system raises.
+    truth: logits (N, C) of the samples. Raises ParityError where an answer differs from the truth
+    by more than `tolerance`, and whatever the system raises.
     """
     if scenario not in SCENARIOS:
         raise InputError(f"scenario: got {scenario!r}, wanted one of {', '.join(SCENARIOS)}")
-    settings = settings or Settings()
-    log = log or (lambda note: None)
-    started = time.perf_counter()
-    generator = make_generator(settings.generator, settings.logs)
+    generator = make_generator(settings.generator)
     plan = _plan(system, scenario, settings)
-    log(f"{scenario}: answers of {system.count} samples, by {generator.name}")
     answers = generator.answers(system, plan)
     accuracy = check_answers(system, scenario, answers, truth, tolerance)
-    log(f"{scenario}: {settings.length.seconds:g} s and more, by {generator.name}")
-    run, more = _perform(generator, system, plan, settings, log)
-    why_not = (*run.complaints, *broken_rules(generator, scenario, settings))
+    tried: tuple[tuple[float, bool], ...] = ()
+    if scenario == "server":
+        peak = _peak(generator, system, plan, settings.length)
+        run, tried = peak.run, peak.tried
+        metrics = {"rate": peak.rate, "failed rate": peak.failed_rate} | run.metrics
+    else:
+        run = generator.perform(system, plan)
+        metrics = run.metrics
     return Result(
         scenario=scenario,
-        system=system.name,
         generator=generator.name,
-        valid=not why_not,
-        why_not=why_not,
-        metrics=run.metrics,
+        why_not=(*run.complaints, *broken_rules(generator, scenario, settings)),
+        metrics=metrics,
         queries=run.queries,
         samples=run.latencies,
-        seconds=time.perf_counter() - started,
-        settings=settings.as_record() | more,
+        latency_limit=settings.latency_limit,
         accuracy=accuracy,
+        tried=tried,
     )
 
 
@@ -226,29 +204,21 @@ def _plan(system: System, scenario: Scenario, settings: Settings) -> Plan:
     return replace(plan, expected_seconds=_OPTIMISM * seconds)
 
 
-def _perform(
-    generator: Generator, system: System, plan: Plan, settings: Settings, log: Log
-) -> tuple[Run, dict[str, Any]]:
-    """A run, and what more to record of how it came about."""
-    if plan.scenario != "server":
-        return generator.perform(system, plan), {}
+def _peak(generator: Generator, system: System, plan: Plan, length: Length) -> Peak:
+    """The largest rate of a server that holds."""
 
     def at(rate: float, seconds: float, queries: int) -> Run:
-        log(f"server: {rate:.4g} queries a second for {seconds:g} s")
         changed = replace(plan, rate=rate, seconds=seconds, queries=queries)
         return generator.perform(system, changed)
 
     # Where one answer alone takes longer than the limit, one trial is enough to show it.
     hopeless = plan.expected_seconds > plan.latency_limit
-    peak = find_peak(
-        lambda rate: at(rate, settings.length.probe_seconds, PROBE_QUERIES),
+    return find_peak(
+        lambda rate: at(rate, length.probe_seconds, PROBE_QUERIES),
         lambda rate: at(rate, plan.seconds, plan.queries),
         plan.expected_seconds,
-        1 if hopeless else settings.length.probes,
+        1 if hopeless else length.probes,
     )
-    rates = {"rate": peak.rate, "failed rate": peak.failed_rate}
-    run = replace(peak.run, metrics=rates | peak.run.metrics)
-    return run, {"tried": [list(pair) for pair in peak.tried]}
 
 
 def broken_rules(generator: Generator, scenario: Scenario, settings: Settings) -> tuple[str, ...]:

@@ -11,23 +11,32 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import nullcontext
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ifmmin.runtime.errors import BackendUnavailable, EngineError, OutputError, one_line
+from ifmmin.runtime.errors import BackendUnavailable, EngineError, one_line
 
-from .base import PERCENTILES, Logits, Plan, Run, System, checked, located, percentile_name
+from .base import (
+    PERCENTILE,
+    PERCENTILES,
+    Logits,
+    Plan,
+    Run,
+    System,
+    checked,
+    located,
+    percentile_name,
+)
 from .own import CHUNK, Worker
 
 Query = tuple[Sequence[int], Sequence[int]]
@@ -53,7 +62,7 @@ _alone = threading.Lock()
 """LoadGen has one state for the whole process."""
 _threads = ThreadPoolExecutor(2, "loadgen")
 """One that issues and one that serves."""
-Read = TypeVar("Read")
+_PREFIX = "ifmmin-loadgen-"
 
 
 class Answering:
@@ -118,14 +127,12 @@ class Detail:
     """The detailed log: values by their keys, and errors. Raises EngineError where it is empty."""
 
     def __init__(self, folder: Path) -> None:
-        self.values: dict[str, Any] = {}
-        self.errors: list[str] = []
-        for line in (folder / "mlperf_log_detail.txt").read_text(errors="replace").splitlines():
-            if line.startswith(_MARK):
-                found = json.loads(line.removeprefix(_MARK))
-                self.values[found["key"]] = found["value"]
-                if found["metadata"]["is_error"]:
-                    self.errors.append(" ".join(str(found["value"]).split()))
+        text = (folder / "mlperf_log_detail.txt").read_text(errors="replace")
+        lines = [line.removeprefix(_MARK) for line in text.splitlines() if line.startswith(_MARK)]
+        found = [json.loads(line) for line in lines]
+        errors = [entry["value"] for entry in found if entry["metadata"]["is_error"]]
+        self.values: dict[str, Any] = {entry["key"]: entry["value"] for entry in found}
+        self.errors = [" ".join(str(error).split()) for error in errors]
         if not self.values:
             raise EngineError(
                 "LoadGen wrote no log; see that the temporary folder can be written and has space"
@@ -145,13 +152,15 @@ def read_run(folder: Path, plan: Plan) -> Run:
     complaints = [text for key, text in _CONDITIONS.items() if detail.values.get(key) is False]
     if detail.values["result_validity"] != "VALID" and not complaints:
         complaints.append(str(detail.values.get("result_invalid_reason", "LoadGen says so")))
+    offline = plan.scenario == "offline"
+    count = "generated_samples_per_query" if offline else "result_query_count"
     in_time = all(
         detail.values.get(key, True)
         for key in ("result_perf_constraints_met", "result_min_duration_met")
     )
     return Run(
         metrics=_metrics(detail, plan),
-        queries=_queries(detail, plan),
+        queries=int(detail.values[count]),
         complaints=(*complaints, *detail.errors),
         latencies=_latencies(folder, detail, plan),
         in_time=in_time,
@@ -170,18 +179,7 @@ def _metrics(detail: Detail, plan: Plan) -> dict[str, float]:
     }
     for name in ("mean", "min", "max"):
         metrics[name] = detail.seconds(f"result_{name}{infix}_latency_ns")
-    if plan.scenario == "server":
-        metrics["completed rate"] = float(detail.values["result_completed_samples_per_sec"])
-        return metrics
-    early = detail.values.get("early_stopping_latency_ms" if multi else "early_stopping_latency_ss")
-    if early:  # 0 where there were too few queries
-        metrics[f"early stopping {percentile_name(plan.percentile)}"] = float(early) / 1e9
     return metrics
-
-
-def _queries(detail: Detail, plan: Plan) -> int:
-    offline = plan.scenario == "offline"
-    return int(detail.values["generated_samples_per_query" if offline else "result_query_count"])
 
 
 def _latencies(folder: Path, detail: Detail, plan: Plan) -> tuple[float, ...]:
@@ -207,44 +205,36 @@ def read_answers(folder: Path) -> dict[int, list[NDArray[np.float32]]]:
 
 
 class LoadGen:
-    """Runs scenarios by LoadGen. logs: folder that gets one folder of logs a run; None: nowhere.
+    """Runs scenarios by LoadGen. Raises BackendUnavailable where it is not installed."""
 
-    Raises BackendUnavailable where it is not installed.
-    """
-
-    def __init__(self, logs: Path | None = None) -> None:
+    def __init__(self) -> None:
         self._lg = _load()
-        self._logs = logs
-        self.name = f"loadgen {_version()}"
+        try:
+            self.name = f"loadgen {version('mlcommons-loadgen')}"
+        except PackageNotFoundError:
+            self.name = "loadgen of unknown version"
 
     def perform(self, system: System, plan: Plan) -> Run:
         """A performance run. Raises what the system raises."""
-        return self._test(system, plan, accuracy=False, read=lambda to: read_run(to, plan))
+        with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
+            self._run(system, plan, Path(folder), accuracy=False)
+            return read_run(Path(folder), plan)
 
     def answers(self, system: System, plan: Plan) -> dict[int, list[NDArray[np.float32]]]:
-        """The accuracy run: every sample once; multi stream fills its last query with some again.
-
-        Per sample the logits (C,) that were answered. Raises what the system raises.
-        """
-        return self._test(system, plan, accuracy=True, read=read_answers)
-
-    def _test(
-        self, system: System, plan: Plan, *, accuracy: bool, read: Callable[[Path], Read]
-    ) -> Read:
-        folder = tempfile.mkdtemp(prefix="ifmmin-loadgen-")
-        try:
-            self._run(system, plan, Path(folder), accuracy)
-            found = read(Path(folder))
-            self._keep(Path(folder), plan, "accuracy" if accuracy else "performance")
-            return found
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        """The accuracy run: per sample the logits (C,) that were answered, twice of some with which
+        multi stream fills its last query. Raises what the system raises."""
+        with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
+            self._run(system, plan, Path(folder), accuracy=True)
+            return read_answers(Path(folder))
 
     def _run(self, system: System, plan: Plan, folder: Path, accuracy: bool) -> None:
         lg = self._lg
         answering = Answering(lg, system, _threads)
         served = answering.served() if plan.scenario == "server" else nullcontext()
         with _alone, served:
+            logs = lg.LogSettings()
+            logs.log_output.outdir = str(folder)
+            logs.enable_trace = not accuracy and _traced(plan) <= MOST_TRACED
             sut = lg.ConstructFastSUT(answering.issue, answering.flush)
             library = lg.ConstructQSL(system.count, system.count, _nothing, _nothing)
             try:
@@ -253,11 +243,16 @@ class LoadGen:
                     sut,
                     library,
                     self._settings(plan, accuracy),
-                    self._log_settings(plan, folder, accuracy),
+                    logs,
                     # By default it would obey a file `audit.config` of the working directory.
                     str(folder / "audit.config"),
                 )
-                _wait(test, answering.fail)
+                while True:
+                    try:
+                        test.result()
+                        break
+                    except KeyboardInterrupt as interrupt:  # ends it as a failure does
+                        answering.fail(interrupt)
             finally:
                 lg.DestroyQSL(library)
                 lg.DestroySUT(sut)
@@ -274,54 +269,24 @@ class LoadGen:
         for name in ("qsl_rng_seed", "sample_index_rng_seed", "schedule_rng_seed"):
             setattr(settings, name, plan.seed)
         settings.single_stream_expected_latency_ns = plan.expected_seconds * 1e9
-        settings.single_stream_target_latency_percentile = plan.percentile
+        settings.single_stream_target_latency_percentile = PERCENTILE[plan.scenario]
         settings.multi_stream_expected_latency_ns = plan.expected_seconds * 1e9
-        settings.multi_stream_target_latency_percentile = plan.percentile
+        settings.multi_stream_target_latency_percentile = PERCENTILE[plan.scenario]
         settings.multi_stream_samples_per_query = plan.samples_per_query
         settings.offline_expected_qps = 1 / plan.expected_seconds
         settings.server_target_qps = _AT_ONCE if accuracy else plan.rate
         settings.server_target_latency_ns = round(plan.latency_limit * 1e9)
-        settings.server_target_latency_percentile = plan.percentile
+        settings.server_target_latency_percentile = PERCENTILE[plan.scenario]
         settings.server_max_async_queries = plan.most_waiting
         return settings
-
-    def _log_settings(self, plan: Plan, folder: Path, accuracy: bool) -> Any:
-        settings = self._lg.LogSettings()
-        settings.log_output.outdir = str(folder)
-        settings.enable_trace = not accuracy and _traced(plan) <= MOST_TRACED
-        return settings
-
-    def _keep(self, folder: Path, plan: Plan, what: str) -> None:
-        """Copy the logs to where they were asked for, in a folder with the next free number."""
-        if self._logs is None:
-            return
-        try:
-            self._logs.mkdir(parents=True, exist_ok=True)
-            number = sum(1 for _ in self._logs.iterdir()) + 1
-            shutil.copytree(folder, self._logs / f"{number:02}-{plan.scenario}-{what}")
-        except OSError as error:
-            raise OutputError(
-                f"LoadGen's logs cannot be kept in {self._logs} ({error.strerror}); name a folder "
-                "that can be written and holds nothing else"
-            ) from error
-
-
-def _wait(test: Future[None], fail: Callable[[BaseException], None]) -> None:
-    """Wait for the end of a test, which Ctrl-C brings about as a failure does."""
-    while True:
-        try:
-            return test.result()
-        except KeyboardInterrupt as interrupt:
-            fail(interrupt)
 
 
 def _traced(plan: Plan) -> float:
     """How many latencies LoadGen would trace, by the guess."""
-    if plan.scenario == "server":
-        return plan.rate * plan.seconds
     if plan.scenario == "offline":
         return float("inf")  # its one query has one latency, which needs no trace
-    return plan.samples_per_query * plan.seconds / plan.expected_seconds
+    server, others = plan.rate, plan.samples_per_query / plan.expected_seconds
+    return plan.seconds * (server if plan.scenario == "server" else others)
 
 
 def _load() -> Any:
@@ -333,13 +298,6 @@ def _load() -> Any:
         raise BackendUnavailable(
             f"MLPerf's LoadGen does not load ({one_line(error)}); {_CURE}"
         ) from error
-
-
-def _version() -> str:
-    try:
-        return version("mlcommons-loadgen")
-    except PackageNotFoundError:
-        return "of unknown version"
 
 
 def _nothing(indices: Sequence[int]) -> None:

@@ -19,7 +19,17 @@ from numpy.typing import NDArray
 
 from ifmmin.runtime.errors import IfmminError
 
-from .base import Logits, Plan, Run, System, checked, latency_metrics, located, percentile_name
+from .base import (
+    PERCENTILE,
+    Logits,
+    Plan,
+    Run,
+    System,
+    checked,
+    latency_metrics,
+    located,
+    percentile_name,
+)
 
 Q = TypeVar("Q")
 CHUNK = 1024
@@ -97,10 +107,8 @@ class PythonGenerator:
         return _one_after_the_other(system, plan)
 
     def answers(self, system: System, plan: Plan) -> dict[int, list[NDArray[np.float32]]]:
-        """The accuracy run: every sample once, in queries of the scenario's size.
-
-        Per sample the logits (C,) that were answered. Raises what the system raises.
-        """
+        """The accuracy run, every sample once in queries of the scenario's size: per sample the
+        logits (C,) that were answered. Raises what the system raises."""
         order = np.random.default_rng(plan.seed).permutation(system.count).tolist()
         size = CHUNK if plan.scenario == "offline" else plan.samples_per_query
         found: dict[int, list[NDArray[np.float32]]] = {}
@@ -144,16 +152,14 @@ def _work_off(system: System, plan: Plan) -> Run:
     for first in range(0, count, CHUNK):
         _ask(system, plan, indices[first : first + CHUNK])
     seconds = (time.perf_counter_ns() - started) / 1e9
-    complaints = []
-    if seconds < plan.seconds:
-        complaints.append(
-            f"it lasted {seconds:.3g} s of at least {plan.seconds:.3g} s: the samples that were "
-            "guessed to fill them were answered sooner"
-        )
+    short = (
+        f"it lasted {seconds:.3g} s of at least {plan.seconds:.3g} s: the samples that were "
+        "guessed to fill them were answered sooner"
+    )
     return Run(
         metrics={"rate": count / seconds},
         queries=count,
-        complaints=tuple(complaints),
+        complaints=(short,) if seconds < plan.seconds else (),
         latencies=(seconds,),
     )
 
@@ -161,9 +167,7 @@ def _work_off(system: System, plan: Plan) -> Run:
 def _serve(system: System, plan: Plan) -> Run:
     """Server: queries arrive by the clock; a latency counts from the arrival, waiting included."""
     arrivals, indices = draw_arrivals(system.count, plan)
-    done = np.full(len(arrivals), np.nan)
-
-    issued = answered = 0
+    done, issued, answered = np.full(len(arrivals), np.nan), 0, 0
 
     def answer(query: int) -> None:
         nonlocal answered
@@ -183,15 +187,11 @@ def _serve(system: System, plan: Plan) -> Run:
                 break
     if worker.failure is not None:
         raise located(worker.failure, plan.scenario)
-    return _server_run(plan, arrivals, done[:issued])
-
-
-def _server_run(plan: Plan, arrivals: NDArray[np.float64], done: NDArray[np.float64]) -> Run:
-    latencies = done - arrivals[: len(done)]
+    done = done[:issued]
+    latencies = done - arrivals[:issued]
     metrics = latency_metrics(latencies)
-    metrics["completed rate"] = (len(done) - 1) / float(done.max()) if len(done) > 1 else 0.0
     complaints = []
-    in_time = metrics[percentile_name(plan.percentile)] <= plan.latency_limit
+    in_time = metrics[percentile_name(PERCENTILE[plan.scenario])] <= plan.latency_limit
     if not in_time:
         complaints.append(f"the latency limit of {plan.latency_limit:g} s did not hold")
     if len(done) < len(arrivals):

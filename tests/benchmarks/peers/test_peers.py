@@ -63,7 +63,6 @@ def test_answers_are_those_of_the_network(peer: Peer, source: Source) -> None:
     if peer.tolerance < 0.01:
         assert proven.comparison.max_difference < 1e-4
     assert "of the network, 100% of 28 answers agree" in proven.note
-    assert proven.contender.build_seconds > 0
     assert proven.contender.threads == 1
 
 
@@ -275,10 +274,8 @@ def test_what_compiles_late_is_told(traced: None, network: EmotionNetwork) -> No
     inputs = super(Compiled, contender).prepare(case.features, case.lengths)
     contender(inputs)
     assert "more were compiled while it was timed" in contender.notes[1]
-    before = contender.build_seconds
     assert len(contender.notes) == 2
     contender.prepare(case.features, case.lengths)
-    assert contender.build_seconds > before
     assert len(contender.notes) == 1
 
 
@@ -320,7 +317,6 @@ def test_with_the_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     torch._dynamo.reset()
     proven = open_proven(COMPILE, source, patterns=ALL_PATTERNS[3:4], lengths=LENGTHS[:2])
     assert proven.comparison.max_difference < 1e-4
-    assert proven.contender.build_seconds > 1
     assert len(proven.contender.notes) == 1
     left = {path.name for path in tmp_path.iterdir() if path != hasty}
     assert not {name for name in left if not name.startswith("torchinductor_")}, "PyTorch's headers"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -9,7 +10,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,8 +17,16 @@ import recorded_devices as devices
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifmmin.benchmarks.device import Watch, monitor
+from ifmmin.benchmarks.device import Watch
 from ifmmin.benchmarks.device.energy import FEWEST, Sample, energy_between, whole_device
+from ifmmin.benchmarks.device.monitor import (
+    Opening,
+    Sampler,
+    Span,
+    read_lines,
+    summarise,
+    write_line,
+)
 
 MODULE = (sys.executable, "-c", "from ifmmin.benchmarks.device.monitor import main; main()")
 PERIOD = 0.05
@@ -49,14 +57,16 @@ def test_jetson_whose_power_rises(tmp_path: Path) -> None:
     with Watch(PERIOD, sampler_of(tmp_path)) as watch:
         began = time.monotonic()
         until(0.6)
-        calm = watch.between(began, time.monotonic())
+        ended = time.monotonic()
+        until(0.3)  # a look at the power before it rises, and one after
         devices.write_files(tmp_path, devices.ina3221(1, {"VDD_IN": (5000, 4000)}))
-        watch.between(began, time.monotonic())  # waits for a look at the new power
-        began = time.monotonic()
+        until(0.3)
+        again = time.monotonic()
         devices.write_files(tmp_path, {"/sys/class/hwmon/hwmon3/oc3_event_cnt": "44\n"})
         devices.write_files(tmp_path, {"/sys/class/thermal/cooling_device9/cur_state": "0\n"})
         until(0.6)
-        hot = watch.between(began, time.monotonic())
+        hot_ended = time.monotonic()
+    calm, hot = watch.between(began, ended), watch.between(again, hot_ended)
     assert calm.energy.watts == pytest.approx(5.008 * 1.2)
     assert hot.energy.watts == pytest.approx(20.0)
     assert (calm.energy.covers, calm.energy.counted) == ("VDD_IN", False)
@@ -73,7 +83,8 @@ def test_counters_of_a_desktop(tmp_path: Path) -> None:
         until(0.4)
         devices.write_files(tmp_path, devices.rapl("0", "package-0", 127_000_000))
         until(0.4)
-        energy = watch.energy(began, time.monotonic())
+        ended = time.monotonic()
+    energy = watch.between(began, ended).energy
     # Seven joules of the package; memory took none. A card of this very machine adds its own.
     assert energy.rails["rapl/package-0"] == pytest.approx(7.0)
     assert energy.rails["rapl/package-0/dram"] == 0.0
@@ -131,7 +142,7 @@ def test_sampler_that_fails_fails_no_benchmark(
     assert not list(scratch.iterdir())
 
 
-def test_sampler_that_dies_midway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sampler_that_dies_midway(tmp_path: Path) -> None:
     devices.orin_nano(tmp_path)
     # It kills itself after some samples, as the kernel would for want of memory.
     script = (
@@ -139,10 +150,11 @@ def test_sampler_that_dies_midway(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "threading.Timer(1.0, os.kill, (os.getpid(), 9)).start();"
         "sys.argv[1:1] = [os.environ['MADE']]; main()"
     )
-    monkeypatch.setenv("MADE", str(tmp_path))
-    with Watch(PERIOD, (sys.executable, "-c", script)) as watch:
-        began = time.monotonic()
-        until(2.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MADE", str(tmp_path))
+        with Watch(PERIOD, (sys.executable, "-c", script)) as watch:
+            began = time.monotonic()
+            until(2.0)
         seen = watch.between(began, time.monotonic())
     assert seen.samples > 0
     assert seen.energy.joules is None
@@ -192,7 +204,8 @@ def test_misuse_says_so(tmp_path: Path) -> None:
 
 
 def test_probes_of_a_desktop(tmp_path: Path) -> None:
-    with closing(monitor.Sampler(devices.desktop(tmp_path), PERIOD, devices.rtx)) as sampler:
+    sampler = Sampler(devices.desktop(tmp_path), PERIOD, devices.rtx)
+    try:
         sample = sampler.look()
         assert sample.watts == {"gpu0": 21.37}
         assert sample.mhz == {"cpu": 1200, "gpu0": 210}
@@ -202,20 +215,27 @@ def test_probes_of_a_desktop(tmp_path: Path) -> None:
         assert sample.busy
         assert sample.idle
         assert [reason.partition(":")[0] for reason in sampler.missing] == [
-            "power sensors of the board (INA3221)", "tegrastats",
-        ]  # fmt: skip
+            "power sensors of the board (INA3221)",
+            "tegrastats",
+        ]
+    finally:
+        sampler.close()
 
 
 def test_tegrastats_stands_in_for_sensors(tmp_path: Path) -> None:
     machine = devices.orin_nano(tmp_path)
     (tmp_path / "sys/class/hwmon/hwmon1/name").unlink()
-    with closing(monitor.Sampler(machine, PERIOD, devices.no_gpus)) as sampler:
+    sampler = Sampler(machine, PERIOD, devices.no_gpus)
+    try:
         assert sampler.look().watts["tegrastats/VDD_IN"] == 4.712
+    finally:
+        sampler.close()
 
 
 def test_a_look_is_cheap(tmp_path: Path) -> None:
     """A look must not be felt by what runs beside it; the bound is wide for busy machines."""
-    with closing(monitor.Sampler(devices.orin_nano(tmp_path), PERIOD, devices.no_gpus)) as sampler:
+    sampler = Sampler(devices.orin_nano(tmp_path), PERIOD, devices.no_gpus)
+    try:
         sampler.look()
         looks = []
         for _ in range(20):
@@ -223,16 +243,23 @@ def test_a_look_is_cheap(tmp_path: Path) -> None:
             sampler.look()
             looks.append(time.thread_time() - started)
         assert min(looks) < 0.02
+    finally:
+        sampler.close()
 
 
 BOARD = "ina/VDD_IN"
 PACKAGE = "rapl/package-0"
 
 
-def power_samples(watts: Callable[[float], float]) -> list[Sample]:
+def power_samples(watts: Callable[[float], float], count: int = 41) -> list[Sample]:
     """A look every quarter of a second, from -1 s on."""
-    times = [index * 0.25 - 1 for index in range(41)]
+    times = [index * 0.25 - 1 for index in range(count)]
     return [Sample(at=at, watts={BOARD: watts(at)}) for at in times]
+
+
+def counter_samples(joules: Callable[[float], float], rail: str = PACKAGE) -> list[Sample]:
+    times = [index * 0.25 - 1 for index in range(41)]
+    return [Sample(at=at, joules={rail: joules(at)}) for at in times]
 
 
 def test_constant_power() -> None:
@@ -242,10 +269,6 @@ def test_constant_power() -> None:
     assert (energy.covers, energy.counted, energy.reason) == ("VDD_IN", False, "")
     assert energy.samples == 16
     assert energy.gap == pytest.approx(0.25)
-    # What lies outside of the interval does not count.
-    steady = energy_between(power_samples(lambda at: 5.0), 1.0, 3.0).joules
-    wild = energy_between(power_samples(lambda at: 5.0 if 0.9 < at < 3.1 else 500.0), 1.0, 3.0)
-    assert wild.joules == steady == pytest.approx(10.0)
 
 
 @given(
@@ -256,6 +279,24 @@ def test_power_that_rises(base: float, slope: float, began: float, seconds: floa
     energy = energy_between(power_samples(lambda at: base + slope * (at + 1)), began, ended)
     exact = base * seconds + slope * ((ended + 1) ** 2 - (began + 1) ** 2) / 2
     assert energy.joules == pytest.approx(exact, rel=1e-9, abs=1e-9)
+
+
+def test_power_outside_of_the_interval_does_not_count() -> None:
+    steady = energy_between(power_samples(lambda at: 5.0), 1.0, 3.0).joules
+    wild = energy_between(power_samples(lambda at: 5.0 if 0.9 < at < 3.1 else 500.0), 1.0, 3.0)
+    assert wild.joules == steady == pytest.approx(10.0)
+
+
+def test_power_between_samples_is_a_straight_line() -> None:
+    """Of a wave much slower than the samples, little is lost; of a faster one nothing is known."""
+    slow = energy_between(power_samples(lambda at: 10 + 3 * math.sin(at)), 0.0, 6.0).joules
+    assert slow == pytest.approx(60 + 3 * (1 - math.cos(6)), rel=2e-3)
+
+
+def test_counter() -> None:
+    energy = energy_between(counter_samples(lambda at: 30 * (at + 1)), 0.1, 4.1)
+    assert energy.joules == pytest.approx(120.0)
+    assert (energy.covers, energy.counted) == ("package-0", True)
 
 
 def test_counter_of_a_gpu_beats_its_power() -> None:
@@ -306,7 +347,9 @@ def test_rail_with_a_hole_is_not_told() -> None:
     assert energy_between(samples, 0.0, 3.0).joules is None
     # Where the hole lies outside, nothing is amiss.
     assert energy_between(samples, 2.0, 4.0).joules == pytest.approx(10.0)
-    # A hole in time is shown.
+
+
+def test_hole_in_time_is_shown() -> None:
     samples = [sample for sample in power_samples(lambda at: 5.0) if not 1.1 < sample.at < 3.9]
     assert energy_between(samples, 0.0, 6.0).gap == pytest.approx(3.0)
 
@@ -315,15 +358,21 @@ def test_rail_with_a_hole_is_not_told() -> None:
     ("rails", "total", "covers"),
     [
         ({"VDD_IN": 9, "VDD_CPU_GPU_CV": 3, "VDD_SOC": 2}, 9, ["VDD_IN"]),
-        ({"VDD_GPU_SOC": 4, "VDD_CPU_CV": 2, "VIN_SYS_5V0": 5, "VDDQ_VDD2_1V8AO": 1}, 11,
-         ["VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"]),
+        (
+            {"VDD_GPU_SOC": 4, "VDD_CPU_CV": 2, "VIN_SYS_5V0": 5, "VDDQ_VDD2_1V8AO": 1},
+            11,
+            ["VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"],
+        ),
         ({"VDD_GPU": 1, "VDD_CPU_SOC_MSS": 5, "VIN_SYS_5V0": 6, "VIN": 22}, 22, ["VIN"]),
-        ({"VDD_GPU": 1, "VDD_CPU_SOC_MSS": 5, "VIN_SYS_5V0": 6}, 12,
-         ["VDD_GPU", "VDD_CPU_SOC_MSS", "VIN_SYS_5V0"]),
+        (
+            {"VDD_GPU": 1, "VDD_CPU_SOC_MSS": 5, "VIN_SYS_5V0": 6},
+            12,
+            ["VDD_GPU", "VDD_CPU_SOC_MSS", "VIN_SYS_5V0"],
+        ),
         ({"VDD_SOMETHING": 3}, None, []),
     ],
     ids=["Orin Nano", "AGX Orin", "Thor", "Thor without its carrier", "unknown board"],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("source", ["ina", "tegrastats"])
 def test_rails_that_are_the_whole_board(
     source: str, rails: dict[str, float], total: float | None, covers: list[str]
@@ -338,8 +387,12 @@ def test_rails_that_are_the_whole_board(
 def test_zones_within_a_package_do_not_count_twice() -> None:
     rails = {PACKAGE: 50.0, f"{PACKAGE}/core": 40.0, f"{PACKAGE}/dram": 5.0, "rapl/psys": 90.0}
     assert whole_device(rails)[:2] == (55.0, (PACKAGE, f"{PACKAGE}/dram"))
+
+
+def test_gpu_alone_is_not_the_device() -> None:
     total, covers, reason = whole_device({"gpu0": 300.0})
-    assert (total, covers, "processor" in reason) == (None, (), True)
+    assert (total, covers) == (None, ())
+    assert "processor" in reason
 
 
 def test_summary() -> None:
@@ -347,15 +400,17 @@ def test_summary() -> None:
         Sample(
             at=float(at), celsius={"tj": 50.0 + at}, mhz={"cpu": 2000 if at != 5 else 1500},
             counts={"core throttling": 3 if at < 6 else 9, "package throttling": 4},
-            limits=("gpu0: power cap",) if at == 5 else (), busy=10.0 + at * 2, stolen=at * 0.5,
+            limits={"gpu0: power cap"} if at == 5 else set(),
+            busy=10.0 + at * 2,
+            stolen=at * 0.5,
             idle=100.0 + at * 1.5,
         )
         for at in range(10)
     ]  # fmt: skip
-    seen = monitor.summarise(samples, 2.0, 7.0, ("rapl: none",))
+    seen = summarise(samples, 2.0, 7.0, ("rapl: none",))
     assert seen.samples == 6
-    assert seen.celsius == {"tj": monitor.Span(low=52.0, median=54.5, high=57.0)}
-    assert seen.mhz["cpu"] == monitor.Span(low=1500, median=2000, high=2000)
+    assert seen.celsius == {"tj": Span(low=52.0, median=54.5, high=57.0)}
+    assert seen.mhz["cpu"] == Span(low=1500, median=2000, high=2000)
     assert seen.throttled == ("core throttling (6 times)", "gpu0: power cap")
     assert seen.busy == pytest.approx(0.5)
     assert seen.stolen == pytest.approx(0.125)
@@ -364,26 +419,29 @@ def test_summary() -> None:
 
 def test_throttling_of_another_time_is_not_told() -> None:
     samples = [
-        Sample(at=float(at), counts={"core throttling": at}, limits=("fan",) if at > 8 else ())
+        Sample(at=float(at), counts={"core throttling": at}, limits={"fan"} if at > 8 else set())
         for at in range(10)
     ]
     calm = [Sample(at=float(at), counts={"core throttling": 8}) for at in range(10)]
-    assert monitor.summarise(calm, 2.0, 7.0).throttled == ()
-    assert monitor.summarise(samples, 2.0, 7.0).throttled == ("core throttling (5 times)",)
-    # A counter rises for good: an interval without a single sample in it still shows it.
+    assert summarise(calm, 2.0, 7.0).throttled == ()
+    assert summarise(samples, 2.0, 7.0).throttled == ("core throttling (5 times)",)
+
+
+def test_event_between_samples_is_told() -> None:
+    """A counter rises for good: an interval without a single sample in it still shows it."""
     samples = [Sample(at=0.0, counts={"x": 1}), Sample(at=1.0, counts={"x": 2})]
-    assert monitor.summarise(samples, 0.4, 0.6).throttled == ("x (1 times)",)
-    nothing = monitor.summarise([], 0.0, 1.0, ("the sampler does not start",))
-    assert (nothing.samples, nothing.busy, nothing.throttled) == (0, None, ())
-    assert nothing.energy.reason == "the sampler does not start"
+    assert summarise(samples, 0.4, 0.6).throttled == ("x (1 times)",)
+
+
+def test_summary_of_nothing() -> None:
+    seen = summarise([], 0.0, 1.0, ("the sampler does not start",))
+    assert (seen.samples, seen.busy, seen.throttled) == (0, None, ())
+    assert seen.energy.reason == "the sampler does not start"
 
 
 def test_lines_in_the_writing() -> None:
-    lines: list[monitor.Opening | Sample] = [
-        monitor.Opening(missing=("a",)), Sample(at=1.5, watts={"x": 2.0}), Sample(at=2.0),
-    ]  # fmt: skip
-    content = b"".join(map(monitor.write_line, lines))
-    assert monitor.read_lines(content) == (lines, len(content))
-    found, size = monitor.read_lines(content[:-3])
-    assert (found, content[size:]) == (lines[:2], monitor.write_line(lines[2]))
-    assert monitor.read_lines(b"") == ([], 0)
+    samples = [Sample(at=1.5, watts={"x": 2.0}, limits={"y"}), Sample(at=2.0)]
+    content = write_line(Opening(missing=("a",))) + b"".join(map(write_line, samples))
+    assert read_lines(content) == (("a",), samples)
+    assert read_lines(content[:-3]) == (("a",), samples[:1])
+    assert read_lines(b"") == ((), [])

@@ -8,14 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from sample_rows import (
-    SCENARIOS,
-    Machine,
-    a_row,
-    sample_device,
-    sample_report,
-    sample_watched,
-)
+from sample_rows import SCENARIOS, Machine, a_row, sample_device, sample_report, sample_watched
 
 from ifmmin.benchmarks.device.energy import Energy
 from ifmmin.benchmarks.device.monitor import Span

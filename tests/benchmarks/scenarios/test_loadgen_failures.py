@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from fake_system import BRIEF, COUNT, TRUTH, FakeSystem, generator_called, plan
 
-from ifmmin.benchmarks.scenarios.loadgen import SCENARIOS, Scenario, Settings, measure_scenario
-from ifmmin.benchmarks.scenarios.loadgen.measure import Generator, check_answers
+from ifmmin.benchmarks.scenarios.loadgen.base import SCENARIOS, Scenario, Settings
+from ifmmin.benchmarks.scenarios.loadgen.measure import Generator, check_answers, measure_scenario
 from ifmmin.benchmarks.scenarios.loadgen.mlperf import Answering, read_run
 from ifmmin.benchmarks.scenarios.loadgen.own import CHUNK, Worker
-from ifmmin.runtime.errors import EngineError, InputError, OutputError, ParityError
+from ifmmin.runtime.errors import EngineError, InputError, ParityError
 
 LONG: dict[str, Any] = {"seconds": 100.0, "queries": 100, "rate": 300.0}
 
@@ -139,20 +139,6 @@ def test_nothing_is_left_behind(
     with pytest.raises(RuntimeError, match="out of order"):
         loadgen.perform(FakeSystem(fails_at=2), plan("single-stream", seconds=1.0))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_logs_that_are_asked_for(loadgen: Generator, tmp_path: Path) -> None:
-    logs = tmp_path / "logs"
-    settings = Settings(length=BRIEF, generator="loadgen", logs=logs)
-    measure_scenario(FakeSystem(0.001), "single-stream", settings)
-    found = sorted(path.name for path in logs.iterdir())
-    assert found == ["01-single-stream-accuracy", "02-single-stream-performance"]
-    assert "Result is : VALID" in (logs / found[1] / "mlperf_log_summary.txt").read_text()
-    # A file is in the way.
-    (tmp_path / "file").touch()
-    settings = Settings(length=BRIEF, generator="loadgen", logs=tmp_path / "file")
-    with pytest.raises(OutputError, match=r"LoadGen's logs cannot be kept in .*file"):
-        measure_scenario(FakeSystem(), "single-stream", settings)
 
 
 def test_a_stray_audit_config_is_not_obeyed(

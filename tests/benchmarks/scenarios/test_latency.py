@@ -80,6 +80,14 @@ def test_a_yardstick_of_the_processor_says_nothing_of_others(bundle: Path) -> No
     assert REFERENCE not in {one.name for one in bench.marked(Pattern.parse("a"), 1)}
 
 
+def test_a_sequence_of_calls_takes_turns_round_by_round(clock: MadeClock) -> None:
+    heard: list[str] = []
+    calls = {"several": [lambda: heard.append("x"), lambda: heard.append("y")]}
+    timings = time_together(calls, repeats=3, warm_up=1, settled=True)
+    assert "".join(heard) == "xy" + "".join(name * (SETTLING + 1) for name in "xyx")
+    assert len(timings["several"]) == 3
+
+
 def test_lengths_and_batches_are_told(bundle: Path) -> None:
     bench = _bench(bundle, patterns=(Pattern.parse("a"),))
     assert [row.lengths["a"] for row in rows_of(length(bench), OURS)] == [10, 50, 100, 400]
@@ -149,10 +157,10 @@ def test_a_bundle_that_answers_wrongly_cannot_pose_as_its_checkpoint(
 def test_a_group_of_calls_stops_in_time() -> None:
     calls = {"a": lambda: None, "b": lambda: None}
     found = time_together(calls, repeats=1000, warm_up=0, seconds=0.0)
-    assert [len(timing.samples) for timing in found.values()] == [1, 1]
+    assert list(map(len, found.values())) == [1, 1]
     floor = time_together(calls, repeats=1000, warm_up=0, seconds=0.0, fewest=7)
-    assert [len(timing.samples) for timing in floor.values()] == [7, 7]
-    assert len(time_together(calls, repeats=5, seconds=0.0, fewest=7)["a"].samples) == 5
+    assert list(map(len, floor.values())) == [7, 7]
+    assert len(time_together(calls, repeats=5, seconds=0.0, fewest=7)["a"]) == 5
 
 
 def test_a_settled_call_follows_some_of_its_own(clock: MadeClock) -> None:

@@ -16,7 +16,7 @@ from small_bundles import note_graphs
 
 from ifmmin.runtime import BundleError, InputError, Policy, Predictor, Smoothing, StreamOptions
 from ifmmin.runtime.modality import Modality
-from ifmmin.runtime.stream.engine import of_streams
+from ifmmin.runtime.stream.engine import merge_errors
 from ifmmin.runtime.stream.stream import StreamGroup
 
 
@@ -238,7 +238,8 @@ def test_a_mistake_names_the_stream(predictor: Predictor) -> None:
 def test_streams_of_many_threads_share_graphs(predictor: Predictor) -> None:
     def talk(seed: int) -> float:
         """How far it is from the same alone."""
-        given, said = {letter: noise(letter, 60, seed) for letter in "at"}, np.empty(0, np.float32)
+        given = {letter: noise(letter, 60, seed) for letter in "at"}
+        said: Any = None
         with predictor.stream() as stream:
             for n in range(60):
                 stream.push({letter: frames[n : n + 1] for letter, frames in given.items()})
@@ -377,7 +378,7 @@ def test_a_time_that_is_none_moves_no_stream(bundle: Path) -> None:
 
 def test_many_streams_are_not_all_named() -> None:
     one = {number: InputError("it is late") for number in range(60)}
-    assert str(of_streams(one)) == "streams 0, 1, 2, 3, 4, 5, 6, 7 and 52 more: it is late"
-    two = of_streams({7: BundleError("none here"), 2: InputError("no number")})
+    assert str(merge_errors(one)) == "streams 0, 1, 2, 3, 4, 5, 6, 7 and 52 more: it is late"
+    two = merge_errors({7: BundleError("none here"), 2: InputError("no number")})
     assert isinstance(two, BundleError)
     assert str(two) == "stream 2: no number; stream 7: none here"
