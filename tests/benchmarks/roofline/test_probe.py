@@ -15,11 +15,11 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from run_command import run_python
-from small_graphs import floats, graph_bytes, lstm_bytes, scan_bytes
+from small_graphs import floats, graph_bytes, lstm_bytes, node_bytes, scan_bytes
 
 from ifmmin.benchmarks.device.machine import Machine
 from ifmmin.benchmarks.roofline import probe
-from ifmmin.benchmarks.roofline.count import Count, axis_sizes, count_graph
+from ifmmin.benchmarks.roofline.count import Count, count_graph
 from ifmmin.benchmarks.roofline.probe import (
     ProbeFailed,
     Rates,
@@ -188,12 +188,11 @@ def test_without_a_compiler_there_is_one_line_with_the_cure(
     assert refused == [("bound", 1, str(caught.value))]
 
 
-def test_more_threads_than_cores() -> None:
-    most = usable_cores()
-    with pytest.raises(InputError, match=f"limits of {most + 1} threads .* ask for 1 to {most}"):
-        measure_rates(most + 1)
-    with pytest.raises(InputError):
-        measure_rates(0)
+@pytest.mark.parametrize("threads", [0, usable_cores() + 1])
+def test_as_many_threads_as_cores(threads: int) -> None:
+    wanted = f"limits of {threads} threads .* ask for 1 to {usable_cores()}"
+    with pytest.raises(InputError, match=wanted):
+        measure_rates(threads)
 
 
 def test_working_sets_reach_beyond_the_last_cache(tmp_path: Path) -> None:
@@ -234,35 +233,23 @@ def _read_bytes(count: Count) -> int:
     return sum(sum(work.weights.values()) * work.repeats for work in count.works)
 
 
-def test_matrix_product() -> None:
-    node = helper.make_node("MatMul", ["x", "w"], ["y"], "/m/MatMul")
-    content = graph_bytes([node], {"x": ["B", "T", 7]}, {"w": floats(7, 11)})
-    count = _count(content, B=2, T=5)
-    assert count.arithmetic == 2 * 5 * 7 * 11
-    assert count.weight_bytes == 4 * 7 * 11
+@pytest.mark.parametrize(
+    ("operator", "shape", "weights", "attributes", "wanted"),
+    [
+        ("MatMul", ["B", "T", 7], [(7, 11)], {}, 2 * 5 * 7 * 11),
+        ("Gemm", [3, 7], [(11, 7), (11,)], {"transA": 0, "transB": 1}, 3 * 7 * 11),
+        ("Gemm", [7, 3], [(11, 7), (11,)], {"transA": 1, "transB": 1}, 3 * 7 * 11),
+        ("Conv", ["B", 1, "T", 10], [(6, 1, 3, 10)], {}, 2 * (5 - 3 + 1) * 6 * 3 * 10),
+        ("Conv", [1, 4, 9], [(6, 2, 3)], {"group": 2, "pads": [1, 1]}, 9 * 6 * 2 * 3),
+    ],
+)
+def test_products(operator: str, shape: Any, weights: Any, attributes: Any, wanted: int) -> None:
+    arrays = {f"w{index}": floats(*size) for index, size in enumerate(weights)}
+    count = _count(node_bytes(operator, shape, arrays, **attributes), B=2, T=5)
+    assert count.arithmetic == wanted
+    assert count.weight_bytes == sum(array.nbytes for array in arrays.values())
     (work,) = count.works
-    assert (work.kind, work.part, work.repeats, work.operator) == ("float32", "a", 1, "MatMul")
-
-
-@pytest.mark.parametrize("transposed", [0, 1])
-def test_gemm_either_way(transposed: int) -> None:
-    shape = (7, 3) if transposed else (3, 7)
-    node = helper.make_node("Gemm", ["x", "w", "b"], ["y"], "/g/Gemm", transA=transposed, transB=1)
-    count = _count(graph_bytes([node], {"x": shape}, {"w": floats(11, 7), "b": floats(11)}))
-    assert count.arithmetic == 3 * 7 * 11
-    assert count.weight_bytes == 4 * (7 * 11 + 11)
-
-
-def test_convolution_over_time() -> None:
-    node = helper.make_node("Conv", ["x", "w"], ["y"], "/c/Conv")
-    content = graph_bytes([node], {"x": ["B", 1, "T", 10]}, {"w": floats(6, 1, 3, 10)})
-    assert _count(content, B=2, T=8).arithmetic == 2 * (8 - 3 + 1) * 6 * 3 * 10
-
-
-def test_grouped_convolution() -> None:
-    node = helper.make_node("Conv", ["x", "w"], ["y"], "/c/Conv", group=2, pads=[1, 1])
-    content = graph_bytes([node], {"x": [1, 4, 9]}, {"w": floats(6, 2, 3)})
-    assert _count(content).arithmetic == 9 * 6 * 2 * 3
+    assert (work.kind, work.part, work.repeats, work.operator) == ("float32", "a", 1, operator)
 
 
 @pytest.mark.parametrize("directions", [1, 2])
@@ -324,14 +311,9 @@ def test_pairs_count_as_8_bits() -> None:
 
 
 def test_8_bit_product_that_onnx_runtime_fuses() -> None:
-    node = helper.make_node(
-        "DynamicQuantizeMatMul", ["x", "w", "s"], ["y"], "/m/M", domain="com.microsoft"
-    )
-    weights: dict[str, NDArray[Any]] = {
-        "w": np.ones((7, 11), np.uint8),
-        "s": np.ones(1, np.float32),
-    }
-    (work,) = _count(graph_bytes([node], {"x": ["T", 7]}, weights), T=4).works
+    weights: dict[str, NDArray[Any]] = {"w": np.ones((7, 11), np.uint8), "s": floats(1)}
+    content = node_bytes("DynamicQuantizeMatMul", ["T", 7], weights, domain="com.microsoft")
+    (work,) = _count(content, T=4).works
     assert (work.kind, work.arithmetic) == ("int8", 4 * 7 * 11)
 
 
@@ -357,36 +339,21 @@ def test_weights_that_nodes_share_are_there_once_and_read_twice() -> None:
     assert (count.weight_bytes, _read_bytes(count)) == (4 * 49, 8 * 49)
 
 
-def test_indices_are_no_weights() -> None:
-    nodes = [helper.make_node("Unsqueeze", ["x", "axes"], ["y"], "/Unsqueeze")]
-    content = graph_bytes(nodes, {"x": [3]}, {"axes": np.array([0])})
-    assert _count(content).works == ()
-
-
-def test_an_unknown_operator_is_named() -> None:
-    node = helper.make_node("GRU", ["x", "W", "R"], ["y"], "/rnn/GRU", hidden_size=2)
+def test_indices_are_no_weights_and_an_unknown_operator_is_named() -> None:
+    assert _count(node_bytes("Unsqueeze", [3], {"axes": np.array([0])})).works == ()
     weights = {"W": floats(1, 6, 3), "R": floats(1, 6, 2)}
-    assert _count(graph_bytes([node], {"x": [4, 1, 3]}, weights)).uncounted == ("GRU",)
+    assert _count(node_bytes("GRU", [4, 1, 3], weights, hidden_size=2)).uncounted == ("GRU",)
 
 
 def test_half_precision_has_half_the_bytes() -> None:
-    node = helper.make_node("MatMul", ["x", "w"], ["y"], "/m/MatMul")
     weights = {"w": floats(7, 11).astype(np.float16)}
-    content = graph_bytes([node], {"x": [3, 7]}, weights, kind=TensorProto.FLOAT16)
-    (work,) = _count(content).works
+    (work,) = _count(node_bytes("MatMul", [3, 7], weights, kind=TensorProto.FLOAT16)).works
     assert (work.kind, sum(work.weights.values())) == ("float16", 2 * 7 * 11)
 
 
-def test_a_free_axis_needs_a_size() -> None:
+def test_a_free_axis_needs_a_size_and_counting_needs_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"free axis T, sizes were given for B; give the size"):
         _count(lstm_bytes("T", "B", 3, 2), B=1)
-
-
-def test_sizes_of_axes() -> None:
-    assert axis_sizes({"a": 50, "t": 22}, batch=4) == {"B": 4, "T_a": 50, "T_t": 22}
-
-
-def test_without_onnx_one_line_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     content = lstm_bytes("T", "B", 3, 2)
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(InputError, match="pip install onnx"):

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from small_graphs import floats, graph_bytes, lstm_bytes, scan_bytes
+from small_graphs import floats, graph_bytes, lstm_bytes, node_bytes, scan_bytes
 
 from ifmmin.benchmarks.device.machine import Cache
 from ifmmin.benchmarks.roofline.bound import lower_bound
@@ -186,12 +186,6 @@ def _count(bundle: Bundle, entry: GraphEntry, batch: int = 1) -> Count:
     return count_graph(bundle.graph(entry), axis_sizes(lengths, batch), input_owners(entry))
 
 
-def _entry_of(bundle: Bundle, shape: str, pattern: str, precision: str) -> GraphEntry:
-    wanted = (shape, Pattern.parse(pattern), precision)
-    (entry,) = [g for g in bundle.manifest.graphs if (g.shape, g.pattern, g.precision) == wanted]
-    return entry
-
-
 def _by_part(count: Count) -> dict[str, int]:
     parts: Counter[str] = Counter()
     for work in count.works:
@@ -210,20 +204,20 @@ EXPECTED = {
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_parts_of_a_latency_graph(bundle: Bundle, pattern: str, precision: str) -> None:
     """In float16 the LSTM is a loop: another graph with the same multiply-adds."""
-    count = _count(bundle, _entry_of(bundle, "latency", pattern, precision))
+    count = _count(bundle, _graph(bundle, "latency", pattern, precision))
     assert _by_part(count) == EXPECTED[pattern]
     assert count.uncounted == ()
 
 
 def test_in_8_bits_text_takes_products_of_all_tokens(bundle: Bundle) -> None:
-    parts = _by_part(_count(bundle, _entry_of(bundle, "latency", "a_t", "int8")))
+    parts = _by_part(_count(bundle, _graph(bundle, "latency", "a_t", "int8")))
     rows = FRAMES * TEXT * CHANNELS * (3 + 4 + 5)
     assert parts == {"a": ENCODER_A, "t": rows + 18 * HIDDEN, "head": _head(2)}
 
 
 @pytest.mark.parametrize("pattern", EXPECTED)
 def test_a_batch_multiplies_as_often_as_its_utterances(bundle: Bundle, pattern: str) -> None:
-    entry = _entry_of(bundle, "throughput", pattern, "fp32")
+    entry = _graph(bundle, "throughput", pattern, "fp32")
     one, many = _count(bundle, entry), _count(bundle, entry, batch=3)
     assert _by_part(one) == EXPECTED[pattern]
     assert many.arithmetic == 3 * one.arithmetic
@@ -234,7 +228,7 @@ def test_weights_take_what_they_take_in_the_file(bundle: Bundle) -> None:
     for pattern in EXPECTED:
         size = {}
         for precision in ("fp32", "fp16", "int8"):
-            entry = _entry_of(bundle, "latency", pattern, precision)
+            entry = _graph(bundle, "latency", pattern, precision)
             size[precision] = _count(bundle, entry).weight_bytes
             assert size[precision] < entry.bytes
         assert size["fp16"] < 0.55 * size["fp32"]
@@ -273,8 +267,7 @@ def _lstm(steps: int, width: int, hidden: int) -> Count:
 
 
 def test_a_product_waits_for_the_slower_of_arithmetic_and_weights() -> None:
-    node = helper.make_node("MatMul", ["x", "w"], ["y"], "/head/MatMul")
-    content = graph_bytes([node], {"x": ["T", 4]}, {"w": floats(4, 8)})
+    content = node_bytes("MatMul", ["T", 4], {"w": floats(4, 8)})
     waits, works = (count_graph(content, {"T": n}, {"x": "a"}) for n in (1, 1000))
     assert lower_bound(waits, RATES).seconds == pytest.approx(4 * 32 / NEAR)
     bound = lower_bound(works, RATES)
@@ -291,11 +284,8 @@ def test_a_recurrence_reads_its_weights_in_every_step() -> None:
     first, later = (max(4 * H * H / PEAK, R / rate) for rate in (FAR, NEAR))
     expected = inputs + first + (T - 1) * later
     assert lower_bound(_lstm(T, D, H), RATES).seconds == pytest.approx(expected)
-
-
-def test_steps_take_their_arithmetic_where_that_is_slower() -> None:
+    # Where arithmetic is slower, it takes that.
     slow = msgspec.structs.replace(RATES, float32=1.0)
-    T, D, H = 10, 3, 4
     assert lower_bound(_lstm(T, D, H), slow).seconds == pytest.approx(4 * H * (D + H) * T)
 
 
@@ -312,10 +302,8 @@ def test_a_weight_that_is_read_again_comes_from_near() -> None:
 
 
 def test_8_bits_count_at_the_higher_rate_or_by_their_bytes() -> None:
-    node = helper.make_node("MatMulInteger", ["x", "w"], ["y"], "/m/M")
-    content = graph_bytes(
-        [node], {"x": [100, 8]}, {"w": np.ones((8, 8), np.uint8)}, kind=TensorProto.UINT8
-    )
+    weights = {"w": np.ones((8, 8), np.uint8)}
+    content = node_bytes("MatMulInteger", [100, 8], weights, kind=TensorProto.UINT8)
     count = count_graph(_with_int32_output(content), {}, {"x": "t"})
     timed = msgspec.structs.replace(RATES, int8=4 * PEAK)
     assert lower_bound(count, timed).seconds == pytest.approx(100 * 64 / (4 * PEAK))
@@ -328,8 +316,6 @@ def test_8_bits_count_at_the_higher_rate_or_by_their_bytes() -> None:
 
 
 def _with_int32_output(content: bytes) -> bytes:
-    import onnx
-
     model = onnx.load_from_string(content)
     model.graph.output[0].type.tensor_type.elem_type = TensorProto.INT32
     changed: bytes = model.SerializeToString()
@@ -381,8 +367,7 @@ def test_nothing_is_faster_than_the_bound(make: str, tmp_path: Path) -> None:
         content = lstm_bytes("T", 1, 64, 128)
         feed = {"x": np.zeros((100, 1, 64), np.float32)}
     else:
-        node = helper.make_node("MatMul", ["x", "w"], ["y"], "/m/MatMul")
-        content = graph_bytes([node], {"x": [1, 1024]}, {"w": floats(1024, 1024)})
+        content = node_bytes("MatMul", [1, 1024], {"w": floats(1024, 1024)})
         feed = {"x": np.zeros((1, 1024), np.float32)}
     rates = measure_rates(1, tmp_path)
     count = count_graph(content, {"T": 100}, {"x": "a"})
