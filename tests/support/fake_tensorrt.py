@@ -89,16 +89,12 @@ class FakeTensorrt:
 class _Builder:
     def __init__(self, trt: FakeTensorrt, logger: Any) -> None:
         self._trt, self._logger = trt, logger
+        self.create_builder_config = lambda: _Config(trt)
+        self.create_optimization_profile = _Profile
 
     def create_network(self, flags: int) -> Any:
         assert flags == 2, "strongly typed"
         return _Network()
-
-    def create_builder_config(self) -> Any:
-        return _Config(self._trt)
-
-    def create_optimization_profile(self) -> Any:
-        return _Profile()
 
     def build_serialized_network(self, network: Any, config: Any) -> bytes | None:
         self._logger.log(_Severity.INFO, "building")
@@ -109,38 +105,29 @@ class _Builder:
         self._trt.builds += 1
         head = {
             "version": self._trt.__version__, "sm": self._trt.cuda.capability,
-            "profile": config.profile.sizes if config.profile else {},
-            "sha256": hashlib.sha256(network.content).hexdigest(),
+            "profile": config.sizes, "sha256": hashlib.sha256(network.content).hexdigest(),
         }  # fmt: skip
         return b"ENGINE" + json.dumps(head).encode() + b"\n" + bytes(network.content)
 
 
 class _Config:
+    progress_monitor: Any = None
+    profiling_verbosity: Any = None
+    timing = SimpleNamespace(serialize=lambda: b"timing")
+
     def __init__(self, trt: FakeTensorrt) -> None:
-        self._trt, self.profile, self.progress_monitor = trt, None, None
-        self._timing = SimpleNamespace(serialize=lambda: b"timing")
-        self.profiling_verbosity: Any = None
-
-    def set_memory_pool_limit(self, pool: Any, size: int) -> None:
-        pass
-
-    def set_flag(self, flag: Any) -> None:
-        pass
-
-    clear_flag = set_flag
+        self._trt = trt
+        self.sizes: dict[str, Any] = {}
+        self.set_memory_pool_limit = self.set_flag = self.clear_flag = lambda *_: None
+        self.get_timing_cache = lambda: self.timing
+        self.set_timing_cache = lambda cache, ignore_mismatch: True
 
     def create_timing_cache(self, content: bytes) -> Any:
         self._trt.timing_caches.append(content)
-        return self._timing
-
-    def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:
-        return True
-
-    def get_timing_cache(self) -> Any:
-        return self._timing
+        return self.timing
 
     def add_optimization_profile(self, profile: Any) -> int:
-        self.profile = profile
+        self.sizes = profile.sizes
         return 0
 
 
@@ -148,8 +135,8 @@ class _Profile:
     def __init__(self) -> None:
         self.sizes: dict[str, Any] = {}
 
-    def set_shape(self, name: str, minimum: Any, optimum: Any, maximum: Any) -> None:
-        self.sizes[name] = [list(minimum), list(optimum), list(maximum)]
+    def set_shape(self, name: str, *sizes: Any) -> None:
+        self.sizes[name] = [list(size) for size in sizes]
 
 
 class _Network:
@@ -173,9 +160,10 @@ class _Network:
 
 
 class _Parser:
+    num_errors = 0
+
     def __init__(self, network: _Network, logger: Any) -> None:
         self._network = network
-        self.num_errors = 0
 
     def parse(self, content: bytes) -> bool:
         self._network.fill(content)
@@ -199,10 +187,8 @@ class _Runtime:
         head = json.loads(line)
         if hashlib.sha256(graph).hexdigest() != head["sha256"]:
             raise Misuse("a damaged engine was loaded, which can crash TensorRT")
-        if (head["version"], tuple(head["sm"])) != (
-            self._trt.__version__,
-            self._trt.cuda.capability,
-        ):
+        here = (self._trt.__version__, self._trt.cuda.capability)
+        if (head["version"], tuple(head["sm"])) != here:
             self._logger.log(_Severity.ERROR, "the engine is of another version or GPU")
             return None
         return FakeEngine(self._trt, self._logger, graph, head["profile"])
@@ -215,7 +201,9 @@ class FakeEngine:
         self.trt, self.log = trt, _log(logger)
         model = onnx.load_from_string(graph).graph
         self._values = {value.name: value for value in (*model.input, *model.output)}
-        self._inputs = [value.name for value in model.input]
+        self.inputs = [value.name for value in model.input]
+        self.outputs = [value.name for value in model.output]
+        """In the order of the graph, as the inputs."""
         # Not in the order of the graph: nobody has promised it.
         self._order = sorted(self._values, reverse=True)
         self._profile = profile
@@ -223,21 +211,11 @@ class FakeEngine:
         self.device_memory_size_v2 = trt.memory
         self.session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
 
-    @property
-    def inputs(self) -> list[str]:
-        """Names, in the order of the graph."""
-        return self._inputs
-
-    @property
-    def outputs(self) -> list[str]:
-        """Names, in the order of the graph."""
-        return [name for name in self._values if name not in self._inputs]
-
     def get_tensor_name(self, index: int) -> str:
         return str(self._order[index])
 
     def get_tensor_mode(self, name: str) -> Any:
-        return TensorIOMode.INPUT if name in self._inputs else TensorIOMode.OUTPUT
+        return TensorIOMode.INPUT if name in self.inputs else TensorIOMode.OUTPUT
 
     def get_tensor_dtype(self, name: str) -> Any:
         return DataType[_ELEMENTS[self._values[name].type.tensor_type.elem_type]]
@@ -249,7 +227,7 @@ class FakeEngine:
         return _shape(self._values[name])
 
     def get_tensor_profile_shape(self, name: str, index: int) -> list[tuple[int, ...]]:
-        if name not in self._inputs or name not in self._profile or index != 0:
+        if name not in self.inputs or name not in self._profile or index != 0:
             raise Misuse(f"{name} has no profile {index}")
         return [tuple(sizes) for sizes in self._profile[name]]
 
@@ -315,12 +293,11 @@ class FakeContext:
         if self._refuses("set_input_shape") or name not in self._engine.inputs:
             return False
         low, high = self._engine.limits(name)
-        if len(shape) != len(low) or any(
-            not a <= n <= b for a, n, b in zip(low, shape, high, strict=True)
-        ):
-            raise Misuse(
-                f"{name} {shape} is outside of the profile, which we must refuse ourselves"
-            )
+        inside = len(shape) == len(low) and np.all(
+            (low <= np.array(shape)) & (shape <= np.array(high))
+        )
+        if not inside:
+            raise Misuse(f"{name} {shape} is outside of the profile, which we must refuse")
         if self._shapes.get(name) != shape:
             self._shapes[name], self._settled, self._needs = shape, False, None
         return True
@@ -329,10 +306,8 @@ class FakeContext:
         self._require_managed()
         if self._unset():
             raise Misuse(f"memory is asked for before the shapes of {self._unset()} are set")
-        parts = [
-            np.prod(shape) / np.prod(self._engine.limits(name)[1])
-            for name, shape in self._shapes.items()
-        ]
+        limits = self._engine.limits
+        parts = [np.prod(shape) / np.prod(limits(n)[1]) for n, shape in self._shapes.items()]
         self._needs = int(np.ceil(self._trt.memory * max(parts, default=1.0)))
         told = self._trt.refuses != "update_device_memory_size_for_shapes"
         return self._needs if told else 0
@@ -364,22 +339,15 @@ class FakeContext:
         return self._trt.refuses != "all_binding_shapes_specified" and not self._unset()
 
     def _unset(self) -> list[str]:
-        return [
-            name
-            for name in self._engine.inputs
-            if -1 in self._engine.get_tensor_shape(name) and name not in self._shapes
-        ]
+        free = [n for n in self._engine.inputs if -1 in self._engine.get_tensor_shape(n)]
+        return [name for name in free if name not in self._shapes]
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         if self._unset():
             return self._engine.get_tensor_shape(name)  # type: ignore[no-any-return]
-        index = self._engine.outputs.index(name)
-        feeds = {
-            # Ones are lengths too.
-            n: np.ones(self._shapes[n], self._engine.dtype(n))
-            for n in self._engine.inputs
-        }
-        return tuple(self._engine.infer(feeds)[index].shape)
+        engine = self._engine  # ones are lengths too
+        feeds = {n: np.ones(self._shapes[n], engine.dtype(n)) for n in engine.inputs}
+        return tuple(engine.infer(feeds)[engine.outputs.index(name)].shape)
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         if self._refuses("set_tensor_address"):
@@ -464,14 +432,8 @@ Profile = dict[str, ProfileSpec]
 class Machine:
     """The fakes, in the places of the real modules, and graphs of a tiny bundle to run on them."""
 
-    def __init__(
-        self,
-        monkeypatch: pytest.MonkeyPatch,
-        make_bundle: Callable[..., Path],
-        cuda: FakeCuda | None = None,
-    ) -> None:
-        self._make_bundle = make_bundle
-        self.cuda = cuda or FakeCuda()
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, make_bundle: Callable[..., Path]) -> None:
+        self._make_bundle, self.cuda = make_bundle, FakeCuda()
         self.trt = FakeTensorrt(self.cuda)
         self.rtx = FakeTensorrt(self.cuda, "1.7.1")
         for name, module in {
