@@ -5,10 +5,9 @@ from __future__ import annotations
 import gc
 import re
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -185,22 +184,12 @@ def test_the_gpu_is_one_of_each_thread(gpu: Machine) -> None:
     fake, gpu.cuda.gpus = gpu.cuda, 2
     cuda = Cuda(1)
     stream, device, host = cuda.stream(), cuda.allocate(4), cuda.allocate_host(4)
-    found: list[Any] = []
-
-    def other() -> None:
-        for chosen in (False, True):
-            if chosen:
-                cuda.use()
-            try:
-                cuda.copy_in(device, host, 4, stream)
-                found.append(fake.pending)
-            except EngineError as error:
-                found.append(str(error))
-
-    thread = threading.Thread(target=other)
-    thread.start()
-    thread.join()
-    assert found == ["cudaMemcpyAsync failed: an error (CUDA error 400)", 1]
+    with ThreadPoolExecutor(1) as other:
+        refused = other.submit(cuda.copy_in, device, host, 4, stream).exception()
+        assert str(refused) == "cudaMemcpyAsync failed: an error (CUDA error 400)"
+        other.submit(cuda.use).result()
+        other.submit(cuda.copy_in, device, host, 4, stream).result()
+    assert fake.pending == 1
     cuda.synchronise(stream)
 
 

@@ -218,10 +218,7 @@ def test_a_kernel_that_is_not_for_this_gpu(
     module.run_failure = RuntimeError("CUDA error 209:\n no kernel image is available")
     message = refusal(kind(), bundle)
     assert "on Orin (CUDA error 209: no kernel image is available); take another" in message
-
-
-def test_cudnn_that_is_looked_for_late(module: FakeOnnxRuntime, bundle: Bundle) -> None:
-    module.failures = [RuntimeError("libcudnn.so.9: cannot open")]
+    module.failures = [RuntimeError("libcudnn.so.9: cannot open")]  # it is looked for late
     assert "run pip install 'onnxruntime-gpu[cudnn]', or" in refusal(OnnxRuntimeCuda(), bundle)
 
 

@@ -77,13 +77,10 @@ def test_a_sound_bundle_passes_and_a_spoilt_one_is_broken(bundle: Path) -> None:
     assert "Traceback" not in done.out + done.err
 
 
-def test_no_bundle_is_the_users_mistake(tmp_path: Path) -> None:
+def test_no_bundle_and_no_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = _run("-b", tmp_path / "nothing")
     assert done.code == 2
     assert done.err.count("\n") == 1
-
-
-def test_no_backend_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     facts = Facts(backends=(BackendState(name="tensorrt", usable=False, reason="absent"),))
     monkeypatch.setattr(cli, "collect", lambda host: facts)
     assert cli.main([]) == 1
@@ -194,7 +191,4 @@ def test_everything_is_shown() -> None:
 def test_names_with_brackets_are_no_markup() -> None:
     facts = change(ORIN, jetson__model="[bold]Board[/nonsense]")
     assert "[bold]Board[/nonsense]" in _shown(make_report(facts))
-
-
-def test_json_of_nothing() -> None:
     assert json.loads(to_json(make_report(Facts())))["broken"]
