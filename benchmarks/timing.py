@@ -184,7 +184,7 @@ def time_together(
 
     Of a sequence, such as of sessions of one graph, another one is called each round.
 
-    A call that always follows its twin would find the caches warm and look faster than it is; one
+    A call that always follows its like would find the caches warm and look faster than it is; one
     that always follows others finds them full of what is not its own. settled: every timed call
     follows up to SETTLING of its own that are not timed, as where one network answers again and
     again.

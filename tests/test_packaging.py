@@ -39,6 +39,11 @@ def test_every_package_is_listed(root: Path) -> None:
     assert found == set(_project(root)["tool"]["setuptools"]["packages"])
 
 
+def test_the_extra_tensorrt_brings_tensorrt_where_no_system_does(root: Path) -> None:
+    wanted = _project(root)["project"]["optional-dependencies"]["tensorrt"]
+    assert "tensorrt>=10.3; platform_machine == 'x86_64'" in wanted
+
+
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_imports_point_one_way(root: Path, folder: str) -> None:
     for path in (root / folder).rglob("*.py"):

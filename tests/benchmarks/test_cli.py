@@ -18,7 +18,7 @@ from ifmmin.benchmarks.demo import main as demo
 from ifmmin.benchmarks.demo import measure_latency
 from ifmmin.benchmarks.record import CONTROL, OURS, REFERENCE, Report, read_report
 from ifmmin.benchmarks.run import SCENARIOS, find_scenario
-from ifmmin.benchmarks.scenarios.plan import FEWEST_ROUNDS
+from ifmmin.benchmarks.scenarios.plan import FEWEST_ROUNDS, ORDINARY
 from ifmmin.benchmarks.timing import time_together
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.errors import ParityError
@@ -150,6 +150,7 @@ def test_demo_prints_a_row_per_pattern(tmp_path: Path) -> None:
     lines = [line for line in ran.out.splitlines() if line.startswith("|")]
     assert [line.split("|")[1].strip() for line in lines[2:]] == [str(p) for p in ALL_PATTERNS]
     assert all(line.count("|") == 11 for line in lines)
+    assert f"{' + '.join(map(str, ORDINARY.values()))} frames" in ran.out  # as long as in all else
     assert Bundle(tmp_path / "demo" / "bundle").patterns == ALL_PATTERNS
 
 

@@ -260,7 +260,7 @@ def test_the_command(tmp_path: Path) -> None:
         assert said in mistake(main, "compare", *words)
 
 
-pytest.importorskip("onnx", reason="the yardstick is built with the package onnx")
+pytest.importorskip("onnx", reason="the reference workload is built with the package onnx")
 
 IEMOCAP = {Modality.A: 130, Modality.V: 342, Modality.T: 1024}
 
@@ -407,7 +407,7 @@ def test_a_difference_is_beyond_its_interval_and_beyond_the_control(
     assert no_difference(ratio, noise) is same
 
 
-def test_the_control_is_the_twin_of_the_same_graph() -> None:
+def test_the_control_is_another_session_of_the_same_graph() -> None:
     rows = [
         a_row(OURS, 1.0), a_row(CONTROL, 1.02), a_row(OURS, 2.0, precision="int8"),
         a_row(CONTROL, 1.6, precision="int8"), a_row(OURS, 1.0, pattern="v"),

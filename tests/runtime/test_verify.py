@@ -133,8 +133,8 @@ FAULTS: dict[str, tuple[Spoil, Found]] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_is_wrong_is_found_and_named_and_nothing_else(bundle: Path, fault: str) -> None:
-    spoil, wanted = FAULTS[fault]
-    spoil(bundle)
+    damage, wanted = FAULTS[fault]
+    damage(bundle)
     failed = _failed(bundle)
     assert {(check.file, check.what) for check in failed} == wanted, [str(c) for c in failed]
     assert all(check.detail and "\n" not in check.detail for check in failed)

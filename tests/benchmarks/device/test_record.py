@@ -205,7 +205,7 @@ def test_nothing_at_all(tmp_path: Path) -> None:
     assert rows["throttling"].startswith("not available: ")
 
 
-def test_a_look_that_fails_spoils_no_other(tmp_path: Path) -> None:
+def test_a_look_that_fails_breaks_no_other(tmp_path: Path) -> None:
     class Trapped(devices.RecordedMachine):
         def text(self, path: str) -> str:
             if path == "/proc/meminfo":

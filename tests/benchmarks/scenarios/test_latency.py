@@ -39,7 +39,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> MadeClock:
 _bench = partial(made_bench, rounds=3)
 
 
-def test_every_pattern_meets_its_twin_and_the_monolith(bundle: Path) -> None:
+def test_every_pattern_meets_its_control_and_the_monolith(bundle: Path) -> None:
     checkpoint = bundle.parent / "model.safetensors"
     bench = _bench(bundle, checkpoint=checkpoint, peers=("monolith",), threads=(1, 2))
     rows = latency(bench)
@@ -75,7 +75,7 @@ def test_rounds_ask_other_sessions_of_the_same_graph(bundle: Path) -> None:
     assert len({id(call.__self__) for call in calls_of_ours}) == 2 * SESSIONS  # no predictor twice
 
 
-def test_a_yardstick_of_the_processor_says_nothing_of_others(bundle: Path) -> None:
+def test_a_reference_workload_of_the_processor_says_nothing_of_others(bundle: Path) -> None:
     bench = _bench(bundle, backends=("onnxruntime-cpu", "onnxruntime-cuda"))
     assert REFERENCE not in {one.name for one in bench.marked(Pattern.parse("a"), 1)}
 

@@ -63,9 +63,9 @@ def test_answers_are_the_callers(engine: Backend, bundle: Bundle, shape: str) ->
 def test_a_graph_that_it_cannot_run(engine: Backend, bundle: Bundle, tmp_path: Path) -> None:
     folder = copied(bundle.directory, tmp_path)
     put(folder, "a.latency.fp32.onnx", b"no graph")
-    spoilt = Bundle(folder)
+    damaged = Bundle(folder)
     with pytest.raises(BackendUnavailable, match=r"cannot run a\.latency\.fp32\.onnx \(") as caught:
-        engine.open(spoilt, spoilt.manifest.graphs[0])
+        engine.open(damaged, damaged.manifest.graphs[0])
     assert "\n" not in str(caught.value)
 
 

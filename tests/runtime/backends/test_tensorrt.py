@@ -147,7 +147,7 @@ def test_what_an_engine_depends_on(gpu: Machine, folder: Path, store: Path, chan
     assert len(list((store / "engines").glob("*.engine"))) == 2
 
 
-def test_a_spoilt_file_is_built_anew_and_the_log_told(
+def test_a_damaged_file_is_built_anew_and_the_log_told(
     gpu: Machine, folder: Path, store: Path
 ) -> None:
     opened(folder, store)
@@ -275,7 +275,7 @@ def test_an_engine_for_something_else_is_not_taken(
     assert len(loaded.notes) == 1
 
 
-def test_an_engine_of_the_bundle_that_is_spoilt_or_mislabelled(
+def test_an_engine_of_the_bundle_that_is_damaged_or_mislabelled(
     gpu: Machine, folder: Path, store: Path
 ) -> None:
     entry = _ship(gpu, folder, "tensorrt-rtx")

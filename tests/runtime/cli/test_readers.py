@@ -47,9 +47,9 @@ def test_broken_files_stop_no_others(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_a_bundle_at_fault_stops_at_once(bundle: Path, tmp_path: Path) -> None:
-    spoilt = Path(shutil.copytree(bundle, tmp_path / "bundle"))
-    (spoilt / "a.latency.fp32.onnx").write_bytes(b"")
-    ran = run(spoilt, "-", stdin=[line("a"), line("a")])
+    damaged = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+    (damaged / "a.latency.fp32.onnx").write_bytes(b"")
+    ran = run(damaged, "-", stdin=[line("a"), line("a")])
     assert (ran.code, ran.err.count("\n")) == (2, 1)
     assert "is damaged" in ran.err
 

@@ -23,7 +23,7 @@ from ifmmin.runtime.predictor import Predictor
 
 @pytest.fixture
 def bundle(make_bundle: Any, tmp_path: Path) -> Path:
-    """A copy that may be spoilt."""
+    """A copy that may be damaged."""
     return copied(make_bundle(("a", "a_t"), shapes=("latency",)), tmp_path)
 
 

@@ -62,7 +62,7 @@ def test_the_report_fits_the_schema_that_the_command_prints() -> None:
         assert not validator.is_valid(wrong)
 
 
-def test_a_sound_bundle_passes_and_a_spoilt_one_is_broken(bundle: Path) -> None:
+def test_a_sound_bundle_passes_and_a_damaged_one_is_broken(bundle: Path) -> None:
     done = _run("-b", bundle, "--json")
     assert done.code == 0, done.out
     (cpu,) = [t for t in json.loads(done.out)["selftests"] if t["backend"] == "onnxruntime-cpu"]

@@ -139,6 +139,7 @@ def _load(root: Path, layout: ReleasedLayout, fold: int = 1) -> Any:
 
 def test_released_layout_is_read(tmp_path: Path) -> None:
     corpus = _load(tmp_path, _write_released(tmp_path))
+    assert h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE) == 0, "a file stays open"
     assert [u.name for u in corpus.parts["validation"]] == ["utt2", "utt3"]
     assert [u.label for u in corpus.parts["test"]] == [0, 1]
     assert corpus.statistics["a"].std.tolist() == [1.0, 1.0, 2.0]
