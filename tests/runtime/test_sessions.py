@@ -103,9 +103,7 @@ def test_the_fastest_that_is_right_is_taken(bundle: Path, tmp_path: Path) -> Non
 
 @STREAMING
 @pytest.mark.parametrize("precision", ["fp32", "auto"])
-def test_preloading_shares_what_was_proven_and_measured(
-    bundle: Path, tmp_path: Path, precision: str
-) -> None:
+def test_preloading_shares_what_was_proven(bundle: Path, tmp_path: Path, precision: str) -> None:
     auto = Predictor(bundle, preload=True, precision=precision, options=_options(tmp_path))
     answer = auto.predict(GIVEN)
     assert answer.backend == "onnxruntime-cpu"
@@ -146,9 +144,7 @@ def test_threads_are_measured_when_asked_for(
     assert {t.candidate.threads for t in tried} == {1, 2}
 
 
-def test_a_choice_is_remembered(
-    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_choices_are_kept(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Predictor(bundle, options=_options(tmp_path)).predict(GIVEN)
     _, record = _kept(tmp_path)
     assert record["choices"]["latency a"]["backend"] == "onnxruntime-cpu"
@@ -195,9 +191,7 @@ def test_what_ran_before_and_cannot_now_is_told_and_replaced(bundle: Path, tmp_p
     assert json.loads(path.read_text())["choices"]["latency a"]["backend"] == "onnxruntime-cpu"
 
 
-def test_another_device_chooses_for_itself(
-    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_device(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for device in ("one", "two"):
         monkeypatch.setattr("ifmmin.runtime.sessions.device_name", lambda name=device: name)
         Predictor(bundle, options=_options(tmp_path)).predict(GIVEN)

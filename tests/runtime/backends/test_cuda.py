@@ -85,9 +85,7 @@ def test_nothing_to_run_on(fake: FakeCuda, words: str, monkeypatch: pytest.Monke
     assert words in refusal()
 
 
-def test_gpus_that_are_not_there_or_are_taken(
-    gpu: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gpus_that_are_not_there_or_taken(gpu: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "choose one of 0 to 0" in refusal(1)
     assert "choose one of" in refusal(-1)
     gpu.cuda.fails["cudaSetDevice"] = 46
@@ -147,9 +145,7 @@ def test_work_is_recorded_and_done_at_each_launch(gpu: Machine) -> None:
 
 
 @pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
-def test_a_recording_that_fails_leaves_the_stream_in_order(
-    gpu: Machine, kind: type[BaseException]
-) -> None:
+def test_a_failed_recording_leaves_order(gpu: Machine, kind: type[BaseException]) -> None:
     cuda = Cuda()
     stream = cuda.stream()
 

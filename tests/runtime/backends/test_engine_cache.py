@@ -73,9 +73,7 @@ def test_timing_caches_are_of_the_device(cache: EngineCache) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
-def test_a_file_that_was_cut_or_changed_is_refused(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
+def test_damaged_files(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     cache = EngineCache(tmp_path_factory.getbasetemp() / "damaged")
     whole = cache.keep(KEY, CONTENT).read_bytes()
     kind = data.draw(st.sampled_from(["cut", "longer", "changed"]))
@@ -209,9 +207,7 @@ def test_parts_that_nobody_writes_to_any_more_go(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("moment", ["read_bytes", "utime"])
-def test_a_file_may_vanish_at_any_moment(
-    cache: EngineCache, monkeypatch: pytest.MonkeyPatch, moment: str
-) -> None:
+def test_a_vanishing_file(cache: EngineCache, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     """Between being looked for and being read, or before its use is noted."""
     path = cache.keep(KEY, CONTENT)
     owner: Any = Path if moment == "read_bytes" else os
@@ -230,9 +226,7 @@ def test_a_file_may_vanish_at_any_moment(
     assert cache.load(KEY).content == CONTENT
 
 
-def test_a_file_that_another_process_removes_first(
-    cache: EngineCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_removed_by_others(cache: EngineCache, monkeypatch: pytest.MonkeyPatch) -> None:
     """It counts as gone, and those used later stay."""
     _keep(cache.directory, 0, 1, 2, 3)
     real = Path.unlink

@@ -147,7 +147,7 @@ def test_what_an_engine_depends_on(gpu: Machine, folder: Path, store: Path, chan
     assert len(list((store / "engines").glob("*.engine"))) == 2
 
 
-def test_a_damaged_file_is_built_anew_and_the_log_told(
+def test_damaged_files_are_built_anew_and_logs_told(
     gpu: Machine, folder: Path, store: Path
 ) -> None:
     opened(folder, store)
@@ -205,9 +205,7 @@ def test_an_engine_that_no_longer_loads_is_built_anew(
         ("execute_async_v3", "TensorRT refuses execute_async_v3"),
     ],
 )
-def test_a_failure_is_one_line(
-    gpu: Machine, folder: Path, store: Path, refuses: str, words: str
-) -> None:
+def test_what_is_refused(gpu: Machine, folder: Path, store: Path, refuses: str, words: str) -> None:
     gpu.trt.refuses = refuses
     with pytest.raises(EngineError) as caught:
         opened(folder, store)
@@ -250,9 +248,7 @@ def _ship(gpu: Machine, folder: Path, flavour: str, **changes: Any) -> GraphEntr
 
 
 @pytest.mark.parametrize("targets", [["SM86", "SM87"], []])
-def test_an_engine_of_the_bundle_is_taken(
-    gpu: Machine, folder: Path, store: Path, targets: list[str]
-) -> None:
+def test_shipped_engines_run(gpu: Machine, folder: Path, store: Path, targets: list[str]) -> None:
     entry = _ship(gpu, folder, "tensorrt-rtx", targets=targets)
     loaded = TensorrtRtx(cache=store).open(Bundle(folder), entry)
     assert origin(loaded) == "x.engine"
@@ -266,18 +262,14 @@ def test_an_engine_of_the_bundle_is_taken(
      {"engine": "tensorrt"}, {"graph": "a.latency.fp32.scan.onnx"}],
     ids=["version", "target", "hash", "flavour", "graph"],
 )  # fmt: skip
-def test_an_engine_for_something_else_is_not_taken(
-    gpu: Machine, folder: Path, store: Path, changes: dict[str, Any]
-) -> None:
+def test_unfit_engines(gpu: Machine, folder: Path, store: Path, changes: dict[str, Any]) -> None:
     entry = _ship(gpu, folder, "tensorrt-rtx", **changes)
     loaded = TensorrtRtx(cache=store).open(Bundle(folder), entry)
     assert origin(loaded) == "built"
     assert len(loaded.notes) == 1
 
 
-def test_an_engine_of_the_bundle_that_is_damaged_or_mislabelled(
-    gpu: Machine, folder: Path, store: Path
-) -> None:
+def test_shipped_engines_damaged_or_mislabelled(gpu: Machine, folder: Path, store: Path) -> None:
     entry = _ship(gpu, folder, "tensorrt-rtx")
     flip(folder / "x.engine")
     loaded = TensorrtRtx(cache=store).open(Bundle(folder), entry)

@@ -105,9 +105,7 @@ def _other(monkeypatch: pytest.MonkeyPatch, refuse: Exception | None = None) -> 
     monkeypatch.setattr(answer, "make_backend", make)
 
 
-def test_other_backends_run_the_latency_graphs(
-    monkeypatch: pytest.MonkeyPatch, bundle: Path
-) -> None:
+def test_other_backends_run_latency_graphs(monkeypatch: pytest.MonkeyPatch, bundle: Path) -> None:
     _other(monkeypatch)
     found = answer.test_bundle("tensorrt", str(bundle))
     assert (found["passed"], found["graphs"]) == (True, 3)
@@ -126,9 +124,7 @@ def test_a_graph_that_an_engine_refuses(monkeypatch: pytest.MonkeyPatch, bundle:
     assert "it fell over" in found["failures"][0]
 
 
-def test_a_bundle_without_graphs_for_an_engine(
-    monkeypatch: pytest.MonkeyPatch, bundle: Path
-) -> None:
+def test_a_bundle_without_graphs_of_it(monkeypatch: pytest.MonkeyPatch, bundle: Path) -> None:
     edit(bundle, lambda manifest: manifest["backends"]["tensorrt"].update(precisions=["fp16"]))
     _other(monkeypatch)
     found = answer.test_bundle("tensorrt", str(bundle))

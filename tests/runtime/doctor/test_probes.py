@@ -239,9 +239,7 @@ def test_the_real_host_never_raises() -> None:
     assert Facts() == msgspec.json.decode(msgspec.json.encode(Facts()), type=Facts)
 
 
-def test_a_damaged_package_is_told_and_not_taken_for_absent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_package_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     contents = {"damaged": b"Name: \xff\xfe", "sound": b"Name: sound\nVersion: 1.2\n"}
     for name, content in contents.items():
         folder = tmp_path / f"{name}-1.0.dist-info"
