@@ -145,9 +145,6 @@ def test_the_last_one_kept_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         keep(_bundle(tmp_path / content, content), "a.fp32")
     assert (kept("a.fp32") / "manifest.json").read_text() == "second"
     assert [path.name for path in (tmp_path / "kept").iterdir()] == ["a.fp32"]
-
-
-def test_one_that_was_not_kept_fails_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, str(tmp_path))
     with pytest.raises(pytest.fail.Exception, match=r"has no bundle a\.fp32; run make test-run"):
         kept("a.fp32")

@@ -151,15 +151,13 @@ def test_what_was_added_and_not_found_is_no_more_than_may_hide() -> None:
     assert np.mean(hidden) > 0.97
 
 
-def test_the_threshold_is_the_least_that_counts() -> None:
+def test_thresholds_and_rates() -> None:
     before, after = _report(0, jitter=0.01), _report(1, {"v": 1.15}, jitter=0.01)
     assert _changed(compare(before, after)) == {"v": "slower"}
     assert _changed(compare(before, after, threshold=0.2)) == {}
     noisy = compare(_report(0, jitter=0.5), _report(1, jitter=0.5))
     assert len(noisy.of("unclear")) == len(PATTERNS)
-
-
-def test_rates_are_turned_round_and_follow_the_machine() -> None:
+    # Rates are turned round, and follow the machine.
     before = _report(0, unit="1/s", jitter=0.02)
     after = _report(1, {"v": 1.3}, machine=1.4, unit="1/s", jitter=0.02)
     found = compare(before, after)
@@ -373,9 +371,7 @@ def test_what_slowed_both_rows_of_a_round_cancels() -> None:
     together = ratio_of_medians(ours, theirs, paired=True)
     assert together is not None
     assert together.certain
-
-
-def test_slow_rounds_that_follow_each_other_make_an_interval_wider() -> None:
+    # Slow rounds that follow each other make an interval wider.
     rng = np.random.default_rng(3)
     steps = np.repeat(rng.normal(0, 0.2, 40), 5)
     wandering, steady = np.exp(steps), np.exp(rng.permutation(steps))

@@ -105,7 +105,7 @@ def test_a_batch_without_graphs_for_it(bundle: Path, plain: Path, tmp_path: Path
             assert np.array_equal(answer.logits, predictor.predict(utterance).logits)
 
 
-def test_batches_that_cannot_be_meant(predictor: Predictor) -> None:
+def test_batches_that_cannot_be_meant(predictor: Predictor, bundle: Path) -> None:
     assert predictor.predict_batch([]) == []
     with pytest.raises(InputError, match="batch_size must be at least 1"):
         predictor.predict_batch([_utterance(0)], batch_size=0)
@@ -113,6 +113,9 @@ def test_batches_that_cannot_be_meant(predictor: Predictor) -> None:
         predictor.predict_batch([_utterance(0), _utterance(1)], qualities=[None])
     with pytest.raises(InputError, match=r"utterance 1: modality a .* wanted \(frames, 5\)"):
         predictor.predict_batch([_utterance(0), {"a": np.zeros((3, 4))}])
+    wrong = Predictor(bundle, backend="onnxruntime-cpu", precision="fp16")
+    with pytest.raises(InputError, match="does not take fp16 graphs; it is for"):
+        wrong.predict(_utterance(0))
 
 
 def test_8_threads_of_mixed_calls(predictor: Predictor) -> None:
@@ -189,12 +192,6 @@ def test_nothing_present(bundle: Path, plain: Path, predictor: Predictor) -> Non
 def test_wishes_that_cannot_be_meant(bundle: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Predictor(bundle, **options)
-
-
-def test_a_precision_that_the_backend_does_not_take(bundle: Path) -> None:
-    wrong = Predictor(bundle, backend="onnxruntime-cpu", precision="fp16")
-    with pytest.raises(InputError, match="does not take fp16 graphs; it is for"):
-        wrong.predict(_utterance(0))
 
 
 def test_patterns_share_their_encoders(make_bundle: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,12 +116,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> MadeClock:
     return made
 
 
-def test_every_scenario_has_a_share_or_a_fixed_time() -> None:
+def test_shares_and_limits(clock: MadeClock) -> None:
     assert {*SHARES, *FIXED} == set(SCENARIOS)
     assert not set(SHARES) & set(FIXED)
-
-
-def test_no_group_is_longer_than_planned(clock: MadeClock) -> None:
     limit = Pace(None, 20.0, ["latency"]).limit()
     assert (limit.seconds, limit.fewest) == (20.0, 1)
     pace = Pace(1e6, 20.0, ["latency"])

@@ -126,15 +126,13 @@ def test_a_gain_within_the_noise_is_no_difference() -> None:
     assert build_sections(lucky)[0].tables[0].rows[0][-1] == NO_DIFFERENCE
 
 
-def test_few_samples_get_no_interval() -> None:
+def test_few_samples_get_no_interval_and_rates_gain_by_being_higher() -> None:
     rows = (a_row(OURS, 1.0, 1.0, 1.0), a_row("monolith", 2.0, 2.0, 2.0))
     (table,) = build_sections(_rows(*rows))[0].tables
     assert "95 % interval" not in table.headers
     assert "p99 ms" not in table.headers
     assert table.rows[0][-1] == f"about 2.00{TIMES}"
-
-
-def test_a_rate_gains_by_being_higher() -> None:
+    # A rate gains by being higher.
     fast, slow = [30.0 + 0.01 * i for i in range(20)], [10.0 + 0.01 * i for i in range(20)]
     common: dict[str, Any] = {"scenario": "throughput", "unit": "1/s"}
     rows = (

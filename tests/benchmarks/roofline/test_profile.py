@@ -74,14 +74,11 @@ def test_shares_of_a_call(
     assert all(share >= 0.0 for share in found.values())
 
 
-def test_a_long_utterance_is_the_encoders_time(bundle: Bundle) -> None:
+def test_long_utterances_and_what_cannot_be_split(bundle: Bundle) -> None:
     entry = _graph(bundle, "latency", "a_t", "fp32")
     assert _split(bundle, entry, a=4000, t=5)["a"] > 0.6
     found = _split(bundle, entry, a=1, t=5)
     assert found["a"] < 0.4
-
-
-def test_a_loop_and_what_is_converted_cannot_be_split(bundle: Bundle) -> None:
     loop = scan_bytes("T", 8)
     with pytest.raises(InputError, match="is a loop"):
         split_time(loop, {"x": np.zeros((1, 5, 8), np.float32)}, {"x": "a"}, repeats=10)

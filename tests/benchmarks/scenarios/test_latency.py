@@ -88,16 +88,14 @@ def test_a_sequence_of_calls_takes_turns_round_by_round(clock: MadeClock) -> Non
     assert len(timings["several"]) == 3
 
 
-def test_lengths_and_batches_are_told(bundle: Path) -> None:
+def test_lengths_and_batches_are_told(bundle: Path, make_bundle: Any) -> None:
     bench = _bench(bundle, patterns=(Pattern.parse("a"),))
     assert [row.lengths["a"] for row in rows_of(length(bench), OURS)] == [10, 50, 100, 400]
     batches = throughput(bench)
     for name in (OURS, REFERENCE):
         assert [row.batch for row in rows_of(batches, name)] == list(BATCHES)
     assert {row.unit for row in batches} == {"1/s"}
-
-
-def test_without_throughput_graphs_nothing_is_timed_and_the_cure_is_noted(make_bundle: Any) -> None:
+    # Without throughput graphs nothing is timed, and the cure is noted.
     bench = _bench(make_bundle(("a", "t"), shapes=("latency",)))
     assert throughput(bench) == []
     (reason,) = bench.refused.values()

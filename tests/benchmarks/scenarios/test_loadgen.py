@@ -143,7 +143,7 @@ def test_a_server_that_cannot_follow_is_given_up(generator: Generator) -> None:
     assert any("wait" in reason or "outstanding" in reason for reason in run.complaints)
 
 
-def test_arrivals_are_poisson_and_seeded() -> None:
+def test_arrivals_and_percentiles() -> None:
     arrivals, indices = draw_arrivals(COUNT, plan("server", rate=200.0, seconds=50.0))
     gaps = np.diff(arrivals)
     assert len(arrivals) == len(indices)
@@ -156,10 +156,7 @@ def test_arrivals_are_poisson_and_seeded() -> None:
     other = draw_arrivals(COUNT, plan("server", rate=200.0, seconds=50.0, seed=4))
     assert not np.array_equal(gaps[:9], np.diff(other[0])[:9])
     assert len(draw_arrivals(COUNT, plan("server", rate=1.0, seconds=1.0, queries=90))[0]) == 90
-
-
-def test_percentiles_do_not_interpolate() -> None:
-    """LoadGen's rule: of n sorted latencies the one at position n p, counted from 0."""
+    # By LoadGen's rule: of n sorted latencies the one at position n p, counted from 0.
     metrics = latency_metrics(np.arange(10, 0, -1) / 10)
     assert (metrics["p50"], metrics["p90"], metrics["p99.9"]) == (0.6, 1.0, 1.0)
     assert (metrics["min"], metrics["max"]) == (0.1, 1.0)

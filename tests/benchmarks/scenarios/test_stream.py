@@ -80,10 +80,14 @@ def test_precisions_take_turns_and_are_told_against_full_precision(make_bundle: 
     assert sum(item.gain is not None for item in items) == 3
 
 
-def test_a_bundle_without_stream_graphs_leaves_streams_out(make_bundle: Any) -> None:
+def test_nothing_to_stream(make_bundle: Any, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = _bench(make_bundle(("a",), shapes=("latency",)))
     assert streaming.stream(bench) == []
     assert "no graphs for streams" in " ".join(bench.refused.values())
+    monkeypatch.setattr(Bench, "contenders", lambda self, pattern, threads: [])
+    started = time.perf_counter()
+    assert idle(_bench(bundle)) == []
+    assert time.perf_counter() - started < 5
 
 
 def test_everyone_waits_together_and_takes_turns_to_be_first(bundle: Path) -> None:
@@ -131,13 +135,6 @@ def test_what_a_pause_costs_shows(bundle: Path, monkeypatch: pytest.MonkeyPatch)
     assert middle["sleepy", "after 0.15 s"] > 0.05
     assert middle["sleepy", "busy"] < 0.04
     assert middle["awake", "after 0.15 s"] < 0.04
-
-
-def test_nobody_to_wait_is_no_error(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Bench, "contenders", lambda self, pattern, threads: [])
-    started = time.perf_counter()
-    assert idle(_bench(bundle)) == []
-    assert time.perf_counter() - started < 5
 
 
 PARTS = ["process", "import", "load", "first answer", ""]

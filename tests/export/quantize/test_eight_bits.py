@@ -119,13 +119,6 @@ def test_rounding_loses_less_than_the_nearest_levels(seed: int, size: int, bits:
         assert errors[0] < 0.5 * errors[1]
 
 
-def test_inputs_that_do_not_go_together_are_rounded_to_the_nearest() -> None:
-    weight = np.random.default_rng(0).uniform(-100, 100, (200, 5))
-    for moment in (np.diag(np.arange(1.0, 201.0)), np.zeros((200, 200))):
-        found = round_to_grid(weight, moment, SYMMETRIC)
-        np.testing.assert_array_equal(found, SYMMETRIC.nearest(weight))
-
-
 def test_rounding_in_blocks_is_the_rule_of_the_paper() -> None:
     """Frantar et al., algorithm 1, one input after the other with the inverse itself."""
     rng = np.random.default_rng(3)
@@ -141,6 +134,11 @@ def test_rounding_in_blocks_is_the_rule_of_the_paper() -> None:
         rest[k:] -= np.outer(inverse[k:, k], lost)
         inverse -= np.outer(inverse[:, k], inverse[k]) / inverse[k, k]
     np.testing.assert_array_equal(round_to_grid(weight, moment, SYMMETRIC), wanted)
+    # Inputs that do not go together are rounded to the nearest.
+    weight = np.random.default_rng(0).uniform(-100, 100, (200, 5))
+    for moment in (np.diag(np.arange(1.0, 201.0)), np.zeros((200, 200))):
+        found = round_to_grid(weight, moment, SYMMETRIC)
+        np.testing.assert_array_equal(found, SYMMETRIC.nearest(weight))
 
 
 def test_moments_are_of_what_weights_multiply() -> None:

@@ -146,11 +146,17 @@ def test_what_computes_in_8_bits_for_tensorrt() -> None:
     assert not any("Dequantize" in name for name in lstm.input)
 
 
-def test_no_groups_leave_a_static_graph_whole() -> None:
+def test_groups_of_graphs() -> None:
     """To the quantiser an empty list of nodes means all of them."""
     model = _model(small_network(), "latency", Pattern.parse("a"), "int8-qdq")
     feeds = [{"a": probes_of("if-mmin").ordinary_inputs()[0][Modality.A]}]
     assert StaticQuantiser(model, feeds, load_model)(()) == model
+    network, whole = small_network(), ALL_PATTERNS[-1]
+    shapes = [_model(network, s, whole, "int8") for s in ("latency", "throughput")]
+    first, second = ({g: x.weights for g, x in operator_groups(m, DYNAMIC).items()} for m in shapes)
+    assert first == second
+    step = to_model(plan_step(network, Modality.T, PRECISIONS["int8"]))
+    assert set(operator_groups(step, DYNAMIC)) == {"rows"}
 
 
 @pytest.mark.parametrize("name", ["a", "t"])
@@ -203,15 +209,6 @@ def test_static_ranges_are_those_of_all_inputs(name: str) -> None:
 )
 def test_groups_have_names_of_their_part(node: str, group: str) -> None:
     assert group_name(node) == group
-
-
-def test_all_shapes_have_the_same_groups() -> None:
-    network, whole = small_network(), ALL_PATTERNS[-1]
-    shapes = [_model(network, s, whole, "int8") for s in ("latency", "throughput")]
-    first, second = ({g: x.weights for g, x in operator_groups(m, DYNAMIC).items()} for m in shapes)
-    assert first == second
-    step = to_model(plan_step(network, Modality.T, PRECISIONS["int8"]))
-    assert set(operator_groups(step, DYNAMIC)) == {"rows"}
 
 
 @pytest.mark.parametrize(("precision", "most"), [("fp32", 4.3e6), ("int8", 1.2e6)])

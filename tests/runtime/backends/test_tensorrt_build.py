@@ -100,9 +100,11 @@ def changed(profile: Profile, **sizes: tuple[int, int, int]) -> Profile:
     }
 
 
-def test_a_minimum_above_the_maximum(lstm: tuple[bytes, Profile]) -> None:
+def test_a_minimum_above_the_maximum(lstm: tuple[bytes, Profile], graph: Graph) -> None:
     message = refusal(InputError, lstm[0], changed(lstm[1], a=(50, 25, 20)))
     assert "minimum, optimum and maximum (50, 25, 20)" in message
+    message = refusal(EngineError, *graph("a.throughput.fp32"), workspace_bytes=1 << 10)
+    assert "raise workspace_bytes, or lower the largest batch" in message
 
 
 def test_fewer_tokens_than_a_kernel(graph: Graph) -> None:
@@ -123,15 +125,12 @@ def test_an_unreadable_file(lstm: tuple[bytes, Profile], length: int | None, wor
     assert words in refusal(EngineError, b"garbage" if length is None else lstm[0][:length], {})
 
 
-def test_an_operator_of_onnx_runtime_is_named(make_bundle: Any) -> None:
+def test_an_operator_of_onnx_runtime_is_named(make_bundle: Any, graph: Graph) -> None:
     bundle = Bundle(make_bundle(("a_t",), ("int8", "fp32")))
     (entry,) = [e for e in bundle.manifest.graphs if e.key[::2] == ("latency", "int8")]
     message = refusal(EngineError, bundle.graph(entry), {})
     assert "(DynamicQuantizeLSTM): " in message
     assert "Plugin not found" in message
-
-
-def test_a_target_that_cannot_compute_it(graph: Graph) -> None:
     message = refusal(EngineError, *graph(LSTM), targets=("SM75",))
     assert "Turing (SM75): FP32 GEMM is not supported" in message
     assert build(graph(HALF), targets=("SM75",)).content
@@ -143,11 +142,6 @@ def test_a_failed_build_leaves_nothing_behind(graph: Graph, name: str) -> None:
     before = build(graph(name), targets=("SM86",))
     refusal(EngineError, *graph(LSTM), targets=("SM75",))
     assert len(build(graph(name), targets=("SM86",)).content) == len(before.content)
-
-
-def test_too_little_workspace(graph: Graph) -> None:
-    message = refusal(EngineError, *graph("a.throughput.fp32"), workspace_bytes=1 << 10)
-    assert "raise workspace_bytes, or lower the largest batch" in message
 
 
 @pytest.mark.parametrize("target", ["SM87", "sm86", "CURRENT", "NONE"])

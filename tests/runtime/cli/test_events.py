@@ -166,10 +166,13 @@ def test_garbage_is_an_input_error(garbage: bytes) -> None:
         read_event(garbage)
 
 
-def test_deeply_nested_garbage() -> None:
+def test_deeply_nested_garbage(tmp_path: Path) -> None:
     for text in (b"[" * 100_000, b'{"event":"push","a":' + b"[" * 100_000):
         with pytest.raises(InputError):
             read_event(text)
+    for place, wanted in ((tmp_path / "none", "no session at"), (tmp_path, "Is a directory")):
+        with pytest.raises(InputError, match=wanted), opened(str(place)):
+            pass
 
 
 class _Clock:
@@ -234,9 +237,3 @@ def test_lines_arrive_with_silences_between(tmp_path: Path) -> None:
     assert None in heard
     numbers = [progress for progress in heard if progress is not None]
     assert numbers == [(1, b"one"), (4, b"four" + b"!" * 200_000), (5, b"last")]
-
-
-def test_sources_that_cannot_be_read(tmp_path: Path) -> None:
-    for place, wanted in ((tmp_path / "none", "no session at"), (tmp_path, "Is a directory")):
-        with pytest.raises(InputError, match=wanted), opened(str(place)):
-            pass

@@ -101,11 +101,27 @@ def test_release_of_jetson_linux(text: str, release: str) -> None:
     assert looks.parse_release(text) == release
 
 
-def test_clocks() -> None:
+def test_small_parsers() -> None:
     found = {clock.name: clock.pinned for clock in looks.parse_clocks(recorded.CLOCKS_R36)}
     assert found == {"cpu0": False, "cpu1": True, "GPU": False, "EMC": True}
     assert [clock.pinned for clock in looks.parse_clocks(recorded.CLOCKS_R39)] == [True, True]
     assert looks.parse_clocks(recorded.CLOCKS_REFUSED) == ()
+    assert looks.parse_build(recorded.BUILD_INFO)["cuda_version"] == "13.0"
+    assert looks.linked_tensorrt(b"\x7fELF\0libnvinfer.so.10\0") == 10
+    assert looks.linked_tensorrt(b"") is None
+    assert looks.parse_meminfo(recorded.MEMINFO).total == 7802456 * 1024
+    assert looks.sees_system("home = /usr/bin\ninclude-system-site-packages = true\n")
+    assert not looks.sees_system("include-system-site-packages = false\n")
+    assert (looks.version("6.2.1+b38"), looks.version("v1"), looks.version("")) == (
+        (6, 2, 1), (), (),
+    )  # fmt: skip
+    assert (looks.integer("1410 MHz"), looks.integer("[N/A]")) == (1410, None)
+    assert looks.parse_power_mode(recorded.NVPMODEL) == "MAXN_SUPER"
+    assert looks.parse_power_mode(recorded.NVPMODEL_CAPPED) == "MODE_15W"
+    assert looks.parse_driver(recorded.DRIVER_CLOSED) == "550.54.15"
+    assert looks.parse_driver(recorded.DRIVER_OPEN) == "540.4.0"
+    names = [name for name, _ in looks.parse_ldconfig(recorded.LDCONFIG)]
+    assert names == ["libnvinfer.so.10", "libnvinfer.so", "libcudart.so.12", "libcuda.so.1"]
 
 
 def test_gpus_of_nvidia_smi() -> None:
@@ -132,25 +148,6 @@ def test_processors() -> None:
     assert "no VNNI" in looks.eight_bits(Cpu(flags=("avx2",)))
     assert "asimddp" in looks.eight_bits(Cpu(flags=("asimd",)))
     assert "nothing known" in looks.eight_bits(Cpu())
-
-
-def test_small_parsers() -> None:
-    assert looks.parse_build(recorded.BUILD_INFO)["cuda_version"] == "13.0"
-    assert looks.linked_tensorrt(b"\x7fELF\0libnvinfer.so.10\0") == 10
-    assert looks.linked_tensorrt(b"") is None
-    assert looks.parse_meminfo(recorded.MEMINFO).total == 7802456 * 1024
-    assert looks.sees_system("home = /usr/bin\ninclude-system-site-packages = true\n")
-    assert not looks.sees_system("include-system-site-packages = false\n")
-    assert (looks.version("6.2.1+b38"), looks.version("v1"), looks.version("")) == (
-        (6, 2, 1), (), (),
-    )  # fmt: skip
-    assert (looks.integer("1410 MHz"), looks.integer("[N/A]")) == (1410, None)
-    assert looks.parse_power_mode(recorded.NVPMODEL) == "MAXN_SUPER"
-    assert looks.parse_power_mode(recorded.NVPMODEL_CAPPED) == "MODE_15W"
-    assert looks.parse_driver(recorded.DRIVER_CLOSED) == "550.54.15"
-    assert looks.parse_driver(recorded.DRIVER_OPEN) == "540.4.0"
-    names = [name for name, _ in looks.parse_ldconfig(recorded.LDCONFIG)]
-    assert names == ["libnvinfer.so.10", "libnvinfer.so", "libcudart.so.12", "libcuda.so.1"]
 
 
 def test_a_whole_jetson() -> None:
@@ -273,18 +270,15 @@ def test_answers() -> None:
     assert ask([]) == {}
 
 
-def test_the_others_are_answered_when_one_crashes() -> None:
+def test_hangs_and_crashes_spoil_no_other() -> None:
+    answers = ask(["a", "hang", "b"], command=_CHILD, patience=3.0)
+    assert "within 3 s" in answers["hang"]["error"]
+    assert answers["b"] == {"said": "b"}
     answers = ask(["a", "crash", "b", "end", "c"], command=_CHILD)
     assert [answers[name].get("said") for name in "abc"] == ["a", "b", "c"]
     assert "SIGSEGV" in answers["crash"]["error"]
     assert "code 7" in answers["end"]["error"]
     assert "no process" in ask(["a"], command=("/nonexistent/python",))["a"]["error"]
-
-
-def test_a_hang_is_given_up() -> None:
-    answers = ask(["a", "hang", "b"], command=_CHILD, patience=3.0)
-    assert "within 3 s" in answers["hang"]["error"]
-    assert answers["b"] == {"said": "b"}
 
 
 def test_the_real_questions() -> None:

@@ -221,11 +221,21 @@ def test_a_group_hears_before_too_much_waits(predictor: Predictor) -> None:
     np.testing.assert_allclose(said.logits, predictor.predict({"a": heard}).logits, atol=1e-4)
 
 
-def test_time_goes_on_for_all(predictor: Predictor) -> None:
+def test_time_goes_on_for_all(predictor: Predictor, bundle: Path) -> None:
     group = predictor.streams(2, StreamOptions(stale_after={Modality.A: 1.0}))
     group.push(0, a=noise("a", 2, 0), at=1.0)
     group.push(1, a=noise("a", 2, 0), at=2.5)
     assert [answer is None for answer in group.update(at=2.5)] == [True, False]
+    now = [1.0]
+    group = Predictor(bundle, backend=CPU).streams(2, StreamOptions(clock=lambda: now[0]))
+    before = [stream.snapshot() for stream in group]
+    now[0] = float("nan")
+    with pytest.raises(InputError, match="clock: got nan"):
+        group.update()
+    now[0] = 1.0
+    with pytest.raises(InputError, match="time: got inf"):
+        group.update(at=float("inf"))
+    assert [stream.snapshot() for stream in group] == before
 
 
 def test_streams_of_many_threads_share_graphs(predictor: Predictor) -> None:
@@ -354,19 +364,6 @@ def test_what_is_no_stream_of_the_group(bundle: Path, number: Any) -> None:
         group.push(number, a=frames("a", 2))
     group.push(-1, a=frames("a", 2))
     assert [answer is None for answer in group.update()] == [True, True, False]
-
-
-def test_a_time_that_is_none_moves_no_stream(bundle: Path) -> None:
-    now = [1.0]
-    group = Predictor(bundle, backend=CPU).streams(2, StreamOptions(clock=lambda: now[0]))
-    before = [stream.snapshot() for stream in group]
-    now[0] = float("nan")
-    with pytest.raises(InputError, match="clock: got nan"):
-        group.update()
-    now[0] = 1.0
-    with pytest.raises(InputError, match="time: got inf"):
-        group.update(at=float("inf"))
-    assert [stream.snapshot() for stream in group] == before
 
 
 def test_many_streams_are_not_all_named() -> None:

@@ -94,6 +94,9 @@ def test_what_is_too_poor_may_be_anything(bundle: Path) -> None:
     for value in (np.array(3.0), 3.0, object(), A):
         stream.push(a=value, quality={"a": 0.1})
     assert stream.pattern is None
+    assert StreamOptions(window=3.0, hop=0.1).window_count == 30
+    assert StreamOptions(window=2.0).window_count == 4
+    assert StreamOptions().window_count == 1
 
 
 OPTIONS: list[tuple[dict[str, Any], str]] = [
@@ -201,12 +204,6 @@ def test_a_clock_that_gives_no_time(predictor: Predictor, said: Any) -> None:
         _one_line(caught)
     now[0] = 1.0
     assert stream.snapshot() == before
-
-
-def test_a_window_is_divided() -> None:
-    assert StreamOptions(window=3.0, hop=0.1).window_count == 30
-    assert StreamOptions(window=2.0).window_count == 4
-    assert StreamOptions().window_count == 1
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.sampled_from([0.1, 0.35, 1.0]))

@@ -63,6 +63,8 @@ def test_what_was_cleared_need_not_be_in_the_bundle(bundle: Path, narrow: Path) 
     old.drop("v")
     new.resume(old.snapshot())
     np.testing.assert_allclose(new.predict().logits, old.predict().logits, atol=1e-5)
+    said = r"has heard modality v, of which this bundle has no graphs.*\(it has a, t\)"
+    _refuses(_talking(narrow, "at"), _talking(bundle, "av").snapshot(), said)
 
 
 def _refuses(stream: Stream, content: Any, said: str) -> None:
@@ -70,11 +72,6 @@ def _refuses(stream: Stream, content: Any, said: str) -> None:
     with pytest.raises(InputError, match=said):
         stream.resume(content)
     assert stream.snapshot() == before
-
-
-def test_what_was_heard_has_to_be_in_the_bundle(bundle: Path, narrow: Path) -> None:
-    said = r"has heard modality v, of which this bundle has no graphs.*\(it has a, t\)"
-    _refuses(_talking(narrow, "at"), _talking(bundle, "av").snapshot(), said)
 
 
 def test_states_of_another_size_are_told(bundle: Path) -> None:

@@ -125,14 +125,6 @@ def test_senseless_entries_are_named(models: list[str], overrides: list[str], me
         resolve(models, "synthetic", overrides=overrides)
 
 
-def test_units_of_a_fold_follow_each_other() -> None:
-    plan = Plan(entries=resolve(["mmin", "linear"], "synthetic"), folds=[1, 2], seeds=[0, 1],
-                threads=1)  # fmt: skip
-    units = plan.units()
-    assert len(units) == len(set(units)) == 8
-    assert [unit.fold for unit in units] == [1] * 4 + [2] * 4
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -416,6 +408,11 @@ def test_many_entries_are_compared_with_the_first() -> None:
     assert len(pairs("abcd")) == 6
     assert pairs("abcde") == [("a", other) for other in "bcde"]
     assert pairs("a") == []
+    plan = Plan(entries=resolve(["mmin", "linear"], "synthetic"), folds=[1, 2], seeds=[0, 1],
+                threads=1)  # fmt: skip
+    units = plan.units()
+    assert len(units) == len(set(units)) == 8
+    assert [unit.fold for unit in units] == [1] * 4 + [2] * 4
 
 
 def test_spreads_are_over_seeds_and_over_units() -> None:
