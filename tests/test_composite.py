@@ -58,9 +58,7 @@ def test_runtime_equals_evaluate_clip_by_clip(composite: dict[str, Path], tmp_pa
         assert metrics[str(pattern)]["ua"] > 0.3, pattern
 
 
-def test_robust_beats_the_linear_specialist_and_exports(
-    composite: dict[str, Path], tmp_path: Path
-) -> None:
+def test_robust_beats_linear_and_exports(composite: dict[str, Path], tmp_path: Path) -> None:
     roots, means = _roots(composite), {}
     for model in ("if-mmin", "linear"):
         out = tmp_path / model

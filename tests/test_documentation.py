@@ -73,9 +73,7 @@ def test_links_outside_of_the_site_lead_somewhere(root: Path) -> None:
             assert (page.parent / link).exists(), f"{page.name}: {link}"
 
 
-def test_the_first_python_runs(
-    root: Path, make_bundle: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_the_python_runs(root: Path, make_bundle: Callable[..., Path], tmp_path: Path) -> None:
     blocks = FENCE.findall((root / "README.md").read_text())
     (script,) = [block for language, block in blocks if language == "python"]
     bundle = make_bundle()

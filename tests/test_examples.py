@@ -33,9 +33,7 @@ def make_session(root: Path) -> Any:
     return module
 
 
-def test_the_generator_makes_what_is_committed(
-    make_session: Any, root: Path, tmp_path: Path
-) -> None:
+def test_it_makes_what_is_committed(make_session: Any, root: Path, tmp_path: Path) -> None:
     made = tmp_path / "session.jsonl"
     assert make_session.main(["--out", str(made)]) == 0
     committed = root / "examples" / "session.jsonl"
@@ -77,9 +75,7 @@ def test_a_session_for_another_bundle(make_session: Any, make_bundle: Any, tmp_p
     out.unlink()
 
 
-def test_sessions_that_fit_no_bundle(
-    make_session: Any, make_bundle: Any, tmp_path: Path, capsys: Any
-) -> None:
+def test_unfit_sessions(make_session: Any, make_bundle: Any, tmp_path: Path, capsys: Any) -> None:
     bundle = make_bundle(ALL, shapes=("latency", "stream"))
     out = tmp_path / "session.jsonl"
     for arguments, wanted in (

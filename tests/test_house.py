@@ -145,9 +145,7 @@ def work():
 
 
 @pytest.mark.parametrize(("script", "most"), [(_PREDICT, 6), (_STREAM, 7)])
-def test_a_warm_answer_enters_few_files(
-    make_bundle: Any, root: Path, script: str, most: int
-) -> None:
+def test_an_answer_enters_few_files(make_bundle: Any, root: Path, script: str, most: int) -> None:
     bundle = make_bundle(("a", "a_t"), shapes=("latency", "stream"))
     entered = _entered(root, script, bundle)
     assert 2 <= len(entered) <= most, sorted(entered)

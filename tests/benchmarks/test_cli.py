@@ -121,9 +121,7 @@ def test_a_mistake_is_one_line(bundle: Path, tmp_path: Path, words: list[str], s
     assert list(tmp_path.glob("x/*")) == []
 
 
-def test_a_place_that_cannot_be_written_is_told_before_anything_is_measured(
-    bundle: Path, tmp_path: Path
-) -> None:
+def test_unwritable_places_are_told_first(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     said = mistake(main, "run", "-b", bundle, "--out", tmp_path / "file" / "x")
     assert "cannot write" in said

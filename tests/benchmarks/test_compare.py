@@ -401,9 +401,7 @@ def test_a_ratio_is_the_same_every_time_and_needs_something_to_divide_by() -> No
         (None, 0.0, True),
     ],
 )  # fmt: skip
-def test_a_difference_is_beyond_its_interval_and_beyond_the_control(
-    ratio: Ratio | None, noise: float | None, same: bool
-) -> None:
+def test_what_is_no_difference(ratio: Ratio | None, noise: float | None, same: bool) -> None:
     assert no_difference(ratio, noise) is same
 
 

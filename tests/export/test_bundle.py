@@ -101,9 +101,7 @@ def test_two_exports_give_the_same_bytes(checkpoint: Path, tmp_path: Path) -> No
         ("stream latency throughput", "latency stream throughput"),
     ],
 )
-def test_throughput_adds_to_the_shapes_and_the_others_restrict_them(
-    given: str, wanted: str
-) -> None:
+def test_throughput_adds_to_shapes_and_others_restrict_them(given: str, wanted: str) -> None:
     assert sorted(choose_shapes(given.split())) == wanted.split()
 
 

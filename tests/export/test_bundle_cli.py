@@ -101,9 +101,7 @@ def test_the_checkpoint_proves_every_graph_again(made: Path, make_bundle: Any) -
     assert "no checkpoint at" in mistake(main, *words[:-1], words[-1] / "none")
 
 
-def test_only_the_checkpoint_knows_a_bundle_that_agrees_with_itself(
-    made: Path, make_bundle: Any, tmp_path: Path
-) -> None:
+def test_the_checkpoint_knows_a_forgery(made: Path, make_bundle: Any, tmp_path: Path) -> None:
     """All of another network, golden vectors too, under the name of this checkpoint."""
     checkpoint = made.parent / "model.safetensors"
     own = Bundle(made).manifest.checkpoint.sha256
@@ -127,9 +125,7 @@ def test_a_damaged_bundle_is_not_compared(bundle: Path, made: Path) -> None:
     assert "compare" not in ran.err.splitlines()[0]
 
 
-def test_other_lengths_of_what_is_missing_are_compared_as_exported(
-    made: Path, tmp_path: Path
-) -> None:
+def test_other_lengths_of_the_missing_are_compared_as_exported(made: Path, tmp_path: Path) -> None:
     checkpoint = made.parent / "model.safetensors"
     request = Request(shapes=("latency",), missing_frames={Modality.V: 2})
     export_bundle(checkpoint, [Pattern.parse("a")], tmp_path / "other", request=request)

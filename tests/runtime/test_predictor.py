@@ -60,9 +60,7 @@ def test_an_answer_says_how_it_came_about(predictor: Predictor) -> None:
 
 @settings(deadline=None, max_examples=25)
 @given(st.lists(st.integers(0, 500), min_size=1, max_size=40), st.integers(1, 9))
-def test_a_batch_of_mixed_patterns_is_answered_as_one_by_one(
-    predictor: Predictor, seeds: list[int], size: int
-) -> None:
+def test_mixed_batches_are_one_by_one(predictor: Predictor, seeds: list[int], size: int) -> None:
     utterances = [_utterance(seed) for seed in seeds]
     answers = predictor.predict_batch(utterances, batch_size=size)
     assert len(answers) == len(utterances)
@@ -74,9 +72,7 @@ def test_a_batch_of_mixed_patterns_is_answered_as_one_by_one(
 
 
 @given(st.lists(st.integers(0, 500), max_size=40), st.integers(1, 9))
-def test_batches_hold_similar_lengths_of_one_pattern(
-    predictor: Predictor, seeds: list[int], size: int
-) -> None:
+def test_batches_hold_similar_lengths(predictor: Predictor, seeds: list[int], size: int) -> None:
     specs = predictor.bundle.manifest.modalities
     found = [validate(_utterance(seed), specs) for seed in seeds]
     used = [Pattern.of(one.features) for one in found]
@@ -91,9 +87,7 @@ def test_batches_hold_similar_lengths_of_one_pattern(
         longest[batch.pattern] = max(frames)
 
 
-def test_a_batch_without_throughput_graphs_that_it_could_take(
-    bundle: Path, plain: Path, tmp_path: Path
-) -> None:
+def test_a_batch_without_graphs_for_it(bundle: Path, plain: Path, tmp_path: Path) -> None:
     """There are none, or they are of another precision."""
     other = copied(bundle, tmp_path)
 

@@ -19,6 +19,7 @@ from ifmmin.runtime.backends import Backend, BackendOptions, LoadedGraph
 from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from ifmmin.runtime.bundle import Bundle, GraphEntry
 
+STREAMING = pytest.mark.parametrize("bundle", ["streams"], indirect=True)
 PATTERN = Pattern.parse("a")
 GIVEN = {"a": np.zeros((9, 5), np.float32)}
 
@@ -59,20 +60,13 @@ class _Absent(Backend):
 
 
 @pytest.fixture
-def bundle(make_bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A bundle whose manifest names backends that are slow, wrong or not there."""
-    return _with_backends(make_bundle, tmp_path, monkeypatch, "latency")
-
-
-@pytest.fixture
-def streaming(make_bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The same with graphs for streams, whose encoders patterns may share."""
-    return _with_backends(make_bundle, tmp_path, monkeypatch, "latency", "stream")
-
-
-def _with_backends(
-    make_bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *shapes: str
-) -> Path:
+def bundle(
+    request: pytest.FixtureRequest, make_bundle: Any, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:  # fmt: skip
+    """A bundle whose manifest names backends that are slow, wrong or not there. Its parameter:
+    whether it has graphs for streams too, whose encoders patterns may share."""
+    shapes = ("latency", "stream") if getattr(request, "param", "") else ("latency",)
     kinds: dict[str, Any] = {"slow": _Slow, "wrong": _Wrong, "absent": _Absent}
     known: dict[str, Callable[..., Backend]] = {
         name: (lambda _, kind=kind: kind()) for name, kind in kinds.items()
@@ -107,11 +101,10 @@ def test_the_fastest_that_is_right_is_taken(bundle: Path, tmp_path: Path) -> Non
     assert outcomes["absent"].detail == "no such device; plug one in"
 
 
+@STREAMING
 @pytest.mark.parametrize("precision", ["fp32", "auto"])
-def test_preloading_shares_what_was_proven_and_measured(
-    streaming: Path, tmp_path: Path, precision: str
-) -> None:
-    auto = Predictor(streaming, preload=True, precision=precision, options=_options(tmp_path))
+def test_preloading_shares_what_was_proven(bundle: Path, tmp_path: Path, precision: str) -> None:
+    auto = Predictor(bundle, preload=True, precision=precision, options=_options(tmp_path))
     answer = auto.predict(GIVEN)
     assert answer.backend == "onnxruntime-cpu"
     outcomes = {(t.candidate.backend, t.candidate.precision): t.outcome for t in auto.history}
@@ -121,7 +114,7 @@ def test_preloading_shares_what_was_proven_and_measured(
     assert "taken" in (
         outcomes["onnxruntime-cpu", p] for p in ("fp32", "int8") if p in str(outcomes)
     )
-    one = Predictor(streaming, preload=True, backend="slow", options=_options(tmp_path))
+    one = Predictor(bundle, preload=True, backend="slow", options=_options(tmp_path))
     assert one.predict(GIVEN).backend == "slow"
 
 
@@ -139,20 +132,19 @@ def test_precisions_join_when_allowed(bundle: Path, tmp_path: Path) -> None:
     assert {t.candidate.precision for t in only.explain()} == {"fp32"}
 
 
+@STREAMING
 @pytest.mark.parametrize("preload", [False, True])
 def test_threads_are_measured_when_asked_for(
-    streaming: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preload: bool
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preload: bool
 ) -> None:
     monkeypatch.setattr("ifmmin.runtime.sessions.usable_cores", lambda: 2)
     told: dict[str, Any] = {"backend": "onnxruntime-cpu", "options": _options(tmp_path)}
-    auto = Predictor(streaming, preload=preload, threads="auto", **told)
+    auto = Predictor(bundle, preload=preload, threads="auto", **told)
     tried = auto.history if preload else auto.explain()
     assert {t.candidate.threads for t in tried} == {1, 2}
 
 
-def test_a_choice_is_remembered(
-    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_choices_are_kept(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Predictor(bundle, options=_options(tmp_path)).predict(GIVEN)
     _, record = _kept(tmp_path)
     assert record["choices"]["latency a"]["backend"] == "onnxruntime-cpu"
@@ -199,9 +191,7 @@ def test_what_ran_before_and_cannot_now_is_told_and_replaced(bundle: Path, tmp_p
     assert json.loads(path.read_text())["choices"]["latency a"]["backend"] == "onnxruntime-cpu"
 
 
-def test_another_device_chooses_for_itself(
-    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_device(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for device in ("one", "two"):
         monkeypatch.setattr("ifmmin.runtime.sessions.device_name", lambda name=device: name)
         Predictor(bundle, options=_options(tmp_path)).predict(GIVEN)
@@ -212,9 +202,7 @@ def test_what_was_asked_for_runs_or_says_why_not(bundle: Path, tmp_path: Path) -
     asked = Predictor(bundle, backend="absent", options=_options(tmp_path))
     with pytest.raises(BackendUnavailable, match="no such device; plug one in"):
         asked.predict(GIVEN)
-
-
-def test_a_place_that_cannot_be_written_is_no_obstacle(bundle: Path, tmp_path: Path) -> None:
+    # A place that cannot be written is no obstacle.
     (tmp_path / "file").touch()
     options = BackendOptions(cache=tmp_path / "file")
     answer = Predictor(bundle, options=options).predict(GIVEN)

@@ -38,6 +38,11 @@ def test_a_conforming_array_is_passed_on_as_it_is() -> None:
     assert found.features[Modality.T] is t
     assert found.absent == {"v": "not given"}
     assert found.dropped == {}
+    # Only some are looked at.
+    utterance = {"a": _ones(3), "v": "no array at all"}
+    found = validate(utterance, SPECS, only=Pattern.parse("a_t"))
+    assert list(found.features) == ["a"]
+    assert found.absent == {"v": "left out by pattern a_t", "t": "not given"}
 
 
 def test_what_is_missing_and_why() -> None:
@@ -94,13 +99,6 @@ def test_quality_below_the_threshold_is_missing() -> None:
         assert Modality.A in validate({"a": _ones(3)}, SPECS, policy, unknown).features
     lost = validate({"a": _ones(3)}, SPECS, policy, {"a": float("nan")})
     assert lost.absent[Modality.A] == "quality nan is below 0.5"
-
-
-def test_only_some_are_looked_at() -> None:
-    utterance = {"a": _ones(3), "v": "no array at all"}
-    found = validate(utterance, SPECS, only=Pattern.parse("a_t"))
-    assert list(found.features) == ["a"]
-    assert found.absent == {"v": "left out by pattern a_t", "t": "not given"}
 
 
 @pytest.mark.parametrize(

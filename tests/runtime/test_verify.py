@@ -140,9 +140,7 @@ def test_what_is_wrong_is_found_and_named_and_nothing_else(bundle: Path, fault: 
     assert all(check.detail and "\n" not in check.detail for check in failed)
 
 
-def test_a_graph_of_another_network_is_known_by_its_metadata_and_its_answers(
-    bundle: Path, make_bundle: Any
-) -> None:
+def test_a_graph_of_another_network_is_known(bundle: Path, make_bundle: Any) -> None:
     file = "a.latency.fp32.onnx"
     other = make_bundle(("a",), seed=1)
     put(bundle, file, (other / file).read_bytes())

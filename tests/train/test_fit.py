@@ -141,9 +141,7 @@ def test_an_existing_run_is_not_lost(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["trainer._run_epoch", "trainer.write_run"])
-def test_interrupted_training_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
-) -> None:
+def test_interrupted_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     def interrupt(folder: object, *_: object, **__: object) -> None:
         if isinstance(folder, Path):
             (folder / "model.safetensors").write_bytes(b"half")
@@ -156,9 +154,7 @@ def test_interrupted_training_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_cannot_be_written_is_told_before_training_and_divergence_after(
-    tmp_path: Path,
-) -> None:
+def test_bad_outputs_are_told_before_training_and_divergence_after(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     ran = fit_small(tmp_path / "file" / "run")
     assert ran.code == 2
@@ -183,9 +179,7 @@ def test_checkpoint_round_trip(tmp_path: Path) -> None:
     ("schema", "cure"),
     [(SCHEMA_VERSION - 1, "train it again with ifmmin-train fit"), (99, "update ifmmin")],
 )
-def test_a_checkpoint_of_another_schema_is_told_in_one_line(
-    tmp_path: Path, schema: int, cure: str
-) -> None:
+def test_a_checkpoint_of_another_schema(tmp_path: Path, schema: int, cure: str) -> None:
     path = tmp_path / "other.safetensors"
     save_file({"x": torch.zeros(2)}, path, {"ifmmin": json.dumps({"schema": schema})})
     error = mistake(main, "evaluate", path)
@@ -321,9 +315,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
-def test_figures_computed_from_the_file_are_those_of_the_command(
-    fitted: Path, tmp_path: Path, suffix: str
-) -> None:
+def test_figures_of_the_file_are_the_commands(fitted: Path, tmp_path: Path, suffix: str) -> None:
     out = tmp_path / "new" / f"answers{suffix}"
     ran = call(main, "evaluate", fitted / "model.safetensors", "--save", out)
     assert ran.code == 0
@@ -372,9 +364,7 @@ def test_a_place_that_will_not_do_is_named_before_the_work(tmp_path: Path, name:
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
-def test_names_come_back_and_an_utterance_without_the_pattern_has_no_row(
-    tmp_path: Path, suffix: str
-) -> None:
+def test_names_come_back_and_no_row_lacks_its_pattern(tmp_path: Path, suffix: str) -> None:
     frames: dict[Modality, np.ndarray] = {Modality.A: np.ones((2, 5))}
     names = ["=1+1", "@clip", '-émile, "b"\nc']
     utterances = [Utterance(name, frames, index % 2) for index, name in enumerate(names)]

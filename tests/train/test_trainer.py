@@ -46,7 +46,7 @@ def test_stage_2_starts_from_stage_1() -> None:
 
 
 @pytest.mark.parametrize(("keep", "kept_epoch"), [("best", 1), ("last", 2)])
-def test_the_epoch_that_the_recipe_names_is_kept(
+def test_the_epoch_that_is_kept(
     monkeypatch: pytest.MonkeyPatch, keep: str, kept_epoch: int
 ) -> None:
     figures = iter([0.1, 0.2, 0.1, 0.9, 0.9])

@@ -128,9 +128,7 @@ def test_watch_starts_anew(tmp_path: Path) -> None:
     ],
     ids=["absent", "complains", "speaks another language", "silent"],
 )
-def test_sampler_that_fails_fails_no_benchmark(
-    scratch: Path, command: tuple[str, ...], reason: str
-) -> None:
+def test_a_failed_sampler_is_told(scratch: Path, command: tuple[str, ...], reason: str) -> None:
     started = time.monotonic()
     with Watch(PERIOD, command) as watch:
         pass

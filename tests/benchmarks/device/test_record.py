@@ -224,9 +224,7 @@ def test_a_look_that_fails_breaks_no_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [devices.desktop, devices.orin_nano, devices.thor])
-def test_record_survives_json(
-    tmp_path: Path, make: Callable[[Path], devices.RecordedMachine]
-) -> None:
+def test_record_as_json(tmp_path: Path, make: Callable[[Path], devices.RecordedMachine]) -> None:
     record = take(make(tmp_path))
     plain = msgspec.to_builtins(record)
     assert msgspec.convert(plain, DeviceRecord) == record

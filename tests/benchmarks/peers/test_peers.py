@@ -220,9 +220,7 @@ def test_the_checkpoint_of_the_bundle(checkpoint: Path, bundle: Path) -> None:
     assert "no checkpoint" in reason("eager", Source.of_bundle(opened, None))
 
 
-def test_what_cannot_be_opened(
-    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failures_to_open(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="threads: got 0, wanted 1 or more"):
         find_peer("eager").open(source, 0)
     with pytest.raises(CheckpointError, match="no checkpoint at"):

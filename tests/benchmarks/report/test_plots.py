@@ -185,9 +185,7 @@ assert "matplotlib.pyplot" not in sys.modules
     assert run_python(script).code == 0
 
 
-def test_without_matplotlib_the_page_says_so(
-    report: Report, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_matplotlib_a_page_says_so(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.delitem(sys.modules, "ifmmin.benchmarks.report.plots")
     page = render_html(report)

@@ -187,9 +187,7 @@ def tree(published: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return tmp_path
 
 
-def test_page_and_readme_of_this_project_are_of_one_run(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_page_and_readme_are_of_one_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
     checked = call(main, "--check")
     assert checked.code == 0, checked

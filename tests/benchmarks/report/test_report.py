@@ -191,9 +191,7 @@ def test_markdown_has_a_heading_and_a_table_per_section(report: Report) -> None:
         assert len({line.count("|") for line in block.splitlines()}) == 1
 
 
-def test_the_terminal_gets_the_same_tables(
-    report: Report, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_terminals_get_the_same_tables(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
     print_report(report)
     printed = capsys.readouterr().out
     for section in build_sections(report):
@@ -360,9 +358,7 @@ def test_where_the_time_went_and_what_was_cut(brief: Report) -> None:
     assert "Time was short" not in render_markdown(bare)
 
 
-def test_every_way_of_showing_has_all_of_it(
-    brief: Report, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_way_of_showing_has_it_all(brief: Report, capsys: pytest.CaptureFixture[str]) -> None:
     print_report(brief)
     shown = (capsys.readouterr().out, render_markdown(brief), render_html(brief))
     for block in surroundings(brief):

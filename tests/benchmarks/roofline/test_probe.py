@@ -88,9 +88,7 @@ def test_the_program_is_kept(kept: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @compiler
-def test_another_compiler_or_processor_has_a_program_of_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_compiler_has_its_own_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compilers = [_script(tmp_path / name, 'for last; do :; done; echo > "$last"') for name in "xy"]
     for number, (own, device) in enumerate(
         [(compilers[0], "one"), (compilers[0], "one"), (compilers[1], "one"), (compilers[1], "two")]
@@ -146,9 +144,7 @@ def test_a_compiler_without_march_is_given_mcpu(tmp_path: Path) -> None:
     assert [("-mcpu=native" in line) for line in told.read_text().splitlines()] == [False, True]
 
 
-def test_a_compiler_that_fails_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_compiler_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = _script(tmp_path / "cc", 'echo "probe.c:1: error: no headers" >&2', "exit 1")
     monkeypatch.setenv("CC", str(own))
     with pytest.raises(ProbeFailed, match=r"does not compile .*error: no headers"):
@@ -173,9 +169,7 @@ def test_a_program_that_fails_says_why(tmp_path: Path, line: str, reason: str) -
         run_probe(tmp_path / "absent", 1, SMALL, "made")
 
 
-def test_without_a_compiler_there_is_one_line_with_the_cure(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_without_a_compiler_one_line_has_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "find_compiler", lambda: None)
     with pytest.raises(
         ProbeFailed, match=r"no C compiler \(cc, gcc, clang\); install one"

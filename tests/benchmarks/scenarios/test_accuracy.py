@@ -147,9 +147,7 @@ def _kinds(rows: list[Row], **wanted: str) -> Counter[str]:
     )
 
 
-def test_every_scenario_of_both_patterns_and_both_contenders(
-    bundle: Path, make_bundle: Any
-) -> None:
+def test_every_scenario_of_both_patterns_and_contenders(bundle: Path, make_bundle: Any) -> None:
     checkpoint = make_bundle().parent / "model.safetensors"
     bench = made_bench(bundle, checkpoint=checkpoint, peers=(MONOLITH,))
     rows = load(bench, length=TINY, generator="own")
@@ -186,9 +184,7 @@ def test_batches_that_are_answered_one_by_one_say_so(make_bundle: Any) -> None:
     assert told == {"offline", "multi-stream"}
 
 
-def test_a_wrong_answer_under_load_leaves_no_figure(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_answer_leaves_no_figure(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: batches that answer otherwise than the same utterances alone."""
     right = Predictor.predict_batch
 

@@ -142,9 +142,7 @@ def test_a_checkpoint_of_another_network_is_refused(bundle: Path, tmp_path: Path
         _bench(bundle, checkpoint=other)
 
 
-def test_a_bundle_that_answers_wrongly_cannot_pose_as_its_checkpoint(
-    bundle: Path, tmp_path: Path
-) -> None:
+def test_a_wrong_bundle_cannot_pose_as_its_checkpoint(bundle: Path, tmp_path: Path) -> None:
     """Peers are held against the network, and so are we."""
     damaged = copied(bundle, tmp_path)
     nudge(damaged, "a.latency.fp32.onnx", 3.0)

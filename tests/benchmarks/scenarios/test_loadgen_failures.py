@@ -38,9 +38,7 @@ def works(generator: Generator, scenario: Scenario) -> bool:
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 @pytest.mark.parametrize("issue", [1, 7])
-def test_an_error_ends_a_long_run_soon(
-    generator: Generator, scenario: Scenario, issue: int
-) -> None:
+def test_an_error_ends_a_long_run(generator: Generator, scenario: Scenario, issue: int) -> None:
     system = FakeSystem(0.001, fails_at=issue)
     started = time.perf_counter()
     with pytest.raises(RuntimeError, match="out of order"):
@@ -130,9 +128,7 @@ def test_answers_that_lack_or_contradict() -> None:
         check_answers(system, "offline", answers, TRUTH[:, :2], 1e-3)
 
 
-def test_nothing_is_left_behind(
-    loadgen: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_stays(loadgen: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     assert works(loadgen, "single-stream")

@@ -108,9 +108,7 @@ def test_streams_in_8_bits_are_held_against_streams(make_bundle: Any, tmp_path: 
     assert any(row.part.startswith("streams") for row in rows)
 
 
-def test_fifty_more_megabytes_show(
-    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_50_megabytes_show(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = _first_job(bundle, tmp_path)
     plain.run()
     (tmp_path / "heavier_child.py").write_text(

@@ -28,9 +28,7 @@ from ifmmin.runtime.modality import Modality
 _bench = partial(made_bench, rounds=3)
 
 
-def test_updates_of_streams_compute_what_they_claim(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_updates_compute_what_they_claim(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     noted, bench = note_graphs(monkeypatch), _bench(bundle)
     predictor = bench.predictor(RunConfig("onnxruntime-cpu", "fp32", 1))
     assert predictor is not None
@@ -44,9 +42,7 @@ def test_updates_of_streams_compute_what_they_claim(
     np.testing.assert_allclose(update().logits, predictor.predict(features).logits, atol=1e-4)
 
 
-def test_streams_are_measured_alone_and_together(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_streams_alone_and_together(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "PASTS", (5, 9))
     monkeypatch.setattr(streaming, "LATE_SECONDS", (1, 2))
     bench = _bench(bundle)
@@ -190,9 +186,7 @@ def test_rounds_and_patterns_without_a_checkpoint(bundle: Path) -> None:
         (lambda folder, file: (folder / file).unlink(), "cannot be"),
     ],
 )
-def test_who_answers_otherwise_or_not_at_all_is_not_timed(
-    bundle: Path, tmp_path: Path, break_it: Any, reason: str
-) -> None:
+def test_who_fails_is_not_timed(bundle: Path, tmp_path: Path, break_it: Any, reason: str) -> None:
     bench = made_bench(copied(bundle, tmp_path), patterns=(A,))
     assert len(bench.ours(A, 1)) == 2  # loaded here before the graph is another one
     break_it(bench.bundle.directory, bench.bundle.entry(A).file)
@@ -204,7 +198,7 @@ def test_who_answers_otherwise_or_not_at_all_is_not_timed(
         assert reason in row.note
 
 
-def test_an_engine_is_built_apart_and_no_round_begins_when_time_is_over(
+def test_an_engine_is_built_apart_and_in_time(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ifmmin.benchmarks.scenarios.start.BUILDERS", ("onnxruntime-cpu",))

@@ -188,9 +188,7 @@ def _stream_corpus(evaluator: Evaluator, checkpoint: Path) -> StreamCorpus:
     return StreamCorpus(context, PRECISIONS["int8"], evaluator)
 
 
-def test_a_summary_that_says_the_same_loses_nothing_and_another_does(
-    trained: tuple[Path, Corpus], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_losses_of_summaries(trained: tuple[Path, Corpus], monkeypatch: pytest.MonkeyPatch) -> None:
     evaluator = _evaluator(*trained)
     measured, head = _stream_corpus(evaluator, trained[0]), evaluator.head
     asked = []

@@ -5,10 +5,9 @@ from __future__ import annotations
 import gc
 import re
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -86,9 +85,7 @@ def test_nothing_to_run_on(fake: FakeCuda, words: str, monkeypatch: pytest.Monke
     assert words in refusal()
 
 
-def test_gpus_that_are_not_there_or_are_taken(
-    gpu: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gpus_that_are_not_there_or_taken(gpu: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "choose one of 0 to 0" in refusal(1)
     assert "choose one of" in refusal(-1)
     gpu.cuda.fails["cudaSetDevice"] = 46
@@ -148,9 +145,7 @@ def test_work_is_recorded_and_done_at_each_launch(gpu: Machine) -> None:
 
 
 @pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
-def test_a_recording_that_fails_leaves_the_stream_in_order(
-    gpu: Machine, kind: type[BaseException]
-) -> None:
+def test_a_failed_recording_leaves_order(gpu: Machine, kind: type[BaseException]) -> None:
     cuda = Cuda()
     stream = cuda.stream()
 
@@ -185,22 +180,12 @@ def test_the_gpu_is_one_of_each_thread(gpu: Machine) -> None:
     fake, gpu.cuda.gpus = gpu.cuda, 2
     cuda = Cuda(1)
     stream, device, host = cuda.stream(), cuda.allocate(4), cuda.allocate_host(4)
-    found: list[Any] = []
-
-    def other() -> None:
-        for chosen in (False, True):
-            if chosen:
-                cuda.use()
-            try:
-                cuda.copy_in(device, host, 4, stream)
-                found.append(fake.pending)
-            except EngineError as error:
-                found.append(str(error))
-
-    thread = threading.Thread(target=other)
-    thread.start()
-    thread.join()
-    assert found == ["cudaMemcpyAsync failed: an error (CUDA error 400)", 1]
+    with ThreadPoolExecutor(1) as other:
+        refused = other.submit(cuda.copy_in, device, host, 4, stream).exception()
+        assert str(refused) == "cudaMemcpyAsync failed: an error (CUDA error 400)"
+        other.submit(cuda.use).result()
+        other.submit(cuda.copy_in, device, host, 4, stream).result()
+    assert fake.pending == 1
     cuda.synchronise(stream)
 
 

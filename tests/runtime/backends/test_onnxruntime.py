@@ -148,9 +148,7 @@ def refusal(backend: Backend, bundle: Bundle) -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_session_that_falls_back(
-    module: FakeOnnxRuntime, bundle: Bundle, kind: type[OnnxRuntimeCuda]
-) -> None:
+def test_falling_back(module: FakeOnnxRuntime, bundle: Bundle, kind: type[OnnxRuntimeCuda]) -> None:
     """Without a word, as it does where a library is missing."""
     module.falls_back = True
     message = refusal(kind(), bundle)
@@ -167,9 +165,7 @@ def test_a_session_that_leaves_all_to_the_cpu(
 
 
 @pytest.mark.parametrize("operator", ["LSTM", "FusedConv", "MatMulInteger", "Scan", "Gemm"])
-def test_a_node_that_computes_on_the_cpu(
-    module: FakeOnnxRuntime, bundle: Bundle, operator: str
-) -> None:
+def test_a_node_on_the_cpu(module: FakeOnnxRuntime, bundle: Bundle, operator: str) -> None:
     module.nodes = {CUDA: ["Gemm", "Relu", "Conv"], CPU: ["Shape", operator]}
     message = refusal(OnnxRuntimeCuda(), bundle)
     assert f"of its nodes 3 on {CUDA}, 2 on {CPU} (1 {operator})" in message
@@ -187,9 +183,7 @@ def test_sizes_may_be_computed_on_the_cpu(module: FakeOnnxRuntime, bundle: Bundl
     assert loaded.notes[0] == f"1 nodes on {TENSORRT}, 1 on {CUDA}"
 
 
-def test_float32_stays_float32_where_nothing_is_told(
-    module: FakeOnnxRuntime, bundle: Bundle
-) -> None:
+def test_float32_stays_where_nothing_is_told(module: FakeOnnxRuntime, bundle: Bundle) -> None:
     loaded = opened(OnnxRuntimeCuda(), bundle)
     assert (loaded.placement, loaded.notes) == ({}, (UNKNOWN,))
     assert module.requests == [[(CUDA, {"device_id": "0", "use_tf32": "0"})]]
@@ -218,10 +212,7 @@ def test_a_kernel_that_is_not_for_this_gpu(
     module.run_failure = RuntimeError("CUDA error 209:\n no kernel image is available")
     message = refusal(kind(), bundle)
     assert "on Orin (CUDA error 209: no kernel image is available); take another" in message
-
-
-def test_cudnn_that_is_looked_for_late(module: FakeOnnxRuntime, bundle: Bundle) -> None:
-    module.failures = [RuntimeError("libcudnn.so.9: cannot open")]
+    module.failures = [RuntimeError("libcudnn.so.9: cannot open")]  # it is looked for late
     assert "run pip install 'onnxruntime-gpu[cudnn]', or" in refusal(OnnxRuntimeCuda(), bundle)
 
 
@@ -262,9 +253,7 @@ def test_tf32_is_noted_where_the_environment_allows_it(
     assert places[0] != places[1], "an engine with TF32 would be taken for one without"
 
 
-def test_a_kept_engine_that_does_not_load_is_built_anew(
-    module: FakeOnnxRuntime, bundle: Bundle
-) -> None:
+def test_a_kept_engine_that_fails_is_built_anew(module: FakeOnnxRuntime, bundle: Bundle) -> None:
     opened(OnnxRuntimeTensorrt(), bundle)
     kept = Path(module.requests[0][0][1]["trt_engine_cache_path"]) / "some.engine"
     kept.write_bytes(b"cut off")
@@ -308,9 +297,7 @@ def every(make_bundle: Any) -> Bundle:
     return Bundle(make_bundle(ALL))
 
 
-def test_golden_vectors_of_every_pattern_and_shape(
-    every: Bundle, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_golden_vectors_of_everything(every: Bundle, capfd: pytest.CaptureFixture[str]) -> None:
     cores = os.sched_getaffinity(0) if sys.platform == "linux" else None
     opened = require_golden(every, OpenVino())
     assert len(opened) == 3 * len(ALL) + 2 * 3

@@ -175,7 +175,7 @@ def test_a_driver_that_serves(cuda: str) -> None:
     assert require_gpu(fake_driver(13010, gpus=("A", "B")), 1, cuda, "") == "B"
 
 
-def test_an_old_driver_is_told_the_wheel_that_fits(
+def test_the_wheel_for_old_drivers(
     module: FakeOnnxRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnxruntime_gpu, "load_driver", lambda: fake_driver(12040))

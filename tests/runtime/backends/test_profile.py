@@ -142,9 +142,7 @@ GOOD = {
         ("a_lengths", (1,), (2,), (3,), "sizes of one name must be equal"),
     ],
 )
-def test_a_profile_that_does_not_fit_is_refused(
-    name: str, minimum: Any, optimum: Any, maximum: Any, message: str
-) -> None:
+def test_unfit_profiles(name: str, minimum: Any, optimum: Any, maximum: Any, message: str) -> None:
     check_profile(GRAPH, GOOD)
     spec = ProfileSpec(minimum=minimum, optimum=optimum, maximum=maximum)
     with pytest.raises(InputError, match=message):

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,7 @@ from ifmmin.runtime.bundle import Bundle, GoldenCase, GraphEntry, Manifest
 from ifmmin.runtime.errors import BackendUnavailable, EngineError
 from ifmmin.runtime.validate import pad_batch
 
-
-def _real() -> Any:
-    try:
-        return importlib.import_module("tensorrt_rtx")
-    except ImportError:
-        return None
-
-
-REAL = _real()
+REAL: Any = importlib.import_module("tensorrt_rtx") if find_spec("tensorrt_rtx") else None
 """Before a fake stands in its place."""
 
 
@@ -154,13 +147,21 @@ def test_what_an_engine_depends_on(gpu: Machine, folder: Path, store: Path, chan
     assert len(list((store / "engines").glob("*.engine"))) == 2
 
 
-def test_a_damaged_file_is_built_anew_and_said(gpu: Machine, folder: Path, store: Path) -> None:
+def test_damaged_files_are_built_anew_and_logs_told(
+    gpu: Machine, folder: Path, store: Path
+) -> None:
     opened(folder, store)
     (path,) = (store / "engines").glob("*.engine")
     flip(path)
     notes = opened(folder, store).notes
     assert any("its hash does not fit; building it anew" in note for note in notes)
     assert origin(opened(folder, store)) != "built"
+    # An error in the log is an error, a warning a note.
+    gpu.trt.says = [("WARNING", "built on another\n model of GPU")]
+    assert "built on another model of GPU" in opened(folder, store).notes
+    gpu.trt.says = [("ERROR", "cuBLAS is missing")]
+    with pytest.raises(EngineError, match="does not load the engine: cuBLAS is missing"):
+        opened(folder, store)
 
 
 def test_a_file_that_is_gone_is_built_again(gpu: Machine, folder: Path, store: Path) -> None:
@@ -204,23 +205,13 @@ def test_an_engine_that_no_longer_loads_is_built_anew(
         ("execute_async_v3", "TensorRT refuses execute_async_v3"),
     ],
 )
-def test_a_failure_is_one_line(
-    gpu: Machine, folder: Path, store: Path, refuses: str, words: str
-) -> None:
+def test_what_is_refused(gpu: Machine, folder: Path, store: Path, refuses: str, words: str) -> None:
     gpu.trt.refuses = refuses
     with pytest.raises(EngineError) as caught:
         opened(folder, store)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not list((store / "engines").glob("*.engine")), "an engine that does not run is not kept"
-
-
-def test_an_error_in_the_log_is_an_error(gpu: Machine, folder: Path, store: Path) -> None:
-    gpu.trt.says = [("WARNING", "built on another\n model of GPU")]
-    assert "built on another model of GPU" in opened(folder, store).notes
-    gpu.trt.says = [("ERROR", "cuBLAS is missing")]
-    with pytest.raises(EngineError, match="does not load the engine: cuBLAS is missing"):
-        opened(folder, store)
 
 
 def test_a_cache_that_cannot_be_written(gpu: Machine, folder: Path, tmp_path: Path) -> None:
@@ -257,9 +248,7 @@ def _ship(gpu: Machine, folder: Path, flavour: str, **changes: Any) -> GraphEntr
 
 
 @pytest.mark.parametrize("targets", [["SM86", "SM87"], []])
-def test_an_engine_of_the_bundle_is_taken(
-    gpu: Machine, folder: Path, store: Path, targets: list[str]
-) -> None:
+def test_shipped_engines_run(gpu: Machine, folder: Path, store: Path, targets: list[str]) -> None:
     entry = _ship(gpu, folder, "tensorrt-rtx", targets=targets)
     loaded = TensorrtRtx(cache=store).open(Bundle(folder), entry)
     assert origin(loaded) == "x.engine"
@@ -273,18 +262,14 @@ def test_an_engine_of_the_bundle_is_taken(
      {"engine": "tensorrt"}, {"graph": "a.latency.fp32.scan.onnx"}],
     ids=["version", "target", "hash", "flavour", "graph"],
 )  # fmt: skip
-def test_an_engine_for_something_else_is_not_taken(
-    gpu: Machine, folder: Path, store: Path, changes: dict[str, Any]
-) -> None:
+def test_unfit_engines(gpu: Machine, folder: Path, store: Path, changes: dict[str, Any]) -> None:
     entry = _ship(gpu, folder, "tensorrt-rtx", **changes)
     loaded = TensorrtRtx(cache=store).open(Bundle(folder), entry)
     assert origin(loaded) == "built"
     assert len(loaded.notes) == 1
 
 
-def test_an_engine_of_the_bundle_that_is_damaged_or_mislabelled(
-    gpu: Machine, folder: Path, store: Path
-) -> None:
+def test_shipped_engines_damaged_or_mislabelled(gpu: Machine, folder: Path, store: Path) -> None:
     entry = _ship(gpu, folder, "tensorrt-rtx")
     flip(folder / "x.engine")
     loaded = TensorrtRtx(cache=store).open(Bundle(folder), entry)

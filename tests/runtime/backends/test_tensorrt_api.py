@@ -121,9 +121,7 @@ def test_sizes_without_meaning_are_found_at_any_severity(logger: Any, severity: 
     assert len(messages.inconsistent) == 1
 
 
-def test_an_error_outside_of_any_work_is_logged(
-    logger: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_error_outside_of_work_is_logged(logger: Any, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
         say(logger, "WARNING", "nobody asked")
         say(logger, "ERROR", "out of\nmemory")

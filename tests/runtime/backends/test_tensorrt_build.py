@@ -67,9 +67,7 @@ def refusal(kind: type[IfmminError], graph: bytes, profile: Profile, **options: 
     [(LSTM, (), 2), (HALF, TARGETS, 3), (TEXT, TARGETS, 0), ("a.step.fp32", (), 2),
      ("t.step.fp32", (), 0), ("a.summary.fp32", (), 0), ("a_t.head.fp16", (), 0)],
 )  # fmt: skip
-def test_what_is_told_of_a_build(
-    graph: Graph, name: str, targets: tuple[str, ...], loops: int
-) -> None:
+def test_what_a_build_tells(graph: Graph, name: str, targets: tuple[str, ...], loops: int) -> None:
     """Graphs of utterances are built in every form where they are exported."""
     built = build(graph(name), targets=targets)
     assert len(built.content) > 10_000
@@ -121,9 +119,7 @@ def test_fewer_tokens_than_a_kernel(graph: Graph) -> None:
     ("length", "words"), [(None, "file is not an ONNX graph"), (300, "file is not an ONNX graph"),
                           (0, "the graph has no outputs")],
 )  # fmt: skip
-def test_a_file_that_cannot_be_read(
-    lstm: tuple[bytes, Profile], length: int | None, words: str
-) -> None:
+def test_an_unreadable_file(lstm: tuple[bytes, Profile], length: int | None, words: str) -> None:
     assert words in refusal(EngineError, b"garbage" if length is None else lstm[0][:length], {})
 
 
@@ -182,9 +178,7 @@ def no_logger() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("no_logger")
-def test_a_build_whose_messages_go_elsewhere(
-    lstm: tuple[bytes, Profile], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_messages_elsewhere(lstm: tuple[bytes, Profile], monkeypatch: pytest.MonkeyPatch) -> None:
     class Silent(trt.ILogger):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             super().__init__()
@@ -229,9 +223,7 @@ class NativeLike(RecordingModule):
         super().__init__(trt)
 
 
-def test_options_of_the_other_flavour(
-    lstm: tuple[bytes, Profile], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_options_of_another(lstm: tuple[bytes, Profile], monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no timing cache" in refusal(InputError, *lstm, timing_cache=b"")
     monkeypatch.setitem(sys.modules, "tensorrt", NativeLike())
     message = refusal(InputError, *lstm, flavour="tensorrt", targets=("SM86",))
@@ -240,9 +232,7 @@ def test_options_of_the_other_flavour(
 
 # The cache of the native flavour is there in RTX, and does nothing.
 @pytest.mark.filterwarnings("ignore:.*Timing cache operations are no-ops:DeprecationWarning")
-def test_the_native_flavour_takes_the_same_path(
-    graph: Graph, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_native_tensorrt_takes_the_same_path(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
     native = NativeLike()
     monkeypatch.setitem(sys.modules, "tensorrt", native)
     batches = graph("a.throughput.fp32")
@@ -272,9 +262,7 @@ def test_a_timing_cache_of_another_device_is_left() -> None:
     assert "starting anew" in messages.warnings[0]
 
 
-def test_what_only_rtx_has_is_seen(
-    lstm: tuple[bytes, Profile], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rtx_names_are_seen(lstm: tuple[bytes, Profile], monkeypatch: pytest.MonkeyPatch) -> None:
     """The control of the test before: the same recorder, with targets."""
     recorded = RecordingModule(trt)
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", recorded)
@@ -284,9 +272,7 @@ def test_what_only_rtx_has_is_seen(
     assert recorded.outside <= only
 
 
-def test_a_device_without_a_gpu(
-    lstm: tuple[bytes, Profile], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_gpu(lstm: tuple[bytes, Profile], monkeypatch: pytest.MonkeyPatch) -> None:
     """What native TensorRT does there: the bindings turn its null pointer into a TypeError."""
 
     def no_builder(logger: Any) -> None:

@@ -79,9 +79,7 @@ def test_answers_belong_to_the_caller(gpu: Machine) -> None:
     ],
     ids=["long", "empty", "wide", "batch", "double", "nothing", "more"],
 )
-def test_what_does_not_fit_never_reaches_tensorrt(
-    gpu: Machine, inputs: dict[str, NDArray[Any]], words: str
-) -> None:
+def test_misfits_never_reach_it(gpu: Machine, inputs: dict[str, NDArray[Any]], words: str) -> None:
     run = gpu.runner()
     with pytest.raises(InputError) as caught:
         run(inputs)
@@ -166,9 +164,7 @@ def test_no_memory_to_grow(gpu: Machine) -> None:
     gpu.require_right(run, frames(100))
 
 
-def test_an_interrupted_call_is_over_before_the_next(
-    gpu: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_call_ends_first(gpu: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     run = gpu.runner()
     synchronise = Cuda.synchronise
 
@@ -237,9 +233,7 @@ LIES = dict.fromkeys(("empty", "frozen", "late", "noisy"), OTHER) | {
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_a_recording_that_fails_or_lies_is_given_up_loudly(
-    gpu: Machine, lie: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_lies_are_given_up_loudly(gpu: Machine, lie: str, caplog: pytest.LogCaptureFixture) -> None:
     run = gpu.runner()
     gpu.trt.capture = lie
     with caplog.at_level(logging.WARNING, "ifmmin.tensorrt"):

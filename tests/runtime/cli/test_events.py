@@ -125,9 +125,7 @@ def test_what_is_no_event(line: str, wanted: str) -> None:
         ({"event": "tick"}, "a tick without `at` says nothing"),
     ],
 )
-def test_what_cannot_happen_changes_nothing(
-    predictor: Predictor, fields: dict[str, Any], wanted: str
-) -> None:
+def test_refusals_change_nothing(predictor: Predictor, fields: dict[str, Any], wanted: str) -> None:
     stream = predictor.stream()
     processor = EventProcessor(stream, predictor.labels, 0.0)
     processor.answer(1, _event(event="push", a=A, at=1.0))

@@ -264,9 +264,7 @@ def test_on_a_terminal(bundle: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_ended_session_leaves_the_terminal_sane(
-    bundle: Path, tmp_path: Path, number: int, code: int
-) -> None:
+def test_the_terminal_is_left_sane(bundle: Path, tmp_path: Path, number: int, code: int) -> None:
     kept = tmp_path / "session.bin"
     terminal = _Terminal(bundle, "--snapshot", kept)
     terminal.send(event("push", a=frames("a", 5), at=1.0))

@@ -60,9 +60,7 @@ np.savez_compressed(_SOUND, **arrays("at"))  # type: ignore[arg-type]
 
 @settings(max_examples=200)
 @given(st.data())
-def test_damaged_archives_are_input_errors(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
+def test_damaged_archives(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     content = bytearray(_SOUND.getvalue())
     for _ in range(data.draw(st.integers(1, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))

@@ -54,9 +54,7 @@ TIMED = [
     ],
     ids=lambda value: value[0][2:] if isinstance(value, tuple) else "",
 )
-def test_options_mean_what_the_library_says(
-    bundle: Path, options: Sequence[object], told: dict[str, Any]
-) -> None:
+def test_what_options_mean(bundle: Path, options: Sequence[object], told: dict[str, Any]) -> None:
     told = {"late": "append", **told}
     ran = run(bundle, *STREAM, "--late", "append", *options, stdin=TIMED)
     assert ran.code == 0
@@ -227,9 +225,7 @@ WINDOW = ("--window", 2, "--hop", 0.5, "--smooth", 1, "--stale-after", "v=2")
 
 
 @pytest.mark.parametrize("options", [(), WINDOW], ids=["all so far", "window"])
-def test_two_processes_with_a_snapshot_are_one(
-    bundle: Path, tmp_path: Path, options: tuple[object, ...]
-) -> None:
+def test_two_processes_are_one(bundle: Path, tmp_path: Path, options: tuple[object, ...]) -> None:
     whole = run(bundle, *STREAM, *options, stdin=SESSION)
     kept = ("--snapshot", tmp_path / "deep" / "session.bin")
     for cut in (1, 4, 6):
@@ -251,9 +247,7 @@ def test_two_processes_with_a_snapshot_are_one(
         (signal.SIGTERM, 143, ""),
     ],
 )
-def test_a_session_that_is_ended_can_go_on(
-    bundle: Path, tmp_path: Path, number: int, code: int, said: str
-) -> None:
+def test_ended_and_resumed(bundle: Path, tmp_path: Path, number: int, code: int, said: str) -> None:
     kept = ("--snapshot", tmp_path / "session.bin")
     whole = run(bundle, *STREAM, stdin=SESSION)
     with conversation(bundle, *kept) as talk:

@@ -77,13 +77,10 @@ def test_a_sound_bundle_passes_and_a_damaged_one_is_broken(bundle: Path) -> None
     assert "Traceback" not in done.out + done.err
 
 
-def test_no_bundle_is_the_users_mistake(tmp_path: Path) -> None:
+def test_no_bundle_and_no_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = _run("-b", tmp_path / "nothing")
     assert done.code == 2
     assert done.err.count("\n") == 1
-
-
-def test_no_backend_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     facts = Facts(backends=(BackendState(name="tensorrt", usable=False, reason="absent"),))
     monkeypatch.setattr(cli, "collect", lambda host: facts)
     assert cli.main([]) == 1
@@ -108,9 +105,7 @@ def _other(monkeypatch: pytest.MonkeyPatch, refuse: Exception | None = None) -> 
     monkeypatch.setattr(answer, "make_backend", make)
 
 
-def test_other_backends_run_the_latency_graphs(
-    monkeypatch: pytest.MonkeyPatch, bundle: Path
-) -> None:
+def test_other_backends_run_latency_graphs(monkeypatch: pytest.MonkeyPatch, bundle: Path) -> None:
     _other(monkeypatch)
     found = answer.test_bundle("tensorrt", str(bundle))
     assert (found["passed"], found["graphs"]) == (True, 3)
@@ -129,9 +124,7 @@ def test_a_graph_that_an_engine_refuses(monkeypatch: pytest.MonkeyPatch, bundle:
     assert "it fell over" in found["failures"][0]
 
 
-def test_a_bundle_without_graphs_for_an_engine(
-    monkeypatch: pytest.MonkeyPatch, bundle: Path
-) -> None:
+def test_a_bundle_without_graphs_of_it(monkeypatch: pytest.MonkeyPatch, bundle: Path) -> None:
     edit(bundle, lambda manifest: manifest["backends"]["tensorrt"].update(precisions=["fp16"]))
     _other(monkeypatch)
     found = answer.test_bundle("tensorrt", str(bundle))
@@ -194,7 +187,4 @@ def test_everything_is_shown() -> None:
 def test_names_with_brackets_are_no_markup() -> None:
     facts = change(ORIN, jetson__model="[bold]Board[/nonsense]")
     assert "[bold]Board[/nonsense]" in _shown(make_report(facts))
-
-
-def test_json_of_nothing() -> None:
     assert json.loads(to_json(make_report(Facts())))["broken"]

@@ -84,9 +84,7 @@ def test_a_push_of_three_thousand_frames(gpu: Machine, bundle: Path, tmp_path: P
     np.testing.assert_allclose(stream.predict().logits, wanted.logits, atol=1e-4)
 
 
-def test_a_snapshot_moves_between_a_cpu_and_an_engine(
-    gpu: Machine, bundle: Path, tmp_path: Path
-) -> None:
+def test_snapshots_move_between_cpu_and_engine(gpu: Machine, bundle: Path, tmp_path: Path) -> None:
     """What is kept of the first tokens is the same on both."""
     here, there = _predictor(bundle, tmp_path), Predictor(bundle, backend="onnxruntime-cpu")
     tokens = noise("t", 12)
@@ -99,9 +97,7 @@ def test_a_snapshot_moves_between_a_cpu_and_an_engine(
         np.testing.assert_allclose(after.predict().logits, wanted.logits, atol=1e-4)
 
 
-def test_lanes_of_a_window_begin_one_after_the_other(
-    gpu: Machine, bundle: Path, tmp_path: Path
-) -> None:
+def test_lanes_of_a_window_begin_one_by_one(gpu: Machine, bundle: Path, tmp_path: Path) -> None:
     options = StreamOptions(window=1.0, hop=0.5)
     streams = [
         predictor.stream(options)
@@ -136,9 +132,7 @@ def test_without_cuts_all_of_it_is_refused(
         group.update()
 
 
-def test_what_is_cut_is_what_engines_are_built_for(
-    gpu: Machine, bundle: Path, tmp_path: Path
-) -> None:
+def test_cuts_are_what_engines_are_built_for(gpu: Machine, bundle: Path, tmp_path: Path) -> None:
     """Sizes are told in two places: where engines are built, and where calls are cut."""
     assert {kind.name for kind in (Tensorrt, TensorrtRtx, OnnxRuntimeTensorrt)} == PROFILED
     predictor = _predictor(bundle, tmp_path)

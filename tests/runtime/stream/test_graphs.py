@@ -96,9 +96,7 @@ def _predictor(bundle: Path, tmp_path: Path, backend: str = "auto", **more: Any)
     return Predictor(bundle, backend=backend, options=options, **more)
 
 
-def test_what_was_asked_for_and_forgets_is_refused(
-    bundle: Path, tmp_path: Path, made: dict[str, Backend]
-) -> None:
+def test_what_forgets_is_refused(bundle: Path, tmp_path: Path, made: dict[str, Backend]) -> None:
     """Though it answers whole utterances rightly, which is one call from the beginning."""
     predictor = _predictor(bundle, tmp_path, "forgetful")
     given = {"a": noise("a", 9), "t": noise("t", 9)}
@@ -127,9 +125,7 @@ def test_what_forgets_is_not_chosen(bundle: Path, tmp_path: Path) -> None:
     assert sorted(outcomes.values()) == ["refused", "slower", "taken"]
 
 
-def test_a_lone_way_is_tried_before_its_first_frame(
-    bundle: Path, tmp_path: Path, made: dict[str, Any]
-) -> None:
+def test_a_lone_way_is_tried_at_first(bundle: Path, tmp_path: Path, made: dict[str, Any]) -> None:
     """Frames one by one, several at once, and whole."""
     predictor = _predictor(bundle, tmp_path, "watching")
     stream = predictor.stream()

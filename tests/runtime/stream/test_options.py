@@ -48,11 +48,7 @@ CALLS: list[tuple[str, Callable[[Any], object], str]] = [
     ("at huge", lambda s: s.push(a=A, at=HUGE), "time: got an integer of 1329 bits, wanted"),
     ("at true", lambda s: s.push(a=A, at=True), "time: got True, wanted"),
     ("at numpy's true", lambda s: s.push(a=A, at=np.True_), "time: got an object of type bool"),
-    (
-        "at complex",
-        lambda s: s.push(a=A, at=np.complex64(1)),
-        "time: got an object of type complex",
-    ),
+    ("at complex", lambda s: s.push(a=A, at=np.complex64(1)), "time: got an object of type comp"),
     ("at array", lambda s: s.push(a=A, at=np.zeros(2)), "time: got an object of type ndarray"),
     ("at 1e300", lambda s: s.push(a=A, at=1e300), "time: got 1e+300, wanted at most 2.25e"),
     ("at -1e300", lambda s: s.push(a=A, at=-1e300), "time: got -1e+300, wanted at most 2.25e"),
@@ -163,12 +159,10 @@ def test_what_are_no_options(predictor: Predictor, options: Any) -> None:
         predictor.stream(options)
     with pytest.raises(InputError, match=said):
         predictor.streams(2, options)
-
-
-@pytest.mark.parametrize("count", [2.5, "3", None, True, 0, -1, 2.0, np.zeros(2), -HUGE])
-def test_what_is_no_number_of_streams(predictor: Predictor, count: Any) -> None:
-    with pytest.raises(InputError, match=r"streams: got .*, wanted a whole number of at least 1"):
-        predictor.streams(count)
+    counts: list[Any] = [2.5, "3", None, True, 0, -1, 2.0, np.zeros(2), -HUGE]
+    for count in counts:
+        with pytest.raises(InputError, match=r"streams: got .*, wanted a whole number of at least"):
+            predictor.streams(count)
 
 
 def test_any_kind_of_number_will_do(predictor: Predictor) -> None:

@@ -119,9 +119,7 @@ def test_damaged_bytes_are_told(predictor: Predictor, data: st.DataObject) -> No
     _refuses(stream, bytes(content), "snapshot")
 
 
-def test_what_is_no_snapshot_of_such_a_stream_is_told(
-    predictor: Predictor, make_bundle: Any
-) -> None:
+def test_what_is_no_snapshot_of_it_is_told(predictor: Predictor, make_bundle: Any) -> None:
     contents: list[Any] = [b"", b"hello", "text", None, 3]
     for content in contents:
         _refuses(_spoken_to(predictor), content, "snapshot")

@@ -43,9 +43,7 @@ def test_every_encoder_is_exact_in_chunks_of_any_size(kind: str, make_bundle: An
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_a_precision_is_exact_in_its_own_terms(
-    precision: str, make_bundle: Any, tmp_path: Path
-) -> None:
+def test_each_precision_is_exact(precision: str, make_bundle: Any, tmp_path: Path) -> None:
     bundle = make_bundle(["a_v_t"], (precision, "fp32"), shapes=("latency", "stream"))
     edited = copied(bundle, tmp_path)
     # Here on the CPU, where a half-precision graph runs as well, if slowly.
@@ -67,9 +65,7 @@ def test_a_precision_is_exact_in_its_own_terms(
     assert not np.array_equal(said.logits, wanted.logits)
 
 
-def test_an_answer_is_made_anew_only_where_something_changed(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_what_changed_is_made_anew(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     noted = note_graphs(monkeypatch)
     stream = Predictor(bundle, backend=CPU).stream()
     stream.push(_utterance())
@@ -195,9 +191,7 @@ def _hops(clock: HopClock, count: int, at: float) -> list[int]:
     last=st.integers(-500, 500), count=st.integers(1, 40),
     origin=st.sampled_from([0.0, 12.3, -EPOCH]),
 )  # fmt: skip
-def test_hops_end_where_they_end_wherever_zero_is(
-    hop: float, hops: int, last: int, count: int, origin: float
-) -> None:
+def test_hops_wherever_zero_is(hop: float, hops: int, last: int, count: int, origin: float) -> None:
     """A frame at a hop's end begins the next one, also where float64 tells 2e-7 s apart."""
     clock = HopClock(Modality.A, hop, 10.0)
     clock.origin = origin
@@ -219,9 +213,7 @@ def eight_bits(make_bundle: Any) -> Predictor:
 
 @pytest.mark.parametrize("chunk", [1, 2, 7, FRAMES])
 @pytest.mark.parametrize("seed", range(4))
-def test_what_is_pushed_in_chunks_is_the_whole(
-    eight_bits: Predictor, seed: int, chunk: int
-) -> None:
+def test_what_comes_in_chunks_is_the_whole(eight_bits: Predictor, seed: int, chunk: int) -> None:
     """The whole runs the same graphs once each. Steps compute in float32."""
     stream, utterance = eight_bits.stream(), {m: noise(m, FRAMES, seed) for m in DIMS}
     for start in range(0, FRAMES, chunk):

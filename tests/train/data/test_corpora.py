@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,11 @@ from ifmmin.train.recipe import load_recipe
 from ifmmin.train.trainer import train
 
 TINY = SyntheticLayout(
-    modalities={
-        m: SyntheticModality(dim=4, frames=(1, 4), gain=1.0, missing_length=9) for m in MODALITIES
-    },
-    train=40,
-    validation=8,
-    test=200,
-)
+    modalities=dict.fromkeys(
+        MODALITIES, SyntheticModality(dim=4, frames=(1, 4), gain=1.0, missing_length=9)
+    ),
+    train=40, validation=8, test=200,
+)  # fmt: skip
 
 
 def _whole_sequence_posterior(utterance: Utterance, pattern: Pattern) -> np.ndarray:
@@ -87,23 +86,30 @@ def test_more_modalities_make_more_possible_and_folds_are_different_draws() -> N
     assert any(not np.array_equal(first.features[m], second.features[m]) for m in MODALITIES)
 
 
+def _poison(x: np.ndarray) -> np.ndarray:
+    x[1, 2] = np.nan
+    return x
+
+
+BREAKS: dict[str, tuple[str, Callable[[np.ndarray], Any]]] = {
+    "nan": ("V/utt1", _poison), "width": ("L/utt2", lambda x: x[:, :-1]),
+    "type": ("A/utt3", lambda x: x.astype(np.int32)), "empty": ("V/utt0", lambda x: x[:0]),
+    "lacking": ("V/utt0", lambda x: None),
+}  # fmt: skip
+
+
 def _write_released(root: Path, break_it: str = "") -> ReleasedLayout:
     rng = np.random.default_rng(0)
     names = [f"utt{i}" for i in range(6)]
+    place, change = BREAKS.get(break_it, ("", None))
     for letter, dim in (("A", 3), ("V", 4), ("L", 5)):
         (root / "features" / letter).mkdir(parents=True)
         with h5py.File(root / "features" / letter / "x.h5", "w") as file:
             for index, name in enumerate(names):
-                x = rng.standard_normal((index + 1, dim))
-                if break_it == "nan" and name == "utt1" and letter == "V":
-                    x[1, 2] = np.nan
-                if break_it == "width" and name == "utt2" and letter == "L":
-                    x = x[:, :-1]
-                if break_it == "type" and name == "utt3" and letter == "A":
-                    x = x.astype(np.int32)
-                if break_it == "empty" and name == "utt0" and letter == "V":
-                    x = x[:0]
-                if not (break_it == "lacking" and name == "utt0" and letter == "V"):
+                x: Any = rng.standard_normal((index + 1, dim))
+                if change is not None and place == f"{letter}/{name}":
+                    x = change(x)
+                if x is not None:
                     file[name] = x
     with h5py.File(root / "features" / "A" / "stats.h5", "w") as file:
         file["1/mean"], file["1/std"] = np.arange(3.0), np.array([1.0, 0.0, 2.0])
@@ -114,21 +120,16 @@ def _write_released(root: Path, break_it: str = "") -> ReleasedLayout:
         labels = np.eye(2)[[i % 2 for i in chosen]]
         if break_it == "two-hot" and part == "val":
             labels[1] = 1
-        if break_it == "label" and part == "trn":
-            labels[1] = labels[0]
-        if break_it == "twice" and part == "tst":
+        if (break_it, part) in (("label", "trn"), ("twice", "tst")):
             labels[1] = labels[0]
         np.save(folder / f"{part}_label.npy", labels)
         np.save(folder / f"{part}_int2name.npy", np.array([[names[i].encode()] for i in chosen]))
+    files = (
+        FeatureFile(file="A/x.h5", standardise="A/stats.h5"),
+        FeatureFile(file="V/x.h5", standardise="train"), FeatureFile(file="L/x.h5"),
+    )  # fmt: skip
     return ReleasedLayout(
-        name="made",
-        labels=("no", "yes"),
-        folds=2,
-        files={
-            MODALITIES[0]: FeatureFile(file="A/x.h5", standardise="A/stats.h5"),
-            MODALITIES[1]: FeatureFile(file="V/x.h5", standardise="train"),
-            MODALITIES[2]: FeatureFile(file="L/x.h5"),
-        },
+        name="made", labels=("no", "yes"), folds=2, files=dict(zip(MODALITIES, files, strict=True))
     )
 
 

@@ -175,9 +175,7 @@ def _corpus(root: Path, utterances: dict[str, Frames]) -> list[object]:
 
 
 @pytest.mark.parametrize("with_statistics", [True, False])
-def test_evaluate_standardises_what_the_checkpoint_does_not(
-    tmp_path: Path, with_statistics: bool
-) -> None:
+def test_evaluate_standardises_what_is_left_to_it(tmp_path: Path, with_statistics: bool) -> None:
     reference, out = Reference(), tmp_path / "it.safetensors"
     mean, std = _statistics(tmp_path / "stats.h5")
     z = {f"u{i}": reference.utterance() for i in range(8)}

@@ -120,9 +120,7 @@ def test_an_override_concerns_the_entries_that_have_the_section(capsys: Any) -> 
         (["mmin", "iemocap:mmin"], [], "synthetic, iemocap:mmin on iemocap .*give --corpus"),
     ],
 )
-def test_entries_that_make_no_sense_are_named(
-    models: list[str], overrides: list[str], message: str
-) -> None:
+def test_senseless_entries_are_named(models: list[str], overrides: list[str], message: str) -> None:
     with pytest.raises(IfmminError, match=message):
         resolve(models, "synthetic", overrides=overrides)
 
@@ -271,9 +269,7 @@ def read(fold, features, targets, **options):
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_units_that_fail_are_listed_and_the_others_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_units_that_fail_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "some_adapter.py").write_text(ADAPTER)
     monkeypatch.syspath_prepend(tmp_path)
     recipe = load_recipe("synthetic", [text for text in TINY[2:] if text != "--set"])
@@ -329,9 +325,7 @@ def test_ray_gives_the_same_report_as_local(tmp_path: Path) -> None:
         assert (on_ray / name).read_bytes() == (local / name).read_bytes(), name
 
 
-def test_without_ray_one_line_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_ray_a_line_has_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     error = _refused(tmp_path / "out", *SHORT, "--executor", "ray")
     assert "pip install 'ifmmin[ray]'" in error
