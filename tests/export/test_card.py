@@ -14,7 +14,7 @@ import yaml
 from ifmmin.export.bundle_cli import main
 from ifmmin.export.card import model_card, provenance
 from ifmmin.export.verify.parity import Evaluation
-from ifmmin.runtime.bundle import PRECISIONS, Bundle, EngineEntry, Manifest
+from ifmmin.runtime.bundle import PRECISIONS, Bundle, EngineEntry, Manifest, Origin
 from ifmmin.runtime.modality import Modality
 
 
@@ -28,15 +28,11 @@ def manifest(bundle: Path) -> Manifest:
     return Bundle(bundle).manifest
 
 
-def _with(manifest: Manifest, **changes: Any) -> Manifest:
-    changed: Manifest = msgspec.structs.replace(manifest, **changes)
-    return changed
+_with = msgspec.structs.replace
 
 
 def _trained(manifest: Manifest, training: Any) -> Manifest:
-    return _with(
-        manifest, checkpoint=msgspec.structs.replace(manifest.checkpoint, training=training)
-    )
+    return _with(manifest, checkpoint=_with(manifest.checkpoint, training=training))
 
 
 def _front(card: str) -> dict[str, Any]:
@@ -122,9 +118,8 @@ def test_what_is_not_known_is_left_out(manifest: Manifest) -> None:
 
 def test_accuracy_stands_beside_that_of_the_network(manifest: Manifest) -> None:
     figures = Evaluation("iemo|cap", 3, 40, 0.61, 0.62, 0.1, 0.63, 0.64, 0.11, 0.9)
-    evaluated = msgspec.structs.replace(
-        manifest.graphs[0], evaluation=dataclasses.asdict(figures), quantised=("rnn", "entry"),
-    )  # fmt: skip
+    found = dataclasses.asdict(figures)
+    evaluated = _with(manifest.graphs[0], evaluation=found, quantised=("rnn", "entry"))
     card = model_card(_with(manifest, graphs=(evaluated, *manifest.graphs[1:])))
     assert "test part of iemo\\|cap, fold 3 (40 utterances)" in card
     (row,) = [line for line in card.splitlines() if line.startswith(f"| `{evaluated.file}`")]
@@ -134,7 +129,7 @@ def test_accuracy_stands_beside_that_of_the_network(manifest: Manifest) -> None:
 
 def test_every_row_of_a_table_has_its_columns(manifest: Manifest) -> None:
     spec = manifest.modalities[Modality.A]
-    odd = msgspec.structs.replace(spec, features="mean | deviation\nof frames", normalised=True)
+    odd = _with(spec, features="mean | deviation\nof frames", normalised=True)
     card = model_card(_with(manifest, modalities={**manifest.modalities, Modality.A: odd}))
     assert "mean \\| deviation of frames" in card
     assert "by the caller" in card
@@ -171,8 +166,6 @@ def test_a_bundle_without_graphs_of_utterances_shows_a_stream(manifest: Manifest
 
 def test_records_of_imports_and_of_nobody() -> None:
     def facts(training: Any) -> dict[str, str]:
-        from ifmmin.runtime.bundle import Origin
-
         return provenance(Origin(sha256="", model="if-mmin", training=training)).facts
 
     options = {"name": "CAP_IF_MMIN", "lr": 0.1}

@@ -25,18 +25,14 @@ class RecordedMachine(Machine):
     """
 
     def __init__(
-        self,
-        root: Path,
-        files: Files,
-        tools: Mapping[str, str] | None = None,
-        followed: Mapping[str, str] | None = None,
-        packages: Mapping[str, str] | None = None,
-        environ: Mapping[str, str] | None = None,
-    ) -> None:
+        self, root: Path, files: Files, tools: Mapping[str, str] = {},
+        followed: Mapping[str, str] = {}, packages: Mapping[str, str] = {},
+        environ: Mapping[str, str] = {},
+    ) -> None:  # fmt: skip
         super().__init__(str(root))
         write_files(root, files)
-        self.tools, self.followed = dict(tools or {}), dict(followed or {})
-        self.packages, self.variables = dict(packages or {}), dict(environ or {})
+        self.tools, self.followed = dict(tools), dict(followed)
+        self.packages, self.variables = dict(packages), dict(environ)
         self.environ = self.variables
 
     def run(self, *command: str) -> str:
@@ -149,25 +145,16 @@ def nvml(**answers: Any) -> SimpleNamespace:
 
 def rtx() -> Nvml:
     """A desktop's card, which counts its energy."""
-    return Nvml(
-        nvml(
-            Name="NVIDIA GeForce RTX 4090",
-            CudaComputeCapability=(8, 9),
-            MemoryInfo=SimpleNamespace(total=24564 << 20, used=1093 << 20),
-            Temperature=41,
-            ClockInfo=lambda gpu, kind: {1: 210, 2: 405}[kind],
-            MaxClockInfo=lambda gpu, kind: {1: 3105, 2: 10501}[kind],
-            PowerUsage=21_370,
-            PowerManagementLimit=450_000,
-            PowerManagementDefaultLimit=450_000,
-            PerformanceState=8,
-            PersistenceMode=0,
-            CurrPcieLinkGeneration=4,
-            CurrPcieLinkWidth=16,
-            CurrentClocksThrottleReasons=0x1,  # idle
-            TotalEnergyConsumption=5_000_000,
-        )
-    )
+    told = nvml(
+        Name="NVIDIA GeForce RTX 4090", CudaComputeCapability=(8, 9), Temperature=41,
+        MemoryInfo=SimpleNamespace(total=24564 << 20, used=1093 << 20),
+        ClockInfo=lambda gpu, kind: {1: 210, 2: 405}[kind], PowerUsage=21_370,
+        MaxClockInfo=lambda gpu, kind: {1: 3105, 2: 10501}[kind], PowerManagementLimit=450_000,
+        PowerManagementDefaultLimit=450_000, PerformanceState=8, PersistenceMode=0,
+        CurrPcieLinkGeneration=4, CurrPcieLinkWidth=16, TotalEnergyConsumption=5_000_000,
+        CurrentClocksThrottleReasons=0x1,  # idle
+    )  # fmt: skip
+    return Nvml(told)
 
 
 def no_gpus() -> Nvml:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ifmmin.runtime.cli.run import main
 
+Main = Callable[[list[str]], int]
 SHAPES = {"a": (9, 5), "v": (4, 7), "t": (6, 11)}
 BACKEND = ("--backend", "onnxruntime-cpu")
 
@@ -61,9 +62,7 @@ class Ran:
         return [json.loads(text) for text in self.out.splitlines()]
 
 
-def call(
-    main: Callable[[list[str]], int], *words: object, stdin: Iterable[str] | bytes = b""
-) -> Ran:
+def call(main: Main, *words: object, stdin: Iterable[str] | bytes = b"") -> Ran:
     """Call a command; a traceback of it is the test's."""
     content = stdin if isinstance(stdin, bytes) else "".join(f"{x}\n" for x in stdin).encode()
     out, err, before = io.StringIO(), io.StringIO(), sys.stdin
@@ -76,7 +75,7 @@ def call(
     return Ran(code, out.getvalue(), err.getvalue())
 
 
-def mistake(main: Callable[[list[str]], int], *words: object) -> str:
+def mistake(main: Main, *words: object) -> str:
     """The one line by which a command says what its user got wrong, below what else it says."""
     ran = call(main, *words)
     *before, last = ran.err.splitlines()
@@ -203,14 +202,9 @@ def conversation(
     bundle: Path, *options: object, inputs: Sequence[object] = STREAM
 ) -> Iterator[Conversation]:
     """Start the command; it is ended with the block, or when it says nothing for too long."""
-    with subprocess.Popen(
-        command(bundle, *inputs, *options),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-    ) as process:
+    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    words = command(bundle, *inputs, *options)
+    with subprocess.Popen(words, **pipes, text=True, encoding="utf-8") as process:
         watchdog = threading.Timer(_SECONDS, process.kill)
         watchdog.start()
         try:

@@ -12,16 +12,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 FLOAT = TensorProto.FLOAT
 Axis = int | str
+Weights = Mapping[str, NDArray[Any]]
 
 
 def graph_bytes(
-    nodes: Sequence[onnx.NodeProto],
-    inputs: Mapping[str, Sequence[Axis]],
-    weights: Mapping[str, NDArray[Any]],
-    *,
-    kind: int = FLOAT,
-    outputs: Sequence[str] = ("y",),
-) -> bytes:
+    nodes: Sequence[onnx.NodeProto], inputs: Mapping[str, Sequence[Axis]], weights: Weights, *,
+    kind: int = FLOAT, outputs: Sequence[str] = ("y",),
+) -> bytes:  # fmt: skip
     """A model of opset 18, with ONNX Runtime's own operators. kind: type of inputs and outputs."""
     graph = helper.make_graph(
         list(nodes),
@@ -42,9 +39,8 @@ def floats(*shape: int) -> NDArray[np.float32]:
 
 
 def node_bytes(
-    operator: str, shape: Sequence[Axis], weights: Mapping[str, NDArray[Any]], *,
-    kind: int = FLOAT, **attributes: Any,
-) -> bytes:  # fmt: skip
+    operator: str, shape: Sequence[Axis], weights: Weights, *, kind: int = FLOAT, **attributes: Any
+) -> bytes:
     """x through a node that also takes weights."""
     node = helper.make_node(operator, ["x", *weights], ["y"], f"/m/{operator}", **attributes)
     return graph_bytes([node], {"x": shape}, weights, kind=kind)

@@ -6,7 +6,6 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -266,10 +265,28 @@ QUESTIONS = {
 }  # fmt: skip
 
 
+_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--no-first-run",
+]  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    with browser() as made:
-        yield made
+    """A browser; skips the test, saying why, where there is none."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="Playwright is not installed: pip install playwright"
+    )
+    program = next(filter(None, map(shutil.which, _NAMES)), None)
+    if program is None:
+        pytest.skip("no Chromium is installed here: apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        made = driver.chromium.launch(executable_path=program, args=_FLAGS)
+        try:
+            yield made
+        finally:
+            made.close()
 
 
 @pytest.fixture(scope="module", params=["usual", "crowded"])
@@ -343,30 +360,6 @@ def test_the_checks_see_what_is_wrong(chromium: Any, tmp_path: Path) -> None:
     assert view.ask(QUESTIONS["scrolls"])
     assert view.ask(CONTRASTS)["text"] < 4.5
     view.close()
-
-
-_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-_FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--no-first-run",
-]  # fmt: skip
-
-
-@contextmanager
-def browser() -> Iterator[Any]:
-    """A browser; skips the test, saying why, where there is none."""
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="Playwright is not installed: pip install playwright"
-    )
-    program = next(filter(None, map(shutil.which, _NAMES)), None)
-    if program is None:
-        pytest.skip("no Chromium is installed here: apt-get install chromium")
-    with playwright.sync_playwright() as driver:
-        made = driver.chromium.launch(executable_path=program, args=_FLAGS)
-        try:
-            yield made
-        finally:
-            made.close()
 
 
 class View:

@@ -11,7 +11,7 @@ from fake_tensorrt import Machine
 from run_command import DIMS, noise
 
 from ifmmin.runtime import BackendUnavailable, InputError, Predictor, StreamOptions
-from ifmmin.runtime.backends import BackendOptions, LoadedGraph
+from ifmmin.runtime.backends import BackendOptions
 from ifmmin.runtime.backends.onnxruntime_gpu import OnnxRuntimeTensorrt
 from ifmmin.runtime.backends.profile import PROFILED, STREAMS, profile_of
 from ifmmin.runtime.backends.tensorrt import Tensorrt, TensorrtRtx
@@ -23,13 +23,6 @@ MINIMUM = 5
 def _predictor(bundle: Path, tmp_path: Path, backend: str = "tensorrt", **more: Any) -> Predictor:
     options = BackendOptions(cache=tmp_path / "cache")
     return Predictor(bundle, backend=backend, options=options, **more)
-
-
-def _cut_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def whole(loaded: LoadedGraph, profile: Any) -> LoadedGraph:
-        return loaded
-
-    monkeypatch.setattr("ifmmin.runtime.sessions.fit_to_profile", whole)
 
 
 @pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
@@ -99,13 +92,8 @@ def test_snapshots_move_between_cpu_and_engine(gpu: Machine, bundle: Path, tmp_p
 
 def test_lanes_of_a_window_begin_one_by_one(gpu: Machine, bundle: Path, tmp_path: Path) -> None:
     options = StreamOptions(window=1.0, hop=0.5)
-    streams = [
-        predictor.stream(options)
-        for predictor in (
-            _predictor(bundle, tmp_path),
-            Predictor(bundle, backend="onnxruntime-cpu"),
-        )
-    ]
+    both = (_predictor(bundle, tmp_path), Predictor(bundle, backend="onnxruntime-cpu"))
+    streams = [predictor.stream(options) for predictor in both]
     for second in range(30):
         said = []
         for stream in streams:
@@ -118,7 +106,7 @@ def test_without_cuts_all_of_it_is_refused(
     gpu: Machine, make_bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control: the made-up engines do refuse what the tests above give."""
-    _cut_nothing(monkeypatch)
+    monkeypatch.setattr("ifmmin.runtime.sessions.fit_to_profile", lambda loaded, profile: loaded)
     text = make_bundle(("t",), shapes=("stream",))
     with pytest.raises(BackendUnavailable, match=r"input tail has shape \(1, 0, 11\)"):
         _predictor(text, tmp_path).stream()

@@ -68,16 +68,8 @@ class StreamModel:
     modality milliseconds of silence after which it is missing. late: as in `StreamOptions`.
     """
 
-    def __init__(
-        self,
-        window: int | None = None,
-        hop: int = 1000,
-        stale: Mapping[str, float] | None = None,
-        late: str = "refuse",
-    ) -> None:
-        self._window, self._hop = window, hop
-        self._stale = stale or {}
-        self._late = late
+    def __init__(self, window: int | None, hop: int, stale: Mapping[str, float], late: str) -> None:
+        self._window, self._hop, self._stale, self._late = window, hop, stale, late
         self.reset()
 
     def reset(self) -> None:

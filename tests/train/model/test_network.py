@@ -125,11 +125,8 @@ def _pooled(w: Weights, m: Modality, x: np.ndarray | None, config: ModelConfig) 
 def _embedding(w: Weights, m: Modality, pooled: np.ndarray, shape: Architecture) -> np.ndarray:
     if shape.statistics is not None and shape.model != "linear":
         return np.asarray(np.tanh(_linear(w, f"encoders.{m}.output", pooled)))
-    return (
-        _relu(_linear(w, "encoders.t.output", pooled))
-        if shape.statistics is None and m == "t"
-        else pooled
-    )
+    words = shape.statistics is None and m == "t"
+    return _relu(_linear(w, "encoders.t.output", pooled)) if words else pooled
 
 
 def _formula(w: Weights, utterance: Utterance, pattern: Pattern, config: ModelConfig) -> Any:
@@ -183,9 +180,8 @@ def test_equals_the_formulas(pattern: Pattern, kind: str) -> None:
         utterance = small_utterance(rng, FRAMES | {"t": text})
         given_part = Utterance("x", {m: utterance.features[m] for m in pattern}, 0)
         found = logits_alone(network, given_part)
-        np.testing.assert_allclose(
-            found, _formula(w, utterance, pattern, network.config), rtol=0, atol=1e-11
-        )
+        wanted = _formula(w, utterance, pattern, network.config)
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-11)
         answers.add(tuple(found.round(3)))
     assert len(answers) > 1
 
@@ -202,9 +198,8 @@ def test_an_answer_is_the_same_alone_and_in_any_batch(kind: str, data: st.DataOb
     utterances = []
     for _ in range(count):
         pattern = data.draw(st.sampled_from(ALL_PATTERNS))
-        utterances.append(
-            small_utterance(rng, {m.value: data.draw(st.integers(1, 30)) for m in pattern})
-        )
+        frames = {m.value: data.draw(st.integers(1, 30)) for m in pattern}
+        utterances.append(small_utterance(rng, frames))
     with torch.no_grad():
         batch = collate(utterances, network.config).to(torch.float64)
         singles = [collate([u], network.config).to(torch.float64) for u in utterances]
@@ -228,10 +223,8 @@ def test_masking_equals_leaving_out() -> None:
 def test_padding_holds_nothing_that_is_read() -> None:
     network = small_network()
     rng = np.random.default_rng(1)
-    batch = collate(
-        [small_utterance(rng, FRAMES), small_utterance(rng, {"a": 30, "v": 40, "t": 20})],
-        network.config,
-    )
+    some = [small_utterance(rng, frames) for frames in (FRAMES, {"a": 30, "v": 40, "t": 20})]
+    batch = collate(some, network.config)
     with torch.no_grad():
         before = network(batch).logits
         for modality, x in batch.features.items():

@@ -195,11 +195,7 @@ class _Lengths:
         return self._costs
 
 
-@given(
-    costs=st.lists(st.integers(1, 100), min_size=2, max_size=60),
-    size=st.integers(2, 9),
-    buckets=st.integers(1, 4),
-)
+@given(st.lists(st.integers(1, 100), min_size=2, max_size=60), st.integers(2, 9), st.integers(1, 4))
 def test_a_pass_holds_every_utterance_once(costs: list[int], size: int, buckets: int) -> None:
     loader: Any = _Lengths(costs)
     rows = endless_rows(loader, size, buckets, np.random.default_rng(0))
@@ -223,6 +219,12 @@ def test_buckets_save_padding_and_still_shuffle() -> None:
     rows = endless_rows(loader, 32, 10, np.random.default_rng(0))
     first, second = (np.concatenate(list(islice(rows, 20))) for _ in range(2))
     assert not np.array_equal(first, second)
+    # Batches of a group do not come by length.
+    lengths = np.random.default_rng(0).integers(1, 1000, 320)
+    feed: Any = _Lengths(lengths.tolist())
+    batches = list(islice(endless_rows(feed, 32, 10, np.random.default_rng(0)), 10))
+    means = [lengths[batch].mean() for batch in batches]
+    assert means != sorted(means)
 
 
 def test_pooled_batches_answer_like_padded_ones() -> None:
@@ -246,11 +248,3 @@ def test_warm_up_and_cosine(step: int, share: float) -> None:
         decay="cosine", warm_up=4,
     )  # fmt: skip
     assert stage.rate_at(step, 10) == pytest.approx(2.0 * share, rel=1e-2)
-
-
-def test_batches_of_a_group_do_not_come_by_length() -> None:
-    costs = np.random.default_rng(0).integers(1, 1000, 320)
-    loader: Any = _Lengths(costs.tolist())
-    batches = list(islice(endless_rows(loader, 32, 10, np.random.default_rng(0)), 10))
-    means = [costs[batch].mean() for batch in batches]
-    assert means != sorted(means)

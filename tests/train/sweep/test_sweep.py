@@ -75,12 +75,9 @@ def _units(out: Path) -> dict[str, int]:
 )
 def test_numbers_are_ranges_and_lists(text: str, numbers: list[int]) -> None:
     assert parse_numbers(text, "--folds", least=1) == numbers
-
-
-@pytest.mark.parametrize("text", ["", "0-2", "3-1", "a", "1,,2", "-1", "1-2-3"])
-def test_wrong_numbers_are_refused(text: str) -> None:
-    with pytest.raises(InputError, match=r"--folds .* wanted numbers from 1"):
-        parse_numbers(text, "--folds", least=1)
+    for wrong in ("", "0-2", "3-1", "a", "1,,2", "-1", "1-2-3"):
+        with pytest.raises(InputError, match=r"--folds .* wanted numbers from 1"):
+            parse_numbers(wrong, "--folds", least=1)
 
 
 def test_entries_are_models_recipes_and_names(tmp_path: Path) -> None:
