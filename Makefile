@@ -27,7 +27,7 @@ test-runtime: $(BUNDLES)/made
 	  $(RUNTIME_BIN)/python -m pytest -n 2 --dist worksteal tests/runtime $(PYTEST_ARGS)
 
 # Bundles need torch, so that $(VENV) makes them: by running the tests that ask for them.
-$(BUNDLES)/made: $(VENV)/installed $(shell find export runtime train tests/runtime tests/support -name '*.py')
+$(BUNDLES)/made: $(VENV)/installed $(shell find export runtime train tests/runtime tests/support tests/fakes -name '*.py')
 	rm -rf $(BUNDLES)
 	OMP_NUM_THREADS=1 IFMMIN_TEST_BUNDLES=$(BUNDLES) $(BIN)/python -m pytest -n 2 --dist worksteal tests/runtime
 	touch $@

@@ -21,7 +21,7 @@ def _files(root: Path) -> list[Path]:
 
 def test_a_folder_has_a_dozen_modules_at_most(root: Path) -> None:
     counts: dict[Path, int] = {}
-    for path in _files(root):
+    for path in [*_files(root), *(root / "tests").rglob("*.py")]:
         counts[path.parent] = counts.get(path.parent, 0) + (path.name != "__init__.py")
     assert {str(f.relative_to(root)): n for f, n in counts.items() if n > MOST_MODULES} == {}
 

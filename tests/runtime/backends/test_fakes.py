@@ -15,7 +15,7 @@ from recording_module import COMMON
 
 from ifmmin.runtime.backends.cuda import Cuda
 
-NAMES = json.loads((Path(__file__).parents[2] / "support" / "cuda_names.json").read_text())
+NAMES = json.loads((Path(__file__).parents[2] / "fakes" / "cuda_names.json").read_text())
 
 
 class _Driven:
