@@ -14,7 +14,7 @@ import typer
 from ifmmin.runtime.bundle import SHAPES, Bundle, GraphEntry, Manifest, ModalitySpec
 from ifmmin.runtime.cli.app import BundleOption, command, entry_point, new_app, require_bundle
 from ifmmin.runtime.console import log_line, print_table, progress, write
-from ifmmin.runtime.errors import BundleError, InputError
+from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.runtime.verify import CheckResult, check_bundle
 
@@ -181,26 +181,6 @@ def _subjects(manifest: Manifest, shape: str) -> list[str]:
     return list(dict.fromkeys(e.subject for e in manifest.graphs if e.shape == shape))
 
 
-_LOCATION = b"\x0a\x08location"
-"""How a tensor begins to say where its values lie, at whatever depth: in ONNX, key `location`."""
-
-
-def points_outside(content: bytes) -> bool:
-    """Whether a tensor of a serialised ONNX graph, or of a loop in it, lies in another file."""
-    return _LOCATION in content
-
-
-def check_single_files(bundle: Bundle) -> Iterator[CheckResult]:
-    """One check per graph whose hash is right; what else is wrong with a file others say."""
-    for entry in bundle.manifest.graphs:
-        try:
-            outside = points_outside(bundle.graph(entry))
-        except BundleError:
-            continue
-        detail = "weights lie in another file, wanted all in this one" if outside else "weights too"
-        yield CheckResult(entry.file, "one file", not outside, detail)
-
-
 EXIT_FAILED = 1
 
 app = new_app(
@@ -247,7 +227,7 @@ def verify(
     """Check hashes, graphs and golden vectors; exit code 1 where one is wrong."""
     opened = Bundle(require_bundle(bundle))
     with progress("verify", len(opened.manifest.graphs)) as advance:
-        checks = [*check_bundle(opened, advance=advance), *check_single_files(opened)]
+        checks = check_bundle(opened, advance=advance)
     sound = all(check.passed for check in checks)
     if checkpoint is not None and sound:
         checks += _again(opened, checkpoint)

@@ -19,6 +19,7 @@ from ifmmin.runtime.backends.tensorrt_api import load_tensorrt
 from ifmmin.runtime.bundle import EngineEntry, Features, MissingSpec, ModalitySpec
 from ifmmin.runtime.console import Advance, progress
 from ifmmin.runtime.errors import CheckpointError, CorpusError, InputError
+from ifmmin.runtime.graph_file import graph_metadata
 from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
 from ifmmin.runtime.validate import pad_batch
 from ifmmin.train.checkpoint import Header, load_checkpoint
@@ -42,6 +43,7 @@ from .writer import (
     build_ahead,
     graphs_for,
     modality_specs,
+    prior_of,
     standing_bundle,
 )
 
@@ -209,7 +211,7 @@ def export_bundle(
     require_settled(header, missing, request.missing_frames)
     standing = standing_bundle(out, sha256, missing, overwrite=overwrite)
     require_writable(out)
-    context = _context(network, header, sha256, request)
+    context = _context(network, header, sha256, missing, request)
     jobs = _count(network, patterns, request)
     if not jobs:
         raise InputError(
@@ -236,14 +238,12 @@ def _build_engines(
 
 
 def _context(
-    network: EmotionNetwork, header: Header, sha256: str, request: Request
+    network: EmotionNetwork,
+    header: Header,
+    sha256: str,
+    missing: Mapping[Modality, MissingSpec],
+    request: Request,
 ) -> ExportContext:
-    config = network.config
-    metadata = {
-        "labels": ",".join(config.labels),
-        "checkpoint_sha256": sha256,
-        **{f"features_{m}": feature.features for m, feature in config.features.items()},
-    }
     evaluator = None
     if request.evaluate_on is not None:
         corpus = request.evaluate_on.load(network, header)
@@ -251,7 +251,9 @@ def _context(
     return ExportContext(
         network=network,
         probes=Probes(network),
-        metadata=metadata,
+        metadata=graph_metadata(
+            network.config.labels, prior_of(header), modality_specs(network, missing), sha256
+        ),
         limits={name: allowed(name, request.losses) for name in PRECISIONS},
         evaluator=evaluator,
         calibration=_calibration(network, header, request),

@@ -21,12 +21,12 @@ from onnx_ir.passes.common import (
 from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
-from ifmmin.runtime.bundle import StateSpec, TensorSpec
+from ifmmin.runtime.bundle import StateSpec
 from ifmmin.runtime.errors import ParityError
+from ifmmin.runtime.graph_file import TensorSpec, read_graph_file
 from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.train.model.network import EmotionNetwork
 
-from .bundle_cli import points_outside
 from .specialise import ExportEncoder
 from .specialise.encoder import Precision
 from .specialise.network import (
@@ -346,16 +346,15 @@ def to_model(plan: Plan) -> onnx.ModelProto:
 def to_bytes(model: onnx.ModelProto, metadata: Mapping[str, str]) -> bytes:
     """The content of the file; the same model and metadata give the same bytes.
 
-    metadata: strings stored inside the graph. Raises ParityError for weights outside of the file.
+    metadata: strings stored inside the graph. Raises ParityError for what no bundle may hold.
     """
     model.producer_name = "ifmmin"
     model.producer_version = ""
     model.ClearField("doc_string")
     onnx.helper.set_model_props(model, dict(metadata))
     content: bytes = model.SerializeToString(deterministic=True)
-    marked = any(t.data_location == onnx.TensorProto.EXTERNAL for t in model.graph.initializer)
-    if marked or points_outside(content):
-        raise ParityError("the graph keeps weights outside of its file; this is a fault of ours")
+    if refused := read_graph_file(content).refused:
+        raise ParityError(f"the graph has {', '.join(refused)}; this is a fault of ours")
     return content
 
 

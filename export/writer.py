@@ -222,7 +222,7 @@ class BundleWriter:
             checkpoint=Origin(
                 sha256=self._sha256, model=config.architecture.model, training=self._header.training
             ),
-            prior=_prior(self._header),
+            prior=prior_of(self._header),
             licence=self._licence or (standing.manifest.licence if standing else None),
             tools={
                 "ifmmin": package_version(),
@@ -231,7 +231,7 @@ class BundleWriter:
         )
 
 
-def _prior(header: Header) -> tuple[float, ...] | None:
+def prior_of(header: Header) -> tuple[float, ...] | None:
     """The class shares that the checkpoint recorded; imported ones know none."""
     found = header.training.get("prior")
     return tuple(float(share) for share in found) if isinstance(found, list) else None

@@ -6,6 +6,9 @@ Hashes of graphs are checked when they are read; golden vectors are those of the
 from __future__ import annotations
 
 import hashlib
+import math
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,16 +18,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import BundleError, InputError
+from .files import JSON_ERRORS, open_regular, read_regular
+from .graph_file import TensorSpec, check_graph_file, read_graph_file
 from .modality import ALL_PATTERNS, Modality, Pattern
+from .prediction import check_labels
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 MANIFEST_NAME = "manifest.json"
+_MANIFEST_BYTES = 1 << 26
+_GRAPH_BYTES = 1 << 31
+"""What protobuf can hold."""
 
 SHAPES = ("latency", "throughput", "step", "summary", "head")
 """What a graph takes: one utterance; a batch; new frames; what was pooled; what was summarised."""
 MODALITY_SHAPES = ("step", "summary")
 PRECISIONS = ("fp32", "fp16", "int8", "int8-qdq")
 RECURRENCES = ("lstm", "scan", "none")
+
+
+def require_file_name(name: str) -> None:
+    """ValueError unless it is a plain name, which leads to nowhere else."""
+    if not name.isprintable() or "/" in name or name in ("", ".", ".."):
+        raise ValueError(f"got the file name {name!r}, wanted one inside of the bundle")
 
 
 class MissingSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,15 +71,14 @@ class ModalitySpec(msgspec.Struct, frozen=True, kw_only=True):
     normalised: bool = False
     """The caller standardises: the graph holds no statistics."""
 
-
-class TensorSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """An input or output of a graph."""
-
-    name: str
-    dtype: str
-    """`float32` or `int64`."""
-    shape: tuple[int | str, ...]
-    """A name stands for any size, the same wherever it occurs: `B` utterances, `T_a` frames."""
+    def __post_init__(self) -> None:
+        if not (self.dim >= 1 and 1 <= self.minimum_length <= self.verified_length):
+            raise ValueError(
+                f"got dim {self.dim}, minimum_length {self.minimum_length} and verified_length "
+                f"{self.verified_length}, wanted 1 or more, the last the largest"
+            )
+        if self.frame_rate is not None and not 0 < self.frame_rate < math.inf:
+            raise ValueError(f"got frame_rate {self.frame_rate}, wanted a number above 0")
 
 
 class StateSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,8 +123,13 @@ class GraphEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Accuracy on a corpus beside that of the network, where it was measured."""
 
     def __post_init__(self) -> None:
-        if self.shape not in SHAPES:
-            raise ValueError(f"unknown shape {self.shape!r}; known are {', '.join(SHAPES)}")
+        require_file_name(self.file)
+        for what, value, known in (
+            ("shape", self.shape, SHAPES), ("precision", self.precision, PRECISIONS),
+            ("recurrence", self.recurrence, RECURRENCES),
+        ):  # fmt: skip
+            if value not in known:
+                raise ValueError(f"unknown {what} {value!r}; known are {', '.join(known)}")
         try:
             _ = self.pattern, self.modality
         except InputError as error:
@@ -157,6 +176,9 @@ class EngineEntry(msgspec.Struct, frozen=True, kw_only=True):
     profile: dict[str, ProfileSpec]
     """Per input."""
 
+    def __post_init__(self) -> None:
+        require_file_name(self.file)
+
 
 class BackendSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Which graphs a backend takes, best first."""
@@ -187,6 +209,9 @@ class Golden(msgspec.Struct, frozen=True, kw_only=True):
     file: str
     sha256: str
 
+    def __post_init__(self) -> None:
+        require_file_name(self.file)
+
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
     """Where the weights come from."""
@@ -196,6 +221,9 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     training: dict[str, Any]
     """The checkpoint's own record: recipe, corpus, fold, seed, metrics."""
+
+
+_PRIOR_TOLERANCE = 1e-3
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -215,6 +243,21 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Of the weights; None where nobody said."""
     tools: dict[str, str]
     """Versions of what wrote the bundle."""
+
+    def __post_init__(self) -> None:
+        try:
+            check_labels(self.labels)
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        prior = self.prior
+        if prior is not None and not (
+            len(prior) == len(self.labels)
+            and min(prior) >= 0
+            and math.isclose(sum(prior), 1.0, abs_tol=_PRIOR_TOLERANCE)
+        ):
+            raise ValueError(
+                f"got prior {list(prior)}, wanted {len(self.labels)} shares that sum up to 1"
+            )
 
     @property
     def patterns(self) -> tuple[Pattern, ...]:
@@ -244,7 +287,7 @@ def read_manifest(directory: Path) -> Manifest:
     if not directory.is_dir():
         raise BundleError(f"no bundle at {directory}; make one with ifmmin-export")
     try:
-        content = path.read_bytes()
+        content = read_regular(path, BundleError, _MANIFEST_BYTES)
     except FileNotFoundError:
         raise BundleError(
             f"{directory} is not a bundle: it has no {MANIFEST_NAME}; make one with ifmmin-export"
@@ -254,7 +297,7 @@ def read_manifest(directory: Path) -> Manifest:
     try:
         _require_schema(path, msgspec.json.decode(content, type=_Schema).schema)
         return msgspec.json.decode(content, type=Manifest)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except JSON_ERRORS as error:
         raise BundleError(f"{path} is damaged ({error}); export the bundle again") from error
 
 
@@ -338,8 +381,28 @@ class Bundle:
         )
 
     def graph(self, entry: GraphEntry | EngineEntry) -> bytes:
-        """The content of a graph or engine after its hash was found right; what is loaded."""
-        return self._verified(entry.file, entry.sha256)
+        """The content of a graph or engine that is what the manifest says; what is loaded."""
+        content = self.read(entry)
+        if isinstance(entry, GraphEntry):
+            self._require_described(entry, content)
+        return content
+
+    def read(self, entry: GraphEntry | EngineEntry) -> bytes:
+        """The content of a graph or engine after its size and hash were found right."""
+        return self._verified(entry.file, entry.sha256, entry.bytes)
+
+    def _require_described(self, entry: GraphEntry, content: bytes) -> None:
+        path = self.directory / entry.file
+        try:
+            found = check_graph_file(entry, self.manifest, read_graph_file(content))
+        except ValueError as error:
+            raise BundleError(f"{path} is no graph: {error}; export the bundle again") from error
+        wrong = "; ".join(f"{what}: {problem}" for what, problem in found.items() if problem)
+        if wrong:
+            raise BundleError(
+                f"{path} is not what the manifest says ({wrong}); take the bundle from where it "
+                "was made, or export it again"
+            )
 
     def golden_inputs(self) -> list[Features]:
         """Inputs of all modalities, the same for every pattern."""
@@ -361,19 +424,58 @@ class Bundle:
         return cases
 
     def golden_tensors(self) -> dict[str, NDArray[np.float32]]:
-        """The content of the golden file after its hash was found right."""
-        content = self._verified(self.manifest.golden.file, self.manifest.golden.sha256)
+        """The content of the golden file, `inputs/NUMBER/MODALITY` (T, D) of every modality and
+        `logits/PATTERN/NUMBER` (C,); BundleError where it is damaged or holds anything else."""
+        golden = self.manifest.golden
+        content = self._verified(golden.file, golden.sha256)
+        from safetensors import SafetensorError
         from safetensors.numpy import load  # seldom wanted, and slow to import
 
-        tensors: dict[str, NDArray[np.float32]] = load(content)
+        try:
+            tensors: dict[str, NDArray[np.float32]] = load(content)
+            self._require_golden(tensors)
+        # ValueError and KeyError: of names; TypeError: of element types that numpy lacks.
+        except (SafetensorError, ValueError, KeyError, TypeError, InputError) as error:
+            raise BundleError(
+                f"{self.directory / golden.file} is damaged ({error}); export the bundle again"
+            ) from error
         return tensors
 
-    def _verified(self, name: str, sha256: str) -> bytes:
+    def _require_golden(self, tensors: Mapping[str, NDArray[Any]]) -> None:
+        """ValueError unless there are inputs, each whole, and nothing of another shape."""
+        inputs: dict[int, set[Modality]] = {}
+        answers: dict[int, None] = {}
+        for key, array in tensors.items():
+            kind, first, second = key.split("/")
+            if kind == "inputs":
+                modality = Modality.of(second)
+                shape: tuple[int, ...] = (len(array), self.manifest.modalities[modality].dim)
+                inputs.setdefault(int(first), set()).add(modality)
+            elif kind == "logits":
+                shape = (len(self.manifest.labels),)
+                answers[int(second)] = None
+                Pattern.parse(first)
+            else:
+                raise ValueError(f"unknown {key}")
+            if array.dtype != np.float32 or array.shape != shape or not np.isfinite(array).all():
+                raise ValueError(f"{key} is {array.dtype} {array.shape}, or not finite")
+        every = set(self.manifest.modalities)
+        if not inputs or any(found != every for found in inputs.values()):
+            raise ValueError("no inputs in it, or not of every modality")
+        if not answers.keys() <= inputs.keys():
+            raise ValueError("answers without inputs")
+
+    def _verified(self, name: str, sha256: str, size: int | None = None) -> bytes:
         path = self.directory / name
-        if path.parent != self.directory:
-            raise BundleError(f"the manifest names {name!r}, a file outside of the bundle")
         try:
-            content = path.read_bytes()
+            with open_regular(path, BundleError, _GRAPH_BYTES) as file:
+                found_size = os.fstat(file.fileno()).st_size
+                if size is not None and found_size != size:
+                    raise BundleError(
+                        f"{path} is damaged: it has {found_size} bytes, the manifest says {size}; "
+                        "copy or export the bundle again"
+                    )
+                content = file.read()
         except OSError as error:
             raise BundleError(
                 f"{path} cannot be read ({error.strerror}); export the bundle again"

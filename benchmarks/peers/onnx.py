@@ -25,9 +25,9 @@ from ifmmin.runtime.bundle import (
     Manifest,
     MissingSpec,
     Origin,
-    TensorSpec,
 )
 from ifmmin.runtime.errors import BackendUnavailable
+from ifmmin.runtime.graph_file import TensorSpec
 from ifmmin.runtime.modality import MODALITIES, Pattern
 from ifmmin.train.model.network import EmotionNetwork
 
@@ -95,7 +95,7 @@ class MonolithBundle(Bundle):
             modalities=modality_specs(network, missing),
             graphs=(_entry(network, self._content),),
             backends=BACKENDS,
-            golden=Golden(file="", sha256=""),
+            golden=Golden(file="none", sha256=""),
             checkpoint=Origin(sha256="", model=network.config.architecture.model, training={}),
             tools={},
         )

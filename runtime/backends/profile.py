@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..bundle import GraphEntry, ModalitySpec, ProfileSpec, TensorSpec
+from ..bundle import GraphEntry, ModalitySpec, ProfileSpec
 from ..errors import BundleError, InputError
+from ..graph_file import TensorSpec
 from ..modality import Modality
 from .base import Runner
 
@@ -58,20 +59,15 @@ def _profile(
         elif size == "B":
             axes.append(batch)
         elif size.startswith("T_"):
-            axes.append(_time(_spec(Modality.of(size[2:]), entry, modalities), entry))
+            axes.append(_time(_spec(Modality.of(size[2:]), entry, modalities)))
         else:
             axes.append(_step(tensor, axis, entry, modalities))
     minimum, optimum, maximum = zip(*axes, strict=True)
     return ProfileSpec(minimum=minimum, optimum=optimum, maximum=maximum)
 
 
-def _time(spec: ModalitySpec, entry: GraphEntry) -> Sizes:
+def _time(spec: ModalitySpec) -> Sizes:
     shortest, longest = spec.minimum_length, spec.verified_length
-    if not 1 <= shortest <= longest:
-        raise BundleError(
-            f"the manifest has {shortest} frames as the minimum and {longest} as the verified "
-            f"length of an input of {entry.file}; export the bundle again"
-        )
     rate = spec.frame_rate
     typical = _TYPICAL_FRAMES if rate is None else round(_TYPICAL_SECONDS * rate)
     return (shortest, min(max(typical, shortest), longest), longest)

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..backends import LoadedGraph, Runner
-from ..bundle import GraphEntry, ProfileSpec, StateSpec, TensorSpec
+from ..bundle import GraphEntry, ProfileSpec, StateSpec
+from ..graph_file import TensorSpec
 from ..modality import Modality, Pattern
 
 

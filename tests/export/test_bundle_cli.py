@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import onnx
 import pytest
 from onnx.external_data_helper import set_external_data
@@ -21,7 +22,9 @@ from ifmmin.export.export import Request, export_bundle
 from ifmmin.export.verify.parity import DEFAULTS, Comparison, Evaluation, fresh_limits
 from ifmmin.runtime import bundle as manifest
 from ifmmin.runtime.bundle import PRECISIONS, SCHEMA_VERSION, Bundle, GraphEntry, Manifest
+from ifmmin.runtime.errors import BundleError
 from ifmmin.runtime.modality import Modality, Pattern
+from ifmmin.runtime.predictor import Predictor
 
 
 @pytest.fixture
@@ -48,7 +51,7 @@ def test_a_sound_bundle_is_proven(made: Path) -> None:
     ran = _run("verify", "-b", made)
     for entry in Bundle(made).manifest.graphs:
         (row,) = [line for line in ran.out.splitlines() if line.startswith(f"| {entry.file} ")]
-        assert "8 of 8" in row
+        assert re.search(r"\b(\d+) of \1\b", row)
     assert (ran.code, _failed(ran)) == (0, [])
     assert "checks passed" in ran.err
 
@@ -77,10 +80,10 @@ def test_weights_in_another_file_are_refused(bundle: Path, monkeypatch: pytest.M
     put(bundle, name, model.SerializeToString())
     monkeypatch.chdir(bundle)
     failed = _failed(_run("verify", "-b", bundle))
-    assert (
-        f"failed: {name}: one file: weights lie in another file, wanted all in this one" in failed
-    )
-    assert len(failed) == 1 or "loads" in failed[0]  # some versions of ONNX Runtime refuse it too
+    (line,) = failed
+    assert f"{name}: contents: weights in another file" in line
+    with pytest.raises(BundleError, match="weights in another file"):
+        Predictor(bundle).predict({"a": np.zeros((3, 5), np.float32)})
 
 
 def test_what_is_no_bundle_is_a_mistake_of_the_user(tmp_path: Path) -> None:
@@ -93,7 +96,7 @@ def test_the_checkpoint_proves_every_graph_again(made: Path, make_bundle: Any) -
     assert ran.code == 0
     assert "compare 9/9" in ran.err
     (row,) = [line for line in ran.out.splitlines() if "a_t.head.fp32.onnx" in line]
-    assert "9 of 9" in row
+    assert "10 of 10" in row
     # Another one is refused.
     words = ("verify", "-b", made, "--checkpoint", make_bundle(("a",), seed=1).parent)
     text = mistake(main, *words[:-1], words[-1] / "model.safetensors")

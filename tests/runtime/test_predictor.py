@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from run_command import DIMS, frames, run_bundle
-from small_bundles import ALL, copied, edit, note_graphs
+from small_bundles import ALL, copied, edit, edit_all, note_graphs
 
 from ifmmin.runtime import InputError, Pattern, Predictor
 from ifmmin.runtime.modality import ALL_PATTERNS, Modality
@@ -24,7 +24,7 @@ from ifmmin.runtime.validate import Policy, plan_batches, validate
 def bundle(tmp_path_factory: pytest.TempPathFactory, make_bundle: Any) -> Path:
     made = make_bundle(ALL, shapes=("latency", "throughput"))
     own = copied(made, tmp_path_factory.mktemp("predictor"))
-    edit(own, lambda manifest: manifest.__setitem__("prior", [0.4, 0.3, 0.2, 0.1]))
+    edit_all(own, lambda manifest: manifest.__setitem__("prior", [0.4, 0.3, 0.2, 0.1]))
     return own
 
 

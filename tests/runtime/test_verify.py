@@ -66,6 +66,10 @@ def _golden_without(bundle: Path, key: str) -> None:
 
 
 VOICE, GOLDEN = "a.latency.fp32.onnx", "golden.safetensors"
+GRAPHS = (
+    "a.latency", "t.latency", "a_t.latency", "a.throughput", "t.throughput", "a_t.throughput",
+    "a.step", "t.step", "a.summary", "t.summary", "a.head", "t.head", "a_t.head",
+)  # fmt: skip
 TWO_THINGS = ("inputs", "metadata", "golden vectors")
 Found = set[tuple[str, str]]
 
@@ -83,8 +87,6 @@ FAULTS: dict[str, tuple[Spoil, Found]] = {
     "a flipped bit in the golden file": (lambda b: flip(b / GOLDEN), {(GOLDEN, "file")}),
     "a missing graph": (lambda b: (b / VOICE).unlink(), {(VOICE, "file")}),
     "no golden file": (lambda b: (b / GOLDEN).unlink(), {(GOLDEN, "file")}),
-    "a file outside": (_manifest(lambda m: m["graphs"][0].__setitem__("file", "../a.onnx")),
-                       {("../a.onnx", "file")}),
     "another size": (_manifest(lambda m: m["graphs"][0].__setitem__("bytes", 1)),
                      {(VOICE, "file")}),
     "a graph twice": (_manifest(lambda m: m["graphs"].append(m["graphs"][0])),
@@ -115,11 +117,20 @@ FAULTS: dict[str, tuple[Spoil, Found]] = {
     ),
     "another width of a modality": (
         _manifest(lambda m: m["modalities"]["a"].__setitem__("dim", 6)),
-        _faults("sizes", "a.latency", "a_t.latency", "a.throughput", "a_t.throughput", "a.step"),
+        _faults("sizes", "a.latency", "a_t.latency", "a.throughput", "a_t.throughput", "a.step")
+        | _faults("metadata", *GRAPHS) | {(GOLDEN, "file")},
+    ),
+    "swapped labels": (_manifest(lambda m: m["labels"].reverse()), _faults("metadata", *GRAPHS)),
+    "another minimum": (
+        _manifest(lambda m: m["modalities"]["a"].__setitem__("minimum_length", 2)),
+        _faults("metadata", *GRAPHS),
+    ),
+    "another prior": (
+        _manifest(lambda m: m.__setitem__("prior", [0.25] * 4)), _faults("metadata", *GRAPHS)
     ),
     "another output": (
         _manifest(lambda m: m["graphs"][0]["outputs"][0].__setitem__("name", "answer")),
-        {(VOICE, "outputs")},
+        {(VOICE, "outputs"), (VOICE, "sizes")},
     ),
     "an engine of another graph": (lambda b: _add_engine(b, "0" * 64),
                                    {("a.engine", "built from")}),

@@ -20,7 +20,15 @@ from onnx import numpy_helper
 from ifmmin.runtime.atomic import atomic_directory
 from ifmmin.runtime.backends.base import Backend, LoadedGraph
 from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
-from ifmmin.runtime.bundle import MANIFEST_NAME, MODALITY_SHAPES, SHAPES, Bundle, GraphEntry
+from ifmmin.runtime.bundle import (
+    MANIFEST_NAME,
+    MODALITY_SHAPES,
+    SHAPES,
+    Bundle,
+    GraphEntry,
+    read_manifest,
+)
+from ifmmin.runtime.graph_file import graph_metadata
 from ifmmin.runtime.modality import Pattern
 from ifmmin.runtime.validate import pad_batch
 from ifmmin.runtime.verify import CheckResult, GoldenVerifier, read_golden
@@ -177,6 +185,15 @@ def relabel(bundle: Path, file: str, source: bytes, **metadata: str) -> None:
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, props)
     put(bundle, file, model.SerializeToString())
+
+
+def edit_all(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the content of the manifest in place, and what every graph says of it."""
+    edit(bundle, change)
+    told = read_manifest(bundle)
+    about = graph_metadata(told.labels, told.prior, told.modalities, told.checkpoint.sha256)
+    for entry in told.graphs:
+        relabel(bundle, entry.file, (bundle / entry.file).read_bytes(), **about)
 
 
 def require_golden(bundle: Bundle, backend: Backend) -> list[LoadedGraph]:

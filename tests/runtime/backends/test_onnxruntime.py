@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from fake_onnxruntime import CPU, CUDA, TENSORRT, FakeOnnxRuntime, fake_driver
@@ -62,7 +63,10 @@ def test_answers_are_the_callers(engine: Backend, bundle: Bundle, shape: str) ->
 
 def test_a_graph_that_it_cannot_run(engine: Backend, bundle: Bundle, tmp_path: Path) -> None:
     folder = copied(bundle.directory, tmp_path)
-    put(folder, "a.latency.fp32.onnx", b"no graph")
+    name = "a.latency.fp32.onnx"
+    model = onnx.load(folder / name)
+    model.graph.node[-1].op_type = "Unheard"
+    put(folder, name, model.SerializeToString())
     damaged = Bundle(folder)
     with pytest.raises(BackendUnavailable, match=r"cannot run a\.latency\.fp32\.onnx \(") as caught:
         engine.open(damaged, damaged.manifest.graphs[0])

@@ -15,7 +15,7 @@ import pytest
 from fake_tensorrt import Machine
 from recording_module import RecordingModule
 from run_command import run_python
-from small_bundles import copied, edit, flip
+from small_bundles import copied, edit, flip, put
 
 from ifmmin.runtime.backends import tensorrt
 from ifmmin.runtime.backends.base import LoadedGraph
@@ -134,14 +134,11 @@ def test_what_an_engine_depends_on(gpu: Machine, folder: Path, store: Path, chan
     elif change == "tf32":
         options["tf32"] = True
     elif change == "profile":
-        edit(folder, lambda m: m["modalities"]["a"].__setitem__("verified_length", 77))
+        edit(folder, lambda m: m["modalities"]["a"].__setitem__("verified_length", 777))
     else:
         path = folder / "a_t.latency.fp32.onnx"
         content = path.read_bytes() + b"\xa2\x06\x01x"  # an unknown field, which readers skip
-        path.write_bytes(content)
-        digest = hashlib.sha256(content).hexdigest()
-        edit(folder, lambda m: [g.__setitem__("sha256", digest) for g in m["graphs"]
-                                if g["file"] == path.name])  # fmt: skip
+        put(folder, path.name, content)
     assert origin(opened(folder, store, **options)) == "built"
     assert gpu.trt.builds == 2
     assert len(list((store / "engines").glob("*.engine"))) == 2
@@ -278,9 +275,7 @@ def test_shipped_engines_damaged_or_mislabelled(gpu: Machine, folder: Path, stor
     other = entry_of(Bundle(folder), "a")
     profile = profile_of(other, Bundle(folder).manifest.modalities)
     content = build_engine(Bundle(folder).graph(other), profile, flavour="tensorrt-rtx").content
-    (folder / "x.engine").write_bytes(content)
-    digest = hashlib.sha256(content).hexdigest()
-    edit(folder, lambda m: m["engines"][-1].__setitem__("sha256", digest))
+    put(folder, "x.engine", content)
     loaded = TensorrtRtx(cache=store).open(Bundle(folder), entry)
     assert "the engine is of another graph" in loaded.notes[0]
 

@@ -92,7 +92,7 @@ def test_bundles_that_cannot_be_used(bundle: Path, tmp_path: Path) -> None:
     for changed, said in (
         ({"schema": 99}, "has schema 99.*update ifmmin here"),
         ({"schema": 1}, "has schema 1.*export the bundle again"),
-        ({"graphs": [outside]}, "outside of the bundle"),
+        ({"graphs": [outside]}, "wanted one inside of the bundle"),
         ({"labels": 3}, "is damaged"),
     ):
         manifest.write_text(json.dumps(content | changed))

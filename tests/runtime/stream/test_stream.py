@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from run_command import DIMS, noise
-from small_bundles import LOSSES, copied, edit, note_graphs
+from small_bundles import LOSSES, copied, edit, edit_all, note_graphs
 
 from ifmmin.runtime import InputError, Modality, Pattern, Predictor, StreamOptions
 from ifmmin.runtime.modality import MODALITIES
@@ -138,7 +138,7 @@ def test_poor_and_broken_frames_follow_the_policy(bundle: Path) -> None:
 
 def test_with_nothing_there_the_prior_answers_where_asked_for(bundle: Path, tmp_path: Path) -> None:
     own = copied(bundle, tmp_path)
-    edit(own, lambda manifest: manifest.__setitem__("prior", [0.4, 0.3, 0.2, 0.1]))
+    edit_all(own, lambda manifest: manifest.__setitem__("prior", [0.4, 0.3, 0.2, 0.1]))
     predictor = Predictor(own, backend=CPU, on_empty="prior")
     stream = predictor.stream()
     answer = stream.predict()
@@ -161,7 +161,7 @@ def test_a_pattern_without_a_head_is_named(make_bundle: Any) -> None:
 
 def test_text_without_a_rate_needs_times_in_a_window(bundle: Path, tmp_path: Path) -> None:
     wordy = copied(bundle, tmp_path)
-    edit(wordy, lambda m: m["modalities"]["t"].__setitem__("frame_rate", None))
+    edit_all(wordy, lambda m: m["modalities"]["t"].__setitem__("frame_rate", None))
     stream = Predictor(wordy, backend=CPU).stream(StreamOptions(window=4.0, hop=1.0))
     with pytest.raises(InputError, match="modality t has no frame rate"):
         stream.push(t=noise("t", 3))
