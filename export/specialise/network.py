@@ -141,6 +141,7 @@ class SpecialisedNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.pattern = pattern
+        self.classes = len(network.config.labels)
         encoders = {m.value: build_encoder(network, m, precision, recurrence) for m in pattern}
         self.encoders = nn.ModuleDict(encoders)
         self.summaries: nn.ModuleDict | None = None
@@ -153,7 +154,8 @@ class SpecialisedNetwork(nn.Module):
         """One utterance: (T, D) per modality, canonical order -> (C,)."""
         given = dict(zip(self.pattern, features, strict=True))
         pooled = {m: self._encoder(m).pool(x) for m, x in given.items()}
-        return self._answer(pooled).squeeze(0)
+        # Not `squeeze`: where the exporter does not know the rank it would draw a choice (`If`).
+        return self._answer(pooled).reshape(self.classes)
 
     def batch(self, features: Sequence[Tensor], lengths: Sequence[Tensor]) -> Tensor:
         """Padded utterances: (B, T, D) and (B,) per modality, canonical order -> (B, C)."""
