@@ -28,6 +28,9 @@ def load_onnxruntime(cure: str) -> Any:
         raise BackendUnavailable(f"ONNX Runtime is not installed; {cure}") from error
     except (ImportError, OSError) as error:
         raise _broken(error, cure) from error
+    # Who imported it before ifmmin has its telemetry on; from here on it sends no more events.
+    if quiet := getattr(onnxruntime, "disable_telemetry_events", None):
+        quiet()
     return onnxruntime
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from numpy.typing import NDArray
@@ -30,7 +32,7 @@ class OpenVino(Backend):
     name = "openvino"
 
     def __init__(self, threads: int = 1) -> None:
-        openvino = _load()
+        openvino = load_openvino()
         self._version = str(openvino.__version__).split("-")[0]
         self._core: Any = openvino.Core()
         devices = list(self._core.available_devices)
@@ -66,15 +68,32 @@ class OpenVino(Backend):
         return self._core.compile_model(model, _DEVICE, self._properties)
 
 
-def _load() -> Any:
+def load_openvino() -> Any:
+    """The module, without its telemetry; BackendUnavailable where it is absent or broken."""
     try:
-        return importlib.import_module("openvino")
+        with _without_telemetry():
+            return importlib.import_module("openvino")
     except ModuleNotFoundError as error:
         if error.name != "openvino":
             raise _broken(error) from error
         raise BackendUnavailable(f"OpenVINO is not installed; {_CURE}") from error
     except (ImportError, OSError) as error:
         raise _broken(error) from error
+
+
+@contextmanager
+def _without_telemetry() -> Iterator[None]:
+    """Let no import find OpenVINO's telemetry. It has no variable that turns it off, and sends a
+    message as soon as OpenVINO is imported; where its package is absent OpenVINO does without."""
+    name = "openvino_telemetry"
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]  # what `import` takes for absent
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 def _broken(error: Exception) -> BackendUnavailable:
