@@ -13,8 +13,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property, partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backends import BACKENDS, Backend, BackendOptions, LoadedGraph, make_backend
+from .backends.base import inherited
 from .backends.profile import PROFILED, profile_of
 from .bundle import MANIFEST_NAME, PRECISIONS, SHAPES, Bundle, GraphEntry
 from .errors import (
@@ -33,6 +35,7 @@ from .errors import (
     InputError,
     OutputError,
 )
+from .fork import Lazy
 from .modality import Modality, Pattern
 from .stream.graphs import StreamGraphs, fit_to_profile
 
@@ -309,7 +312,7 @@ class Tuner:
             return self._proof.fault_of_stream(self.graphs(candidate), pattern)
         return self._proof.fault(loaded)
 
-    @cached_property
+    @Lazy
     def _proof(self) -> Proof:
         from .verify import Proof
 
@@ -401,7 +404,7 @@ class Session:
 
     loaded: LoadedGraph
     candidate: Candidate
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: AbstractContextManager[Any] = field(default_factory=threading.Lock)
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """Run it; safe from any thread."""
@@ -551,7 +554,7 @@ class SessionPool:
             raise found
         return found
 
-    @cached_property
+    @Lazy
     def _cache(self) -> TuningCache:
         """Choices hold for this bundle on this device with these versions."""
         config = self._config
@@ -563,6 +566,8 @@ class SessionPool:
             "config": [config.backend, config.precision, config.threads, config.options.spinning],
             "gpu": config.options.device,
         }
+        if inherited:  # what a forked child has to do without is no choice of the device
+            graphs["inherited"] = sorted(inherited)
         return TuningCache(config.options.cache, graphs)
 
 

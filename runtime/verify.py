@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ from .bundle import (
 )
 from .console import Advance
 from .errors import BackendUnavailable, BundleError, IfmminError, one_line
+from .fork import Lazy
 from .modality import Modality, Pattern
 from .prediction import softmax
 from .stream.graphs import ModalityStream, StreamGraphs
@@ -453,7 +453,7 @@ class Proof:
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
 
-    @cached_property
+    @Lazy
     def vectors(self) -> GoldenVectors:
         """Inputs and answers; BundleError where the file is damaged."""
         vectors, check = read_golden(self._bundle)
