@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from .base import Backend, LoadedGraph, Runner
 
 _DEVICE = "CPU"
 _CURE = "run pip install 'ifmmin[openvino]'"
+_KEPT = 500
+"""Compiled operators that are kept, each for one length of its input; as OpenVINO has it by
+default, 5,000, an utterance of every new length costs memory for hundreds of megabytes."""
 _IDLE = ("Const", "Input", "Output")
 """What OpenVINO counts among the nodes of a compiled graph and does not run."""
 
@@ -41,6 +44,8 @@ class OpenVino(Backend):
                 f"OpenVINO {self._version} has no CPU plugin here, only "
                 f"{', '.join(devices) or 'none at all'}; {_CURE}"
             )
+        with suppress(RuntimeError):  # of a version that knows no such limit
+            self._core.set_property(_DEVICE, {"CPU_RUNTIME_CACHE_CAPACITY": _KEPT})
         self._properties: dict[str, Any] = {
             "EXECUTION_MODE_HINT": "ACCURACY", "INFERENCE_PRECISION_HINT": "f32",
             "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": threads,

@@ -18,6 +18,7 @@ import msgspec
 
 from ..backends import BACKENDS
 from ..errors import one_line
+from ..sessions import cpu_quota, usable_cores
 from .facts import (
     BackendState,
     Clock,
@@ -76,7 +77,8 @@ def find_cpu(host: Host) -> Cpu:
     return Cpu(
         model=model,
         cores=cores,
-        usable=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores,
+        usable=usable_cores(host.text),
+        quota=cpu_quota(host.text),
         flags=flags,
         governor=host.text(f"{_FREQUENCY}/scaling_governor").strip(),
         driver=host.text(f"{_FREQUENCY}/scaling_driver").strip(),

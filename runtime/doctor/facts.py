@@ -36,7 +36,9 @@ class Cpu(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
     cores: int = 0
     usable: int = 0
-    """Cores that this process may run on."""
+    """Cores that this process may use, by what it is bound to and by its quota."""
+    quota: float | None = None
+    """CPUs' worth of time that a container may take, where it has such a limit."""
     flags: tuple[str, ...] = ()
     """Those instruction sets that matter to the kernels."""
     governor: str = ""
