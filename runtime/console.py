@@ -1,4 +1,4 @@
-"""Console of the commands: lines, progress and tables, and the installed version.
+"""Console of the commands: lines, progress and tables, and text of others made safe for its place.
 
 Answers go to standard output, everything else to standard error; `ifmmin.runtime.cli.app` has exit
 codes and the options that all commands share.
@@ -6,15 +6,23 @@ codes and the options that all commands share.
 
 from __future__ import annotations
 
+import csv
+import html
+import io
+import json
+import os
+import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from .errors import OutputError
 
 
 def package_version() -> str:
@@ -25,6 +33,62 @@ def package_version() -> str:
         return version("ifmmin")
     except PackageNotFoundError:
         return "unknown"
+
+
+def printable(text: str, kept: str = "") -> str:
+    """Text as a terminal may show it: what would move the cursor or the order is spelt out.
+
+    kept: characters that pass although they are not to be seen, such as the end of a line.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in kept else _spelt(c) for c in text)
+
+
+def _spelt(character: str) -> str:
+    wide = character.isspace() and character > "\x9f" and character not in "\u2028\u2029"
+    return character if wide else ascii(character)[1:-1]
+
+
+_FORMULA = ("=", "+", "-", "@")
+"""How a cell begins that a spreadsheet would compute."""
+
+
+def csv_row(values: Iterable[object]) -> str:
+    """A row of CSV without its end, of which no text is taken for a formula."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow([_cell(value) for value in values])
+    return text.getvalue()
+
+
+def _cell(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    shown = printable(value)
+    return f"'{shown}" if len(shown) > 1 and shown.startswith(_FORMULA) else shown
+
+
+def json_line(content: object) -> str:
+    """JSON in one line, in which what does not print is escaped and nothing is not a number."""
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False)
+    return text if text.isprintable() else _UNPRINTED.sub(_escape, text)
+
+
+_UNPRINTED = re.compile(r"[^ -~]")
+
+
+def _escape(found: re.Match[str]) -> str:
+    character = found[0]
+    return character if character.isprintable() else json.dumps(character)[1:-1]
+
+
+_MARKUP = re.compile(r"([\\`*_{}\[\]()#|~])")
+
+
+def escaped(text: str) -> str:
+    """Text as it stands for itself in Markdown, and in the HTML that becomes of it."""
+    words = html.escape(printable(text))
+    return _MARKUP.sub(r"\\\1", words)
 
 
 _PLAIN_EVERY_SECONDS = 5.0
@@ -49,9 +113,11 @@ def is_verbose() -> bool:
 
 def log_line(line: str, level: Level = "note") -> None:
     """Print one line for the user on standard error; answers go to standard output."""
-    if not _shown[level]:
+    if not _shown[level] or sys.stderr is None:
         return
-    Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(line)
+    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    with suppress(OSError):  # closed or full: what failed is told by the exit code alone
+        console.print(printable(line, "\n"))
 
 
 @contextmanager
@@ -112,13 +178,15 @@ def print_table(
     for column, header in enumerate(headers):
         table.add_column(header, justify="left" if column == 0 else "right")
     for row in rows:
-        table.add_row(*row)
-    # A name such as clip[1] is no markup.
-    Console(highlight=False, markup=False).print(table)
+        table.add_row(*map(printable, row))
+    with _written():
+        # A name such as clip[1] is no markup.
+        Console(highlight=False, markup=False).print(table)
 
 
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table whose columns are also aligned for reading as plain text."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(headers, *rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
@@ -135,6 +203,33 @@ def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str
 
 
 def write(text: str) -> None:
-    """Write `text` and a newline to standard output, untouched, and flush it."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    """Write `text` and a newline to standard output, untouched, and flush it.
+
+    Raises BrokenPipeError where its reader has gone, OutputError where it is closed or full.
+    """
+    with _written():
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+
+@contextmanager
+def _written() -> Iterator[None]:
+    if sys.stdout is None:
+        raise OutputError("cannot write to standard output: it is closed; lead it to a file")
+    try:
+        yield
+    except BrokenPipeError:
+        give_up_output()
+        raise
+    except OSError as error:
+        give_up_output()
+        reason = error.strerror or str(error)
+        raise OutputError(
+            f"cannot write to standard output: {reason}; lead it elsewhere"
+        ) from error
+
+
+def give_up_output() -> None:
+    """Let nothing more go to standard output, which Python would flush once more at its end."""
+    with suppress(OSError, ValueError):  # ValueError: no descriptor, as where it is captured
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

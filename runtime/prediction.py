@@ -1,9 +1,10 @@
-"""Prediction: the answer for one utterance."""
+"""Prediction: the answer for one utterance, and the classes that it chooses among."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -13,6 +14,32 @@ from .errors import InputError
 from .modality import Modality, Pattern
 
 Float = TypeVar("Float", bound="np.floating")
+
+COLUMNS = (
+    "absent", "backend", "dropped_frames", "emotion", "error", "id", "input", "label", "ms",
+    "pattern", "seconds",
+)  # fmt: skip
+"""What answers are written with beside the classes, whose names have to be others."""
+_LONGEST_LABEL = 100
+
+
+def check_labels(labels: Sequence[str]) -> None:
+    """InputError unless there are two or more names, each once, that can be shown and told apart.
+
+    An answer is a mapping from names to probabilities, a column for each in a table.
+    """
+    if len(labels) < 2:
+        raise InputError(f"got labels {list(labels)}, wanted two or more classes")
+    for name, count in Counter(labels).items():
+        if count > 1:
+            raise InputError(f"got label {name!r} {count} times, wanted another for every class")
+        if not name.isprintable() or name != name.strip() or not 1 <= len(name) <= _LONGEST_LABEL:
+            raise InputError(
+                f"got label {name[:_LONGEST_LABEL]!r}, wanted 1 to {_LONGEST_LABEL} characters "
+                "that print, without blanks around them"
+            )
+        if name.lower() in COLUMNS:
+            raise InputError(f"got label {name!r}, which is a column of its own; take another name")
 
 
 class Prediction(NamedTuple):

@@ -6,6 +6,7 @@ Also the batches of a throughput graph, whose utterances are padded to one lengt
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -14,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bundle import Features, ModalitySpec
-from .errors import InputError
+from .errors import IfmminError, InputError, one_line
+from .files import require_size
 from .modality import MODALITIES, Modality, Pattern
 
 
@@ -45,19 +47,40 @@ def pad_frames(array: NDArray[np.float32], minimum: int) -> NDArray[np.float32]:
     return array if short <= 0 else np.pad(array, ((0, short), (0, 0)))
 
 
-def as_float32(modality: Modality, value: Any, shape: str = "(T, D)") -> NDArray[np.float32]:
-    """A caller's array as C-contiguous float32; InputError when it holds no numbers.
+def as_numbers(value: Any, what: str, error: type[IfmminError] = InputError) -> NDArray[Any]:
+    """A caller's array-like as an array of numbers; `error` with the reason where it is none.
 
-    shape: what is wanted, for the error.
+    What is masked is NaN, which is to be dropped or refused as any other. what: begins the message.
     """
     try:
-        array = np.asarray(value)
-    except ValueError:
-        array = np.empty(0, dtype=object)  # ragged: no numbers
+        array = np.asarray(_unmasked(value))
+    # Whoever has an `__array__` may raise anything: torch of a tensor with a gradient or on a GPU.
+    except Exception as reason:
+        raise error(
+            f"{what}: got {type(value).__name__} that is no array ({one_line(reason)}), wanted "
+            "numbers in rows of one length, such as a NumPy array"
+        ) from reason
     if array.dtype.kind not in "fiub":
-        raise InputError(
-            f"modality {modality}: got an array of {array.dtype}, wanted numbers {shape}"
-        )
+        raise error(f"{what}: got an array of {array.dtype}, wanted numbers")
+    return array
+
+
+def _unmasked(value: Any) -> Any:
+    """A masked array, or rows of which some are, with NaN for what is masked."""
+    ma = sys.modules.get("numpy.ma")  # where nobody has imported it, nothing is masked
+    if ma is None:
+        return value
+    rows = value if isinstance(value, (list, tuple)) else [value]
+    if not any(isinstance(row, ma.MaskedArray) for row in rows):
+        return value
+    array = ma.array(value)
+    return array.astype(np.float64).filled(np.nan) if array.dtype.kind in "fiub" else value
+
+
+def as_float32(modality: Modality, value: Any) -> NDArray[np.float32]:
+    """A caller's array as C-contiguous float32; InputError when it holds no numbers."""
+    array = as_numbers(value, f"modality {modality}")
+    require_size(array.size * 4, f"modality {modality}: an array {array.shape}", InputError)
     # A float64 beyond float32's range becomes infinite here and is named as such below.
     with np.errstate(over="ignore"):
         return np.asarray(array, dtype=np.float32, order="C")
@@ -87,7 +110,7 @@ def without_nan(
     nan_frames: `refuse` or `drop`. InputError for an infinity, and for a NaN that is not dropped.
     """
     nan = np.isnan(array)
-    _require_none(modality, array, np.isinf(array), "features must be finite")
+    _require_none(modality, array, np.isinf(array), "features must be finite in float32")
     if nan.all():
         return np.empty(0, np.intp), "all frames are NaN"
     if nan_frames == "refuse":

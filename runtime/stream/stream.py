@@ -235,7 +235,7 @@ def valid_rows(
     names the stream.
     """
     modality = channel.modality
-    array = as_float32(modality, value, "(streams, frames, D), as many frames for each")
+    array = as_float32(modality, value)
     spec = rules.specs[modality]
     if array.ndim != 3 or array.shape[::2] != (len(numbers), spec.dim):
         raise InputError(
