@@ -36,9 +36,12 @@ class OpenVino(Backend):
 
     def __init__(self, threads: int = 1) -> None:
         openvino = load_openvino()
-        self._version = str(openvino.__version__).split("-")[0]
-        self._core: Any = openvino.Core()
-        devices = list(self._core.available_devices)
+        try:
+            self._version = str(openvino.__version__).split("-")[0]
+            self._core: Any = openvino.Core()
+            devices = list(self._core.available_devices)
+        except Exception as error:  # a broken package may raise anything
+            raise _broken(error) from error
         if _DEVICE not in devices:
             raise BackendUnavailable(
                 f"OpenVINO {self._version} has no CPU plugin here, only "
@@ -82,7 +85,7 @@ def load_openvino() -> Any:
         if error.name != "openvino":
             raise _broken(error) from error
         raise BackendUnavailable(f"OpenVINO is not installed; {_CURE}") from error
-    except (ImportError, OSError) as error:
+    except Exception as error:  # a broken package may raise anything
         raise _broken(error) from error
 
 

@@ -57,7 +57,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 def make_report(facts: Facts, selftests: Sequence[SelfTest] = ()) -> Report:
     """Judge what was found."""
-    broken = not any(state.usable for state in facts.backends)
+    broken = not facts.python.frozen and not any(state.usable for state in facts.backends)
     return Report(
         schema=SCHEMA,
         ifmmin=package_version(),
