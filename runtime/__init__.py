@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from .bundle import Bundle
@@ -23,6 +24,10 @@ from .validate import Policy
 
 if TYPE_CHECKING:
     from .stream.options import Smoothing, StreamOptions
+
+# What hears and sees people is silent. No engine is imported before this line; ONNX Runtime reads
+# the variable when it is.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "ALL_PATTERNS", "INCOMPLETE_PATTERNS", "MODALITIES", "BackendUnavailable", "Bundle",

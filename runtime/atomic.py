@@ -120,14 +120,19 @@ def require_writable(path: Path) -> None:
 
 
 def cache_dir(chosen: str | Path | None = None) -> Path:
-    """Root of what is kept between runs: `chosen`, else $IFMMIN_CACHE, else the user's cache."""
+    """Root of what is kept between runs: `chosen`, else $IFMMIN_CACHE, else the user's cache; for a
+    user without a home a place where nothing can be kept."""
     if chosen is not None:
         return Path(chosen)
     if named := os.environ.get("IFMMIN_CACHE"):
         return Path(named)
     from platformdirs import user_cache_path  # not for who never looks into it
 
-    return user_cache_path("ifmmin", appauthor=False)
+    try:
+        path = user_cache_path("ifmmin", appauthor=False)
+    except RuntimeError:  # no HOME, and a user that the system does not know
+        path = Path("~")
+    return path if path.is_absolute() else Path(os.devnull, "ifmmin")
 
 
 def _exchange(first: Path, second: Path) -> None:

@@ -17,8 +17,13 @@ and exit with code 2; see `ifmmin.runtime.console`.
 
 from __future__ import annotations
 
-_LONGEST = 300
-"""Characters of an engine's complaint that are shown; the rest is for its makers."""
+import re
+
+_LONGEST, _TAIL = 300, 100
+"""Characters of an engine's complaint that are shown, and how many of them are its last: what is
+left out is for its makers."""
+_PLACE = re.compile(r"\S*/\S+\.(?:cc|cpp|cu|h|hpp):\d+ (?:[^()]{1,200}\([^()]*\)(?: const)?)? ?")
+"""File, line and signature by which ONNX Runtime says where it complains."""
 
 
 class IfmminError(Exception):
@@ -71,5 +76,7 @@ class OutputError(IfmminError):
 
 def one_line(error: Exception) -> str:
     """What an engine complains of, short and in one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    text = _PLACE.sub("", " ".join(str(error).split())) or type(error).__name__
+    if len(text) <= _LONGEST:
+        return text
+    return f"{text[: _LONGEST - _TAIL]} ... {text[-_TAIL:]}"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from .backends import BackendOptions
 from .bundle import Bundle
 from .errors import InputError
+from .fork import Lazy, abandon, register
 from .modality import ALL_PATTERNS, Modality, Pattern
 from .prediction import Prediction, is_answer, no_answer, softmax, softmax_of_one
 from .sessions import AUTO, STREAM, Session, SessionConfig, SessionPool, Trial
@@ -53,8 +54,9 @@ class Predictor:
     training (`prior`).
     policy: what counts as missing. options: what backends are told, such as the GPU.
 
-    May be used from many threads. Raises BundleError, BackendUnavailable or InputError, each saying
-    what to do.
+    May be used from many threads, and in children that are forked: those load graphs of their own.
+    A pickle or a copy of it is its arguments. Raises BundleError, BackendUnavailable or InputError,
+    each saying what to do.
     """
 
     def __init__(
@@ -77,7 +79,15 @@ class Predictor:
         config = SessionConfig(backend, precision, threads, options or BackendOptions())
         self.bundle = Bundle(bundle)
         """What it predicts with."""
-        self._pool = SessionPool(self.bundle, config, share=preload if share is None else share)
+        self._new = partial(
+            type(self), bundle, backend=backend, precision=precision, threads=threads,
+            preload=preload, share=share, on_empty=on_empty, policy=policy, options=options,
+        )  # fmt: skip
+        """Makes another like this one."""
+        self._new_pool = partial(
+            SessionPool, self.bundle, config, share=preload if share is None else share
+        )
+        self._pool = self._new_pool()
         self._specs = self.bundle.manifest.modalities
         self._labels = self.bundle.manifest.labels
         self._policy = policy or Policy()
@@ -86,6 +96,16 @@ class Predictor:
         if preload:
             for pattern in self.patterns:
                 self._pool.get("latency", pattern)
+        register(self, Predictor._begin_anew)
+
+    def _begin_anew(self) -> None:
+        """Load graphs anew when they are wanted; called in a child by the fork itself."""
+        abandon(self.__dict__.copy())
+        self.__dict__.pop("_streams", None)
+        self._pool = self._new_pool()
+
+    def __reduce__(self) -> tuple[Callable[[], Predictor], tuple[()]]:
+        return self._new, ()
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -195,7 +215,7 @@ class Predictor:
 
         return self._streams.many(count, StreamOptions() if options is None else options)
 
-    @cached_property
+    @Lazy
     def _streams(self) -> StreamFactory:
         """Imported when wanted: who asks for one answer should not wait for it."""
         from .stream.stream import StreamFactory

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import re
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property, partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backends import BACKENDS, Backend, BackendOptions, LoadedGraph, make_backend
+from .backends.base import inherited
 from .backends.profile import PROFILED, profile_of
 from .bundle import MANIFEST_NAME, PRECISIONS, SHAPES, Bundle, GraphEntry
 from .errors import (
@@ -33,6 +37,7 @@ from .errors import (
     InputError,
     OutputError,
 )
+from .fork import Lazy
 from .modality import Modality, Pattern
 from .stream.graphs import StreamGraphs, fit_to_profile
 
@@ -42,6 +47,7 @@ if TYPE_CHECKING:
 _NVPMODEL = Path("/var/lib/nvpmodel/status")
 _TEGRA = Path("/etc/nv_tegra_release")
 _GPUS = Path("/proc/driver/nvidia/gpus")
+_CGROUPS = "/sys/fs/cgroup"
 
 
 @cache
@@ -55,12 +61,55 @@ def device_name() -> str:
     return " | ".join(part for part in graphs if part)
 
 
-def usable_cores() -> int:
-    """Cores that this process may use."""
+def _read(path: str | Path) -> str:
     try:
-        return len(os.sched_getaffinity(0))
+        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def usable_cores(read: Callable[[str], str] = _read) -> int:
+    """Cores that this process may use: those that it is bound to, or fewer where a container has a
+    quota of their time, which counts in whole cores, rounded up.
+
+    read: gives the text of a file, empty where there is none.
+    """
+    try:
+        bound = len(os.sched_getaffinity(0))
     except AttributeError:  # not on every system
-        return os.cpu_count() or 1
+        bound = os.cpu_count() or 1
+    quota = cpu_quota(read)
+    return bound if quota is None else max(1, min(bound, math.ceil(quota)))
+
+
+def cpu_quota(read: Callable[[str], str] = _read) -> float | None:
+    """CPUs' worth of time; None is no limit. The tightest of the groups above this process."""
+    limits = []
+    for group in control_groups(read):
+        quota, period = (*read(f"{group}/cpu.max").split(), "", "")[:2]
+        allowed, length = (
+            int(text) if re.fullmatch("[0-9]{1,15}", text) else 0  # `max` and -1 are no limit
+            for text in (
+                quota or read(f"{group}/cpu.cfs_quota_us").strip(),
+                period or read(f"{group}/cpu.cfs_period_us").strip(),
+            )
+        )
+        if allowed and length:
+            limits.append(allowed / length)
+    return min(limits, default=None)
+
+
+def control_groups(read: Callable[[str], str] = _read) -> list[str]:
+    """Folders of the control groups that limit this process's CPU time, the innermost first."""
+    found = []
+    for line in read("/proc/self/cgroup").splitlines() or ["0::/", "1:cpu:/"]:
+        _, controllers, path = (*line.split(":", 2), "", "")[:3]
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        parts = [part for part in path.split("/") if part]
+        for root in {f"{_CGROUPS}/{controllers}".rstrip("/"): 0, f"{_CGROUPS}/cpu": 0}:
+            found += ["/".join([root, *parts[:depth]]) for depth in range(len(parts), -1, -1)]
+    return found
 
 
 def _machine() -> str:
@@ -84,13 +133,6 @@ def _gpus() -> list[str]:
             if line.startswith("Model"):
                 found.append(line.split(":", 1)[1].strip())
     return found
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""
 
 
 _MATTER = (
@@ -169,6 +211,9 @@ STREAM = "stream"
 _WARM_UP, _ROUNDS = 5, 25
 _LONGEST_SECONDS = 2.0
 """Timing a graph stops there."""
+_WEIGHT = {"openvino": 1.15}
+"""Times count so much more: OpenVINO's libraries, and what it keeps for lengths that it has met,
+take memory that ONNX Runtime on the CPU does not."""
 
 
 @dataclass(frozen=True)
@@ -193,14 +238,15 @@ class Trial:
     pattern: Pattern
     candidate: Candidate
     outcome: str
-    """`taken`, `slower`, `refused` (wrong answers), `unavailable` or `absent` (not exported)."""
+    """`taken`, `slower`, `heavier` (faster, but not by enough for the memory that it takes),
+    `refused` (wrong answers), `unavailable` or `absent` (not exported)."""
     seconds: float | None = None
     """Median of a call on an ordinary golden input; None where it was not timed."""
     detail: str = ""
 
 
 class Tuner:
-    """Finds the fastest sound candidate for a shape and pattern.
+    """Finds the fastest sound candidate for a shape and pattern, memory in mind (`_WEIGHT`).
 
     make: gives the backend of a candidate, or raises BackendUnavailable.
     """
@@ -238,10 +284,17 @@ class Tuner:
         if not sound:
             raise _nothing(self._bundle, shape, pattern, tuner)
         times = self._time([loaded for _, loaded in sound]) if len(sound) > 1 else [None]
-        best = min(range(len(sound)), key=lambda i: times[i] or 0.0)
+        weight = [_WEIGHT.get(candidate.backend, 1.0) for candidate, _ in sound]
+        best = min(range(len(sound)), key=lambda i: (times[i] or 0.0) * weight[i])
         for index, (candidate, loaded) in enumerate(sound):
             outcome = "taken" if index == best else "slower"
             detail = "; ".join(loaded.notes)
+            if (times[index] or 0.0) < (times[best] or 0.0):
+                outcome = "heavier"
+                detail = (
+                    f"not {weight[index] - 1:.0%} faster than {sound[best][0]}, as it has to be "
+                    "for the memory that it takes"
+                )
             tuner.append(Trial(shape, pattern, candidate, outcome, times[index], detail))
         return sound[best][1], tuner
 
@@ -309,7 +362,7 @@ class Tuner:
             return self._proof.fault_of_stream(self.graphs(candidate), pattern)
         return self._proof.fault(loaded)
 
-    @cached_property
+    @Lazy
     def _proof(self) -> Proof:
         from .verify import Proof
 
@@ -401,7 +454,7 @@ class Session:
 
     loaded: LoadedGraph
     candidate: Candidate
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: AbstractContextManager[Any] = field(default_factory=threading.Lock)
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """Run it; safe from any thread."""
@@ -551,7 +604,7 @@ class SessionPool:
             raise found
         return found
 
-    @cached_property
+    @Lazy
     def _cache(self) -> TuningCache:
         """Choices hold for this bundle on this device with these versions."""
         config = self._config
@@ -559,10 +612,13 @@ class SessionPool:
         graphs = {
             "bundle": hashlib.sha256(content).hexdigest(),
             "device": device_name(),
+            "cores": usable_cores(),
             "versions": installed_versions(),
             "config": [config.backend, config.precision, config.threads, config.options.spinning],
             "gpu": config.options.device,
         }
+        if inherited:  # what a forked child has to do without is no choice of the device
+            graphs["inherited"] = sorted(inherited)
         return TuningCache(config.options.cache, graphs)
 
 

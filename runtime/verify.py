@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +26,7 @@ from .bundle import (
 )
 from .console import Advance
 from .errors import BackendUnavailable, BundleError, IfmminError, one_line
+from .fork import Lazy
 from .graph_file import check_graph_file, read_graph_file
 from .modality import Modality, Pattern
 from .prediction import softmax
@@ -316,7 +316,7 @@ class Proof:
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
 
-    @cached_property
+    @Lazy
     def vectors(self) -> GoldenVectors:
         """Inputs and answers; BundleError where the file is damaged."""
         vectors, check = read_golden(self._bundle)

@@ -87,7 +87,8 @@ def _use_threads(threads: int | None) -> None:
     """Set torch's threads; results are the same for the same number."""
     if threads is not None:
         _require_one("--threads", threads)
-        torch.set_num_threads(threads)
+    # torch itself knows of no container's quota.
+    torch.set_num_threads(threads or min(torch.get_num_threads(), usable_cores()))
 
 
 def _require_one(option: str, value: int) -> None:

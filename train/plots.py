@@ -6,6 +6,7 @@ same numbers. matplotlib is imported when something is drawn.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ifmmin.runtime.atomic import cache_dir
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES
 
 from .evaluate import Point
@@ -33,6 +35,7 @@ History = Sequence[Mapping[str, float]]
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of so many inches."""
+    os.environ.setdefault("MPLCONFIGDIR", str(cache_dir() / "matplotlib"))  # what it knows of fonts
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")

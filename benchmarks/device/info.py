@@ -21,6 +21,7 @@ from ifmmin.runtime.doctor import collect
 from ifmmin.runtime.doctor.collect import integer
 from ifmmin.runtime.doctor.facts import Memory, Temperature
 from ifmmin.runtime.doctor.probes import Answers, Host, ask
+from ifmmin.runtime.sessions import control_groups
 
 from .gpu import Nvml, find_gpus
 from .machine import (
@@ -81,7 +82,6 @@ SETTINGS = (
 )  # fmt: skip
 """Environment variables that are recorded where they are set; no other is."""
 _HERE = Path(__file__).resolve()
-_CGROUPS = "/sys/fs/cgroup"
 _SENSORS = {"coretemp": "Package", "k10temp": "Tctl", "zenpower": "Tdie", "cpu_thermal": ""}
 """Drivers of processors' sensors, and how the label of the one that counts begins."""
 _THROTTLE = "/sys/devices/system/cpu/cpu[0-9]*/thermal_throttle"
@@ -158,7 +158,7 @@ def find_processor(machine: Machine) -> Processor:
         logical=known.cores,
         physical=psutil.cpu_count(logical=False),
         usable=known.usable,
-        quota=cpu_quota(machine),
+        quota=known.quota,
         caches=find_caches(machine),
         frequencies=find_frequencies(machine),
         boost=_boost(machine),
@@ -307,36 +307,13 @@ def find_revision(machine: Host, file: Path = _HERE) -> Revision | None:
     return Revision(commit=commit, changed=bool(changes.strip())) if commit else None
 
 
-def cpu_quota(machine: Machine) -> float | None:
-    """CPUs' worth of time; None is no limit. The tightest of the groups above this process."""
-    limits = []
-    for group in _groups(machine):
-        quota, period = (*machine.text(f"{group}/cpu.max").split(), "", "")[:2]
-        allowed = integer(quota or machine.text(f"{group}/cpu.cfs_quota_us"))
-        length = integer(period or machine.text(f"{group}/cpu.cfs_period_us"))
-        if allowed and length and min(allowed, length) > 0:  # `max` and -1 are no limit
-            limits.append(allowed / length)
-    return min(limits, default=None)
-
-
 def quota_events(machine: Machine) -> int | None:
     """Periods in which the process's groups were held back, since they exist; None is unknown."""
-    texts = "".join(machine.text(f"{group}/cpu.stat") + "\n" for group in _groups(machine))
+    texts = "".join(
+        machine.text(f"{group}/cpu.stat") + "\n" for group in control_groups(machine.text)
+    )
     found = re.findall(r"^nr_throttled\s+([0-9]{1,15})$", texts, flags=re.MULTILINE)
     return max(map(int, found), default=None)
-
-
-def _groups(machine: Machine) -> list[str]:
-    """Folders of the control groups that this process is in, the innermost first."""
-    found = []
-    for line in machine.text("/proc/self/cgroup").splitlines():
-        _, controllers, path = (*line.split(":", 2), "", "")[:3]
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        root = f"{_CGROUPS}/{controllers}" if controllers else _CGROUPS
-        parts = [part for part in path.split("/") if part]
-        found += ["/".join([root, *parts[:depth]]) for depth in range(len(parts), -1, -1)]
-    return found
 
 
 def temperatures(machine: Machine) -> tuple[Temperature, ...]:

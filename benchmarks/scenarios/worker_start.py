@@ -7,7 +7,6 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 
     from ifmmin.runtime.predictor import Predictor
 
-_ENGINES = ("onnxruntime", "openvino")
-"""Modules that the runtime imports when it loads the first graph, by how backends begin."""
 Words = Mapping[str, str]
 Inputs = Mapping[str, "NDArray[np.float32]"]
 """Arrays (T, D) by letter."""
@@ -60,9 +57,12 @@ class PredictorRuntime(ChildRuntime):
         """The runtime, and the engine that it would import while it loads."""
         import ifmmin.runtime  # noqa: F401
 
-        engine = self.words["backend"].partition("-")[0]
-        if engine in _ENGINES:
-            import_module(engine)
+        if self.words["backend"].startswith("onnxruntime"):
+            import onnxruntime  # noqa: F401
+        elif self.words["backend"] == "openvino":
+            from ifmmin.runtime.backends.openvino import load_openvino
+
+            load_openvino()
 
     def load(self) -> None:
         """Read the manifest; with `preload` check and load the graphs too."""

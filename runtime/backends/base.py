@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from ..bundle import Bundle, GraphEntry
-from ..errors import InputError
+from ..errors import BackendUnavailable, InputError
 
 
 class Runner(Protocol):
@@ -104,6 +105,22 @@ BACKENDS: dict[str, Callable[..., Backend]] = {
 """What makes each backend, given its options. Their modules are imported when asked for."""
 
 
+_FORKABLE = "onnxruntime-cpu"
+"""Opens new sessions in a forked child as in any process; others have threads or a GPU that began
+in the parent."""
+_started: set[str] = set()
+inherited: set[str] = set()
+"""Backends that cannot run in this process, since one that it was forked from had begun them."""
+
+
+def _in_child() -> None:
+    inherited.update(_started - {_FORKABLE})
+
+
+if hasattr(os, "register_at_fork"):  # not on every system
+    os.register_at_fork(after_in_child=_in_child)
+
+
 def make_backend(name: str, options: BackendOptions | None = None) -> Backend:
     """The backend called `name`.
 
@@ -111,6 +128,12 @@ def make_backend(name: str, options: BackendOptions | None = None) -> Backend:
     """
     if name not in BACKENDS:
         raise InputError(f"unknown backend {name!r}; use auto or one of {', '.join(BACKENDS)}")
+    if name in inherited:
+        raise BackendUnavailable(
+            f"{name} was in use when this process was forked, and works on one side only; make the "
+            f"first Predictor after the fork, start processes by spawn, or take {_FORKABLE}"
+        )
+    _started.add(name)
     return BACKENDS[name](options or BackendOptions())
 
 

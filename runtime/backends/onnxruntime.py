@@ -18,6 +18,12 @@ UNKNOWN = "this version of ONNX Runtime does not tell what runs where"
 """A note where `Placement.nodes` is empty."""
 
 
+_EMPTY = (
+    "its files are not in its folder, as after one of two packages that share it was uninstalled; "
+    "uninstall the other as well"
+)
+
+
 def load_onnxruntime(cure: str) -> Any:
     """The module; BackendUnavailable with the cure where it is absent or broken."""
     try:
@@ -26,8 +32,13 @@ def load_onnxruntime(cure: str) -> Any:
         if error.name != "onnxruntime":
             raise _broken(error, cure) from error
         raise BackendUnavailable(f"ONNX Runtime is not installed; {cure}") from error
-    except (ImportError, OSError) as error:
+    except Exception as error:  # a broken package may raise anything
         raise _broken(error, cure) from error
+    if not hasattr(onnxruntime, "InferenceSession"):
+        raise _broken(ImportError(_EMPTY), cure)
+    # Who imported it before ifmmin has its telemetry on; from here on it sends no more events.
+    if quiet := getattr(onnxruntime, "disable_telemetry_events", None):
+        quiet()
     return onnxruntime
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from numpy.typing import NDArray
@@ -14,6 +16,9 @@ from .base import Backend, LoadedGraph, Runner
 
 _DEVICE = "CPU"
 _CURE = "run pip install 'ifmmin[openvino]'"
+_KEPT = 500
+"""Compiled operators that are kept, each for one length of its input; as OpenVINO has it by
+default, 5,000, an utterance of every new length costs memory for hundreds of megabytes."""
 _IDLE = ("Const", "Input", "Output")
 """What OpenVINO counts among the nodes of a compiled graph and does not run."""
 
@@ -30,15 +35,20 @@ class OpenVino(Backend):
     name = "openvino"
 
     def __init__(self, threads: int = 1) -> None:
-        openvino = _load()
-        self._version = str(openvino.__version__).split("-")[0]
-        self._core: Any = openvino.Core()
-        devices = list(self._core.available_devices)
+        openvino = load_openvino()
+        try:
+            self._version = str(openvino.__version__).split("-")[0]
+            self._core: Any = openvino.Core()
+            devices = list(self._core.available_devices)
+        except Exception as error:  # a broken package may raise anything
+            raise _broken(error) from error
         if _DEVICE not in devices:
             raise BackendUnavailable(
                 f"OpenVINO {self._version} has no CPU plugin here, only "
                 f"{', '.join(devices) or 'none at all'}; {_CURE}"
             )
+        with suppress(RuntimeError):  # of a version that knows no such limit
+            self._core.set_property(_DEVICE, {"CPU_RUNTIME_CACHE_CAPACITY": _KEPT})
         self._properties: dict[str, Any] = {
             "EXECUTION_MODE_HINT": "ACCURACY", "INFERENCE_PRECISION_HINT": "f32",
             "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": threads,
@@ -66,15 +76,32 @@ class OpenVino(Backend):
         return self._core.compile_model(model, _DEVICE, self._properties)
 
 
-def _load() -> Any:
+def load_openvino() -> Any:
+    """The module, without its telemetry; BackendUnavailable where it is absent or broken."""
     try:
-        return importlib.import_module("openvino")
+        with _without_telemetry():
+            return importlib.import_module("openvino")
     except ModuleNotFoundError as error:
         if error.name != "openvino":
             raise _broken(error) from error
         raise BackendUnavailable(f"OpenVINO is not installed; {_CURE}") from error
-    except (ImportError, OSError) as error:
+    except Exception as error:  # a broken package may raise anything
         raise _broken(error) from error
+
+
+@contextmanager
+def _without_telemetry() -> Iterator[None]:
+    """Let no import find OpenVINO's telemetry. It has no variable that turns it off, and sends a
+    message as soon as OpenVINO is imported; where its package is absent OpenVINO does without."""
+    name = "openvino_telemetry"
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]  # what `import` takes for absent
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 def _broken(error: Exception) -> BackendUnavailable:

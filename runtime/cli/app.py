@@ -6,8 +6,11 @@ a mistake, 130 after Ctrl-C. A command is a function whose parameters are its op
 
 from __future__ import annotations
 
+import codecs
 import functools
 import inspect
+import io
+import json
 import os
 import signal
 import sys
@@ -21,7 +24,7 @@ import typer
 from typer.exceptions import Exit, TyperException
 
 from ..console import is_verbose, log_line, package_version, set_verbosity, write
-from ..errors import IfmminError, InputError, ParityError
+from ..errors import IfmminError, InputError, OutputError, ParityError
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -140,6 +143,9 @@ def entry_point(app: typer.Typer, name: str) -> Main:
 
     def main(arguments: Sequence[str] | None = None) -> int:
         set_verbosity()
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # one that is closed is None
+                stream.reconfigure(errors=_ESCAPE)
         try:
             if sys.platform != "linux":
                 raise IfmminError(
@@ -160,12 +166,29 @@ def entry_point(app: typer.Typer, name: str) -> Main:
     return main
 
 
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    """What an encoding has no character for, as JSON writes it: an answer is never lost for that,
+    and stays JSON."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
+_ESCAPE = "ifmmin.escape"
+codecs.register_error(_ESCAPE, _escape)
+
+
 def guarded(body: Callable[[], int | None]) -> int:
     """Exit code of what a command does; other errors than the user's keep their traceback."""
     try:
         return body() or 0
     except IfmminError as error:
         return _fail(error)
+    except FileNotFoundError as error:
+        if error.filename is not None or "temporary directory" not in str(error):
+            raise
+        wanted = "let TMPDIR name a directory that can be written"
+        return _fail(OutputError(f"there is no place for temporary files; {wanted}"))
     except KeyboardInterrupt:
         log_line("interrupted; nothing was left half written", "error")
         return EXIT_INTERRUPTED

@@ -64,7 +64,7 @@ def _reasons(tuner: Sequence[Trial]) -> list[list[str]]:
     found = {
         (trial.candidate.backend, trial.detail): None
         for trial in tuner
-        if trial.outcome in ("unavailable", "refused")
+        if trial.outcome in ("unavailable", "refused", "heavier")
     }
     return [[backend, detail] for backend, detail in found]
 

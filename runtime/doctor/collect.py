@@ -18,6 +18,7 @@ import msgspec
 
 from ..backends import BACKENDS
 from ..errors import one_line
+from ..sessions import cpu_quota, usable_cores
 from .facts import (
     BackendState,
     Clock,
@@ -35,7 +36,7 @@ from .facts import (
     System,
     Temperature,
 )
-from .probes import Answers, Host, ask
+from .probes import Answers, Host, ask, is_frozen
 
 _DIGITS = re.compile(r"-?[0-9]{1,15}")
 
@@ -76,7 +77,8 @@ def find_cpu(host: Host) -> Cpu:
     return Cpu(
         model=model,
         cores=cores,
-        usable=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores,
+        usable=usable_cores(host.text),
+        quota=cpu_quota(host.text),
         flags=flags,
         governor=host.text(f"{_FREQUENCY}/scaling_governor").strip(),
         driver=host.text(f"{_FREQUENCY}/scaling_driver").strip(),
@@ -124,6 +126,7 @@ def find_python(host: Host) -> Python:
         version=platform.python_version(),
         virtual=virtual,
         system_packages=not virtual or sees_system(settings),
+        frozen=is_frozen(),
     )
 
 
@@ -367,7 +370,8 @@ _TENSORRT_PROVIDER = "libonnxruntime_providers_tensorrt.so"
 
 def find_packages(host: Host) -> tuple[Package, ...]:
     """Those that are installed."""
-    found = [(name, host.package(name)) for name in PACKAGE_NAMES]
+    names = dict.fromkeys((*PACKAGE_NAMES, *host.owners("onnxruntime")))
+    found = [(name, host.package(name)) for name in names]
     return tuple(Package(name=name, version=p[0], tags=p[1]) for name, p in found if p is not None)
 
 
@@ -375,6 +379,7 @@ def find_onnxruntime(host: Host, answer: Mapping[str, Any]) -> OnnxRuntime:
     """The build that an import gets, by the files it came with; answer: what an import said."""
     providers, error = answer.get("providers"), str(answer.get("error", ""))
     names = tuple(map(str, providers)) if isinstance(providers, list) else ()
+    owners = host.owners("onnxruntime")
     for site in host.site_folders():
         info = parse_build(host.text(f"{site}/{_INSIDE}/build_and_package_info.py"))
         if info:
@@ -385,9 +390,10 @@ def find_onnxruntime(host: Host, answer: Mapping[str, Any]) -> OnnxRuntime:
                 cuda=info.get("cuda_version", ""),
                 tensorrt=linked_tensorrt(library),
                 providers=names,
+                owners=owners,
                 error=error,
             )
-    return OnnxRuntime(providers=names, error=error)
+    return OnnxRuntime(providers=names, owners=owners, error=error)
 
 
 def parse_build(text: str) -> dict[str, str]:

@@ -17,6 +17,8 @@ class Python(msgspec.Struct, frozen=True, kw_only=True):
     """It is a virtual environment."""
     system_packages: bool = True
     """It sees the packages of the system's Python."""
+    frozen: bool = False
+    """It is part of a program, and no process of it can be started to try backends in."""
 
 
 class System(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +38,9 @@ class Cpu(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
     cores: int = 0
     usable: int = 0
-    """Cores that this process may run on."""
+    """Cores that this process may use, by what it is bound to and by its quota."""
+    quota: float | None = None
+    """CPUs' worth of time that a container may take, where it has such a limit."""
     flags: tuple[str, ...] = ()
     """Those instruction sets that matter to the kernels."""
     governor: str = ""
@@ -140,6 +144,8 @@ class OnnxRuntime(msgspec.Struct, frozen=True, kw_only=True):
     """Major version of TensorRT that its provider links; None without that provider."""
     providers: tuple[str, ...] = ()
     """Compiled in, whether they work here or not."""
+    owners: tuple[str, ...] = ()
+    """Packages that have files in its folder; more than one overwrote each other's."""
     error: str = ""
     """Why it cannot be imported."""
 

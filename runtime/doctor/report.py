@@ -57,7 +57,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 def make_report(facts: Facts, selftests: Sequence[SelfTest] = ()) -> Report:
     """Judge what was found."""
-    broken = not any(state.usable for state in facts.backends)
+    broken = not facts.python.frozen and not any(state.usable for state in facts.backends)
     return Report(
         schema=SCHEMA,
         ifmmin=package_version(),
@@ -136,7 +136,8 @@ def _machine(facts: Facts) -> Rows:
     system, cpu, memory = facts.system, facts.cpu, facts.memory
     boxed = "in a container" if system.container else ""
     yield "system", _join(system.name, system.machine, system.kernel, system.libc, boxed)
-    yield "processor", _join(cpu.model, f"{cpu.cores} cores", f"{cpu.usable} usable")
+    quota = "" if cpu.quota is None else f"a quota of {cpu.quota:g} CPUs"
+    yield "processor", _join(cpu.model, f"{cpu.cores} cores", f"{cpu.usable} usable", quota)
     yield "instructions", _join(" ".join(cpu.flags), eight_bits(cpu))
     if cpu.governor:
         limits = f"{cpu.minimum_mhz or '?'} to {cpu.maximum_mhz or '?'} MHz"

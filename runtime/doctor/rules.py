@@ -46,10 +46,22 @@ _HOT = 85.0
 
 def no_backend(facts: Facts) -> Finding | None:
     """Nothing can run a graph."""
-    if not facts.backends or any(state.usable for state in facts.backends):
+    if not facts.backends or facts.python.frozen or any(state.usable for state in facts.backends):
         return None
     cure = "pip install 'ifmmin[cpu]'"
     return finding("no-backend", "error", "no backend runs on this machine", cure)
+
+
+def frozen(facts: Facts) -> Finding | None:
+    """Backends are tried in processes of their own, which here would be this program once more."""
+    if not facts.python.frozen:
+        return None
+    return finding(
+        "frozen",
+        "warning",
+        "backends were not tried: this program has its Python built in, and would start again",
+        "try one by Predictor(bundle, backend=NAME), or run ifmmin-doctor by a Python of its own",
+    )
 
 
 def driver_fails(facts: Facts) -> Finding | None:
@@ -388,14 +400,15 @@ def wheel_without_kernels(facts: Facts) -> Finding | None:
 
 
 def both_packages(facts: Facts) -> Finding | None:
-    """Both write into one directory, and the last one installed wins, file by file."""
-    if facts.package("onnxruntime") is None or facts.package(GPU) is None:
+    """All write into one directory, and the last one installed wins, file by file."""
+    names = facts.onnxruntime.owners
+    if len(names) < 2:
         return None
     return finding(
         "onnxruntime-twice",
         "error",
-        f"onnxruntime and {GPU} are both installed and overwrite each other's files",
-        f"pip uninstall onnxruntime {GPU}; then install the one that is wanted",
+        f"{' and '.join(names)} are installed together and overwrite each other's files",
+        f"pip uninstall {' '.join(names)}; then install the one that is wanted",
     )
 
 
@@ -404,7 +417,8 @@ def numpy_of_wheel(facts: Facts) -> Finding | None:
     numpy = facts.package("numpy")
     if numpy is None or (major(numpy.version) or 0) < 2:
         return None
-    names = [p for p in facts.packages if p.name in ("onnxruntime", GPU)]
+    known = ("onnxruntime", GPU, *facts.onnxruntime.owners)
+    names = [p for p in facts.packages if p.name in known]
     old = [p for p in names if () < version(p.version) < _FIRST_OF_NUMPY_2]
     complains = any(word in facts.onnxruntime.error for word in _NUMPY_COMPLAINTS)
     if not complains and not old:
@@ -425,10 +439,11 @@ def _wanted_cuda(facts: Facts, package: str) -> int:
 
 
 RULES: tuple[Rule, ...] = (
-    no_backend, driver_fails, gpu_without_driver, cuda_python, library_path, low_memory, governor,
-    heat, no_vnni, no_gpu, looks_failed, cuda_of_wheel, tensorrt_of_wheel, wheel_without_kernels,
-    both_packages, numpy_of_wheel, invisible_tensorrt, wrong_python, old_jetpack,
-    tensorrt_without_orin, tensorrt_11_on_jetpack, missing_dla_compiler, power_mode, loose_clocks,
+    no_backend, frozen, driver_fails, gpu_without_driver, cuda_python, library_path, low_memory,
+    governor, heat, no_vnni, no_gpu, looks_failed, cuda_of_wheel, tensorrt_of_wheel,
+    wheel_without_kernels, both_packages, numpy_of_wheel, invisible_tensorrt, wrong_python,
+    old_jetpack, tensorrt_without_orin, tensorrt_11_on_jetpack, missing_dla_compiler, power_mode,
+    loose_clocks,
 )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 
 from ..backends import LoadedGraph, Runner
 from ..bundle import GraphEntry, ProfileSpec, StateSpec
+from ..errors import InputError
+from ..fork import abandon, register
 from ..graph_file import TensorSpec
 from ..modality import Modality, Pattern
 
@@ -194,7 +197,13 @@ class StreamGraphs:
         self._open = open_graph
         self._encoders: dict[Modality, EncoderGraphs] = {}
         self._heads: dict[Pattern, LoadedGraph] = {}
-        self.lock = threading.Lock()
+        self.lock: AbstractContextManager[Any] = threading.Lock()
+        register(self, StreamGraphs._refuse)
+
+    def _refuse(self) -> None:
+        """Refuse whoever wants the lock, which a thread of the parent may hold for ever."""
+        abandon(self.__dict__.copy())
+        self.lock = _Refusal()
 
     def encoder(self, modality: Modality) -> EncoderGraphs:
         """Step and summary of a modality."""
@@ -231,10 +240,23 @@ def _apart(loaded: LoadedGraph) -> LoadedGraph:
     return loaded
 
 
+class _Refusal:
+    """In place of the lock of graphs that were loaded in a process before it was forked."""
+
+    def __enter__(self) -> None:
+        raise InputError(
+            "this stream was opened before its process was forked; open one in the child, by "
+            "predictor.stream(), and let it go on by resume(snapshot) if it shall"
+        )
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
 class _InTurn:
     """Runs a graph while it holds a lock."""
 
-    def __init__(self, run: Runner, lock: threading.Lock) -> None:
+    def __init__(self, run: Runner, lock: AbstractContextManager[Any]) -> None:
         self._run = run
         self._lock = lock
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from ifmmin.runtime import BackendUnavailable, InputError, Pattern, Predictor
 from ifmmin.runtime.backends import Backend, BackendOptions, LoadedGraph
 from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from ifmmin.runtime.bundle import Bundle, GraphEntry
+from ifmmin.runtime.sessions import cpu_quota, usable_cores
 
 STREAMING = pytest.mark.parametrize("bundle", ["streams"], indirect=True)
 PATTERN = Pattern.parse("a")
@@ -142,6 +144,64 @@ def test_threads_are_measured_when_asked_for(
     auto = Predictor(bundle, preload=preload, threads="auto", **told)
     tried = auto.history if preload else auto.explain()
     assert {t.candidate.threads for t in tried} == {1, 2}
+
+
+@pytest.mark.parametrize(
+    ("group", "files", "quota"),
+    [
+        ("0::/\n", {"cpu.max": "150000 100000\n"}, 1.5),
+        ("0::/\n", {"cpu.max": "1000 100000\n"}, 0.01),
+        ("0::/a/b\n", {"a/b/cpu.max": "max 100000\n", "a/cpu.max": "50000 100000\n"}, 0.5),
+        ("0::/\n", {"cpu.max": "max 100000\n"}, None),
+        ("0::/\n", {"cpu.max": "0 100000"}, None),
+        ("0::/\n", {"cpu.max": "1\u00b2 x y"}, None),
+        ("0::/\n", {}, None),
+        ("", {"cpu.max": "50000 100000\n"}, 0.5),
+        ("", {"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 0.5),
+        ("garbage\n", {"cpu.max": "50000 100000\n"}, 0.5),
+        ("4:cpu,cpuacct:/docker/x\n", {
+            "cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2.0),
+        ("4:cpu,cpuacct:/docker/x\n", {
+            "cpu,cpuacct/docker/x/cpu.cfs_quota_us": "200000\n",
+            "cpu,cpuacct/docker/x/cpu.cfs_period_us": "100000\n"}, 2.0),
+        ("1:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ("9:cpuset:/\n0::/../..\n", {"cpu.max": "50000 100000"}, 0.5),
+    ],
+)  # fmt: skip
+def test_quotas_of_containers(group: str, files: dict[str, str], quota: float | None) -> None:
+    texts = {f"/sys/fs/cgroup/{path}": text for path, text in files.items()}
+    texts["/proc/self/cgroup"] = group
+
+    def read(path: str) -> str:
+        return texts.get(path, "")
+
+    assert cpu_quota(read) == quota
+    alone = usable_cores(lambda path: "")
+    assert alone >= 1
+    assert usable_cores(read) == (alone if quota is None else max(1, min(alone, math.ceil(quota))))
+
+
+@pytest.mark.parametrize(("gain", "outcome"), [(0.95, "heavier"), (0.6, "taken"), (1.2, "slower")])
+def test_what_takes_memory_has_to_gain_time(
+    make_bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gain: float, outcome: str
+) -> None:
+    class _Other(_Slow):
+        delay = 8e-3
+
+    class _Heavy(_Slow):
+        delay = gain * 8e-3
+
+    known = {"onnxruntime-cpu": lambda _: _Other(), "openvino": lambda _: _Heavy()}
+    bundle = with_backends(
+        make_bundle(("a", "t"), shapes=("latency",)), tmp_path, monkeypatch, known
+    )
+    trials = {
+        t.candidate.backend: t for t in Predictor(bundle, options=_options(tmp_path)).explain()
+    }
+    assert trials["openvino"].outcome == outcome
+    if outcome == "heavier":
+        assert "not 15% faster than onnxruntime-cpu" in trials["openvino"].detail
+        assert trials["onnxruntime-cpu"].outcome == "taken"
 
 
 def test_choices_are_kept(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

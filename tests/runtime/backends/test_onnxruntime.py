@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +23,7 @@ from ifmmin.runtime.backends.onnxruntime import UNKNOWN, OnnxRuntimeCpu
 from ifmmin.runtime.backends.onnxruntime_gpu import OnnxRuntimeCuda, OnnxRuntimeTensorrt
 from ifmmin.runtime.backends.openvino import OpenVino
 from ifmmin.runtime.bundle import PRECISIONS, Bundle
-from ifmmin.runtime.errors import BackendUnavailable
+from ifmmin.runtime.errors import BackendUnavailable, one_line
 
 ASSIGNMENT = "get_provider_graph_assignment_info"
 """Versions have it since 1.24."""
@@ -73,6 +74,43 @@ def test_a_graph_that_it_cannot_run(engine: Backend, bundle: Bundle, tmp_path: P
     assert "\n" not in str(caught.value)
 
 
+def _ir(model: onnx.ModelProto) -> None:
+    model.ir_version = 99
+
+
+def _opset(model: onnx.ModelProto) -> None:
+    model.opset_import[0].version = 99
+
+
+def _operator(model: onnx.ModelProto) -> None:
+    model.graph.node[0].op_type = "Frobnicate"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [(_ir, "Unsupported model IR version: 99, max supported"), (_opset, "Opset 99"),
+     (_operator, "No Op registered for Frobnicate")],
+)  # fmt: skip
+def test_a_graph_of_a_newer_time_is_named(
+    change: Callable[[onnx.ModelProto], None], said: str, bundle: Bundle, tmp_path: Path
+) -> None:
+    folder = copied(bundle.directory, tmp_path)
+    model = onnx.load(folder / "a.latency.fp32.onnx")
+    change(model)
+    put(folder, "a.latency.fp32.onnx", model.SerializeToString())
+    newer = Bundle(folder)
+    entry = next(e for e in newer.manifest.graphs if e.file == "a.latency.fp32.onnx")
+    with pytest.raises(BackendUnavailable, match=said) as caught:
+        OnnxRuntimeCpu().open(newer, entry)
+    assert "onnxruntime_src" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_a_long_complaint_keeps_its_beginning_and_its_end() -> None:
+    text = one_line(RuntimeError(f"first words, {'and so on, ' * 99}last words"))
+    assert (text[:11], text[-10:], len(text)) == ("first words", "last words", 305)
+
+
 ENGINES: list[tuple[Any, str, str]] = [
     (OnnxRuntimeCpu, "onnxruntime", r"pip install 'ifmmin\[cpu\]'"),
     (OpenVino, "openvino", r"pip install 'ifmmin\[openvino\]'"),
@@ -85,7 +123,9 @@ ENGINES: list[tuple[Any, str, str]] = [
     [(None, "is not installed"),
      ("raise ImportError('lib:\\n gone')", r"does not load \(lib: gone"),
      ("raise OSError('lib:\\n gone')", r"does not load \(lib: gone"),
-     ("import of_it_absent", r"does not load \(.*of_it_absent")],
+     ("import of_it_absent", r"does not load \(.*of_it_absent"),
+     ("1/0", r"does not load \(division"), ("x = (", r"does not load \(.*never closed"),
+     ("numpy_abi = None.x", r"does not load \(.*no attribute 'x'"), ("", r"does not load \(")],
 )  # fmt: skip
 def test_an_engine_that_is_absent_or_broken(
     kind: Any, module: str, cure: str, text: str | None, said: str,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
@@ -51,6 +54,9 @@ class MadeHost(Host):
 
     def package(self, name: str) -> tuple[str, tuple[str, ...]] | None:
         return self.packages.get(name)
+
+    def owners(self, folder: str) -> tuple[str, ...]:
+        return tuple(name for name in self.packages if name.startswith(folder))
 
     def site_folders(self) -> list[str]:
         return [SITE]
@@ -244,8 +250,86 @@ def test_a_damaged_package_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (folder / "METADATA").write_bytes(content)
     monkeypatch.syspath_prepend(str(tmp_path))
     host = Host()
-    assert host.package("damaged") == (UNREADABLE, ())
+    version, tags = host.package("damaged") or ("", ())
+    assert version.startswith(f"{UNREADABLE}: ")
+    assert "0xff" in version or "Version" in version
+    assert tags == ()
     assert host.package("sound") == ("1.2", ())
+
+
+def test_who_owns_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    files = {
+        first / "engine_gpu-1.0.dist-info": ("Engine_GPU", "engine/__init__.py,,\nx.py,,\n"),
+        first / "Nightly.Engine-2.0.dist-info": ("Nightly.Engine", "y.py,,\nengine/capi/a.so,,\n"),
+        first / "other-1.0.dist-info": ("other", "other/engine/x.py,,\nengine_of_other.py,,\n"),
+        first / "broken-1.0.dist-info": ("broken", None),
+        second / "engine-3.0.dist-info": ("engine", "engine/__init__.py,,\n"),
+    }
+    for folder, (name, record) in files.items():
+        folder.mkdir(parents=True)
+        (folder / "METADATA").write_text(f"Name: {name}\nVersion: 1.0\n")
+        (folder / "RECORD").write_bytes(b"\xff" if record is None else record.encode())
+    for place in (second, first):
+        (place / "engine").mkdir()
+        monkeypatch.syspath_prepend(str(place))
+    # What lies behind it on the path overwrites nothing.
+    assert set(Host().owners("engine")) == {"engine-gpu", "nightly-engine"}
+    assert Host().owners("nobody") == ()
+
+
+_TOOLS = {
+    "hangs": "exec sleep 60",
+    "hangs with a child": "sleep 60 & exec sleep 60",
+    "leaves a child": "sleep 60 & echo said; exit 0",
+    "hangs after words": "echo said; exec sleep 60",
+    "ignores signals": "trap '' TERM INT HUP; sleep 60; sleep 60",
+    "prints without end": "exec cat /dev/zero",
+    "fails": "echo said; exit 9",
+    "crashes": "kill -SEGV $$",
+    "is no program": None,
+    "prints no text": "printf '\\377\\376\\000'",
+}
+
+
+@pytest.mark.parametrize("name", _TOOLS)
+def test_hostile_tools(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text, tool = _TOOLS[name], tmp_path / "nvidia-smi"
+    tool.write_bytes(b"\x7fELF\0" if text is None else f"#!/bin/sh\n{text}\n".encode())
+    tool.chmod(0o755)
+    monkeypatch.setattr("ifmmin.runtime.doctor.probes.TOOL_SECONDS", 0.5)
+    host = Host()
+    host.environ = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    started = time.monotonic()
+    assert host.run("nvidia-smi").strip("\ufffd\0") == ""
+    assert time.monotonic() - started < 5
+    assert looks.find_nvidia(host, {}).driver == ""
+
+
+def test_what_is_no_file_is_empty(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "secret").touch(0o000)
+    host = Host()
+    for name in ("pipe", "loop", ".", "nothing", "secret", "x" * 5000):
+        assert host.text(str(tmp_path / name)) == ""
+    assert host.text("/dev/zero") == ""
+    assert host.resolve(str(tmp_path / "loop"))
+
+
+def test_a_frozen_program_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[object] = []
+    monkeypatch.setattr(subprocess, "Popen", lambda *words, **_: started.append(words))
+    for name, value in (("frozen", True), ("executable", ""), ("executable", None)):
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, name, value, raising=False)
+            assert "start again" in ask(["cuda"])["cuda"]["error"]
+            facts = looks.collect(MadeHost())
+        report = make_report(facts)
+        assert not report.broken
+        assert "frozen" in {finding.rule for finding in report.findings}
+        assert "no-backend" not in {finding.rule for finding in report.findings}
+    assert started == []
 
 
 _SCRIPT = """
