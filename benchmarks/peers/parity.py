@@ -17,6 +17,7 @@ from ifmmin.export.specialise.network import exact
 from ifmmin.export.verify.parity import Comparison, compare
 from ifmmin.runtime.errors import ParityError
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality, Pattern
+from ifmmin.runtime.prediction import allowed_differences, largest_differences
 from ifmmin.train.data.corpus import Utterance, collate
 from ifmmin.train.model.encoders import untransform
 from ifmmin.train.model.network import EmotionNetwork
@@ -88,9 +89,8 @@ def prove(name: str, contender: OpenPeer, cases: list[Case], tolerance: float) -
     found = np.stack([contender(inputs) for inputs in prepared])
     truth = np.stack([case.logits for case in cases])
     comparison = compare(found, truth, [str(case) for case in cases])
-    allowed = tolerance * np.maximum(1.0, np.abs(truth).max(axis=1) / _LARGE_LOGIT)
-    off = np.abs(found - truth).max(axis=1)
-    if not bool((off <= allowed).all()):
+    allowed = allowed_differences(truth, tolerance, tolerance / _LARGE_LOGIT)
+    if (largest_differences(found, truth) > allowed).any():
         raise ParityError(
             f"peer {name} is wrong and was not timed: the largest difference of a logit is "
             f"{comparison.max_difference:.1e} at {comparison.worst}, allowed {tolerance:.0e}; "
