@@ -126,4 +126,4 @@ def allowed_differences(
     """What each row may be off by, (..., C) -> (...): `absolute`, or `relative` of its largest
     value where that is more."""
     sizes = np.abs(wanted).max(axis=-1, initial=0.0)
-    return np.maximum(absolute, relative * sizes, dtype=np.float64)
+    return np.asarray(np.maximum(absolute, relative * sizes), dtype=np.float64)
