@@ -125,5 +125,5 @@ def allowed_differences(
 ) -> NDArray[np.float64]:
     """What each row may be off by, (..., C) -> (...): `absolute`, or `relative` of its largest
     value where that is more."""
-    sizes = np.abs(wanted).max(axis=-1, initial=0.0)
-    return np.asarray(np.maximum(absolute, relative * sizes), dtype=np.float64)
+    sizes = np.abs(wanted).max(axis=-1, initial=0.0).astype(np.float64)
+    return np.asarray(np.maximum(absolute, relative * sizes))
