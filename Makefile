@@ -50,7 +50,7 @@ bench: $(VENV)/installed
 	  $(BIN)/ifmmin-export demo/run/model.safetensors --shape latency --shape throughput -o demo/bundle
 	test -f demo/bundle/a_v_t.head.int8.onnx -a -f demo/bundle/a_v_t.latency.int8.onnx || \
 	  $(BIN)/ifmmin-export demo/run/model.safetensors --precision int8 --shape latency --shape stream \
-	  --allow-loss probabilities=0.1 --allow-loss agreement=0.9 -o demo/bundle
+	  -o demo/bundle
 	$(BIN)/ifmmin-bench run -b demo/bundle --checkpoint demo/run/model.safetensors --all-peers --evaluate \
 	  --precision fp32 --precision int8 --threads 1 --threads 2 --budget $(BUDGET) -o bench
 	$(BIN)/python -m pytest benchmarks/suite --bundle demo/bundle --checkpoint demo/run/model.safetensors \

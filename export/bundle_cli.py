@@ -13,7 +13,7 @@ import typer
 
 from ifmmin.runtime.bundle import SHAPES, Bundle, GraphEntry, Manifest, ModalitySpec
 from ifmmin.runtime.cli.app import BundleOption, command, entry_point, new_app, require_bundle
-from ifmmin.runtime.console import log_line, print_table, progress, write
+from ifmmin.runtime.console import log_line, print_table, printable, progress, write
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.runtime.verify import CheckResult, check_bundle
@@ -85,7 +85,7 @@ def as_json(manifest: Manifest) -> str:
         }
         for backend in manifest.backends
     }
-    return json.dumps(content, indent=2, ensure_ascii=False)
+    return json.dumps(content, indent=2)  # in ASCII, which a terminal may show
 
 
 def totals(manifest: Manifest) -> dict[str, dict[str, int]]:
@@ -203,7 +203,7 @@ def inspect(
         write(as_json(manifest))
         return
     for name, value in about(manifest).items():
-        write(f"{name:<11} {value}")
+        write(printable(f"{name:<11} {value}"))
     for title, headers, rows in tables(manifest):
         write("")
         print_table(headers, rows, title=title)

@@ -6,13 +6,14 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from ifmmin.runtime.bundle import EngineEntry, GraphEntry, Manifest, ModalitySpec, Origin
-from ifmmin.runtime.console import markdown_table
+from ifmmin.runtime.console import escaped, markdown_table
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality
 
+UNIT_SIZE = "unit_size"
+"""Name in `parity` of the modalities whose probes were drawn at unit size, for want of a sample."""
 COMPARED = ("largest difference", "of a probability", "agreement")
 EVALUATED = ("WA", "UA", "ECE")
 MEASURED = ("MB", *COMPARED, *EVALUATED, "in 8 bits")
@@ -193,7 +194,7 @@ def model_card(manifest: Manifest) -> str:
         loader=PackageLoader("ifmmin.export", ""), undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
-    environment.filters["cell"] = cell
+    environment.filters |= {"cell": cell, "code": code}
     specs, graphs = manifest.modalities, manifest.graphs
     present = _present(manifest)
     taken = [m for m in present if m in specs]
@@ -213,20 +214,26 @@ def model_card(manifest: Manifest) -> str:
         lacking={m: specs[m].missing for m in lacking},
         patterns=patterns,
         widest=max(patterns, key=len, default=()),
+        unit_size=_unit_size(graphs),
         precisions={entry.precision for entry in graphs},
         engines=_engine_table(manifest.engines) if manifest.engines else "",
         figures=_test_table(record.test),
         graph_table=_graph_table,
         measured_on=_measured_on,
         short=short,
-        json=partial(json.dumps, ensure_ascii=False),
+        json=json.dumps,
     )
     return re.sub(r"\n{3,}", "\n\n", text)  # left by what the template left out
 
 
 def cell(text: str) -> str:
-    """Text that somebody wrote, fit for a Markdown table."""
-    return " ".join(text.split()).replace("|", "\\|")
+    """Text that somebody wrote, in one line: as it stands, whatever Markdown would make of it."""
+    return escaped(" ".join(text.split()))
+
+
+def code(text: str) -> str:
+    """A name as code, where it is an ordinary one."""
+    return f"`{text}`" if re.fullmatch(r"[\w.-]+", text, re.ASCII) else cell(text)
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -250,22 +257,33 @@ def _input_table(specs: Mapping[Modality, ModalitySpec]) -> str:
 
 
 def _graph_table(entries: Sequence[GraphEntry]) -> str:
-    return _table(["file", *MEASURED], [[f"`{e.file}`", *measured(e)] for e in entries])
+    return _table(["file", *MEASURED], [[code(e.file), *_cells(e)] for e in entries])
+
+
+def _cells(entry: GraphEntry) -> list[str]:
+    *figures, groups = measured(entry)
+    return [*figures, cell(groups)]
 
 
 def _measured_on(entries: Sequence[GraphEntry]) -> list[str]:
     """On which corpora accuracy was measured, where it was."""
-    found = [entry.evaluation or {} for entry in entries]
+    found, names = [entry.evaluation or {} for entry in entries], ("corpus", "fold", "utterances")
     corpora = [
-        f"{cell(str(about['corpus']))}, fold {about['fold']} ({about['utterances']} utterances)"
-        for about in found if {"corpus", "fold", "utterances"} <= about.keys()
+        "{}, fold {} ({} utterances)".format(*(cell(str(about[name])) for name in names))
+        for about in found if about.keys() >= {*names}
     ]  # fmt: skip
     return list(dict.fromkeys(corpora))
 
 
 def _engine_table(engines: Sequence[EngineEntry]) -> str:
     rows = [
-        [f"`{e.file}`", mega(e.bytes), f"{e.engine} {e.version}", " ".join(e.targets), e.graph]
+        [
+            code(e.file),
+            mega(e.bytes),
+            cell(f"{e.engine} {e.version}"),
+            cell(" ".join(e.targets)),
+            cell(e.graph),
+        ]
         for e in engines
     ]
     return _table(["file", "MB", "engine", "targets", "built from"], rows)
@@ -274,7 +292,7 @@ def _engine_table(engines: Sequence[EngineEntry]) -> str:
 def _test_table(test: Mapping[str, Mapping[str, float]]) -> str:
     names = [name.lower() for name in _METRICS]
     rows = [
-        [pattern, *(f"{of[name]:.3f}" if name in of else "" for name in names)]
+        [cell(pattern), *(f"{of[name]:.3f}" if name in of else "" for name in names)]
         for pattern, of in test.items()
     ]
     return _table(["pattern", *_METRICS], rows)
@@ -284,6 +302,12 @@ def _present(manifest: Manifest) -> list[Modality]:
     """The modalities that some graph of the bundle takes, in canonical order."""
     taken = {letter for entry in manifest.graphs for letter in entry.subject.split("_")}
     return [m for m in MODALITIES if m.value in taken] or list(manifest.modalities)
+
+
+def _unit_size(entries: Sequence[GraphEntry]) -> list[Modality]:
+    """The modalities whose probes were drawn without knowing what features are like."""
+    named = [str(m) for e in entries for m in e.parity.get(UNIT_SIZE, ())]
+    return [m for m in MODALITIES if m.value in named]
 
 
 def _listed(words: Sequence[str]) -> str:

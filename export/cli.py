@@ -99,6 +99,9 @@ def export(
         metavar="FIGURE=NUMBER",
         help=f"Accept more loss than the default limits; figures are {', '.join(FIGURES)}."
     )] = None,
+    sample: Annotated[str | None, typer.Option(
+        metavar="FILE.npz|DIR|FILE.jsonl",
+        help="Utterances that show what features are like, for an imported checkpoint.")] = None,
     missing_frames: Annotated[str | None, typer.Option(
         metavar="a=45,v=50,t=22",
         help="Zero frames that stand for a missing modality; default: the checkpoint's.")] = None,
@@ -142,6 +145,7 @@ def export(
         losses=parse_losses(allow_loss or ()),
         evaluate_on=choice if evaluate else None,
         calibrate_on=choice if calibrate else None,
+        sample=sample,
         missing_frames=frames_by_modality("--missing-frames", missing_frames),
         engine=engine,
         targets=tuple(target.split(",")) if target else (),
@@ -171,12 +175,23 @@ def _patterns(texts: Sequence[str]) -> list[Pattern]:
     return list(dict.fromkeys(Pattern.parse(text) for text in texts))
 
 
+_BLIND = 0.05
+"""Deviation of logits over all probes below which an input does not matter."""
+
+
 def _warn(exported: Exported) -> None:
+    if exported.unobserved:
+        log_line(
+            f"warning: what features of {', '.join(exported.unobserved)} are like is not known, so "
+            "the graphs were proven on drawn ones around 0, of unit size; export again with "
+            "utterances of yours: --sample FILE.npz|DIR"
+        )
     for graph in exported.graphs:
-        if graph.comparison is not None and graph.comparison.classes == 1:
+        found = graph.comparison
+        if found is not None and found.classes == 1 and found.spread < _BLIND:
             log_line(
-                f"warning: {graph.name} gave one class on every probe; the network may be blind to "
-                "this input"
+                f"warning: {graph.name} gave one class on every probe, and logits that hardly move "
+                f"({found.spread:.1g}); the network may be blind to this input"
             )
     for modality, spec in exported.missing.items():
         if spec.settled_at is None or spec.settled_at > spec.length:

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -15,9 +16,12 @@ import onnx
 from ifmmin.runtime.backends import Runner
 from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from ifmmin.runtime.bundle import BACKENDS, Features, GraphEntry
+from ifmmin.runtime.errors import CheckpointError
+from ifmmin.runtime.files import read_regular
 from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.train.model.network import EmotionNetwork
 
+from .card import UNIT_SIZE
 from .graph import OPSET, Plan, to_bytes
 from .quantize.search import Choice
 from .verify.corpus import Evaluator
@@ -103,6 +107,10 @@ class ExportContext:
             about["pattern"] = str(subject)
         content = to_bytes(copy.deepcopy(model), about)
         record = comparison.as_record() if comparison else dict(parity or {})
+        modalities = [subject] if isinstance(subject, Modality) else subject
+        unit = [m.value for m in modalities if not self.network.knows_scale(m)]
+        if unit:
+            record[UNIT_SIZE] = unit
         entry = GraphEntry(
             shape=shape,
             subject=str(subject),
@@ -124,6 +132,16 @@ class ExportContext:
             found = find_violations(made.name, comparison, evaluation, self.limits[precision])
             made.violations.extend(found)
         return made
+
+
+def checkpoint_sha256(path: Path) -> str:
+    """Of the file; CheckpointError where it cannot be read, or is none."""
+    try:
+        return hashlib.sha256(read_regular(path, CheckpointError)).hexdigest()
+    except FileNotFoundError:
+        raise CheckpointError(f"no checkpoint at {path}; train one with ifmmin-train fit") from None
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path} ({error.strerror})") from error
 
 
 def backends_of(precision: str) -> list[str]:

@@ -5,7 +5,6 @@ A graph is traced, put into its precision, run, compared with its network and ch
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +24,7 @@ from ifmmin.runtime.validate import pad_batch
 from ifmmin.train.checkpoint import Header, load_checkpoint
 from ifmmin.train.model.network import EmotionNetwork
 
-from .context import ExportContext, ExportedGraph
+from .context import ExportContext, ExportedGraph, checkpoint_sha256
 from .graph import plan_latency, plan_throughput, to_model
 from .quantize.dynamic import DynamicQuantiser
 from .quantize.search import Choice, choose_groups
@@ -33,7 +32,7 @@ from .quantize.static import StaticQuantiser
 from .specialise import is_recurrent
 from .specialise.encoder import PRECISIONS, Precision
 from .streams import StreamExporter, StreamSource, modalities_of, require_proven_heads
-from .verify.corpus import CorpusChoice, Evaluator, utterance_features
+from .verify.corpus import CorpusChoice, Evaluator, utterance_features, watch_sample
 from .verify.missing import measure_missing, require_settled, with_missing_frames
 from .verify.parity import allowed, require
 from .verify.probes import Probes, compare_probes, run_alone, run_batches
@@ -162,6 +161,9 @@ class Request:
     """Corpus on whose test part accuracy is measured."""
     calibrate_on: CorpusChoice | None = None
     """Corpus whose training part sets the ranges of int8-qdq; None: the probes."""
+    sample: str | None = None
+    """Utterances that show what features are like, as ifmmin-run takes them; for checkpoints that
+    do not know, since they were imported."""
     missing_frames: Mapping[Modality, int] = field(default_factory=dict)
     """Zero frames that stand for a missing modality; else the checkpoint's."""
     engine: str | None = None
@@ -179,6 +181,8 @@ class Exported:
     graphs: list[ExportedGraph]
     engines: list[EngineEntry]
     missing: dict[Modality, MissingSpec]
+    unobserved: list[Modality]
+    """Modalities of which nobody said what features are like: their probes are of unit size."""
 
 
 def export_bundle(
@@ -199,13 +203,15 @@ def export_bundle(
     request = request or Request()
     if request.engine is not None:
         load_tensorrt(request.engine)  # before long work, not after it
+    sha256 = checkpoint_sha256(checkpoint)
     network, header = load_checkpoint(checkpoint)
     if network.config.architecture.model == "linear":
         raise CheckpointError(
             f"{checkpoint} holds the model linear, the baseline of sweeps, which has no graphs; "
             "give a checkpoint of a network, such as ifmmin-train fit --model if-mmin writes"
         )
-    sha256 = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    if request.sample is not None:
+        watch_sample(network, request.sample)
     with_missing_frames(network, request.missing_frames)
     missing = measure_missing(network)
     require_settled(header, missing, request.missing_frames)
@@ -224,7 +230,9 @@ def export_bundle(
     engines = _build_engines(made, modality_specs(network, missing), request)
     writer = BundleWriter(network, header, sha256, missing, context.probes, request.licence)
     writer.write(out, made, engines, standing)
-    return Exported(made, [engine.entry for engine in engines], missing)
+    taken = modalities_of(patterns)
+    unobserved = [m for m in taken if not network.knows_scale(m)]
+    return Exported(made, [engine.entry for engine in engines], missing, unobserved)
 
 
 def _build_engines(
@@ -248,15 +256,16 @@ def _context(
     if request.evaluate_on is not None:
         corpus = request.evaluate_on.load(network, header)
         evaluator = Evaluator(network, corpus, request.evaluate_on.fold_of(header))
+    calibration = _calibration(network, header, request)
     return ExportContext(
         network=network,
-        probes=Probes(network),
+        probes=Probes(network),  # after corpora, which may say what features are like
         metadata=graph_metadata(
             network.config.labels, prior_of(header), modality_specs(network, missing), sha256
         ),
         limits={name: allowed(name, request.losses) for name in PRECISIONS},
         evaluator=evaluator,
-        calibration=_calibration(network, header, request),
+        calibration=calibration,
     )
 
 

@@ -198,8 +198,8 @@ class BundleWriter:
         tensors = {
             f"inputs/{number}/{m}": x for number, f in enumerate(inputs) for m, x in f.items()
         }
-        for pattern, rows in self._probes.truth.logits(inputs).items():
-            for number, logits in enumerate(rows):
+        for pattern, answers in self._probes.truth.answers(inputs).items():
+            for number, logits in enumerate(answers.logits):
                 tensors[f"logits/{pattern}/{number}"] = logits.astype(np.float32)
         return tensors
 

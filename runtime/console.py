@@ -87,8 +87,7 @@ _MARKUP = re.compile(r"([\\`*_{}\[\]()#|~])")
 
 def escaped(text: str) -> str:
     """Text as it stands for itself in Markdown, and in the HTML that becomes of it."""
-    words = html.escape(printable(text))
-    return _MARKUP.sub(r"\\\1", words)
+    return html.escape(_MARKUP.sub(r"\\\1", printable(text)))
 
 
 _PLAIN_EVERY_SECONDS = 5.0

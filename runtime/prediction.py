@@ -105,3 +105,25 @@ def softmax(logits: NDArray[Float]) -> NDArray[Float]:
         exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
     result: NDArray[Float] = exponentials / exponentials.sum(axis=-1, keepdims=True)
     return result
+
+
+def largest_differences(
+    found: NDArray[np.floating], wanted: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Largest absolute difference of each row, (..., C) -> (...); infinite where one is not finite.
+
+    With `allowed_differences` the one rule by which answers are the same or not.
+    """
+    with np.errstate(invalid="ignore"):
+        sizes = np.abs(np.subtract(found, wanted, dtype=np.float64))
+    finite: NDArray[np.float64] = np.nan_to_num(sizes, nan=np.inf, posinf=np.inf)
+    return np.asarray(finite.max(axis=-1, initial=0.0))
+
+
+def allowed_differences(
+    wanted: NDArray[np.floating], absolute: float, relative: float = 0.0
+) -> NDArray[np.float64]:
+    """What each row may be off by, (..., C) -> (...): `absolute`, or `relative` of its largest
+    value where that is more."""
+    sizes = np.abs(wanted).max(axis=-1, initial=0.0).astype(np.float64)
+    return np.asarray(np.maximum(absolute, relative * sizes))

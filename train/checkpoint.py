@@ -21,7 +21,7 @@ from .config import ModelConfig
 from .model.models import build_network
 from .model.network import EmotionNetwork
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _KEY = "ifmmin"
 
 

@@ -254,10 +254,12 @@ class _Session:
 def set_statistics(network: EmotionNetwork, corpus: Corpus) -> None:
     """Give the network the standardisation of frames, and of statistics where it pools those.
 
-    With sequence encoders, only modalities that the corpus standardises are.
+    With sequence encoders, only modalities that the corpus standardises are. What raw features are
+    like is kept of all.
     """
     train = corpus.parts["train"]
     for modality in MODALITIES:
+        network.observed(modality).watch(train, modality)
         encoder = network.encoder(modality)
         if isinstance(encoder, StatisticsEncoder) or modality in corpus.statistics:
             config = network.config.architecture.transforms.get(modality)

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from ifmmin.export.specialise.network import exact
 from ifmmin.export.verify.parity import Comparison, compare
+from ifmmin.export.verify.probes import draw_frames
 from ifmmin.runtime.errors import ParityError
-from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality, Pattern
+from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Pattern
+from ifmmin.runtime.prediction import allowed_differences, largest_differences
 from ifmmin.train.data.corpus import Utterance, collate
-from ifmmin.train.model.encoders import untransform
 from ifmmin.train.model.network import EmotionNetwork
 
 from .base import Features, Lengths, OpenPeer, Peer, Source
@@ -88,9 +89,8 @@ def prove(name: str, contender: OpenPeer, cases: list[Case], tolerance: float) -
     found = np.stack([contender(inputs) for inputs in prepared])
     truth = np.stack([case.logits for case in cases])
     comparison = compare(found, truth, [str(case) for case in cases])
-    allowed = tolerance * np.maximum(1.0, np.abs(truth).max(axis=1) / _LARGE_LOGIT)
-    off = np.abs(found - truth).max(axis=1)
-    if not bool((off <= allowed).all()):
+    allowed = allowed_differences(truth, tolerance, tolerance / _LARGE_LOGIT)
+    if (largest_differences(found, truth) > allowed).any():
         raise ParityError(
             f"peer {name} is wrong and was not timed: the largest difference of a logit is "
             f"{comparison.max_difference:.1e} at {comparison.worst}, allowed {tolerance:.0e}; "
@@ -114,19 +114,6 @@ def make_cases(
             features = {m: drawn[m] for m in pattern}
             cases.append(Case(pattern, features, frames, _truth(whole, features, frames)))
     return cases
-
-
-def draw_frames(
-    network: EmotionNetwork, modality: Modality, frames: int, rng: np.random.Generator
-) -> NDArray[np.float32]:
-    """Raw features (T, D) around the network's statistics, neighbours alike as in real ones."""
-    steps = rng.standard_normal((frames, network.config.frame_width(modality)))
-    for frame in range(1, frames):
-        steps[frame] = 0.8 * steps[frame - 1] + 0.6 * steps[frame]
-    normaliser = network.normaliser(modality)
-    raw = normaliser.mean.numpy() + normaliser.std.numpy() * steps
-    config = network.config.architecture.transforms.get(modality)
-    return untransform(raw, config).astype(np.float32)
 
 
 def _truth(whole: EmotionNetwork, features: Features, lengths: Lengths) -> NDArray[np.float64]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ifmmin.runtime.errors import IfmminError, ParityError, one_line
 from ifmmin.runtime.modality import Modality, Pattern
+from ifmmin.runtime.prediction import largest_differences
 
 from ..record import REFERENCE, Row
 from .bench import Bench
@@ -110,8 +111,8 @@ class ChildJob:
         wanted = self.logits if wanted is None else wanted
         if found.shape != wanted.shape:
             raise ParityError(f"it answered {len(found)} logits, {len(wanted)} were wanted")
-        difference = float(np.abs(found - wanted).max())
-        if not difference <= _TOLERANCE:
+        difference = float(largest_differences(found, wanted))
+        if difference > _TOLERANCE:
             raise ParityError(
                 f"its answer is wrong: a logit is off by {difference:.1e}, allowed {_TOLERANCE:.0e}"
             )

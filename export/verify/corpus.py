@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -13,12 +14,13 @@ from numpy.typing import NDArray
 
 from ifmmin.runtime.backends import Runner
 from ifmmin.runtime.bundle import Features
+from ifmmin.runtime.cli.readers import find_inputs
 from ifmmin.runtime.errors import CheckpointError, CorpusError, IfmminError, InputError
 from ifmmin.runtime.modality import MODALITIES, Modality, Pattern
 from ifmmin.runtime.validate import pad_batch, pad_frames
 from ifmmin.train.checkpoint import Header
 from ifmmin.train.data import load_corpus
-from ifmmin.train.data.corpus import Corpus, Utterance
+from ifmmin.train.data.corpus import Corpus, Utterance, utterance_problems
 from ifmmin.train.evaluate import Scores, labels_of, score
 from ifmmin.train.metrics import measure
 from ifmmin.train.model.network import EmotionNetwork
@@ -41,10 +43,16 @@ class CorpusChoice:
 
     def fold_of(self, header: Header) -> int:
         """The fold."""
-        return int(header.training.get("fold", 1)) if self.fold is None else self.fold
+        known = header.training.get("fold")
+        if self.fold is not None:
+            return self.fold
+        return known if isinstance(known, int) else 1
 
     def load(self, network: EmotionNetwork, header: Header) -> Corpus:
-        """The corpus; CheckpointError where it does not fit the network."""
+        """The corpus; CheckpointError where it does not fit the network.
+
+        A network that does not know what its features are like sees it in the training part.
+        """
         try:
             recipe = msgspec.convert(header.training["recipe"], Recipe)
         except (KeyError, msgspec.ValidationError, IfmminError) as error:
@@ -62,7 +70,32 @@ class CorpusChoice:
                     f"this checkpoint wants {modality} standardised by its caller; import it with "
                     "--statistics to evaluate its graphs"
                 )
+            if not network.observed(modality).known:
+                network.observed(modality).watch(corpus.parts["train"], modality)
         return corpus
+
+
+_SAMPLE = 1000
+"""Utterances of a sample that are looked at."""
+
+
+def watch_sample(network: EmotionNetwork, source: str) -> None:
+    """Let a network see what features are like, in inputs such as ifmmin-run takes.
+
+    Raises InputError where one cannot be read, or has features that the network does not take.
+    """
+    utterances = []
+    for item in islice(find_inputs([source]).items(), _SAMPLE):
+        try:
+            given = item.read().utterance
+            features = {Modality(letter): np.asarray(x) for letter, x in given.items() if len(x)}
+            utterances.append(Utterance(item.name, features, 0))
+            for problem in utterance_problems(utterances[-1], network.config.features, 1):
+                raise InputError(problem)
+        except InputError as error:
+            raise InputError(f"--sample {item.where}: {error}") from error
+    for modality in MODALITIES:
+        network.observed(modality).watch(utterances, modality)
 
 
 class Evaluator:
@@ -107,7 +140,7 @@ class Evaluator:
         """Of a head graph, one stream at a time; said: summaries (S,) of what was `heard`."""
         rows = self._complete(pattern)
         summaries = {m: np.stack([said[m][row] for row in rows]) for m in pattern}
-        return self._measure(run_head(run, pattern, summaries), pattern)
+        return self._measure(run_head(run, pattern, summaries).logits, pattern)
 
     def _inputs(self, pattern: Pattern) -> list[Features]:
         """The utterances that have all of a pattern."""

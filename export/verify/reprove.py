@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import cached_property
 from pathlib import Path
 
@@ -14,11 +13,13 @@ from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from ifmmin.runtime.bundle import Bundle, GraphEntry
 from ifmmin.runtime.console import Advance
 from ifmmin.runtime.errors import BundleError, CheckpointError
-from ifmmin.runtime.modality import Modality, Pattern
-from ifmmin.runtime.verify import CheckResult, load_as_exported
+from ifmmin.runtime.modality import MODALITIES, Modality, Pattern
+from ifmmin.runtime.verify import FLOAT32_LOSS, CheckResult, load_as_exported, recorded
 from ifmmin.train.checkpoint import load_checkpoint
+from ifmmin.train.data.corpus import Utterance
 from ifmmin.train.model.network import EmotionNetwork
 
+from ..context import checkpoint_sha256
 from .missing import with_missing_frames
 from .parity import Comparison, find_violations, fresh_limits
 from .probes import (
@@ -61,10 +62,7 @@ def reprove(bundle: Bundle, checkpoint: Path, *, advance: Advance) -> list[Check
 
 def _network(bundle: Bundle, checkpoint: Path) -> EmotionNetwork:
     """The network as it was exported."""
-    try:
-        found = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    except OSError as error:
-        raise CheckpointError(f"no checkpoint at {checkpoint} ({error.strerror})") from error
+    found = checkpoint_sha256(checkpoint)
     wanted = bundle.manifest.checkpoint.sha256
     if found != wanted:
         raise CheckpointError(
@@ -75,6 +73,11 @@ def _network(bundle: Bundle, checkpoint: Path) -> EmotionNetwork:
     # The bundle may have been exported with other canonical lengths than the checkpoint's.
     lengths = {m: spec.missing.length for m, spec in bundle.manifest.modalities.items()}
     with_missing_frames(network, lengths)
+    # What it was shown at export, and did not know itself, the golden inputs were drawn from.
+    golden = [Utterance("golden", dict(features), 0) for features in bundle.golden_inputs()]
+    for modality in MODALITIES:
+        if not network.observed(modality).known:
+            network.observed(modality).watch(golden, modality)
     return network
 
 
@@ -94,7 +97,9 @@ class _Proof:
         comparison = self._compare(entry, entry.pattern)
         limits = fresh_limits(entry)
         found = find_violations(entry.file, comparison, None, limits)
-        detail = "; ".join(f"{v.figure} {v.got:.2g}, allowed {v.allowed:.2g}" for v in found)
+        detail = "; ".join(
+            v.reason or f"{v.figure} {v.got:.2g}, allowed {v.allowed:.2g}" for v in found
+        )
         by_logits = limits.logits is not None
         return CheckResult(
             file=entry.file,
@@ -107,14 +112,14 @@ class _Proof:
         )
 
     def _compare(self, entry: GraphEntry, pattern: Pattern) -> Comparison:
+        loss = recorded(entry, FLOAT32_LOSS)
         if entry.shape == "head":
             made = {m: self._summarised(m, entry.precision) for m in pattern}
-            return compare_probes(
-                run_head(self._load(entry), pattern, made), self._streams.of(pattern)
-            )
+            found = run_head(self._load(entry), pattern, made)
+            return compare_probes(found, self._streams.of(pattern), loss)
         drive = run_alone if entry.shape == "latency" else run_batches
         probes = self._probes.of(pattern)
-        return compare_probes(drive(self._load(entry), probes), probes)
+        return compare_probes(drive(self._load(entry), probes), probes, loss)
 
     def _summarised(self, modality: Modality, precision: str) -> NDArray[np.floating]:
         """Summaries (N, S) of a modality after every chunk."""

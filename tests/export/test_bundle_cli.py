@@ -198,7 +198,7 @@ def test_fresh_probes_are_held_to_what_export_allowed() -> None:
     lossy = fresh_limits(_entry("fp32", excess=20.0, max_difference=2e-3))
     assert lossy.logits == pytest.approx(8e-3)
     tight = fresh_limits(_entry("int8", probability_max=1e-3, agreement=1.0))
-    assert tight.probabilities == DEFAULTS["int8"].probabilities
+    assert tight.probabilities == 2e-2  # not the 0.05 that export allows
     assert tight.agreement == pytest.approx(0.96)
     loose = fresh_limits(_entry("int8", probability_max=0.05, agreement=0.9))
     assert loose.probabilities == pytest.approx(0.2)

@@ -15,6 +15,7 @@ from ifmmin.export.bundle_cli import main
 from ifmmin.export.card import model_card, provenance
 from ifmmin.export.verify.parity import Evaluation
 from ifmmin.runtime.bundle import PRECISIONS, Bundle, EngineEntry, Manifest, Origin
+from ifmmin.runtime.console import escaped
 from ifmmin.runtime.modality import Modality
 
 
@@ -83,7 +84,7 @@ def test_the_front_matter_is_yaml(manifest: Manifest) -> None:
 def test_licences(manifest: Manifest, licence: str, wanted: dict[str, str]) -> None:
     card = model_card(_with(manifest, licence=licence))
     assert {k: v for k, v in _front(card).items() if k.startswith("license")} == wanted
-    assert licence in card
+    assert escaped(" ".join(licence.split())) in card
     assert "Not stated" not in card
 
 
@@ -175,3 +176,46 @@ def test_records_of_imports_and_of_nobody() -> None:
     stages = {"stage1": {"epochs": 10, "decay_epochs": 5}, "stage2": {"epochs": 0}}
     assert facts({"recipe": {"name": "x", **stages}}) == {"recipe": "x", "epochs": "15"}
     assert facts({"recipe": {"corpus": {"name": "made"}}, "seed": True}) == {"corpus": "made"}
+
+
+HOSTILE = "<b>x</b> ![i](http://h) `c` a|b\x1b]0;t\x07\u202e"
+
+
+def _of_all_texts(manifest: Manifest) -> Manifest:
+    """A manifest in which everybody who may write something wrote that."""
+    training = {
+        "recipe": {"name": HOSTILE, "description": HOSTILE}, "corpus": HOSTILE,
+        "imported": {"options": {"name": HOSTILE}, "epoch": HOSTILE},
+        "metrics": {"test": {HOSTILE: {"wa": 0.5, "confusion": [[1]]}}},
+    }  # fmt: skip
+    evaluation = {"corpus": HOSTILE, "fold": HOSTILE, "utterances": HOSTILE}
+    engine = EngineEntry(
+        engine=HOSTILE, version=HOSTILE, targets=(HOSTILE,), graph=HOSTILE, graph_sha256="",
+        file=HOSTILE, sha256="", bytes=1, profile={},
+    )  # fmt: skip
+    graphs = [
+        _with(e, file=HOSTILE, quantised=(HOSTILE,), evaluation=evaluation) for e in manifest.graphs
+    ]
+    return _with(
+        manifest,
+        labels=(HOSTILE, "other"),
+        licence=HOSTILE,
+        tools={HOSTILE: HOSTILE},
+        graphs=tuple(graphs),
+        engines=(engine,),
+        modalities={m: _with(s, features=HOSTILE) for m, s in manifest.modalities.items()},
+        checkpoint=_with(manifest.checkpoint, model=HOSTILE, sha256=HOSTILE, training=training),
+    )
+
+
+def test_nothing_that_somebody_wrote_is_markup(manifest: Manifest) -> None:
+    body = model_card(_of_all_texts(manifest)).split("---\n", 2)[2]
+    assert body.count("&lt;b&gt;x&lt;/b&gt;") > 15
+    for raw in ("<b>", "![i]", "`c`", "a|b", "\x1b", "\x07", "\u202e"):
+        assert raw not in body.replace("\\|", ""), raw
+
+
+def test_the_front_matter_is_yaml_whatever_the_model_is_called(manifest: Manifest) -> None:
+    front = _front(model_card(_of_all_texts(manifest)))
+    assert HOSTILE in front["tags"]
+    assert front["license"] == "other"

@@ -19,6 +19,10 @@ from ..config import ModelConfig, StatisticsConfig, TransformConfig
 from ..data.corpus import Corpus, Statistics, Utterance, training_statistics
 
 _SMALLEST_LENGTH = 1e-12
+_BEYOND = 0.05
+"""Of its range that a drawn feature may lie beyond."""
+_REACH = 5.0
+"""Deviations that features lie around their mean, where their range is not known."""
 
 
 class Normaliser(nn.Module):
@@ -40,6 +44,64 @@ class Normaliser(nn.Module):
         """Standardise by these from now on."""
         self.mean.copy_(torch.from_numpy(statistics.mean))
         self.std.copy_(torch.from_numpy(statistics.std))
+
+
+class Observed(nn.Module):
+    """Raw features of one modality as training saw them, per column (D,): mean, deviation, range.
+
+    No answer depends on them. They tell an export of what scale inputs are, so that graphs are
+    proven and quantised on the like.
+    """
+
+    mean: Tensor
+    std: Tensor
+    minimum: Tensor
+    maximum: Tensor
+    known: Tensor
+    """Whether anything was observed; else they are those of unit noise."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        for name, value in (("mean", 0.0), ("std", 1.0), ("minimum", -_REACH), ("maximum", _REACH)):
+            self.register_buffer(name, torch.full((dim,), value))
+        self.register_buffer("known", torch.tensor(False))
+
+    def take(self, statistics: Statistics) -> None:
+        """Assume these, and a range of some deviations, where no features can be seen."""
+        mean, reach = statistics.mean, _REACH * statistics.std
+        self._fill(statistics, mean - reach, mean + reach)
+
+    def watch(self, utterances: Sequence[Utterance], modality: Modality) -> None:
+        """Take what these utterances show."""
+        frames = [u.features[modality] for u in utterances if modality in u.features]
+        if frames:
+            smallest, largest = ([getattr(x, n)(axis=0) for x in frames] for n in ("min", "max"))
+            statistics = training_statistics(utterances, modality)
+            self._fill(statistics, np.min(smallest, axis=0), np.max(largest, axis=0))
+
+    def confine(
+        self, raw: NDArray[np.floating], config: TransformConfig | None
+    ) -> NDArray[np.floating]:
+        """Drawn frames (T, D) brought into the range, or a little beyond; as they are where nothing
+        was observed. config: how the network transforms them, which may have lost their length."""
+        if not self.known:
+            return raw
+        mean, std, low, high = (
+            b.numpy() for b in (self.mean, self.std, self.minimum, self.maximum)
+        )
+        if config is not None and config.unit:
+            lengths = np.linalg.norm(raw, axis=-1, keepdims=True)
+            raw = raw * np.hypot(np.linalg.norm(mean), np.linalg.norm(std)) / lengths
+        beyond = _BEYOND * (high - low)
+        return np.asarray(np.clip(raw, low - beyond, high + beyond))
+
+    def _fill(
+        self, statistics: Statistics, minimum: NDArray[np.floating], maximum: NDArray[np.floating]
+    ) -> None:
+        found = {"mean": statistics.mean, "std": statistics.std}
+        for name, values in (found | {"minimum": minimum, "maximum": maximum}).items():
+            self.get_buffer(name).copy_(torch.from_numpy(values.astype(np.float64)))
+        self.known.fill_(True)
 
 
 def transform(x: Tensor, config: TransformConfig | None) -> Tensor:

@@ -17,7 +17,15 @@ from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality
 
 from ..config import Architecture, ModelConfig
 from ..data.corpus import Batch, Corpus
-from .encoders import Encoder, Normaliser, StatisticsEncoder, build_encoders, time_mask, transform
+from .encoders import (
+    Encoder,
+    Normaliser,
+    Observed,
+    StatisticsEncoder,
+    build_encoders,
+    time_mask,
+    transform,
+)
 
 ACTIVATION: Mapping[str, type[nn.Module]] = {
     "leaky_relu": nn.LeakyReLU,
@@ -176,6 +184,10 @@ class EmotionNetwork(nn.Module):
             {m.value: Normaliser(config.frame_width(m)) for m in MODALITIES}
         )
         """Per letter of a modality."""
+        self.observations = nn.ModuleDict(
+            {m.value: Observed(f.dim) for m, f in config.features.items()}
+        )
+        """Per letter of a modality."""
         self.encoders = nn.ModuleDict({m.value: e for m, e in build_encoders(config).items()})
         """Per letter of a modality."""
         if architecture.invariant:
@@ -196,6 +208,17 @@ class EmotionNetwork(nn.Module):
         """The standardisation of a modality's frames."""
         normaliser: Normaliser = self.normalisers[modality.value]  # type: ignore[assignment]
         return normaliser
+
+    def observed(self, modality: Modality) -> Observed:
+        """What training saw of a modality's raw features."""
+        observed: Observed = self.observations[modality.value]  # type: ignore[assignment]
+        return observed
+
+    def knows_scale(self, modality: Modality) -> bool:
+        """Whether what raw features are like was observed, or its standardisation tells."""
+        normaliser = self.normaliser(modality)
+        standard = (normaliser.mean == 0).all() and (normaliser.std == 1).all()
+        return bool(self.observed(modality).known) or not bool(standard)
 
     @property
     def pools_once(self) -> bool:

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.modality import MODALITIES, Modality
 
 from ..config import Architecture, ModelConfig
+from ..data.corpus import Statistics
 from ..data.released import read_statistics
 from ..model.models import build_network
 from ..model.network import EmotionNetwork
@@ -144,9 +146,12 @@ def import_released(
     # The reference has no buffers: statistics that change nothing, temperatures of 1.
     network.load_state_dict({**dict(network.named_buffers()), **state})
     if statistics is not None:
-        normaliser = network.normaliser(Modality.A)
-        normaliser.take(read_statistics(statistics, fold, len(normaliser.mean)))
+        known = read_statistics(statistics, fold, mapped.dims[Modality.A])
+        network.normaliser(Modality.A).take(known)
+        network.observed(Modality.A).take(known)
     elif how is not None:
+        dim = mapped.dims[Modality.A]
+        network.observed(Modality.A).take(Statistics(np.zeros(dim), np.ones(dim)))
         notes.append(f"inputs of a count as {config.features[Modality.A].features}")
     _require_settled(network, missing_frames or {})
     return Imported(network, _record(files, fold, missing_frames or {}), tuple(notes))

@@ -40,7 +40,7 @@ def test_a_comparison_has_the_figures() -> None:
     figures = parity.compare(found, truth, ["short", "long"])
     assert figures.max_difference == pytest.approx(0.02)
     assert figures.mean_difference == pytest.approx(0.02 / 6)
-    assert figures.excess == pytest.approx(0.02 / parity.TOLERANCE)
+    assert figures.excess == pytest.approx(0.02 / 1e-4)
     moved = np.exp(found[0]) / np.exp(found[0]).sum()
     assert figures.probability_max == pytest.approx(np.abs(moved - [0.5, 0.25, 0.25]).max())
     logs = np.abs(np.log(moved) - truth[0])
@@ -52,7 +52,7 @@ def test_a_comparison_has_the_figures() -> None:
 
 @given(st.integers(0, 9), st.sampled_from([np.nan, np.inf, -np.inf]))
 def test_what_is_no_number_is_as_wrong_as_can_be(row: int, value: float) -> None:
-    truth = np.random.default_rng(0).standard_normal((10, 3))
+    truth = 5 * np.random.default_rng(0).standard_normal((10, 3))
     found = truth.copy()
     found[row, 1] = value
     figures = parity.compare(found, truth, [str(i) for i in range(10)])
@@ -77,9 +77,9 @@ def test_large_logits_may_differ_by_their_own_rounding() -> None:
     ("precision", "change", "figure"),
     [
         ("fp32", {"excess": 1.01, "max_difference": 1.01e-4}, "logits"),
-        ("fp16", {"probability_max": 1.1e-3}, "probabilities"),
-        ("int8", {"probability_max": 2.1e-2}, "probabilities"),
-        ("int8-qdq", {"probability_max": 2.1e-2}, "probabilities"),
+        ("fp16", {"probability_max": 2.1e-2}, "probabilities"),
+        ("int8", {"probability_max": 5.1e-2}, "probabilities"),
+        ("int8-qdq", {"probability_max": 5.1e-2}, "probabilities"),
         ("int8", {"agreement": 0.98}, "agreement"),
     ],
 )

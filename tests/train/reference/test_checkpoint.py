@@ -122,6 +122,21 @@ def test_statistics_of_the_fold_go_into_the_network(tmp_path: Path) -> None:
         np.testing.assert_allclose(found, reference.logits(z, pattern), rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("with_statistics", [True, False])
+def test_what_features_are_like_is_known_of_a_alone(tmp_path: Path, with_statistics: bool) -> None:
+    """By the statistics, or since the caller standardises; no file says anything of v and t."""
+    mean, std = _statistics(tmp_path / "stats.h5")
+    if not with_statistics:
+        mean, std = np.zeros(5), np.ones(5)
+    root = Reference().save(tmp_path / "made")
+    given = tmp_path / "stats.h5" if with_statistics else None
+    network = read_released(root, "cascade", statistics=given).network
+    assert [network.knows_scale(m) for m in MODALITIES] == [True, False, False]
+    observed = network.observed(MODALITIES[0])
+    np.testing.assert_allclose(observed.mean, mean, rtol=1e-6)
+    np.testing.assert_allclose(observed.maximum - observed.minimum, 10 * std, rtol=1e-5)
+
+
 @pytest.mark.parametrize("form", ["stage1", "cascade", "parallel"])
 def test_the_whole_way_to_the_device(tmp_path: Path, form: str) -> None:
     reference = Reference(form=form, pooling=("maxpool", "last"))
