@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ifmmin.runtime.atomic import atomic_file, require_writable
 from ifmmin.runtime.backends import BACKENDS
 from ifmmin.runtime.bundle import PRECISIONS
 from ifmmin.runtime.cli.app import (
@@ -23,6 +22,7 @@ from ifmmin.runtime.cli.app import (
 )
 from ifmmin.runtime.console import log_line
 from ifmmin.runtime.errors import InputError
+from ifmmin.runtime.files import atomic_file, require_writable
 from ifmmin.runtime.modality import Pattern
 
 from .compare import THRESHOLD

@@ -16,8 +16,8 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-from ifmmin.runtime.atomic import atomic_file
 from ifmmin.runtime.errors import InputError
+from ifmmin.runtime.files import atomic_file
 
 from .device.machine import DeviceRecord
 from .device.monitor import Watched

@@ -18,11 +18,11 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from ifmmin.runtime.atomic import atomic_file
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.cli.app import command, entry_point, new_app
 from ifmmin.runtime.console import log_line
 from ifmmin.runtime.errors import InputError
+from ifmmin.runtime.files import atomic_file
 from ifmmin.runtime.modality import MODALITIES, Modality
 from ifmmin.train.data.corpus import Corpus, Utterance
 from ifmmin.train.data.synthetic import SyntheticLayout, draw_synthetic

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save as save_safetensors
 
-from ifmmin.runtime.atomic import atomic_directory
 from ifmmin.runtime.backends.profile import profile_of
 from ifmmin.runtime.backends.tensorrt_build import build_engine
 from ifmmin.runtime.bundle import (
@@ -33,6 +32,7 @@ from ifmmin.runtime.bundle import (
 )
 from ifmmin.runtime.console import package_version
 from ifmmin.runtime.errors import BundleError, OutputError
+from ifmmin.runtime.files import atomic_directory
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality
 from ifmmin.train.checkpoint import Header
 from ifmmin.train.model.network import EmotionNetwork

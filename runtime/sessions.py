@@ -177,7 +177,7 @@ class TuningCache:
     def __init__(self, directory: Path | None, graphs: Mapping[str, object]) -> None:
         self._key = json.dumps(graphs, sort_keys=True, default=str)
         name = hashlib.sha256(self._key.encode()).hexdigest()[:32]
-        from .atomic import cache_dir  # not for who has nothing to choose
+        from .files import cache_dir  # not for who has nothing to choose
 
         self._path = cache_dir(directory) / "choices" / f"{name}.json"
 
@@ -188,7 +188,7 @@ class TuningCache:
     def write(self, shape: str, pattern: Pattern, candidate: Candidate) -> None:
         """Remember a choice beside the others."""
         choices = {**self._read(), f"{shape} {pattern}": candidate}
-        from .atomic import atomic_file
+        from .files import atomic_file
 
         content = msgspec.json.encode(_Record(_SCHEMA, self._key, choices))
         try:

@@ -13,9 +13,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ifmmin.runtime.atomic import atomic_file
 from ifmmin.runtime.console import package_version
 from ifmmin.runtime.errors import CheckpointError, IfmminError
+from ifmmin.runtime.files import atomic_file
 
 from .config import ModelConfig
 from .model.models import build_network

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from ifmmin.runtime.atomic import atomic_file, require_writable
 from ifmmin.runtime.console import log_line
 from ifmmin.runtime.errors import InputError, OutputError
+from ifmmin.runtime.files import atomic_file, require_writable
 from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, MODALITIES, Modality, Pattern
 from ifmmin.runtime.prediction import softmax
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ifmmin.runtime.atomic import cache_dir
+from ifmmin.runtime.files import cache_dir
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES
 
 from .evaluate import Point

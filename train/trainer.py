@@ -21,9 +21,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ifmmin.runtime.atomic import atomic_directory, require_writable
 from ifmmin.runtime.console import progress
 from ifmmin.runtime.errors import OutputError, RecipeError
+from ifmmin.runtime.files import atomic_directory, require_writable
 from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, MODALITIES, Modality, Pattern
 
 from .checkpoint import save_checkpoint

@@ -15,10 +15,10 @@ from typing import Annotated
 
 import typer
 
-from ifmmin.runtime.atomic import atomic_file
 from ifmmin.runtime.cli.app import command, entry_point, new_app
 from ifmmin.runtime.console import log_line, markdown_table
 from ifmmin.runtime.errors import InputError
+from ifmmin.runtime.files import atomic_file
 
 from ..record import CONTROL, OURS, Report, read_report, spread
 from ..scenarios.plan import MONOLITH, ORDINARY

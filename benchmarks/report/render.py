@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ifmmin.runtime.atomic import cache_dir
 from ifmmin.runtime.console import markdown_table, print_table, write
+from ifmmin.runtime.files import cache_dir
 
 from ..record import Report
 from .facts import Block, caveats, device_facts, headline, surroundings

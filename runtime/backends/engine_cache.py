@@ -24,9 +24,9 @@ from pathlib import Path
 
 import msgspec
 
-from ..atomic import atomic_file
 from ..bundle import ProfileSpec
 from ..errors import EngineError
+from ..files import atomic_file
 
 _MAGIC = b"ifmmin-engine-1 "
 _DIGEST = 64

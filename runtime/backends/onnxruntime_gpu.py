@@ -21,9 +21,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..atomic import cache_dir
 from ..bundle import Bundle, GraphEntry, ProfileSpec
 from ..errors import BackendUnavailable, one_line
+from ..files import cache_dir
 from .base import Backend, LoadedGraph
 from .cuda import NO_DRIVER, load_driver, missing_libraries, require_gpu
 from .onnxruntime import (

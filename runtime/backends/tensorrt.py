@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..atomic import cache_dir
 from ..bundle import Bundle, EngineEntry, GraphEntry, ProfileSpec
 from ..errors import BackendUnavailable, BundleError, EngineError, OutputError
+from ..files import cache_dir
 from .base import Backend, LoadedGraph
 from .cuda import Cuda
 from .engine_cache import DeviceKey, EngineCache, EngineKey

@@ -18,9 +18,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO
 
-from ..atomic import atomic_file, require_writable
 from ..console import log_line, write
 from ..errors import IfmminError, InputError, OutputError
+from ..files import atomic_file, require_writable
 from ..predictor import Predictor
 from ..stream.options import Smoothing, StreamOptions
 from ..stream.stream import Stream

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..atomic import atomic_file, require_writable
 from ..errors import OutputError
+from ..files import atomic_file, require_writable
 from ..prediction import Prediction
 
 FORMATS = ("table", "json", "csv")

@@ -17,7 +17,6 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from ifmmin.runtime.atomic import atomic_directory
 from ifmmin.runtime.backends.base import Backend, LoadedGraph
 from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from ifmmin.runtime.bundle import (
@@ -28,6 +27,7 @@ from ifmmin.runtime.bundle import (
     GraphEntry,
     read_manifest,
 )
+from ifmmin.runtime.files import atomic_directory
 from ifmmin.runtime.graph_file import graph_metadata
 from ifmmin.runtime.modality import Pattern
 from ifmmin.runtime.validate import pad_batch

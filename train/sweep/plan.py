@@ -16,9 +16,9 @@ from typing import Any
 import msgspec
 from filelock import FileLock, Timeout
 
-from ifmmin.runtime.atomic import atomic_file, require_writable
 from ifmmin.runtime.console import log_line
 from ifmmin.runtime.errors import IfmminError, InputError, OutputError, RecipeError
+from ifmmin.runtime.files import atomic_file, require_writable
 
 from ..config import MODELS
 from ..recipe import Recipe, load_recipe

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ifmmin.runtime.atomic import atomic_file
 from ifmmin.runtime.console import markdown_table
+from ifmmin.runtime.files import atomic_file
 from ifmmin.runtime.modality import ALL_PATTERNS
 
 from ..evaluate import read_projection

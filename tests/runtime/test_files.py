@@ -1,18 +1,27 @@
-"""Files and directories that appear whole or not at all."""
+"""Files: what is written appears whole or not at all, what is read is a file and not too large."""
 
 from __future__ import annotations
 
 import os
+import resource
 import stat
 import threading
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from ifmmin.runtime.atomic import atomic_directory, atomic_file, cache_dir
-from ifmmin.runtime.errors import OutputError
+from ifmmin.runtime.errors import CheckpointError, InputError, OutputError
+from ifmmin.runtime.files import (
+    atomic_directory,
+    atomic_file,
+    cache_dir,
+    limit_bytes,
+    read_regular,
+    require_writable,
+)
 
 Atomic = Callable[[Path], AbstractContextManager[Path]]
 KINDS = pytest.mark.parametrize("atomic", [atomic_file, atomic_directory])
@@ -115,3 +124,92 @@ def test_rights_follow_the_umask_which_nobody_touches(tmp_path: Path, mask: int)
     assert seen == {0o666 & ~mask}
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~mask
     assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o777 & ~mask
+
+
+def _leftover(path: Path, seconds: float, number: int = 0) -> Path:
+    """What a killed process left aside of a path so long ago."""
+    part = path.with_name(f".{path.name}.{number:012x}.part")
+    if number % 2:
+        part.mkdir()
+        (part / "inner").touch()
+    else:
+        part.touch()
+    os.utime(part, (time.time() - seconds,) * 2)
+    return part
+
+
+@KINDS
+@pytest.mark.parametrize("name", ["out", "[out]*?.json"])
+def test_leftovers_of_killed_processes_go(atomic: Atomic, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    gone = [_leftover(path, 3600, number) for number in (0, 1)]
+    young = _leftover(path, 5, 2)
+    of_another = _leftover(tmp_path / "out.json", 3600)
+    own = tmp_path / f".{name}.mine.part"
+    own.touch()
+    with atomic(path):
+        pass
+    assert not any(part.exists() for part in gone)
+    assert all(part.exists() for part in (young, of_another, own))
+
+
+@KINDS
+def test_who_still_writes_keeps_what_lies_aside(atomic: Atomic, tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    with atomic(path) as part:
+        os.utime(part, (time.time() - 3600,) * 2)
+        with atomic(path):
+            pass
+        assert part.exists()
+    assert [one.name for one in tmp_path.iterdir()] == ["out"]
+
+
+def test_room_is_tried_before_long_work(tmp_path: Path) -> None:
+    require_writable(tmp_path / "out", 5 << 20)
+    assert list(tmp_path.iterdir()) == []
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limit[1]))
+    try:
+        with pytest.raises(OutputError, match="cannot write"):
+            require_writable(tmp_path / "out", 5 << 20)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert list(tmp_path.iterdir()) == []
+
+
+LIMITS = {"": 1 << 30, "1": 1 << 20, "4096": 1 << 32}
+
+
+@pytest.mark.parametrize("text", LIMITS)
+def test_an_input_may_take_so_much(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IFMMIN_INPUT_LIMIT", text)
+    assert limit_bytes() == LIMITS[text]
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "many", "1" * 40])
+def test_limits_that_are_none(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IFMMIN_INPUT_LIMIT", text)
+    with pytest.raises(InputError, match="IFMMIN_INPUT_LIMIT: got"):
+        limit_bytes()
+
+
+def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
+    pipe, link, loop = tmp_path / "pipe", tmp_path / "link", tmp_path / "loop"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    loop.symlink_to(loop)
+    for path, said in (
+        (pipe, "is a pipe"), (link, "is a pipe"), (tmp_path, "is a directory"),
+        (Path("/dev/zero"), "is a device"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=said):
+            read_regular(path, InputError)
+    with pytest.raises(OSError, match=r"[Ll]inks|loop"):
+        read_regular(loop, InputError)
+    sparse = tmp_path / "sparse"
+    with sparse.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(CheckpointError, match=r"takes 1,048,576 MiB.*IFMMIN_INPUT_LIMIT"):
+        read_regular(sparse, CheckpointError)
+    with pytest.raises(CheckpointError, match="wanted at most 10"):
+        read_regular(sparse, CheckpointError, 10)
