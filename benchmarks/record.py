@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from ifmmin.runtime.errors import InputError
-from ifmmin.runtime.files import atomic_file
+from ifmmin.runtime.files import JSON_ERRORS, atomic_file, read_regular
 
 from .device.machine import DeviceRecord
 from .device.monitor import Watched
@@ -228,13 +228,13 @@ def write_report(report: Report, path: Path) -> None:
 def read_report(path: Path) -> Report:
     """Read a record. Raises InputError for a file that is absent, damaged, newer or no record."""
     try:
-        content = path.read_bytes()
+        content = read_regular(path, InputError)
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(f"cannot read {path}: {reason}; give a report of ifmmin-bench") from error
     try:
         head = msgspec.json.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except JSON_ERRORS as error:
         raise InputError(
             f"{path} is not whole JSON ({error}); give a report that ifmmin-bench wrote"
         ) from error

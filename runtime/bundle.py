@@ -332,6 +332,9 @@ class Bundle:
     """An opened bundle. Raises BundleError where the directory is not a sound bundle."""
 
     def __init__(self, directory: str | Path) -> None:
+        given: object = directory
+        if not isinstance(given, (str, Path)) or "\0" in str(given):
+            raise BundleError(f"bundle: got {directory!r}, wanted the path of a directory")
         self.directory = Path(directory)
         """Where it lies."""
         self.manifest: Manifest = read_manifest(self.directory)

@@ -28,7 +28,8 @@ JSON_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 LIMIT_VARIABLE = "IFMMIN_INPUT_LIMIT"
 _LIMIT_MIB = 1024
-_LINE_SHARE = 16
+LINE_SHARE = 16
+"""Bytes of numbers in memory for one of JSON."""
 _MANY_MIB = 1 << 20
 
 
@@ -46,7 +47,7 @@ def limit_bytes() -> int:
 
 def line_limit_bytes() -> int:
     """Bytes of one line of JSON, whose numbers take some times as much: a share of the limit."""
-    return limit_bytes() // _LINE_SHARE
+    return limit_bytes() // LINE_SHARE
 
 
 def require_size(size: int, what: object, error: type[IfmminError]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,21 @@ class Prediction(NamedTuple):
     """Why the other modalities were not used."""
     dropped: Mapping[Modality, int]
     """Frames that were dropped because of NaNs, where any were."""
+    labels: tuple[str, ...]
+    """The classes, in the order of probabilities and logits."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain JSON holds it; a logit that is not finite is None."""
+        shares = zip(self.labels, self.probabilities.tolist(), strict=True)
+        return {
+            "pattern": str(self.pattern) if self.pattern else None, "label": self.label,
+            "probabilities": dict(shares),
+            "logits": [x if math.isfinite(x) else None for x in self.logits.tolist()],
+            "backend": self.backend, "requested": self.requested, "precision": self.precision,
+            "placement": dict(self.placement), "seconds": self.seconds,
+            "absent": {m.value: reason for m, reason in self.absent.items()},
+            "dropped_frames": {m.value: count for m, count in self.dropped.items()},
+        }  # fmt: skip
 
 
 def is_answer(probabilities: NDArray[np.float32]) -> bool:

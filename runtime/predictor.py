@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .backends import BackendOptions
 from .bundle import Bundle
-from .errors import InputError
+from .errors import BundleError, InputError
 from .fork import Lazy, abandon, register
 from .modality import ALL_PATTERNS, Modality, Pattern
 from .prediction import Prediction, is_answer, no_answer, softmax, softmax_of_one
@@ -140,17 +140,19 @@ class Predictor:
         self,
         utterance: Utterance,
         *,
-        pattern: Pattern | None = None,
+        pattern: Pattern | str | None = None,
         quality: Mapping[str, float] | None = None,
     ) -> Prediction:
         """Predict the emotion of one utterance.
 
         utterance: per modality an array (T, D) of raw features; None, empty and nothing but NaNs
-        mean missing. pattern: use only these modalities; they must be present. None: use what is
-        present. quality: per modality a score; one below the policy's minimum means missing.
+        mean missing. pattern: use only these modalities, such as `a_t`, which must be present;
+        None: use what is present. quality: per modality a score; one below the policy's minimum
+        means missing.
         """
-        found = validate(utterance, self._specs, self._policy, quality, only=pattern)
-        used = self._used(found, pattern)
+        only = Pattern.parse(pattern) if isinstance(pattern, str) else pattern
+        found = validate(utterance, self._specs, self._policy, quality, only=only)
+        used = self._used(found, only)
         if used is None:
             return self._of_prior(found.absent, found.dropped)
         graph = self._pool.get("latency", used)
@@ -165,7 +167,7 @@ class Predictor:
         self,
         utterances: Sequence[Utterance],
         *,
-        pattern: Pattern | None = None,
+        pattern: Pattern | str | None = None,
         qualities: Sequence[Mapping[str, float] | None] | None = None,
         batch_size: int = 32,
     ) -> list[Prediction]:
@@ -177,13 +179,17 @@ class Predictor:
         graph one after the other, with the very answers of `predict`: 32 of them then take 1.4 to
         3 times as long on one thread of a CPU, longest where all have the same length.
         """
+        only = Pattern.parse(pattern) if isinstance(pattern, str) else pattern
+        for what, given in (("utterances", utterances), ("qualities", qualities or ())):
+            if not isinstance(given, Sequence):
+                raise InputError(f"{what}: got {type(given).__name__}, wanted a list")
         if qualities is not None and len(qualities) != len(utterances):
             raise InputError(f"got {len(qualities)} qualities for {len(utterances)} utterances")
         found = [
-            self._examined(index, utterance, qualities[index] if qualities else None, pattern)
+            self._examined(index, utterance, qualities[index] if qualities else None, only)
             for index, utterance in enumerate(utterances)
         ]
-        used = [self._used(one, pattern) for one in found]
+        used = [self._used(one, only) for one in found]
         answers: list[Prediction | None] = [
             self._of_prior(one.absent, one.dropped) if chosen is None else None
             for one, chosen in zip(found, used, strict=True)
@@ -290,6 +296,11 @@ class Predictor:
     ) -> Prediction:
         if not is_answer(probabilities):
             raise no_answer(graph.candidate.precision)
+        if len(probabilities) != len(self._labels):
+            raise BundleError(
+                f"{graph.loaded.entry.file} answers with {len(probabilities)} logits for "
+                f"{len(self._labels)} labels; export the bundle again"
+            )
         return Prediction(
             self._labels[winner],
             probabilities,
@@ -302,6 +313,7 @@ class Predictor:
             seconds,
             found.absent,
             found.dropped,
+            self._labels,
         )
 
     def _of_prior(
@@ -313,7 +325,7 @@ class Predictor:
         logits = np.log(np.maximum(self._prior, np.finfo(np.float32).tiny))
         return Prediction(
             label, self._prior.copy(), logits, None, "prior", self.requested, "none", _EMPTY, 0.0,
-            absent, dropped,
+            absent, dropped, self._labels,
         )  # fmt: skip
 
     def _read_prior(self) -> NDArray[np.float32]:

@@ -37,6 +37,7 @@ from .errors import (
     InputError,
     OutputError,
 )
+from .files import JSON_ERRORS, read_regular
 from .fork import Lazy
 from .modality import Modality, Pattern
 from .stream.graphs import StreamGraphs, fit_to_profile
@@ -199,8 +200,8 @@ class TuningCache:
 
     def _read(self) -> dict[str, Candidate]:
         try:
-            record = msgspec.json.decode(self._path.read_bytes(), type=_Record)
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            record = msgspec.json.decode(read_regular(self._path, InputError), type=_Record)
+        except (OSError, InputError, *JSON_ERRORS):
             return {}
         sound = record.schema == _SCHEMA and record.key == self._key
         return record.choices if sound else {}

@@ -9,6 +9,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -167,8 +168,12 @@ class Policy:
         if self.nan_frames not in NAN_FRAMES:
             known = " or ".join(NAN_FRAMES)
             raise InputError(f"nan_frames: got {self.nan_frames!r}, wanted {known}")
+        if not isinstance(self.minimum_quality, Mapping):
+            raise InputError(
+                f"minimum_quality: got {self.minimum_quality!r}, wanted a number per modality"
+            )
         for letter, threshold in self.minimum_quality.items():
-            if not math.isfinite(threshold):
+            if not (isinstance(threshold, Real) and math.isfinite(threshold)):
                 word = Modality.of(letter)
                 raise InputError(f"minimum quality of {word}: got {threshold}, wanted a number")
 
@@ -223,11 +228,20 @@ def validate(
     naming the modality, what was got and what is wanted: other letters, no numbers, another shape,
     infinities, and NaN unless the policy drops them.
     """
+    try:
+        given = utterance.get
+    except AttributeError:
+        kind = type(utterance).__name__
+        raise InputError(
+            f"got {kind}, wanted arrays per modality, such as {{'a': voice}}"
+        ) from None
+    if not (only is None or isinstance(only, Pattern)):
+        raise InputError(f"pattern: got {only!r}, wanted for example 'a_t'")
     found = ValidatedInput({}, {}, {})
     judged = quality is not None or only is not None
     known = 0
     for modality in MODALITIES:
-        value: Any = utterance.get(modality, _NOTHING)
+        value: Any = given(modality, _NOTHING)
         if value is _NOTHING:
             found.absent[modality] = "not given"
             continue
@@ -295,7 +309,7 @@ def below_quality(modality: Modality, policy: Policy, quality: Quality) -> str |
     score, threshold = quality.get(modality), policy.minimum_quality.get(modality)
     if score is None or threshold is None:
         return None
-    if not isinstance(score, (int, float, np.number)):
+    if not isinstance(score, Real):
         raise InputError(f"quality of {modality}: got {score!r}, wanted a number")
     return None if score >= threshold else f"quality {score:g} is below {threshold:g}"
 
@@ -366,8 +380,8 @@ def plan_batches(
     found: Sequence[ValidatedInput], used: Sequence[Pattern | None], size: int
 ) -> Iterator[PlannedBatch]:
     """Batches of at most `size` utterances, those of a pattern sorted by their frames."""
-    if size < 1:
-        raise InputError(f"batch_size must be at least 1, got {size}")
+    if type(size) is not int or size < 1:
+        raise InputError(f"batch_size must be at least 1, got {size!r}")
     groups: dict[Pattern, list[int]] = {}
     for index, pattern in enumerate(used):
         if pattern is not None:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import msgspec
 
+from ..console import json_line
 from ..errors import InputError
 from ..modality import Modality
 from ..prediction import Prediction
@@ -239,7 +240,7 @@ class UpdateLines:
             "pattern": str(said.pattern) if said and said.pattern else None,
             "label": update.label,
             "probabilities": shares,
-            "logits": said.logits.tolist() if said else None,
+            "logits": said.to_dict()["logits"] if said else None,
         }
         if self._top_k and shares is not None:
             ranked = sorted(shares.items(), key=lambda pair: -pair[1])[: self._top_k]
@@ -249,12 +250,12 @@ class UpdateLines:
                 "late_frames": update.late}  # fmt: skip
         line |= {k: {m.value: x for m, x in found.items()} for k, found in told.items() if found}
         line |= {"backend": said.backend if said else None, "seconds": update.seconds}
-        self._write(msgspec.json.encode(line).decode())
+        self._write(json_line(line))
 
     def fail(self, line: int | None, event: Event | None, message: str) -> None:
         """Write what is wrong."""
         told = {**_head(line, event), "error": message}
-        self._write(msgspec.json.encode(told).decode())
+        self._write(json_line(told))
 
 
 def _head(line: int | None, event: Event | None) -> dict[str, object]:

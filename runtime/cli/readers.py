@@ -5,22 +5,24 @@ docs/run.md has the schema. An utterance is read when its turn comes.
 
 from __future__ import annotations
 
+import math
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, BinaryIO, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..files import JSON_ERRORS, LINE_SHARE, line_limit_bytes, open_regular, require_size
 from ..modality import MODALITIES
 from ..validate import Utterance
 
@@ -47,9 +49,11 @@ def decode_line(decoder: msgspec.json.Decoder[Content], line: bytes, example: st
 
     example: what would have been right.
     """
+    if len(line) > line_limit_bytes():
+        require_size(len(line) * LINE_SHARE, "the line, once read,", InputError)
     try:
         return decoder.decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except JSON_ERRORS as error:
         raise InputError(_explain(line, str(error), example)) from None
 
 
@@ -61,9 +65,18 @@ def frames_by_letter(**given: Frames | None) -> dict[str, NDArray[np.float64]]:
     return {letter: _array(letter, x) for letter, x in given.items() if x is not None}
 
 
-def numbered(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Lines that are not blank, each with its number from 1; blank ones are counted."""
-    return ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
+def numbered(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Lines that are not blank, each with its number from 1; blank ones are counted.
+
+    One that is too long comes cut, by which `decode_line` knows it; its rest is not kept.
+    """
+    number, most = 0, line_limit_bytes() + 1
+    while line := file.readline(most):
+        number, rest = number + 1, line
+        while len(rest) == most and not rest.endswith(b"\n"):
+            rest = file.readline(most)
+        if line.strip():
+            yield number, line
 
 
 @contextmanager
@@ -138,7 +151,7 @@ _decoder = msgspec.json.Decoder(_Line)
 
 def jsonl_file(path: Path) -> Reader:
     """The lines of a file; InputError when it cannot be read."""
-    with readable(path), path.open("rb") as file:
+    with readable(path), open_lines(path) as file:
         count = sum(1 for _ in numbered(file))
     if not count:
         raise InputError(f"{path} is empty; each line is an utterance, such as {_EXAMPLE}")
@@ -164,17 +177,29 @@ def read_line(line: bytes, name: str) -> Sample:
 
 
 def _file_items(path: Path) -> Iterator[LazySample]:
-    with readable(path), path.open("rb") as file:
+    with readable(path), open_lines(path) as file:
         yield from _items(file, str(path))
 
 
 def _stdin_items() -> Iterator[LazySample]:
     with readable("stdin"):
-        yield from _items(sys.stdin.buffer, "stdin")
+        yield from _items(standard_input(), "stdin")
 
 
-def _items(lines: Iterable[bytes], reader: str) -> Iterator[LazySample]:
-    for number, line in numbered(lines):
+def open_lines(path: Path) -> BinaryIO:
+    """A file that is read line by line, as long as it may be."""
+    return open_regular(path, InputError, sys.maxsize)
+
+
+def standard_input() -> BinaryIO:
+    """The bytes of standard input; InputError where it is closed."""
+    if sys.stdin is None:
+        raise InputError("standard input is closed; give lines of JSON there, or name a file")
+    return sys.stdin.buffer
+
+
+def _items(file: BinaryIO, reader: str) -> Iterator[LazySample]:
+    for number, line in numbered(file):
         name = f"{Path(reader).name}:{number}"
         yield LazySample(name, f"{reader}, line {number}", partial(read_line, line, name))
 
@@ -193,7 +218,11 @@ def find_inputs(arguments: Sequence[str]) -> Reader:
 
 
 def _readers(argument: str) -> Iterator[Reader]:
-    path = Path(argument)
+    with readable(argument):
+        yield from _readers_of(argument, Path(argument))
+
+
+def _readers_of(argument: str, path: Path) -> Iterator[Reader]:
     if argument == STDIN:
         yield jsonl_stdin()
     elif (path / "manifest.json").is_file():
@@ -224,21 +253,44 @@ def _npz_file(path: Path) -> Reader:
 def _read_npz(path: Path) -> Sample:
     """The arrays of one .npz; InputError for another file, other names or pickled objects."""
     try:
-        # Opened here: numpy leaves a file open that it finds damaged.
-        with path.open("rb") as file:
-            return Sample(path.stem, _arrays(np.load(file, allow_pickle=False)))
+        with open_regular(path, InputError) as file, zipfile.ZipFile(file) as archive:
+            return Sample(path.stem, dict(_arrays(archive)))
     except _UNREADABLE as error:
-        raise InputError(f"cannot be read as .npz ({error})") from error
+        raise InputError(f"cannot be read as .npz ({error}); save it with numpy.savez") from error
 
 
-def _arrays(archive: Any) -> dict[str, NDArray[Any]]:
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise InputError("not an .npz archive; save it with numpy.savez")
-    with archive:
-        unknown = sorted(set(archive.files) - {m.value for m in MODALITIES})
-        if unknown:
-            raise InputError(f"unknown array {unknown[0]!r}; name them a, v, t")
-        return {name: archive[name] for name in archive.files}
+def _arrays(archive: zipfile.ZipFile) -> Iterator[tuple[str, NDArray[Any]]]:
+    members = archive.infolist()
+    names = [member.filename.removesuffix(".npy") for member in members]
+    unknown = sorted(set(names) - {m.value for m in MODALITIES})
+    if unknown:
+        raise InputError(f"unknown array {unknown[0]!r}; name them a, v, t")
+    if len(set(names)) < len(names):
+        raise InputError(f"got arrays {', '.join(names)}; name each once")
+    # Before any of it is unpacked: a small archive may unfold to more than there is memory.
+    require_size(sum(member.file_size for member in members), "unpacked it", InputError)
+    for name, member in zip(names, members, strict=True):
+        with archive.open(member) as file:
+            yield name, _read_array(file, member.file_size)
+
+
+def _read_array(file: IO[bytes], size: int) -> NDArray[Any]:
+    """An array in the .npy format, in `size` bytes."""
+    versions = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    version = np.lib.format.read_magic(file)
+    if version not in versions:
+        raise InputError(f"got .npy format {version}, wanted 1.0 or 2.0: an array of plain numbers")
+    shape, by_columns, dtype = versions[version](file)
+    if dtype.kind not in "fiub":
+        raise InputError(f"got an array of {dtype}, wanted numbers")
+    wanted = math.prod(shape) * dtype.itemsize
+    if min(shape, default=1) < 0 or wanted > size:
+        raise InputError(f"its header says {shape}, which is more than the file holds")
+    content = bytearray(file.read(wanted))
+    return np.frombuffer(content, dtype).reshape(shape, order="F" if by_columns else "C")
 
 
 _UNREADABLE = (
@@ -246,7 +298,9 @@ _UNREADABLE = (
     ValueError,
     EOFError,
     KeyError,  # an archive whose directory names what it does not hold
-    MemoryError,  # a damaged header that promises more than there is
+    SyntaxError,  # a damaged header
+    RecursionError,
+    TypeError,
     RuntimeError,  # encrypted, or packed in a way that zipfile does not know
     zipfile.BadZipFile,
     zlib.error,

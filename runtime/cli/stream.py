@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,13 +19,13 @@ from typing import Any, BinaryIO
 
 from ..console import log_line, write
 from ..errors import IfmminError, InputError, OutputError
-from ..files import atomic_file, require_writable
+from ..files import atomic_file, line_limit_bytes, read_regular, require_writable
 from ..predictor import Predictor
 from ..stream.options import Smoothing, StreamOptions
 from ..stream.stream import Stream
 from .events import Event, EventProcessor, RealTime, Sink, Tick, UpdateLines, read_event
 from .options import SessionOptions, numbers_by_modality
-from .readers import numbered, readable
+from .readers import numbered, readable, standard_input
 from .run import RunOptions, Tally
 from .writers import LAYOUT_OF, saved_lines
 
@@ -58,13 +57,13 @@ _CHUNK_BYTES = 1 << 16
 def opened(reader: str) -> Iterator[BinaryIO]:
     """The bytes of a path, or of standard input for `-`; InputError where there are none."""
     if reader == STDIN:
-        yield sys.stdin.buffer
+        yield standard_input()
         return
     if not Path(reader).exists():
         raise InputError(f"no session at {reader}; give a file of events, or - for standard input")
     with ExitStack() as stack:
         with readable(reader):
-            file = stack.enter_context(Path(reader).open("rb"))
+            file = stack.enter_context(Path(reader).open("rb"))  # a pipe is waited for
         yield file
 
 
@@ -96,13 +95,14 @@ def _with_silences(descriptor: int, every: float) -> Iterator[tuple[int, bytes] 
 
 def _lines(descriptor: int, every: float) -> Iterator[bytes | None]:
     """Lines by way of the descriptor: a buffered file cannot say whether something is there."""
-    begun = bytearray()
+    begun, most = bytearray(), line_limit_bytes() + 1
     while True:
         if not select.select([descriptor], [], [], every)[0]:
             yield None
             continue
         chunk = os.read(descriptor, _CHUNK_BYTES)
         begun += chunk
+        del begun[most : len(begun) - len(chunk)]  # of a line that is too long its rest
         if chunk and b"\n" not in chunk:
             continue
         *whole, rest = bytes(begun).split(b"\n")
@@ -181,7 +181,7 @@ def kept(stream: Stream, path: Path) -> Iterator[None]:
     """
     if path.exists():
         with readable(path):
-            content = path.read_bytes()
+            content = read_regular(path, InputError)
         try:
             stream.resume(content)
         except InputError as error:

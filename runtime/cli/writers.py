@@ -5,9 +5,6 @@ Lines are written as predictions come; a file appears whole, when all of them ar
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
@@ -15,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from ..console import csv_row, json_line
 from ..errors import OutputError
 from ..files import atomic_file, require_writable
 from ..prediction import Prediction
@@ -71,7 +68,7 @@ class TableWriter(Writer):
         shares = [f"{label} {p:.3f}" for label, p in answer.ranking]
         self._rows.append(
             [
-                "".join(c if c.isprintable() else "?" for c in answer.name),
+                answer.name,
                 str(prediction.pattern or "-"),
                 answer.label or "-",
                 *(shares or [f"{p:.3f}" for p in prediction.probabilities]),
@@ -89,33 +86,19 @@ class TableWriter(Writer):
 class JsonWriter(Writer):
     """An object a line, for inputs without an answer too: who waits for a line gets one."""
 
-    def __init__(self, labels: Sequence[str], write: Write) -> None:
-        self._labels = labels
+    def __init__(self, write: Write) -> None:
         self._write = write
 
     def add(self, answer: Answer) -> None:
         """Write the answer's line."""
-        prediction = answer.prediction
-        shares = prediction.probabilities.tolist()
-        content: dict[str, Any] = {
-            "input": answer.name,
-            "pattern": str(prediction.pattern) if prediction.pattern else None,
-            "label": answer.label, "probabilities": dict(zip(self._labels, shares, strict=True)),
-            "logits": prediction.logits.tolist(), "backend": prediction.backend,
-            "requested": prediction.requested, "precision": prediction.precision,
-            "placement": dict(prediction.placement), "seconds": prediction.seconds,
-        }  # fmt: skip
+        content = {"input": answer.name, **answer.prediction.to_dict(), "label": answer.label}
         if answer.ranking:
             content["top"] = [{"label": label, "probability": p} for label, p in answer.ranking]
-        if prediction.absent:
-            content["absent"] = {str(m): reason for m, reason in prediction.absent.items()}
-        if prediction.dropped:
-            content["dropped_frames"] = {str(m): n for m, n in prediction.dropped.items()}
-        self._write(json.dumps(content, ensure_ascii=False))
+        self._write(json_line(content))
 
     def fail(self, name: str, message: str) -> None:
         """Write the name and what is wrong."""
-        self._write(json.dumps({"input": name, "error": message}, ensure_ascii=False))
+        self._write(json_line({"input": name, "error": message}))
 
 
 class CsvWriter(Writer):
@@ -144,9 +127,7 @@ class CsvWriter(Writer):
         )
 
     def _row(self, *values: object) -> None:
-        text = io.StringIO()
-        csv.writer(text, lineterminator="").writerow(values)
-        self._write(text.getvalue())
+        self._write(csv_row(values))
 
 
 def make_writer(
@@ -154,7 +135,7 @@ def make_writer(
 ) -> Writer:
     """The writer of one of FORMATS. top_k: columns of the best classes; 0: one for each class."""
     if layout == "json":
-        return JsonWriter(labels, write)
+        return JsonWriter(write)
     if layout == "csv":
         return CsvWriter(labels, top_k, write)
     return TableWriter(labels, top_k, show)

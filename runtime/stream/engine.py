@@ -253,7 +253,7 @@ OfPrior = Callable[[Mapping[Modality, str], Mapping[Modality, int]], Prediction]
 class PredictionBuilder:
     """Makes answers for the streams of one predictor."""
 
-    labels: Sequence[str]
+    labels: tuple[str, ...]
     requested: str
     engine: StreamEngine
     of_prior: OfPrior | None
@@ -346,4 +346,5 @@ class PredictionBuilder:
             seconds,
             state.absent,
             state.dropped_frames,
+            self.labels,
         )

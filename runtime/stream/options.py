@@ -8,8 +8,9 @@ import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -180,6 +181,31 @@ def _settle(options: Smoothing | StreamOptions, **values: Any) -> None:
         object.__setattr__(options, name, value)
 
 
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
+"""Of frames, answers or classes, as a snapshot may say it."""
+Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.001)]
+"""A probability, as sums round it."""
+
+
+class SmootherState(msgspec.Struct):
+    """What smoothing keeps between answers."""
+
+    probabilities: list[Share] | None
+    """(C,), smoothed; None before the first answer."""
+    label: Count
+    rival: Count
+    leads: Count
+    """Answers in a row in which the rival led."""
+    last: float | None
+
+    def require(self, classes: int) -> None:
+        """ValueError unless it can be that of so many classes."""
+        if len(self.probabilities or range(classes)) != classes:
+            raise ValueError(f"smoothed probabilities, wanted {classes}")
+        if max(self.label, self.rival) >= classes:
+            raise ValueError(f"a class beyond the {classes} there are")
+
+
 class Smoother:
     """Exponential smoothing of probabilities, and a label with hysteresis.
 
@@ -209,20 +235,18 @@ class Smoother:
         self._choose(self._probabilities)
         return self._label, self._probabilities.astype(np.float32)
 
-    def state(self) -> dict[str, Any]:
-        """All that has to be kept to go on, as JSON."""
+    def state(self) -> SmootherState:
+        """All that has to be kept to go on."""
         kept = self._probabilities
-        return {
-            "probabilities": None if kept is None else kept.tolist(), "label": self._label,
-            "rival": self._rival, "leads": self._leads, "last": self._last,
-        }  # fmt: skip
+        shares = None if kept is None else kept.tolist()
+        return SmootherState(shares, self._label, self._rival, self._leads, self._last)
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave."""
-        kept = state["probabilities"]
+    def restore(self, state: SmootherState, shift: float) -> None:
+        """Go on from what `state` gave, whose times move by some seconds."""
+        kept, last = state.probabilities, state.last
         self._probabilities = None if kept is None else np.array(kept, dtype=np.float64)
-        self._label, self._rival = int(state["label"]), int(state["rival"])
-        self._leads, self._last = int(state["leads"]), state["last"]
+        self._label, self._rival, self._leads = state.label, state.rival, state.leads
+        self._last = None if last is None else last + shift
 
     def _kept(self, now: float | None) -> float:
         """Share of the past in the new value."""

@@ -10,15 +10,17 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..errors import InputError, one_line
+from ..files import JSON_ERRORS
 from ..modality import Modality
-from .options import shown
+from .options import Count, SmootherState, resolve_time, shown
 from .state import ModalityState, Progress, StreamState
 from .window import EncoderState
 
@@ -36,20 +38,20 @@ class EncoderRecord(msgspec.Struct):
     """An encoder state apart from its tensors."""
 
     begun: int
-    frames: int
+    frames: Count
 
 
 class ModalityRecord(msgspec.Struct):
     """A modality apart from its tensors."""
 
-    frames: int
+    frames: Count
     hop: int | None
     newest: float | None
     timed: bool | None
     dropped: bool
     why_absent: str
-    dropped_frames: int
-    late_frames: int
+    dropped_frames: Count
+    late_frames: Count
     encoders: list[EncoderRecord]
 
 
@@ -63,7 +65,7 @@ class Record(msgspec.Struct):
     now: float | None
     origin: float
     channels: dict[str, ModalityRecord]
-    smoother: dict[str, Any] | None
+    smoother: SmootherState | None
 
 
 def pack(record: Record, tensors: Tensors) -> bytes:
@@ -85,8 +87,9 @@ def unpack(content: object) -> tuple[Record, Tensors]:
         size = int.from_bytes(body[:8], "little")
         header = msgspec.json.decode(body[8 : 8 + size], type=dict[str, Any])
         return msgspec.json.decode(header["__metadata__"][_FIELD], type=Record), tensors
-    except (SafetensorError, msgspec.MsgspecError, KeyError) as error:
-        raise damaged(str(error)) from error
+    # TypeError: an element type that numpy lacks.
+    except (SafetensorError, *JSON_ERRORS, KeyError, TypeError) as error:
+        raise damaged(one_line(error)) from error
 
 
 def damaged(why: str) -> InputError:
@@ -149,12 +152,15 @@ def snapshot(state: StreamState, identity: Identity) -> bytes:
     return pack(record, tensors)
 
 
-def restore(state: StreamState, content: bytes, identity: Identity, now: float | None) -> None:
+def restore(
+    state: StreamState, content: bytes, identity: Identity, classes: int, now: float | None
+) -> None:
     """Put a snapshot in the place of a stream's state; an error leaves it as it is.
 
-    now: the time here, where the stream has a clock; times then move so that none has passed.
-    Raises InputError for other bytes, another network, modalities that the bundle lacks, and other
-    options. Modalities that were never heard need not be in the bundle.
+    classes: how many the network tells apart. now: the time here, where the stream has a clock;
+    times then move so that none has passed. Raises InputError for other bytes, another network,
+    modalities that the bundle lacks, other options, and anything inside that no stream can be in.
+    Modalities that were never heard need not be in the bundle.
     """
     record, tensors = unpack(content)
     _require_same_network(record, identity)
@@ -162,20 +168,38 @@ def restore(state: StreamState, content: bytes, identity: Identity, now: float |
     shift = now - record.now if now is not None and record.now is not None else 0.0
     try:
         made = [
-            (state.channels[Modality.of(letter)], told, _encoders(letter, told, tensors))
+            (channel, told, _encoders(channel, told, tensors))
             for letter, told in record.channels.items()
-            if letter in state.channels
+            if (channel := state.channels.get(Modality.of(letter))) is not None
         ]
+        _require_whole(record, state, classes)
     except KeyError as error:
         raise damaged(f"{error} is not in it") from error
+    except (ValueError, InputError) as error:
+        raise damaged(str(error)) from error
     state.reset()
     for channel, told, encoders in made:
         _fill(channel, told, encoders, shift)
     state.set_origin(record.origin + shift)
     state.now = None if record.now is None else record.now + shift
     if state.smoother is not None and record.smoother is not None:
-        last = record.smoother["last"]
-        state.smoother.restore(record.smoother | {"last": None if last is None else last + shift})
+        state.smoother.restore(record.smoother, shift)
+
+
+def _require_whole(record: Record, state: StreamState, classes: int) -> None:
+    """ValueError or InputError unless everything in a record can be of such a stream."""
+    heard = {letter for letter, told in record.channels.items() if told.encoders}
+    if heard != record.states.keys():
+        raise ValueError(f"states of {', '.join(record.states) or 'none'} for others")
+    if (record.smoother is None) != (state.smoother is None):
+        raise ValueError("no smoothing, or smoothing that was not asked for")
+    times = [record.now, record.origin, *(told.newest for told in record.channels.values())]
+    if record.smoother is not None:
+        record.smoother.require(classes)
+        times.append(record.smoother.last)
+    for time in times:
+        if time is not None:
+            resolve_time(state.rules.options, time)
 
 
 def _require_same_network(record: Record, identity: Identity) -> None:
@@ -260,8 +284,8 @@ def _arrays(encoder: EncoderState) -> Tensors:
     return found
 
 
-def _encoders(letter: str, told: ModalityRecord, tensors: Tensors) -> list[EncoderState]:
-    encoders = []
+def _encoders(channel: ModalityState, told: ModalityRecord, tensors: Tensors) -> list[EncoderState]:
+    letter, encoders = channel.modality.value, list[EncoderState]()
     for number, encoder in enumerate(told.encoders):
         at = f"{letter}/{number}"
         states = sum(key.startswith(f"{at}/state") for key in tensors)
@@ -270,4 +294,7 @@ def _encoders(letter: str, told: ModalityRecord, tensors: Tensors) -> list[Encod
         encoders.append(
             EncoderState(encoder.begun, encoder.frames, early, kept, tensors[f"{at}/pooled"])
         )
+        channel.step_runner.require(encoders[-1])
+    if any(one.begun >= other.begun for one, other in pairwise(encoders)):
+        raise ValueError("encoders out of order")
     return encoders

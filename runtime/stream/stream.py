@@ -134,7 +134,8 @@ class Stream:
         InputError where the bytes are damaged, of another network or of other stream options.
         """
         now = self.state.resolve_time(None)
-        restore(self.state, content, self._engine.identity, now)
+        classes = len(self._builder.labels)
+        restore(self.state, content, self._engine.identity, classes, now)
 
     @property
     def pattern(self) -> Pattern | None:

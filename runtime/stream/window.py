@@ -177,6 +177,9 @@ class StepRunner:
         self._minimum = minimum
         self.states: tuple[StateSpec, ...] = entry.states
         self._names = [state.name for state in entry.states]
+        self._frame_size = next(spec.shape[-1] for spec in entry.inputs if spec.name == "frames")
+        shapes = {spec.name: spec.shape for spec in entry.outputs}
+        self._shapes = [shapes["pooled"], *(shapes[state.output] for state in entry.states)]
         outputs = [spec.name for spec in entry.outputs]
         self._pooled = outputs.index("pooled")
         self._next = [outputs.index(state.output) for state in entry.states]
@@ -185,6 +188,26 @@ class StepRunner:
         self._start = tuple(initial_states(entry).values())
         self._last: tuple[Sequence[States], Sequence[NDArray[np.float32]]] = (), ()
         """States after the last call of many encoder states, apart and side by side."""
+
+    def require(self, encoder: EncoderState) -> None:
+        """ValueError unless the graph can go on from an encoder state that somebody handed in."""
+        early, kept = encoder.early, encoder.kept
+        if (early is None) == (kept is None):
+            raise ValueError("wanted either early frames or what the graph keeps")
+        arrays = [encoder.pooled, *(kept or ())]
+        wanted = self._shapes if kept is not None else self._shapes[:1]
+        if early is not None:
+            count = len(early) if early.ndim else 0
+            arrays.append(early)
+            wanted = [*wanted, (count, self._frame_size)]
+            if not 1 <= count < self._minimum:
+                raise ValueError(f"{count} early frames, wanted 1 to {self._minimum - 1}")
+        for array, shape in zip(arrays, wanted, strict=True):
+            sizes = tuple(1 if size == "B" else size for size in shape)
+            if array is None or array.dtype != np.float32 or array.shape != sizes:
+                raise ValueError(f"an array is not float32 {sizes}")
+            if not np.isfinite(array).all():
+                raise ValueError("an array is not finite")
 
     def advance(
         self, encoders: Sequence[EncoderState], chunks: Sequence[NDArray[np.float32]]

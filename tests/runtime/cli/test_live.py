@@ -38,7 +38,7 @@ def _update(label: str | None = "happy", absent: Mapping[Modality, str] = ABSENT
         shares = np.array(list(SHARES.values()), np.float32)
         said = Prediction(
             "happy", shares, shares, Pattern.of(present), "made", "auto", "fp32", {}, 0.001,
-            absent, {},
+            absent, {}, tuple(SHARES),
         )  # fmt: skip
     counts = {Modality.A: 124, Modality.V: 60, Modality.T: 0}
     return Update(3, Tick(at=12.3), 12.3, said, label, absent, counts, {}, {}, 0.00031)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,7 +16,7 @@ from run_command import frames
 
 from ifmmin.runtime import InputError, Predictor, Smoothing, StreamOptions
 from ifmmin.runtime.modality import Modality
-from ifmmin.runtime.stream.options import Smoother
+from ifmmin.runtime.stream.options import Smoother, SmootherState
 from ifmmin.runtime.stream.stream import Stream
 from ifmmin.runtime.stream.window import HopClock
 from ifmmin.runtime.validate import Policy
@@ -267,5 +267,6 @@ def test_a_smoother_goes_on_from_its_state(cut: int, seed: int) -> None:
     whole = _seen(Smoother(options), rows)
     before, after = Smoother(options), Smoother(options)
     found = _seen(before, rows[:cut])
-    after.restore(json.loads(json.dumps(before.state())))
+    told = msgspec.json.decode(msgspec.json.encode(before.state()), type=SmootherState)
+    after.restore(told, 0.0)
     assert found + _seen(after, rows[cut:]) == whole
