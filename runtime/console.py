@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Literal
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -112,7 +112,7 @@ def is_verbose() -> bool:
 
 def log_line(line: str, level: Level = "note") -> None:
     """Print one line for the user on standard error; answers go to standard output."""
-    if not _shown[level] or sys.stderr is None:
+    if not _shown[level]:
         return
     console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     with suppress(OSError):  # closed or full: what failed is told by the exit code alone
@@ -178,9 +178,7 @@ def print_table(
         table.add_column(header, justify="left" if column == 0 else "right")
     for row in rows:
         table.add_row(*map(printable, row))
-    with _written():
-        # A name such as clip[1] is no markup.
-        Console(highlight=False, markup=False).print(table)
+    draw(table)
 
 
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -204,28 +202,27 @@ def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str
 def write(text: str) -> None:
     """Write `text` and a newline to standard output, untouched, and flush it.
 
-    Raises BrokenPipeError where its reader has gone, OutputError where it is closed or full.
+    Raises BrokenPipeError where its reader has gone, OutputError where it is full.
     """
-    with _written():
+    try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
-
-
-@contextmanager
-def _written() -> Iterator[None]:
-    if sys.stdout is None:
-        raise OutputError("cannot write to standard output: it is closed; lead it to a file")
-    try:
-        yield
     except BrokenPipeError:
         give_up_output()
         raise
     except OSError as error:
         give_up_output()
-        reason = error.strerror or str(error)
         raise OutputError(
-            f"cannot write to standard output: {reason}; lead it elsewhere"
+            f"cannot write to standard output: {error.strerror or error}; lead it elsewhere"
         ) from error
+
+
+def draw(drawn: RenderableType, width: int | None = None) -> None:
+    """Write what rich draws, as `write` does: by itself it would end the program."""
+    console = Console(highlight=False, markup=False, width=width)
+    with console.capture() as captured:
+        console.print(drawn)
+    write(captured.get().rstrip("\n"))
 
 
 def give_up_output() -> None:

@@ -1,12 +1,14 @@
 """Frame of every command: what all share, exit codes, and errors in one line.
 
 0 when done, 1 where something looked at is wrong or some inputs have no answer, 2 with one line for
-a mistake, 130 after Ctrl-C. A command is a function whose parameters are its options (typer).
+a mistake, 130 after Ctrl-C, 129, 141 and 143 after SIGHUP, a reader that went away and SIGTERM. A
+command is a function whose parameters are its options (typer).
 """
 
 from __future__ import annotations
 
 import codecs
+import errno
 import functools
 import inspect
 import io
@@ -14,8 +16,10 @@ import json
 import os
 import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Protocol, TypeVar
 
@@ -23,11 +27,12 @@ import msgspec
 import typer
 from typer.exceptions import Exit, TyperException
 
-from ..console import is_verbose, log_line, package_version, set_verbosity, write
+from ..console import give_up_output, is_verbose, log_line, package_version, set_verbosity, write
 from ..errors import IfmminError, InputError, OutputError, ParityError
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+EXIT_UNREAD = 128 + signal.SIGPIPE
 
 Body = TypeVar("Body", bound=Callable[..., int | None])
 """A command's function; None is exit code 0."""
@@ -143,10 +148,14 @@ def entry_point(app: typer.Typer, name: str) -> Main:
 
     def main(arguments: Sequence[str] | None = None) -> int:
         set_verbosity()
+        if sys.stderr is None:  # closed; a file that is opened would come to be in its place
+            sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the process
         for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):  # one that is closed is None
+            if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors=_ESCAPE)
         try:
+            if sys.stdout is None:
+                raise OutputError("standard output is closed; lead it to a file, or to /dev/null")
             if sys.platform != "linux":
                 raise IfmminError(
                     f"got the system {sys.platform}, wanted linux; run the commands of ifmmin on "
@@ -162,6 +171,15 @@ def entry_point(app: typer.Typer, name: str) -> Main:
             text = " ".join(error.format_message().split()).rstrip(".")
             log_line(f"error: {text}; see {name} --help", "error")
             return EXIT_USER_ERROR
+        except SystemExit as error:
+            if error.code != 1:
+                raise
+            return EXIT_UNREAD  # so rich ends the program where the reader of --help has gone
+        except OSError as error:  # likewise of --help; what commands write has a name
+            if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EIO):
+                raise
+            give_up_output()
+            return _fail(OutputError(f"cannot write to standard output: {error.strerror}"))
 
     return main
 
@@ -181,7 +199,8 @@ codecs.register_error(_ESCAPE, _escape)
 def guarded(body: Callable[[], int | None]) -> int:
     """Exit code of what a command does; other errors than the user's keep their traceback."""
     try:
-        return body() or 0
+        with _ended_by_signals():
+            return body() or 0
     except IfmminError as error:
         return _fail(error)
     except FileNotFoundError as error:
@@ -193,9 +212,32 @@ def guarded(body: Callable[[], int | None]) -> int:
         log_line("interrupted; nothing was left half written", "error")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader went away (`| head`); standard output must not be flushed again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        return EXIT_UNREAD  # the reader went away (`| head`)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end a command as Ctrl-C does: what it began is closed or taken back.
+
+    Those that are ignored, as after `nohup`, stay so. Only Python's main thread gets any.
+    """
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in map(int, (signal.SIGTERM, signal.SIGHUP)):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, end_by_signal)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def end_by_signal(number: int, frame: object = None) -> None:
+    """Raise what ends a command: KeyboardInterrupt for SIGINT, SystemExit for others."""
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(128 + number)
 
 
 def _fail(error: IfmminError) -> int:

@@ -86,6 +86,10 @@ class RunOptions:
     latency: bool = False
 
 
+_FEWEST = 20
+"""Answers of which percentiles say something."""
+
+
 @dataclass
 class Tally:
     """What became of the inputs."""
@@ -101,11 +105,12 @@ class Tally:
 
     def latency(self) -> str:
         """Percentiles over the answers, for people."""
+        told = f"latency of {len(self.seconds)} answers:"
+        if len(self.seconds) < _FEWEST:
+            low, high = min(self.seconds) * 1e3, max(self.seconds) * 1e3
+            return f"{told} {low:.3f} to {high:.3f} ms; percentiles want {_FEWEST} answers"
         p50, p90, p99 = np.percentile(self.seconds, (50, 90, 99)) * 1e3
-        return (
-            f"latency of {len(self.seconds)} answers: "
-            f"p50 {p50:.3f} ms, p90 {p90:.3f} ms, p99 {p99:.3f} ms"
-        )
+        return f"{told} p50 {p50:.3f} ms, p90 {p90:.3f} ms, p99 {p99:.3f} ms"
 
 
 def answer_all(

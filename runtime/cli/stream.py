@@ -23,6 +23,7 @@ from ..files import atomic_file, line_limit_bytes, read_regular, require_writabl
 from ..predictor import Predictor
 from ..stream.options import Smoothing, StreamOptions
 from ..stream.stream import Stream
+from .app import end_by_signal
 from .events import Event, EventProcessor, RealTime, Sink, Tick, UpdateLines, read_event
 from .options import SessionOptions, numbers_by_modality
 from .readers import numbered, readable, standard_input
@@ -116,7 +117,7 @@ def _lines(descriptor: int, every: float) -> Iterator[bytes | None]:
 
 
 class Interrupts:
-    """Delivers SIGINT as KeyboardInterrupt and SIGTERM as SystemExit while the block lasts.
+    """Delivers SIGINT as KeyboardInterrupt, SIGTERM and SIGHUP as SystemExit while the block lasts.
 
     Within `held` they wait for its end: an event is heard and answered, or it is not. Signals that
     are ignored, as those of a background job, stay so. Outside of the main thread, where Python
@@ -130,7 +131,7 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._arrive)
         return self
@@ -149,19 +150,13 @@ class Interrupts:
             self._holding = False
             number, self._waiting = self._waiting, None
             if number is not None:
-                _deliver(number)
+                end_by_signal(number)
 
     def _arrive(self, number: int, frame: FrameType | None) -> None:
         if self._holding:
             self._waiting = number
         else:
-            _deliver(number)
-
-
-def _deliver(number: int) -> None:
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
-    raise SystemExit(128 + number)
+            end_by_signal(number)
 
 
 def require_place(path: Path) -> None:

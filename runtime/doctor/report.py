@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
 from ..bundle import read_manifest
-from ..console import log_line, package_version
+from ..console import draw, log_line, package_version
 from .collect import eight_bits
 from .facts import Facts, Gpu
 from .probes import Answers, ask
@@ -103,10 +103,9 @@ _WIDE = 200
 Rows = Iterator[tuple[str, str]]
 
 
-def show(report: Report, console: Console | None = None) -> None:
+def show(report: Report) -> None:
     """Print the report on standard output."""
     width = None if sys.stdout.isatty() else _WIDE
-    output = console or Console(highlight=False, width=width)
     facts = report.facts
     sections = {"machine": _machine(facts), "gpu": _gpu(facts), "software": _software(facts)}
     parts: list[RenderableType] = [Text(f"ifmmin {report.ifmmin}")]
@@ -116,7 +115,7 @@ def show(report: Report, console: Console | None = None) -> None:
     if report.selftests:
         parts += [_heading("self-test"), *map(_shown, report.selftests)]
     parts += [_heading("findings"), *_findings(report)]
-    output.print(Group(*parts))
+    draw(Group(*parts), width)
 
 
 def _heading(title: str) -> RenderableType:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import time
@@ -11,7 +12,6 @@ import jsonschema
 import msgspec
 import pytest
 from made_machines import HEALTHY, ORIN, change
-from rich.console import Console
 from run_command import Ran, run_python
 from small_bundles import copied, edit, nudge
 
@@ -155,7 +155,8 @@ def test_selftests_are_of_usable_backends(bundle: Path) -> None:
 
 def _shown(report: Report) -> str:
     output = io.StringIO()
-    show(report, Console(file=output, width=160, force_terminal=False))
+    with contextlib.redirect_stdout(output):
+        show(report)
     return output.getvalue()
 
 
