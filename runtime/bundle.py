@@ -54,6 +54,10 @@ class MissingSpec(msgspec.Struct, frozen=True, kw_only=True):
     tolerance: float
 
 
+_MOST = 10_000_000
+"""Features of a frame, or frames."""
+
+
 class ModalitySpec(msgspec.Struct, frozen=True, kw_only=True):
     """What a graph expects of one modality."""
 
@@ -72,10 +76,11 @@ class ModalitySpec(msgspec.Struct, frozen=True, kw_only=True):
     """The caller standardises: the graph holds no statistics."""
 
     def __post_init__(self) -> None:
-        if not (self.dim >= 1 and 1 <= self.minimum_length <= self.verified_length):
+        lengths = self.minimum_length, self.verified_length
+        if not (1 <= self.dim <= _MOST and 1 <= lengths[0] <= lengths[1] <= _MOST):
             raise ValueError(
-                f"got dim {self.dim}, minimum_length {self.minimum_length} and verified_length "
-                f"{self.verified_length}, wanted 1 or more, the last the largest"
+                f"got dim {self.dim}, minimum_length {lengths[0]}, verified_length {lengths[1]}; "
+                f"wanted 1 to {_MOST:,}, the last not below the one before"
             )
         if self.frame_rate is not None and not 0 < self.frame_rate < math.inf:
             raise ValueError(f"got frame_rate {self.frame_rate}, wanted a number above 0")
@@ -284,9 +289,9 @@ class _Schema(msgspec.Struct):
 def read_manifest(directory: Path) -> Manifest:
     """Read `directory`/manifest.json; BundleError when absent, broken, too new or too old."""
     path = directory / MANIFEST_NAME
-    if not directory.is_dir():
-        raise BundleError(f"no bundle at {directory}; make one with ifmmin-export")
     try:
+        if not directory.is_dir():
+            raise BundleError(f"no bundle at {directory}; make one with ifmmin-export")
         content = read_regular(path, BundleError, _MANIFEST_BYTES)
     except FileNotFoundError:
         raise BundleError(

@@ -180,8 +180,10 @@ class Predictor:
         3 times as long on one thread of a CPU, longest where all have the same length.
         """
         only = Pattern.parse(pattern) if isinstance(pattern, str) else pattern
-        for what, given in (("utterances", utterances), ("qualities", qualities or ())):
-            if not isinstance(given, Sequence):
+        lists: list[tuple[str, object]] = [("utterances", utterances)]
+        lists += [("qualities", qualities)] if qualities is not None else []
+        for what, given in lists:
+            if not isinstance(given, Sequence) or isinstance(given, str | bytes):
                 raise InputError(f"{what}: got {type(given).__name__}, wanted a list")
         if qualities is not None and len(qualities) != len(utterances):
             raise InputError(f"got {len(qualities)} qualities for {len(utterances)} utterances")

@@ -437,7 +437,7 @@ class SessionConfig:
     options: BackendOptions = field(default_factory=BackendOptions)
 
     def __post_init__(self) -> None:
-        if self.backend != AUTO and self.backend not in BACKENDS:
+        if self.backend not in (AUTO, *BACKENDS):
             known = ", ".join(BACKENDS)
             raise InputError(f"unknown backend {self.backend!r}; use auto or one of {known}")
         if self.precision not in (AUTO, *PRECISIONS):

@@ -307,11 +307,15 @@ def below_quality(modality: Modality, policy: Policy, quality: Quality) -> str |
         )
     _require_letters(quality)
     score, threshold = quality.get(modality), policy.minimum_quality.get(modality)
-    if score is None or threshold is None:
+    if score is None:
         return None
     if not isinstance(score, Real):
         raise InputError(f"quality of {modality}: got {score!r}, wanted a number")
-    return None if score >= threshold else f"quality {score:g} is below {threshold:g}"
+    return (
+        None
+        if threshold is None or score >= threshold
+        else f"quality {score:g} is below {threshold:g}"
+    )
 
 
 def _require_letters(given: Mapping[Any, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -239,3 +240,67 @@ def test_an_answer_that_is_no_number_is_refused(make_bundle: Any) -> None:
     with pytest.raises(InputError, match="utterance 1: the answer is not a number"):
         predictor.predict_batch([good, huge])
     assert is_answer(predictor.predict(good).probabilities)
+
+
+def test_an_answer_is_plain_json(bundle: Path) -> None:
+    predictor = Predictor(bundle, backend="onnxruntime-cpu", on_empty="prior")
+    for answer in (predictor.predict(_utterance(3)), predictor.predict({})):
+        told = answer.to_dict()
+        assert json.loads(json.dumps(told, allow_nan=False)) == told
+        assert list(told["probabilities"]) == list(predictor.labels) == list(answer.labels)
+        assert told["probabilities"][told["label"]] == max(told["probabilities"].values())
+        assert told["pattern"] == (str(answer.pattern) if answer.pattern else None)
+        assert sum(told["probabilities"].values()) == pytest.approx(1.0, abs=1e-5)
+    assert answer._replace(logits=np.array([-INF, 0, 1], np.float32)).to_dict()["logits"][0] is None
+
+
+def test_a_pattern_may_be_its_name(predictor: Predictor) -> None:
+    utterance = _utterance(0, "at")
+    by_name, by_pattern = (
+        predictor.predict(utterance, pattern=pattern) for pattern in ("t_a", Pattern.of("at"))
+    )
+    assert by_name.pattern == by_pattern.pattern
+    assert np.array_equal(by_name.logits, by_pattern.logits)
+    (alone,) = predictor.predict_batch([utterance], pattern="a_t")
+    assert alone.pattern == by_name.pattern
+
+
+def _id(value: Any) -> str:
+    return type(value).__name__ + (repr(value) if isinstance(value, str) else "")
+
+
+WRONG: tuple[Any, ...] = (None, 5, "a", b"a", (1, 2), [1], {1}, object(), 3.5)
+
+
+@pytest.mark.parametrize("utterance", WRONG, ids=_id)
+def test_what_is_no_utterance_is_told(predictor: Predictor, utterance: Any) -> None:
+    with pytest.raises(InputError, match="wanted arrays per modality"):
+        predictor.predict(utterance)
+    with pytest.raises(InputError, match="utterance 1: got"):
+        predictor.predict_batch([_utterance(0, "at"), utterance])
+
+
+@pytest.mark.parametrize("value", [*WRONG[1:], "", "a_a", "x", "a__t", " ", "a_t\x1b"], ids=_id)
+def test_what_is_no_option_is_told(predictor: Predictor, value: Any) -> None:
+    utterance = _utterance(0, "at")
+    if value != "a":
+        with pytest.raises(InputError):
+            predictor.predict(utterance, pattern=value)
+        with pytest.raises(InputError):
+            predictor.predict_batch([utterance], pattern=value)
+    with pytest.raises(InputError):
+        predictor.predict(utterance, quality=value)
+    with pytest.raises(InputError):
+        predictor.predict(utterance, quality={"a": "good"})  # type: ignore[dict-item]
+    if not isinstance(value, list | tuple):
+        with pytest.raises(InputError):
+            predictor.predict_batch(value)
+    if value != 5:
+        with pytest.raises(InputError):
+            predictor.predict_batch([utterance], batch_size=value)
+    with pytest.raises(InputError):
+        Policy(minimum_quality=value)
+    for option in ("backend", "precision", "threads", "on_empty"):
+        if (option, value) != ("threads", 5):
+            with pytest.raises(InputError):
+                Predictor(predictor.bundle.directory, **{option: value})

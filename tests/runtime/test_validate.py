@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
 
 from ifmmin.runtime.bundle import MissingSpec, ModalitySpec
 from ifmmin.runtime.errors import InputError
@@ -176,3 +177,96 @@ def test_all_seven() -> None:
 def test_nonsense_is_refused(text: str) -> None:
     with pytest.raises(InputError):
         Pattern.parse(text)
+
+
+GOOD = np.arange(15, dtype=np.float64).reshape(3, 5)
+RECORD = np.dtype([("x", "f4"), ("y", "f4")])
+
+
+def _torch(change: Any = lambda tensor: tensor) -> Any:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    return change(torch.arange(15, dtype=torch.float32).reshape(3, 5))
+
+
+def _pandas(change: Any = lambda frame: frame) -> Any:
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    return change(pandas.DataFrame(GOOD))
+
+
+class _Sub(np.ndarray):
+    """An array by another name, as matrices and quantities with units are."""
+
+
+class _Lies:
+    """What has an `__array__` that raises, as tensors on a GPU have."""
+
+    def __array__(self, *arguments: Any, **options: Any) -> NDArray[Any]:
+        raise LookupError("nothing\nhere")
+
+
+RIGHT: dict[str, Any] = {
+    **{f"{order}{kind}": GOOD.astype(f"{order}{kind}")
+       for order in "<>" for kind in ("f2", "f4", "f8", "i1", "i2", "i8", "u1", "u8")},
+    "long double": GOOD.astype(np.longdouble), "lists": GOOD.tolist(),
+    "tuples": tuple(map(tuple, GOOD)),
+    "lists of arrays": list(GOOD),
+    "lists of scalars": [[np.float16(x) for x in row] for row in GOOD],
+    "columns first": np.asfortranarray(GOOD), "backwards": GOOD[::-1].copy()[::-1],
+    "every other": np.repeat(GOOD, 2, axis=1)[:, ::2],
+    "read-only": np.frombuffer(GOOD.tobytes()).reshape(3, 5),
+    "a matrix": GOOD.view(_Sub),
+    "a buffer": GOOD.data,
+    "nothing masked": np.ma.array(GOOD), "a tensor": _torch,
+    "a tensor of doubles": lambda: _torch(lambda t: t.double()),
+    "a view of a tensor": lambda: _torch(lambda t: t.t().contiguous().t()), "pandas": _pandas,
+}  # fmt: skip
+REFUSED: dict[str, Any] = {
+    "objects": GOOD.astype(object), "words": GOOD.astype(str), "bytes": GOOD.astype("S"),
+    "complex": GOOD.astype(complex), "records": np.zeros((3, 5), RECORD),
+    "times": GOOD.astype("M8[s]"),
+    "spans": GOOD.astype("m8[s]"), "void": np.zeros((3, 5), "V4"), "ragged": [[1.0] * 5, [1.0] * 4],
+    "None inside": [[1.0, None, 1.0, 1.0, 1.0]], "a word inside": [[1.0, "x", 1.0, 1.0, 1.0]],
+    "a set": {1.0, 2.0}, "an object": {"a": 1}, "a generator": (x for x in GOOD), "a function": len,
+    "text": "0.1 0.2", "huge integers": [[10**40] * 5],
+    "a masked record": np.ma.zeros((3, 5), RECORD),
+    "masked objects": np.ma.array(GOOD.astype(object), mask=GOOD > 3), "raises": _Lies(),
+    "masked": np.ma.array(GOOD, mask=GOOD > 3),
+    "masked integers": np.ma.array(GOOD.astype(int), mask=GOOD > 3),
+    "masked rows": [np.ma.array(row, mask=row > 3) for row in GOOD],
+    "NaN": np.where(GOOD > 3, np.nan, GOOD), "beyond float32": GOOD * 1e300,
+    "an infinity": np.where(GOOD > 3, np.inf, GOOD), "flat": GOOD.ravel(), "deep": GOOD[None],
+    "wide": np.zeros((3, 6)), "a number": 3.0,
+    "more than may be": np.broadcast_to(np.float64(1), (10**9, 5)),
+    "a tensor that learns": lambda: _torch(lambda t: t.requires_grad_()),
+    "half a tensor": lambda: _torch(lambda t: t.bfloat16()),
+    "a sparse tensor": lambda: _torch(lambda t: t.to_sparse()),
+    "a tensor of nothing": lambda: _torch(lambda t: t.to("meta")),
+    "mixed columns": lambda: _pandas(lambda f: f.assign(word="x")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", RIGHT)
+def test_arrays_of_every_kind_are_read(kind: str) -> None:
+    value = RIGHT[kind]() if callable(RIGHT[kind]) else RIGHT[kind]
+    found = validate({"a": value}, SPECS).features[Modality.A]
+    assert found.dtype == np.float32
+    assert found.flags.c_contiguous
+    np.testing.assert_array_equal(found, GOOD)
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_arrays_of_no_kind_are_told(kind: str) -> None:
+    value = REFUSED[kind]
+    if getattr(value, "__name__", "") == "<lambda>":
+        value = value()
+    with pytest.raises(InputError, match="modality a") as caught:
+        validate({"a": value}, SPECS)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_masked_is_dropped_like_a_nan() -> None:
+    masked = np.ma.array(GOOD, mask=np.zeros((3, 5), bool))
+    masked[1, 2] = np.ma.masked
+    found = validate({"a": masked}, SPECS, Policy("drop"))
+    np.testing.assert_array_equal(found.features[Modality.A], GOOD[[0, 2]])
+    assert found.dropped == {Modality.A: 1}
