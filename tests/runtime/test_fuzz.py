@@ -1,0 +1,159 @@
+"""Mutated files: what they hold is right, or one clear error; never another exception or a hang."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from mutations import Change, bounded, fuzzed, mutated, mutations
+from run_command import arrays, call, frames, line
+from small_bundles import copied, put
+
+from ifmmin.runtime import BundleError, InputError, Predictor, Smoothing, StreamOptions
+from ifmmin.runtime.bundle import MANIFEST_NAME, Bundle
+from ifmmin.runtime.cli.readers import find_inputs
+from ifmmin.runtime.cli.run import main
+from ifmmin.runtime.graph_file import read_graph_file
+
+CPU = "onnxruntime-cpu"
+GOLDEN = "golden.safetensors"
+VOICE = "a.latency.fp32.onnx"
+UTTERANCE = {"a": np.array(frames("a", 9), np.float32)}
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory, make_bundle: Any) -> Path:
+    made: Path = make_bundle(("a", "t", "a_t"), shapes=("latency", "stream"))
+    return copied(made, tmp_path_factory.mktemp("fuzzed"))
+
+
+def _one_line(error: Exception) -> None:
+    assert str(error)
+    assert "\n" not in str(error)
+
+
+@pytest.fixture(scope="module")
+def manifest(bundle: Path) -> bytes:
+    return (bundle / MANIFEST_NAME).read_bytes()
+
+
+@fuzzed(250)
+@given(changes=mutations())
+def test_manifest(bundle: Path, manifest: bytes, changes: list[Change]) -> None:
+    (bundle / MANIFEST_NAME).write_bytes(manifest)
+    wanted = Predictor(bundle, backend=CPU).predict(UTTERANCE)
+    (bundle / MANIFEST_NAME).write_bytes(mutated(manifest, changes))
+    with bounded():
+        try:
+            found = Predictor(bundle, backend=CPU).predict(UTTERANCE)
+        except (BundleError, InputError) as error:
+            _one_line(error)
+        else:
+            assert (found.label, found.labels) == (wanted.label, wanted.labels)
+            assert np.array_equal(found.logits, wanted.logits)
+    (bundle / MANIFEST_NAME).write_bytes(manifest)
+
+
+@fuzzed(200)
+@given(changes=mutations())
+def test_golden_vectors(bundle: Path, manifest: bytes, changes: list[Change]) -> None:
+    """With a hash that agrees, as somebody would write it who knows how."""
+    content = (bundle / GOLDEN).read_bytes()
+    put(bundle, GOLDEN, mutated(content, changes))
+    with bounded():
+        try:
+            cases = Bundle(bundle).golden()
+        except BundleError as error:
+            _one_line(error)
+        else:
+            assert all(np.isfinite(case.logits).all() for case in cases)
+    (bundle / GOLDEN).write_bytes(content)
+    (bundle / MANIFEST_NAME).write_bytes(manifest)
+
+
+@fuzzed(300)
+@given(changes=mutations())
+def test_graph_file(bundle: Path, changes: list[Change]) -> None:
+    content = mutated((bundle / VOICE).read_bytes(), changes)
+    with bounded():
+        try:
+            read_graph_file(content)
+        except ValueError as error:
+            _one_line(error)
+
+
+@pytest.fixture(scope="module")
+def answers(bundle: Path) -> Callable[[bytes], list[Any]]:
+    """What `ifmmin-run` answers to lines of JSON."""
+
+    def run(content: bytes) -> list[Any]:
+        ran = call(main, "-b", bundle, "--backend", CPU, "--format", "json", "-", stdin=content)
+        assert "Traceback" not in ran.err
+        assert ran.code in (0, 1, 2)
+        return [json.loads(text) for text in ran.out.splitlines()]
+
+    return run
+
+
+@fuzzed(150)
+@given(changes=mutations())
+def test_lines_of_json(answers: Callable[[bytes], list[Any]], changes: list[Change]) -> None:
+    """Whatever a line is, it has one answer or one error, and the next line has its own."""
+    damaged = mutated(line("at", id="x").encode(), changes)
+    sound = line("a", id="sound").encode()
+    with bounded():
+        found = answers(damaged + b"\n" + sound + b"\n")
+    assert len(found) == sum(1 for text in damaged.split(b"\n") if text.strip()) + 1
+    assert found[-1]["input"] == "sound"
+    assert all(("error" in answer) != ("label" in answer) for answer in found)
+    assert "label" in found[-1]
+
+
+@fuzzed(250)
+@given(changes=mutations())
+def test_archive(tmp_path_factory: pytest.TempPathFactory, changes: list[Change]) -> None:
+    packed = io.BytesIO()
+    features = arrays("at")
+    np.savez_compressed(packed, **features)  # type: ignore[arg-type]
+    path = tmp_path_factory.getbasetemp() / "fuzzed.npz"
+    path.write_bytes(mutated(packed.getvalue(), changes))
+    with bounded():
+        try:
+            (sample,) = [lazy.read() for lazy in find_inputs([str(path)]).items()]
+        except InputError as error:
+            _one_line(error)
+        else:
+            assert all(
+                np.array_equal(array, features[str(name)])
+                for name, array in sample.utterance.items()
+            )
+
+
+@pytest.mark.parametrize("agrees", [False, True])
+@fuzzed(120)
+@given(changes=mutations())
+def test_snapshot(bundle: Path, agrees: bool, changes: list[Change]) -> None:
+    """agrees: the checksum was made for what the snapshot now holds."""
+    stream = Predictor(bundle, backend=CPU).stream(StreamOptions(smoothing=Smoothing()))
+    stream.push(a=frames("a", 6), t=frames("t", 7))
+    wanted, content = stream.predict(), stream.snapshot()
+    head, body = content.split(b"\n", 1)
+    forged = mutated(body[32:] if agrees else content, changes)
+    if agrees:
+        forged = head + b"\n" + hashlib.sha256(forged).digest() + forged
+    with bounded():
+        try:
+            stream.resume(forged)
+            stream.push(a=frames("a", 2))
+            stream.predict()
+        except InputError as error:
+            _one_line(error)
+    stream.resume(content)
+    assert np.array_equal(stream.predict().logits, wanted.logits)
