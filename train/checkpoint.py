@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import struct
+import hashlib
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,22 @@ from typing import Any
 import msgspec
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 
 from ifmmin.runtime.console import package_version
-from ifmmin.runtime.errors import CheckpointError, IfmminError
-from ifmmin.runtime.files import atomic_file
+from ifmmin.runtime.errors import CheckpointError, IfmminError, one_line
+from ifmmin.runtime.files import JSON_ERRORS, atomic_file, read_regular
 
 from .config import ModelConfig
-from .model.models import build_network
+from .model.models import build_network, network_shapes
 from .model.network import EmotionNetwork
 
 SCHEMA_VERSION = 4
 _KEY = "ifmmin"
+
+
+class _Schema(msgspec.Struct):
+    schema: int
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +37,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     """Recipe, corpus, fold, seed and metrics of the run that made it."""
     tools: dict[str, str]
     """Versions of what wrote it."""
+    sha256: str = ""
+    """Over all else in the file; see `_digest`."""
 
 
 def save_checkpoint(path: Path, network: EmotionNetwork, training: dict[str, Any]) -> None:
@@ -45,18 +50,28 @@ def save_checkpoint(path: Path, network: EmotionNetwork, training: dict[str, Any
         tools={"ifmmin": package_version(), "torch": version("torch")},
     )
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    metadata = {_KEY: msgspec.json.encode(header).decode()}
+    digest = _digest(msgspec.json.encode(header), *_parts(path, save(tensors)))
+    header = msgspec.structs.replace(header, sha256=digest)
+    content = save(tensors, {_KEY: msgspec.json.encode(header).decode()})
     with atomic_file(path) as part:
-        save_file(tensors, part, metadata=metadata)
+        part.write_bytes(content)
 
 
 def load_checkpoint(path: Path) -> tuple[EmotionNetwork, Header]:
     """The network, in eval mode, and the header; CheckpointError for any other file."""
-    header = _read_header(path)
+    try:
+        content = read_regular(path, CheckpointError)
+    except FileNotFoundError:
+        raise CheckpointError(f"no checkpoint at {path}; train one with ifmmin-train fit") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    index, data = _parts(path, content)
+    header = _header(path, index, data)
+    _require_shapes(path, header.config, index)
     network = build_network(header.config)
     try:
-        network.load_state_dict(load_file(path))
-    except (RuntimeError, SafetensorError) as error:
+        network.load_state_dict(load(content))
+    except (RuntimeError, KeyError, SafetensorError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise CheckpointError(f"{path} does not hold the network it describes: {reason}") from error
     if not all(bool(torch.isfinite(tensor).all()) for tensor in network.state_dict().values()):
@@ -64,14 +79,53 @@ def load_checkpoint(path: Path) -> tuple[EmotionNetwork, Header]:
     return network.eval(), header
 
 
-def _read_header(path: Path) -> Header:
-    text = _metadata(path).get(_KEY)
-    if text is None:
+def _parts(path: Path, content: bytes) -> tuple[dict[str, Any], memoryview]:
+    """Index and data of a safetensors file: 8 bytes of length, a JSON object, the numbers."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    try:
+        if len(content) < 8 or start > len(content):
+            raise ValueError("its header is longer than the file")
+        index: dict[str, Any] = msgspec.json.decode(content[8:start], type=dict[str, Any])
+    except (ValueError, *JSON_ERRORS) as error:
+        raise CheckpointError(
+            f"{path} is not a checkpoint (.safetensors) of ifmmin: {one_line(error)}"
+        ) from error
+    return index, memoryview(content)[start:]
+
+
+def _digest(text: bytes, index: dict[str, Any], data: memoryview) -> str:
+    """SHA-256 over the header without it, which tensor lies where, and the numbers."""
+    tensors = {name: entry for name, entry in index.items() if name != "__metadata__"}
+    told = hashlib.sha256(text)
+    told.update(msgspec.json.encode(tensors, order="sorted"))
+    told.update(data)
+    return told.hexdigest()
+
+
+def _header(path: Path, index: dict[str, Any], data: memoryview) -> Header:
+    metadata = index.get("__metadata__")
+    text = metadata.get(_KEY) if isinstance(metadata, dict) else None
+    if not isinstance(metadata, dict) or not isinstance(text, str):
         raise CheckpointError(
             f"{path} is a safetensors file but not a checkpoint of ifmmin; train one with "
             "ifmmin-train fit"
         )
-    schema = json.loads(text).get("schema", 0)
+    try:
+        _require_schema(path, msgspec.json.decode(text, type=_Schema).schema)
+        header = msgspec.json.decode(text, type=Header)
+        rest = text.replace(f'"sha256":"{header.sha256}"', '"sha256":""').encode()
+        if header.sha256 != _digest(rest, index, data):
+            raise ValueError("its content is not what its checksum says")
+        return header
+    except CheckpointError:
+        raise
+    except (ValueError, IfmminError, *JSON_ERRORS) as error:
+        raise CheckpointError(
+            f"{path} is damaged: {one_line(error)}; copy it again, or train it again"
+        ) from error
+
+
+def _require_schema(path: Path, schema: int) -> None:
     if schema > SCHEMA_VERSION:
         raise CheckpointError(
             f"{path} has schema {schema}, this version reads up to {SCHEMA_VERSION}; update ifmmin"
@@ -81,25 +135,19 @@ def _read_header(path: Path) -> Header:
             f"{path} has schema {schema} of a version before the first release, this version reads "
             f"{SCHEMA_VERSION}; train it again with ifmmin-train fit, or import it again"
         )
-    try:
-        return msgspec.json.decode(text, type=Header)
-    except (msgspec.MsgspecError, IfmminError) as error:
-        raise CheckpointError(f"{path} has a damaged header: {error}") from error
 
 
-def _metadata(path: Path) -> dict[str, str]:
-    """The metadata of a safetensors file: 8 bytes of length, then a JSON object."""
-    try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > path.stat().st_size:
-                raise ValueError("its header is longer than the file")
-            content = json.loads(file.read(length))
-        metadata: dict[str, str] = content.get("__metadata__", {})
-        return metadata
-    except FileNotFoundError:
-        raise CheckpointError(f"no checkpoint at {path}; train one with ifmmin-train fit") from None
-    except (OSError, struct.error, ValueError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path} is not a checkpoint (.safetensors) of ifmmin: {error}"
-        ) from error
+def _require_shapes(path: Path, config: ModelConfig, index: dict[str, Any]) -> None:
+    """CheckpointError unless the file has the tensors of the network, before any is made."""
+    wanted = network_shapes(config)
+    found = {
+        name: tuple(entry.get("shape", ())) if isinstance(entry, dict) else None
+        for name, entry in index.items()
+        if name != "__metadata__"
+    }
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            raise CheckpointError(
+                f"{path} does not hold the network it describes: {name} is "
+                f"{found.get(name, 'missing')}, wanted {wanted.get(name, 'nothing of that name')}"
+            )

@@ -23,7 +23,7 @@ from ifmmin.runtime.sessions import usable_cores
 from .checkpoint import Header, load_checkpoint, save_checkpoint
 from .config import Form, Model
 from .data import fold_count, load_corpus, read_corpus
-from .data.corpus import PARTS, Corpus, Utterance, problems
+from .data.corpus import PARTS, Corpus, Utterance, problems, remarks
 from .evaluate import (
     labels_of,
     mean_over_incomplete,
@@ -46,6 +46,7 @@ from .trainer import fit as fit_network
 
 FIGURES = ("wa", "ua", "f1", "ece")
 _SHOWN_PROBLEMS = 20
+_MOST_SEEDS = 1 << 32
 _CORPUS = "Corpus"
 
 _RECIPE = f"A YAML file or one of {', '.join(recipe_names())}."
@@ -131,10 +132,14 @@ def fit(
 ) -> None:
     """Train a network and write a run."""
     _use_threads(threads)
+    if not 0 <= seed < _MOST_SEEDS:
+        raise InputError(f"--seed: got {seed}, wanted a whole number from 0 to {_MOST_SEEDS - 1}")
     loaded = load_recipe(recipe, overrides or (), model=model, corpus=corpus)
     data = load_corpus(loaded.corpus, fold=fold, features=features, targets=targets)
     counts = ", ".join(f"{len(data.parts[part])} {part}" for part in PARTS)
     log_line(f"corpus {data.name}, fold {fold}: {counts}")
+    for remark in remarks(data):
+        log_line(f"warning: {remark}")
     found = fit_network(loaded, data, fold=fold, seed=seed, out=out, overwrite=overwrite)
     print_metrics(found.test, data.possible)
     log_line(f"wrote {out / CHECKPOINT_NAME}")
@@ -280,7 +285,7 @@ def inspect(
     Ends with an error where a fold has problems.
     """
     loaded = load_recipe(recipe, overrides or (), corpus=corpus)
-    folds = [fold] if fold else range(1, fold_count(loaded.corpus) + 1)
+    folds = [fold] if fold is not None else range(1, fold_count(loaded.corpus) + 1)
     found: list[str] = []
     for number in folds:
         try:
@@ -292,6 +297,8 @@ def inspect(
             print_table(*_input_table(data), title=f"{data.name}: inputs")
         print_table(*_class_table(data), title=f"{data.name}, fold {number}: utterances")
         found += [f"fold {number}: {problem}" for problem in problems(data)]
+        for remark in remarks(data):
+            log_line(f"note: fold {number}: {remark}")
     for problem in found[:_SHOWN_PROBLEMS]:
         log_line(f"problem: {problem}", "error")
     if found:

@@ -11,8 +11,9 @@ from typing import Literal, get_args
 
 import msgspec
 
-from ifmmin.runtime.errors import RecipeError
+from ifmmin.runtime.errors import InputError, RecipeError
 from ifmmin.runtime.modality import MODALITIES, Modality
+from ifmmin.runtime.prediction import check_labels
 
 
 def one_of(name: str, value: str, known: Collection[str]) -> None:
@@ -45,6 +46,17 @@ def require_probability(owner: object, *names: str) -> None:
             raise RecipeError(f"{name} must be in [0, 1), got {value}")
 
 
+def require_at_most(owner: object, most: float, *names: str) -> None:
+    """RecipeError unless the fields, and all numbers in those that have several, are `most` or
+    less: a recipe or a checkpoint of others may name any size, and sizes become memory."""
+    for name in names:
+        value = getattr(owner, name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if number is not None and not number <= most:
+                raise RecipeError(f"{name} must be at most {most:g}, got {number}")
+
+
+_MOST_STEPS, _MOST_SIZE, _MOST_LAYERS = 10_000_000, 65_536, 64
 PATTERN_SETS = ("full", "incomplete", "all", "every")
 DECAYS = ("linear", "cosine")
 KEEP = ("best", "last")
@@ -94,6 +106,8 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if self.epochs + self.decay_epochs < 1 or min(self.epochs, self.decay_epochs) < 0:
             raise RecipeError("epochs and decay_epochs must be at least 0 and together at least 1")
         require_at_least(self, 2, "batch_size")
+        names = ("epochs", "decay_epochs", "steps_per_epoch", "batch_size", "warm_up")
+        require_at_most(self, _MOST_STEPS, *names)
         if self.steps_per_epoch is not None:
             require_at_least(self, 1, "steps_per_epoch")
         require_at_least(self, 0, "warm_up", "weight_decay", "cmd")
@@ -173,6 +187,13 @@ class FeatureConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     normalised: bool = False
     """The caller has to standardise the features: the checkpoint has no statistics for them."""
 
+    def __post_init__(self) -> None:
+        require_at_least(self, 1, "dim", "missing_length")
+        require_at_most(self, 1_000_000, "dim", "missing_length")
+        if self.frame_rate is not None:
+            require_above(self, 0.0, "frame_rate")
+            require_at_most(self, 1e9, "frame_rate")
+
 
 class TransformConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What happens to raw frames before they are standardised."""
@@ -184,7 +205,7 @@ class TransformConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Scale every frame to unit Euclidean length first."""
 
     def __post_init__(self) -> None:
-        if not self.powers or min(self.powers) <= 0:
+        if not 1 <= len(self.powers) <= _MOST_LAYERS or not all(0 < p <= 99 for p in self.powers):
             raise RecipeError(f"powers wants one or more above 0, got {list(self.powers)}")
 
 
@@ -274,10 +295,15 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             one_of("pooling_v", self.pooling_v, POOLINGS)
         one_of("invariant_activation", self.invariant_activation, ACTIVATIONS)
         require_at_least(self, 1, "embedding", "text_channels", "invariant_layers", "blocks")
+        require_at_most(self, _MOST_SIZE, "embedding", "text_channels", "text_kernels")
+        require_at_most(self, _MOST_SIZE, "block_sizes", "classifier_sizes")
+        require_at_most(self, _MOST_LAYERS, "invariant_layers", "blocks")
         for name in ("text_kernels", "block_sizes", "classifier_sizes"):
             sizes = getattr(self, name)
-            if not sizes or min(sizes) < 1:
-                raise RecipeError(f"{name} wants one or more positive sizes, got {list(sizes)}")
+            if not 1 <= len(sizes) <= _MOST_LAYERS or min(sizes) < 1:
+                raise RecipeError(
+                    f"{name} wants 1 to {_MOST_LAYERS} positive sizes, got {list(sizes)[:9]}"
+                )
         require_probability(self, "text_dropout", "guide_dropout")
         if self.statistics is not None and set(self.statistics) != set(MODALITIES):
             got = ", ".join(str(m) for m in self.statistics) or "none"
@@ -313,8 +339,10 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Sizes and variants."""
 
     def __post_init__(self) -> None:
-        if len(self.labels) < 2:
-            raise RecipeError(f"a network needs two or more labels, got {list(self.labels)}")
+        try:
+            check_labels(self.labels)
+        except InputError as error:
+            raise RecipeError(str(error)) from error
         if set(self.features) != set(MODALITIES):
             got = ", ".join(str(m) for m in self.features) or "none"
             raise RecipeError(f"features of a, v and t are wanted, got {got}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from ifmmin.runtime.console import log_line
+from ifmmin.runtime.console import csv_row, json_line, log_line
 from ifmmin.runtime.errors import InputError, OutputError
 from ifmmin.runtime.files import atomic_file, require_writable
 from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, MODALITIES, Modality, Pattern
@@ -186,10 +185,10 @@ def principal_components(features: NDArray[np.float64]) -> NDArray[np.float64]:
 def write_projection(path: Path, points: Sequence[Point]) -> None:
     """The points as CSV."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["utterance", "modality", "class", "x", "y"])
+        file.write(csv_row(["utterance", "modality", "class", "x", "y"]) + "\n")
         for p in points:
-            writer.writerow([p.utterance, p.modality, p.label, f"{p.x:.6g}", f"{p.y:.6g}"])
+            place = float(f"{p.x:.6g}"), float(f"{p.y:.6g}")
+            file.write(csv_row([p.utterance, p.modality, p.label, *place]) + "\n")
 
 
 def read_projection(path: Path) -> list[Point]:
@@ -379,13 +378,13 @@ def write_predictions(
             for answer, shares in answers:
                 content = dict(zip(_ANSWER, answer, strict=True))
                 told = {**content, "probabilities": dict(zip(labels, shares, strict=True))}
-                file.write(json.dumps(told, ensure_ascii=False) + "\n")
+                file.write(json_line(told) + "\n")
         else:
-            table = csv.writer(file)
-            table.writerow([*_ANSWER, *labels])
-            table.writerows([*answer, *shares] for answer, shares in answers)
+            file.write(csv_row([*_ANSWER, *labels]) + "\n")
+            file.writelines(csv_row([*answer, *shares]) + "\n" for answer, shares in answers)
 
 
 def mean_over_incomplete(metrics: dict[Pattern, Metrics], figure: str) -> float:
-    """The literature's average of `wa`, `ua` or `f1` over the six incomplete patterns."""
+    """The literature's average of `wa`, `ua` or `f1` over the six incomplete patterns; NaN where
+    one of them has no utterance."""
     return float(np.mean([getattr(metrics[p], figure) for p in INCOMPLETE_PATTERNS]))

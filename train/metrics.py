@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,8 @@ ECE_BINS = 15
 
 @dataclass(frozen=True)
 class Metrics:
-    """How well some logits say some labels. All but the confusion are in [0, 1]."""
+    """How well some logits say some labels. All but the confusion are in [0, 1]; NaN, null in JSON,
+    where there was nothing to measure."""
 
     wa: float
     """Weighted accuracy: the share of right answers."""
@@ -33,6 +35,9 @@ class Metrics:
 def measure(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> Metrics:
     """The metrics of logits (N, C) against labels (N,)."""
     classes = logits.shape[1]
+    if not len(labels):
+        none = math.nan
+        return Metrics(none, none, none, none, none, [[0] * classes for _ in range(classes)])
     answers = logits.argmax(axis=1)
     confidence = softmax(logits).max(axis=1)
     confusion = np.zeros((classes, classes), dtype=np.int64)

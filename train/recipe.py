@@ -11,14 +11,41 @@ from typing import Any
 import msgspec
 import yaml
 
-from ifmmin.runtime.errors import RecipeError
+from ifmmin.runtime.errors import InputError, RecipeError, one_line
+from ifmmin.runtime.files import JSON_ERRORS, read_regular
 
 from .config import MODELS, Architecture, Stage1, Stage2, one_of, require_at_least
 from .data import Layout
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-3 is a number; YAML 1.1 reads it as text without a point."""
+    """Safe YAML in which 1e-3 is a number; YAML 1.1 reads it as text without a point.
+
+    Without aliases, by which a few lines unfold to more than there is memory, and without keys that
+    stand twice, of which one would be lost in silence.
+    """
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Refuse an alias."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="got an alias, wanted it written out")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        """Refuse a key that stands twice."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.MarkedYAMLError(None, None, f"got {key} twice", node.start_mark)
+        return super().construct_mapping(node, deep=deep)
+
+
+def _parse(text: str, what: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    # ValueError and others: dates and numbers that are none, keys that are lists.
+    except (yaml.YAMLError, RecursionError, ValueError, TypeError, OverflowError) as error:
+        raise RecipeError(f"{what} is not YAML: {one_line(error)}") from error
 
 
 _Loader.add_implicit_resolver(
@@ -27,6 +54,7 @@ _Loader.add_implicit_resolver(
     list("-+0123456789"),
 )
 
+_MOST_BYTES = 1 << 20
 SELECT_BY = ("ua", "wa", "f1")
 _LINEAR_STATISTICS = {m: {"functionals": ["mean", "std"]} for m in ("a", "v", "t")}
 
@@ -105,23 +133,24 @@ def load_recipe(
         content["network"]["model"] = model  # --set may have replaced the whole section
     try:
         return msgspec.convert(content, Recipe)
-    except (msgspec.ValidationError, RecipeError) as error:
-        raise RecipeError(f"recipe {name_or_file}: {error}") from error
+    # RecursionError and OverflowError: of sections and numbers without end.
+    except (*JSON_ERRORS, RecipeError, InputError, OverflowError) as error:
+        raise RecipeError(f"recipe {name_or_file}: {one_line(error)}") from error
 
 
 def _read(name_or_file: str) -> dict[str, Any]:
     if name_or_file in recipe_names():
         text = (files("ifmmin.train") / "recipes" / f"{name_or_file}.yaml").read_text("utf-8")
-    elif Path(name_or_file).is_file():
-        text = Path(name_or_file).read_text("utf-8")
+    elif (path := Path(name_or_file)).exists():
+        try:
+            text = read_regular(path, RecipeError, _MOST_BYTES).decode("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"recipe {path} cannot be read as UTF-8 ({error})") from error
     else:
         raise RecipeError(
             f"no recipe {name_or_file!r}; give a YAML file or one of {', '.join(recipe_names())}"
         )
-    try:
-        content = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{name_or_file} is not YAML: {error}") from error
+    content = _parse(text, name_or_file)
     if not isinstance(content, dict) or not isinstance(content.get("stage1"), dict):
         raise RecipeError(f"{name_or_file} is not a recipe: it has no section stage1")
     return content
@@ -144,7 +173,7 @@ def _override(content: Any, override: str) -> None:
         if not isinstance(content, dict) or not isinstance(content.get(name), dict):
             raise RecipeError(f"--set {override}: the recipe has no section {name!r}")
         content = content[name]
-    content[last] = yaml.load(value, Loader=_Loader)
+    content[last] = _parse(value, f"--set {override}: the value")
 
 
 def dump_recipe(recipe: Recipe) -> str:

@@ -7,9 +7,8 @@ holds checkpoint, resolved recipe, metrics, history, predictions and plots.
 from __future__ import annotations
 
 import copy
-import csv
-import json
 import math
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ifmmin.runtime.console import progress
-from ifmmin.runtime.errors import OutputError, RecipeError
+from ifmmin.runtime.console import csv_row, progress
+from ifmmin.runtime.errors import CorpusError, OutputError, RecipeError
 from ifmmin.runtime.files import atomic_directory, require_writable
 from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, MODALITIES, Modality, Pattern
 
@@ -45,7 +44,13 @@ from .evaluate import (
 from .model.encoders import StatisticsEncoder, frame_statistics
 from .model.loader import BatchLoader, Rows, endless_rows
 from .model.losses import Objective, TaughtObjective, Teacher
-from .model.models import FusionNetwork, ImaginationNetwork, LinearNetwork, fit_linear
+from .model.models import (
+    FusionNetwork,
+    ImaginationNetwork,
+    LinearNetwork,
+    fit_linear,
+    network_bytes,
+)
 from .model.network import EmotionNetwork
 from .plots import draw_run
 from .recipe import Recipe, dump_recipe
@@ -54,12 +59,23 @@ HistoryRow = dict[str, float | int]
 
 
 class Validation:
-    """The figure by which epochs are compared: mean over some patterns on the validation part."""
+    """The figure by which epochs are compared: mean over some patterns on the validation part.
+
+    Patterns of which no utterance has anything are left out. Raises CorpusError where that leaves
+    none.
+    """
 
     def __init__(self, loader: BatchLoader, patterns: Sequence[Pattern], figure: str) -> None:
         self._feed = loader
-        self._patterns = patterns
+        present = {m for utterance in loader.utterances for m in utterance.features}
+        self._patterns = [p for p in patterns if present & p.present]
         self._figure = figure
+        if not self._patterns:
+            raise CorpusError(
+                "no validation utterance can be answered under "
+                f"{', '.join(map(str, patterns))}, so no epoch is best; give some of them a place "
+                "in the validation part"
+            )
 
     def __call__(self, network: EmotionNetwork) -> dict[str, float]:
         """The figure and the share of active embedding units per modality."""
@@ -67,7 +83,7 @@ class Validation:
         metrics = measure_scores(
             score(network, embedded, self._patterns), self._feed.labels.numpy()
         )
-        figures = [getattr(m, self._figure) for m in metrics.values()]
+        figures = [getattr(metrics[pattern], self._figure) for pattern in self._patterns]
         shares = {f"active_{m}": share for m, share in active_shares(embedded).items()}
         return {"validation": float(np.mean(figures)), **shares}
 
@@ -97,10 +113,12 @@ def run_stage(
             found = validate(network)
             figure = found["validation"]
             if figure > best or stage.keep == "last":
-                best, kept = max(best, figure), copy.deepcopy(network.state_dict())
+                kept = copy.deepcopy(network.state_dict())
+            best = max(best, figure)
             rate = stage.rate_at(epoch * steps - 1, steps)
             history.append({"stage": number, "epoch": epoch, "rate": rate, **terms, **found})
-            advance(f"loss {sum(terms.values()):.3f}, validation {figure:.3f}, best {best:.3f}")
+            kept_one = "last is kept" if stage.keep == "last" else f"best {best:.3f}"
+            advance(f"loss {sum(terms.values()):.3f}, validation {figure:.3f}, {kept_one}")
     network.load_state_dict(kept)
     return history
 
@@ -309,7 +327,10 @@ def fit(
     plots: also draw losses, confusion and projection, a second's work.
     Raises OutputError before training when `out` is in use and `overwrite` does not allow it.
     """
-    check_free(out, overwrite=overwrite)
+    config = ModelConfig(
+        labels=corpus.labels, features=corpus.features, architecture=recipe.network
+    )
+    check_free(out, overwrite=overwrite, size=network_bytes(config) + _BESIDE_BYTES)
     trained = train(recipe, corpus, seed=seed)
     found = report(trained.network, corpus)
     warn(found.metrics["health"])
@@ -323,19 +344,36 @@ def fit(
     }
     test, labels = corpus.parts["test"], corpus.labels
     points = project(trained.network, found.embedded, test, labels)
-    with atomic_directory(out) as part:
-        write_run(part, trained, recipe, training)
-        write_predictions(part / PREDICTIONS_NAME, found.scores, test, labels)
-        if points:
-            write_projection(part / PROJECTION_NAME, points)
-        if plots:
-            (part / PLOTS_NAME).mkdir()
-            draw_run(part / PLOTS_NAME, trained.history, found.metrics, points, labels)
+    try:
+        with atomic_directory(out) as part:
+            write_run(part, trained, recipe, training)
+            write_predictions(part / PREDICTIONS_NAME, found.scores, test, labels)
+            if points:
+                write_projection(part / PROJECTION_NAME, points)
+            if plots:
+                (part / PLOTS_NAME).mkdir()
+                draw_run(part / PLOTS_NAME, trained.history, found.metrics, points, labels)
+    except OutputError as error:
+        raise OutputError(f"{error}; {_rescued(trained, recipe, training)}") from error
     return found
 
 
-def check_free(out: Path, *, overwrite: bool) -> None:
-    """OutputError when something is at `out` already, or when nothing can be put there."""
+_BESIDE_BYTES = 8 << 20
+"""What a run holds beside its checkpoint, in round numbers."""
+
+
+def _rescued(trained: Trained, recipe: Recipe, training: dict[str, Any]) -> str:
+    """Where a training that could not be written is kept: hours must not be lost with a disk."""
+    try:
+        place = Path(tempfile.mkdtemp(prefix="ifmmin-run-"))
+        write_run(place, trained, recipe, training)
+    except (OSError, OutputError) as error:
+        return f"nor could the trained network be kept elsewhere ({error})"
+    return f"the trained network is kept in {place}"
+
+
+def check_free(out: Path, *, overwrite: bool, size: int = 1) -> None:
+    """OutputError when something is at `out` already, or when `size` bytes cannot be put there."""
     if out.exists() and not out.is_dir():
         raise OutputError(f"cannot write {out}: a file is in the way; choose another --out")
     if out.is_dir() and any(out.iterdir()):
@@ -343,7 +381,7 @@ def check_free(out: Path, *, overwrite: bool) -> None:
             raise OutputError(f"{out} is in use by something else; choose another --out")
         if not overwrite:
             raise OutputError(f"{out} holds a run; choose another --out or add --overwrite")
-    require_writable(out)
+    require_writable(out, size)
 
 
 def class_shares(labels: NDArray[np.int64], classes: int) -> list[float]:
@@ -356,14 +394,15 @@ def write_run(folder: Path, trained: Trained, recipe: Recipe, training: dict[str
     """Write the files of a run into an existing folder."""
     save_checkpoint(folder / CHECKPOINT_NAME, trained.network, training)
     (folder / RECIPE_NAME).write_text(dump_recipe(recipe), encoding="utf-8")
-    text = json.dumps(training["metrics"], indent=2) + "\n"
-    (folder / METRICS_NAME).write_text(text, encoding="utf-8")
+    # msgspec writes null for what is not a number, which JSON has no other word for.
+    text = msgspec.json.format(msgspec.json.encode(training["metrics"]), indent=2)
+    (folder / METRICS_NAME).write_bytes(text + b"\n")
     _write_history(folder / HISTORY_NAME, trained.history)
 
 
 def _write_history(path: Path, history: list[HistoryRow]) -> None:
     columns = list(dict.fromkeys(name for row in history for name in row))
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(history)
+        file.write(csv_row(columns) + "\n")
+        for row in history:
+            file.write(csv_row([row.get(name, "") for name in columns]) + "\n")

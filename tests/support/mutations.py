@@ -17,7 +17,8 @@ MANY = int(os.environ.get("IFMMIN_FUZZ", "0"))
 _WORDS = (
     b"null", b"NaN", b"-1", b"1e999", b"99999999999999999999", b"[[[[", b"{}", b'""', b"\x00",
     b"\xff" * 8, b"\\u0000", b"../", b"\x1b]0;", b"true", struct.pack("<Q", 1 << 62),
-    struct.pack("<Q", 1 << 40), struct.pack("<I", 0xFFFFFFFF), b"PK\x03\x04", b"\x93NUMPY", b"O", b"]" * 40, b"," * 9, b"\n",
+    struct.pack("<Q", 1 << 40), struct.pack("<I", 0xFFFFFFFF), b"PK\x03\x04", b"\x93NUMPY", b"O",
+    b"]" * 40, b"," * 9, b"\n",
 )  # fmt: skip
 Change = Callable[[bytes], bytes]
 _SECONDS, _MIB = 20.0, 1500

@@ -170,6 +170,32 @@ def problems(corpus: Corpus) -> Iterator[str]:
             yield f"no training utterance has modality {modality}"
 
 
+_MANY_ZEROS = 0.05
+"""Share of a modality's utterances of which somebody should hear."""
+
+
+def remarks(corpus: Corpus) -> Iterator[str]:
+    """What is no problem of a fold, but what whoever trains on it should know, one line each."""
+    every = [u for part in PARTS for u in corpus.parts[part]]
+    for modality in MODALITIES:
+        arrays = [u.features[modality] for u in every if modality in u.features]
+        zeros = sum(not array.any() for array in arrays)
+        if arrays and zeros > _MANY_ZEROS * len(arrays):
+            yield (
+                f"modality {modality} is nothing but zeros in {zeros} of {len(arrays)} utterances; "
+                "where they stand for a missing one, leave them out"
+            )
+        held_out = corpus.parts["validation"]
+        if held_out and not any(modality in u.features for u in held_out):
+            yield (
+                f"no validation utterance has modality {modality}: patterns of it alone count "
+                "neither in what chooses the epoch nor in the temperatures"
+            )
+    for part in PARTS:
+        if len({u.label for u in corpus.parts[part]}) == 1:
+            yield f"the {part} part has one class alone: its figures say little"
+
+
 def utterance_problems(
     utterance: Utterance, features: Mapping[Modality, FeatureConfig], classes: int
 ) -> Iterator[str]:

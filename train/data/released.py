@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ifmmin.runtime.errors import CorpusError
+from ifmmin.runtime.errors import CorpusError, InputError, RecipeError
+from ifmmin.runtime.files import open_regular, require_size
 from ifmmin.runtime.modality import MODALITIES, Modality
+from ifmmin.runtime.prediction import check_labels
+from ifmmin.runtime.validate import as_numbers
 
 from ..config import FeatureConfig
 from .corpus import PARTS, Corpus, Statistics, Utterance, require_sound, training_statistics
@@ -38,6 +44,14 @@ class FeatureFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Frames of the all-zero input that stands for the missing modality."""
 
 
+def _check_folds(folds: int) -> None:
+    if not 1 <= folds <= _MOST_FOLDS:
+        raise RecipeError(f"folds must be 1 to {_MOST_FOLDS}, got {folds}")
+
+
+_MOST_FOLDS = 1000
+
+
 class ReleasedLayout(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="released",
     tag_field="layout",
@@ -52,6 +66,13 @@ class ReleasedLayout(
     """Where the features of each modality are."""
     folds: int
     """Number of folds, directories `1` to `folds` of the target root."""
+
+    def __post_init__(self) -> None:
+        if set(self.files) != set(MODALITIES):
+            got = ", ".join(self.files) or "none"
+            raise RecipeError(f"files of a, v and t are wanted, got {got}")
+        check_labels(self.labels)
+        _check_folds(self.folds)
 
 
 def load_released(
@@ -80,7 +101,7 @@ def read_released(
     if not (targets / str(fold)).is_dir():
         raise CorpusError(f"fold {fold} has no directory in {targets}; is --targets right?")
     names_and_labels = {
-        part: _read_targets(targets / str(fold), prefix, len(layout.labels))
+        part: _read_targets(targets / str(fold), prefix, layout.labels)
         for part, prefix in _FILE_PREFIX.items()
     }
     arrays, described = {}, {}
@@ -104,45 +125,76 @@ def _features_of(
 ) -> dict[Modality, NDArray[np.floating]]:
     """What there is of an utterance; a dataset without frames is a missing modality."""
     found = {m: arrays[m][name] for m in MODALITIES if name in arrays[m]}
-    return {m: x for m, x in found.items() if len(x)}
+    return {m: x for m, x in found.items() if x.ndim == 0 or len(x)}
 
 
-def _read_targets(directory: Path, prefix: str, classes: int) -> tuple[list[str], list[int]]:
-    labels = _load_npy(directory / f"{prefix}_label.npy")
-    names = _load_npy(directory / f"{prefix}_int2name.npy")
-    names = names.reshape(len(names), -1)[:, 0]
-    decoded = [n.decode() if isinstance(n, bytes) else str(n) for n in names]
-    if labels.ndim == 2 and labels.shape[1] == classes:
-        _require_one_hot(labels, decoded, directory / f"{prefix}_label.npy")
-        integers = labels.argmax(axis=1)
-    elif labels.ndim == 1 and labels.size and labels.min() >= 0 and labels.max() < classes:
-        integers = labels.astype(np.int64)
-    else:
+def _read_targets(
+    directory: Path, prefix: str, classes: Sequence[str]
+) -> tuple[list[str], list[int]]:
+    path = directory / f"{prefix}_label.npy"
+    given, names = _load_npy(path), _load_npy(directory / f"{prefix}_int2name.npy")
+    names = names.reshape(len(names), -1)[:, 0] if names.ndim else names.reshape(1)
+    decoded = [_text(name, directory / f"{prefix}_int2name.npy") for name in names]
+    if given.ndim not in (1, 2) or (given.ndim == 2 and given.shape[1] != len(classes)):
         raise CorpusError(
-            f"{directory}/{prefix}_label.npy: got shape {labels.shape}, wanted one-hot "
-            f"(utterances, {classes}) or integers below {classes}"
+            f"{path}: got shape {given.shape}, wanted one-hot (utterances, {len(classes)}), or a "
+            "whole number or the name of a class for each"
         )
-    if len(decoded) != len(integers):
+    if len(decoded) != len(given):
         raise CorpusError(
-            f"{directory}: {len(integers)} labels but {len(decoded)} names in {prefix}_*.npy"
+            f"{directory}: {len(given)} labels but {len(decoded)} names in {prefix}_*.npy"
         )
-    return decoded, [int(label) for label in integers]
+    labels = []
+    for name, label in zip(decoded, given, strict=True):
+        try:
+            labels.append(read_label(label, classes))
+        except CorpusError as error:
+            raise CorpusError(f"{path}: utterance {name}: {error}") from error
+    return decoded, labels
 
 
-def _require_one_hot(labels: NDArray[np.generic], names: list[str], path: Path) -> None:
-    right = ((labels == 1).sum(axis=1) == 1) & ((labels != 0).sum(axis=1) == 1)
-    if not right.all():
-        row = int(np.argmin(right))
-        name = names[row] if row < len(names) else f"number {row}"
-        raise CorpusError(
-            f"{path}: utterance {name} has label {labels[row].tolist()}, wanted a single 1"
-        )
+def read_label(given: object, classes: Sequence[str]) -> int:
+    """The number of a class from a whole number, a class's name, or a row with a single 1.
+
+    Raises CorpusError for anything else: a score of 1.7 is of no class.
+    """
+    name = given.decode("utf-8", "replace") if isinstance(given, bytes) else given
+    if isinstance(name, str):
+        if name in classes:
+            return list(classes).index(name)
+    elif isinstance(given, np.ndarray) and given.shape == (len(classes),):
+        if given.dtype.kind in "fiub" and np.count_nonzero(given) == 1 and given.max() == 1:
+            return int(given.argmax())
+    elif isinstance(given, Real) and not isinstance(given, bool | np.bool_):
+        number = float(given)
+        if number.is_integer() and 0 <= number < len(classes):
+            return int(number)
+    shown = given.tolist() if isinstance(given, np.ndarray | np.generic) else given
+    raise CorpusError(
+        f"got label {str(shown)[:99]!r}, wanted a whole number from 0 to {len(classes) - 1}, one "
+        f"of {', '.join(classes)}, or a single 1 in their order; make classes of scores first"
+    )
+
+
+def _text(name: Any, path: Path) -> str:
+    try:
+        return name.decode() if isinstance(name, bytes) else str(name)
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{path}: got the name {name!r}, wanted it in UTF-8") from error
 
 
 def _load_npy(path: Path) -> NDArray[np.generic]:
     try:
-        array: NDArray[np.generic] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        with open_regular(path, CorpusError) as file:
+            version = np.lib.format.read_magic(file)
+            header = np.lib.format.read_array_header_1_0
+            shape, _, dtype = (
+                header if version == (1, 0) else np.lib.format.read_array_header_2_0
+            )(file)
+            require_size(math.prod(shape) * dtype.itemsize, path, CorpusError)
+            file.seek(0)
+            array: NDArray[np.generic] = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError, TypeError, SyntaxError, RecursionError) as error:
         raise CorpusError(f"{path} cannot be read ({error}); is --targets right?") from error
     return array
 
@@ -151,20 +203,39 @@ def _read_features(path: Path, wanted: set[str]) -> dict[str, NDArray[np.floatin
     """The datasets of the wanted utterances, each read once, as stored but never wider than
     float32."""
     try:
+        open_regular(path, CorpusError, sys.maxsize).close()
         with h5py.File(path, "r") as file:
-            found = {name: _compact(file[name], path) for name in sorted(wanted) if name in file}
-    except OSError as error:
+            # Before any of it is read: a file may declare more than it holds, and than there is.
+            items = {name: _dataset(file, name, path) for name in sorted(wanted) if name in file}
+            declared = sum(item.size * item.dtype.itemsize for item in items.values())
+            require_size(declared // _UTTERANCES_AT_ONCE, f"{path}, on average,", CorpusError)
+            found = {name: _compact(item) for name, item in items.items()}
+    # RuntimeError and others: h5py of a damaged file.
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
         raise CorpusError(f"{path} cannot be read ({error}); is --features right?") from error
     if not found:
         raise CorpusError(f"{path} holds none of the fold's utterances; is --targets right?")
     return found
 
 
-def _compact(item: object, path: Path) -> NDArray[np.floating]:
-    if not isinstance(item, h5py.Dataset):
+_UTTERANCES_AT_ONCE = 16
+"""Times what one input may take, for a whole corpus."""
+
+
+def _dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        raise CorpusError(f"{path}: utterance {name} is a link, wanted its numbers in this file")
+    item = file[name]
+    if not isinstance(item, h5py.Dataset) or item.is_virtual or item.external:
         raise CorpusError(f"{path}: wanted one dataset per utterance, found something else inside")
+    require_size(item.size * item.dtype.itemsize, f"{path}: utterance {name}", CorpusError)
+    return item
+
+
+def _compact(item: h5py.Dataset) -> NDArray[np.floating]:
     wide = item.dtype == np.float64
-    return np.asarray(item[()], dtype=np.float32 if wide else item.dtype)
+    with np.errstate(over="ignore"):  # infinite then, and told as such
+        return np.asarray(item[()], dtype=np.float32 if wide else item.dtype)
 
 
 def _describe(
@@ -225,6 +296,9 @@ class AdapterLayout(
     options: dict[str, Any] = {}
     """Keyword arguments for the function, besides fold, features and targets."""
 
+    def __post_init__(self) -> None:
+        _check_folds(self.folds)
+
 
 def load_adapter(
     layout: AdapterLayout, *, fold: int, features: Path | None, targets: Path | None
@@ -252,7 +326,41 @@ def read_adapter(
             f"{layout.function} gave parts {', '.join(corpus.parts)} and features of "
             f"{', '.join(map(str, corpus.features))}; wanted {', '.join(PARTS)} and a, v, t"
         )
-    return corpus
+    try:
+        check_labels(corpus.labels)
+    except (InputError, TypeError) as error:
+        raise CorpusError(f"{layout.function} gave labels: {error}") from error
+    parts = {
+        part: [_sound(u, corpus.labels, layout.function) for u in corpus.parts[part]]
+        for part in PARTS
+    }
+    described = {Modality.of(letter): one for letter, one in corpus.features.items()}
+    return replace(corpus, parts=parts, features=described)
+
+
+def _sound(given: object, labels: Sequence[str], function: str) -> Utterance:
+    """An utterance of the user's own function, of plain arrays and a class."""
+    if not isinstance(given, Utterance) or not isinstance(given.name, str):
+        raise CorpusError(f"{function} gave {str(given)[:99]!r}, wanted an ifmmin.train.Utterance")
+    if not isinstance(given.features, Mapping):
+        raise CorpusError(f"utterance {given.name}: got no mapping of features, wanted one")
+    try:
+        label = read_label(given.label, labels)
+    except CorpusError as error:
+        raise CorpusError(f"utterance {given.name}: {error}") from error
+    features: dict[Modality, NDArray[np.floating]] = {}
+    for letter, value in given.features.items():
+        if value is None:
+            continue
+        try:
+            modality = Modality.of(letter)
+        except InputError as error:
+            raise CorpusError(f"utterance {given.name}: {error}") from error
+        array = as_numbers(value, f"utterance {given.name}, modality {modality}", CorpusError)
+        compact = array.dtype == np.float16
+        with np.errstate(over="ignore"):  # infinite then, and told as such
+            features[modality] = array.astype(np.float16 if compact else np.float32)
+    return Utterance(given.name, features, label)
 
 
 def _find(reference: str) -> Adapter:

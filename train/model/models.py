@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -187,3 +188,15 @@ def build_network(config: ModelConfig) -> EmotionNetwork:
     if config.architecture.imagines:
         return ImaginationNetwork(config)
     return FusionNetwork(config)
+
+
+def network_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a network's tensors, for which no memory is taken."""
+    with torch.device("meta"):
+        network = build_network(config)
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+
+
+def network_bytes(config: ModelConfig) -> int:
+    """Bytes of a network's tensors in float32."""
+    return sum(4 * math.prod(shape) for shape in network_shapes(config).values())

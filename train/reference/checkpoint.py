@@ -15,6 +15,7 @@ import torch
 
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.modality import MODALITIES, Modality
+from ifmmin.runtime.prediction import check_labels
 
 from ..config import Architecture, ModelConfig
 from ..data.corpus import Statistics
@@ -163,10 +164,11 @@ def _labels(labels: Sequence[str] | None, classes: int) -> tuple[str, ...]:
         if classes != len(default):
             raise InputError(f"the checkpoint has {classes} classes; name them with --labels")
         return default
-    if len(labels) != classes or len(set(labels)) != classes or not all(labels):
+    if len(labels) != classes:
         raise InputError(
             f"--labels: got {','.join(labels)}, wanted {classes} different names, one per output"
         )
+    check_labels(labels)
     return tuple(labels)
 
 

@@ -5,7 +5,6 @@ The same units give the same bytes.
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ifmmin.runtime.console import markdown_table
+from ifmmin.runtime.console import csv_row, markdown_table
 from ifmmin.runtime.files import atomic_file
 from ifmmin.runtime.modality import ALL_PATTERNS
 
@@ -323,4 +322,4 @@ def _number(value: float) -> str:
 
 def _write_csv(path: Path, rows: Iterable[Row]) -> None:
     with atomic_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)
+        file.writelines(csv_row(row) + "\n" for row in rows)

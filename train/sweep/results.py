@@ -126,7 +126,8 @@ class Spread:
 
 def values(results: Sequence[Result], figure: str) -> NDArray[np.float64]:
     """A figure of units (U, 8): the seven patterns and the mean of the six incomplete ones."""
-    table = np.array([[r.test(p)[figure] for p in ALL_PATTERNS] for r in results])
+    rows = [[r.test(p)[figure] for p in ALL_PATTERNS] for r in results]
+    table = np.array(rows, dtype=np.float64)  # null, where there was nothing to measure, is NaN
     six = table[:, : len(INCOMPLETE_PATTERNS)].mean(axis=1, keepdims=True)
     return np.concatenate([table, six], axis=1)
 
