@@ -203,32 +203,46 @@ def _read_features(path: Path, wanted: set[str]) -> dict[str, NDArray[np.floatin
     """The datasets of the wanted utterances, each read once, as stored but never wider than
     float32."""
     try:
-        open_regular(path, CorpusError, sys.maxsize).close()
-        with h5py.File(path, "r") as file:
+        with _opened(path) as file:
             # Before any of it is read: a file may declare more than it holds, and than there is.
-            items = {name: _dataset(file, name, path) for name in sorted(wanted) if name in file}
+            items = {
+                name: _dataset(file, name, f"{path}: utterance {name}")
+                for name in sorted(wanted)
+                if name in file
+            }
             declared = sum(item.size * item.dtype.itemsize for item in items.values())
             require_size(declared // _UTTERANCES_AT_ONCE, f"{path}, on average,", CorpusError)
             found = {name: _compact(item) for name, item in items.items()}
-    # RuntimeError and others: h5py of a damaged file.
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
+    except _DAMAGED as error:
         raise CorpusError(f"{path} cannot be read ({error}); is --features right?") from error
     if not found:
         raise CorpusError(f"{path} holds none of the fold's utterances; is --targets right?")
     return found
 
 
+_DAMAGED = (OSError, RuntimeError, ValueError, TypeError, KeyError)
+"""What h5py raises of a file that is absent or damaged."""
 _UTTERANCES_AT_ONCE = 16
 """Times what one input may take, for a whole corpus."""
 
 
-def _dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
-    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-        raise CorpusError(f"{path}: utterance {name} is a link, wanted its numbers in this file")
-    item = file[name]
+def _opened(path: Path) -> h5py.File:
+    open_regular(path, CorpusError, sys.maxsize).close()  # HDF5 itself would wait for a pipe
+    return h5py.File(path, "r")
+
+
+def _dataset(file: h5py.File, name: str, what: str) -> h5py.Dataset:
+    """A dataset that holds its numbers itself, and not more of them than one input may have."""
+    item: Any = file
+    for part in filter(None, name.split("/")):
+        if not isinstance(item, h5py.Group):
+            break
+        if not isinstance(item.get(part, getlink=True), h5py.HardLink):
+            raise CorpusError(f"{what} is absent or a link, wanted its numbers in this file")
+        item = item[part]
     if not isinstance(item, h5py.Dataset) or item.is_virtual or item.external:
-        raise CorpusError(f"{path}: wanted one dataset per utterance, found something else inside")
-    require_size(item.size * item.dtype.itemsize, f"{path}: utterance {name}", CorpusError)
+        raise CorpusError(f"{what} is no dataset of this file, wanted one of its numbers")
+    require_size((item.size or 0) * item.dtype.itemsize, what, CorpusError)
     return item
 
 
@@ -266,17 +280,32 @@ def read_statistics(path: Path, fold: int, dim: int) -> Statistics:
     """A fold's statistics from HDF5, checked; a deviation of 0 becomes 1, as the reference reads
     it."""
     try:
-        with h5py.File(path, "r") as content:
-            mean, std = (np.asarray(content[f"{fold}/{name}"]) for name in ("mean", "std"))
-    except (OSError, KeyError) as error:
+        with _opened(path) as content:
+            mean, std = (
+                as_numbers(
+                    _dataset(content, f"{fold}/{name}", f"{path}: {name} of fold {fold}")[()],
+                    f"{path}: {name} of fold {fold}", CorpusError,
+                )
+                for name in ("mean", "std")
+            )  # fmt: skip
+    except _DAMAGED as error:
         raise CorpusError(f"{path} gives no mean and std for fold {fold} ({error})") from error
+    return sound_statistics(mean, std, dim, str(path))
+
+
+def sound_statistics(
+    mean: NDArray[np.generic], std: NDArray[np.generic], dim: int, what: str
+) -> Statistics:
+    """Statistics (D,) that a network can standardise by; a deviation of 0 becomes 1."""
     if mean.shape != (dim,) or std.shape != (dim,):
-        raise CorpusError(f"{path}: got mean {mean.shape} and std {std.shape}, wanted ({dim},)")
+        raise CorpusError(f"{what}: got mean {mean.shape} and std {std.shape}, wanted ({dim},)")
     means: NDArray[np.float64] = mean.astype(np.float64)
     deviations: NDArray[np.float64] = std.astype(np.float64)
-    if not np.isfinite([means, deviations]).all() or deviations.min() < 0:
-        raise CorpusError(f"{path}: mean and std must be finite and std not negative")
-    return Statistics(means, np.where(deviations > 0, deviations, 1.0))
+    largest = np.finfo(np.float32).max
+    if not (np.abs([means, deviations]) <= largest).all() or deviations.min() < 0:
+        raise CorpusError(f"{what}: mean and std must be finite in float32 and std not negative")
+    tiny = np.finfo(np.float32).tiny  # which is 0 in a graph
+    return Statistics(means, np.where(deviations > tiny, deviations, 1.0))
 
 
 Adapter = Callable[..., Corpus]

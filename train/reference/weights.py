@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import pickletools
 import re
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,7 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ifmmin.runtime.console import printable
 from ifmmin.runtime.errors import CheckpointError
+from ifmmin.runtime.files import read_regular, require_size
 
 _BATCH_NORM = ("running_mean", "running_var", "num_batches_tracked")
 _PARALLEL = "module."
@@ -95,7 +99,7 @@ class Weights:
             raise CheckpointError(f"{self._where(key)} is missing")
 
     def _where(self, key: str) -> str:
-        return f"{self.path}: key {self._prefix}{key}"
+        return f"{self.path}: key {printable((self._prefix + key)[:99])}"
 
 
 def read_weights(path: Path, content: bytes) -> Weights:
@@ -104,7 +108,10 @@ def read_weights(path: Path, content: bytes) -> Weights:
     CheckpointError for anything but a flat dictionary of finite, floating, dense tensors.
     """
     try:
+        _require_plain(path, content)
         loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except Exception as error:  # whatever a broken or hostile pickle raises
         raise CheckpointError(
             f"{path} cannot be read as a file of plain tensors ({type(error).__name__}); wanted a "
@@ -116,7 +123,13 @@ def read_weights(path: Path, content: bytes) -> Weights:
     for key, value in loaded.items():
         problem = _problem(key, value)
         if problem:
-            raise CheckpointError(f"{path}: key {key} {problem}")
+            raise CheckpointError(f"{path}: key {printable(str(key)[:99])} {problem}")
+    # A tensor may repeat a number without end, and many may share theirs.
+    require_size(sum(4 * tensor.numel() for tensor in loaded.values()), path, CheckpointError)
+    for key, tensor in loaded.items():
+        if not torch.isfinite(tensor.float()).all():
+            name = printable(key[:99])
+            raise CheckpointError(f"{path}: key {name} holds values that are not finite in float32")
     return Weights(path, {key: tensor.float().clone() for key, tensor in loaded.items()})
 
 
@@ -131,11 +144,44 @@ def _problem(key: object, value: object) -> str | None:
         return f"holds {value.dtype}, wanted a floating type"
     if value.layout != torch.strided or value.device.type != "cpu":
         return "holds no dense tensor"
-    if not torch.isfinite(value).all():
-        return "holds values that are not finite"
-    if not torch.isfinite(value.float()).all():
-        return "holds values beyond float32"
     return None
+
+
+_ZIP = b"PK\x03\x04"
+_PROTOCOL = 2
+_PICKLES = 5
+"""In a file of before torch 1.6: magic number, version, machine, the object, its storages."""
+_NAMES = re.compile(
+    r"collections OrderedDict|torch\._utils _rebuild_(tensor_v2|parameter)|torch \w+Storage"
+)
+
+
+def _require_plain(path: Path, content: bytes) -> None:
+    """Raise unless a file of torch's names no more than a state_dict needs: what `torch.load`
+    allows besides can take any memory."""
+    if content.startswith(_ZIP):
+        pickles = _unpacked(path, content)
+    else:
+        pickles = [io.BytesIO(content)] * _PICKLES  # one behind the other
+    for pickled in pickles:
+        for operation, name, _ in pickletools.genops(pickled):
+            if operation.name == "GLOBAL" and not _NAMES.fullmatch(str(name)):
+                raise ValueError(f"it names {name}")
+            if operation.name == "PROTO" and name != _PROTOCOL:
+                raise ValueError(f"it is of protocol {name}")
+
+
+def _unpacked(path: Path, content: bytes) -> list[io.BytesIO]:
+    """The pickles of an archive that is no larger than it may be, and of which every member is what
+    its checksum says: torch looks at neither."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = archive.infolist()
+        require_size(sum(member.file_size for member in members), path, CheckpointError)
+        damaged = archive.testzip()
+        if damaged is not None:
+            raise CheckpointError(f"{path} is damaged: {printable(damaged)} has another checksum")
+        pickles = [member for member in members if member.filename.lower().endswith(".pkl")]
+        return [io.BytesIO(archive.read(member)) for member in pickles]
 
 
 _ENCODERS = {"A", "V", "L", "C"}
@@ -181,7 +227,7 @@ def read_released_files(directory: Path, fold: int, epoch: str | None = None) ->
     for net in sorted(NETS[model]):
         path = folder / f"{chosen}_net_{net}.pth"
         try:
-            content = path.read_bytes()
+            content = read_regular(path, CheckpointError)
         except OSError as error:
             raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
         weights[net] = read_weights(path, content)
@@ -193,7 +239,7 @@ def read_released_files(directory: Path, fold: int, epoch: str | None = None) ->
 def _read_options(directory: Path) -> dict[str, Any]:
     path = directory / "train_opt.conf"
     try:
-        options = json.loads(path.read_bytes())
+        options = json.loads(read_regular(path, CheckpointError))
     except FileNotFoundError:
         raise CheckpointError(
             f"{directory} is not a checkpoint directory of the reference: it has no "
