@@ -5,20 +5,20 @@ from __future__ import annotations
 import importlib
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import h5py
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ifmmin.runtime.errors import CorpusError, InputError, RecipeError
+from ifmmin.runtime.errors import CorpusError, IfmminError, InputError, RecipeError, one_line
 from ifmmin.runtime.files import open_regular, require_size
-from ifmmin.runtime.modality import MODALITIES, Modality
+from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality
 from ifmmin.runtime.prediction import check_labels
 from ifmmin.runtime.validate import as_numbers
 
@@ -345,50 +345,91 @@ def read_adapter(
     if not 1 <= fold <= layout.folds:
         raise CorpusError(f"the corpus has folds 1 to {layout.folds}, got fold {fold}")
     function = _find(layout.function)
-    corpus = function(fold=fold, features=features, targets=targets, **layout.options)
-    if not isinstance(corpus, Corpus):
-        raise CorpusError(
-            f"{layout.function} gave a {type(corpus).__name__}, wanted an ifmmin.train.Corpus"
-        )
-    if set(corpus.parts) != set(PARTS) or set(corpus.features) != set(MODALITIES):
-        raise CorpusError(
-            f"{layout.function} gave parts {', '.join(corpus.parts)} and features of "
-            f"{', '.join(map(str, corpus.features))}; wanted {', '.join(PARTS)} and a, v, t"
-        )
     try:
-        check_labels(corpus.labels)
-    except (InputError, TypeError) as error:
-        raise CorpusError(f"{layout.function} gave labels: {error}") from error
-    parts = {
-        part: [_sound(u, corpus.labels, layout.function) for u in corpus.parts[part]]
-        for part in PARTS
+        given = function(fold=fold, features=features, targets=targets, **layout.options)
+        if not isinstance(given, Corpus):
+            raise CorpusError(f"gave a {type(given).__name__}, wanted an ifmmin.train.Corpus")
+        return _plain(given)
+    except CorpusError as error:
+        raise CorpusError(f"{layout.function}: {error}") from error
+    except IfmminError:
+        raise
+    except Exception as error:  # whatever a function of the user's own raises
+        raise CorpusError(
+            f"{layout.function} failed: {type(error).__name__}: {one_line(error)}; --verbose shows "
+            "where"
+        ) from error
+
+
+def _plain(given: Corpus) -> Corpus:
+    """A corpus of plain arrays and classes from whatever a user's own function put in its place."""
+    _require(given.name, str, "name")
+    labels = tuple(_require(given.labels, (tuple, list), "labels"))
+    try:
+        check_labels(labels)
+    except InputError as error:
+        raise CorpusError(f"labels: {error}") from error
+    features, parts = (
+        _by_modality(given.features, "features"),
+        _require(given.parts, Mapping, "parts"),
+    )
+    if set(parts) != set(PARTS) or set(features) != set(MODALITIES):
+        raise CorpusError(
+            f"got parts {', '.join(map(str, parts))} and features of {', '.join(features)}; wanted "
+            f"{', '.join(PARTS)} and a, v, t"
+        )
+    for config in features.values():
+        _require(config, FeatureConfig, "features")
+    statistics = {}
+    for modality, one in _by_modality(given.statistics, "statistics").items():
+        what = f"statistics of {modality}"
+        _require(one, Statistics, what)
+        mean, std = (as_numbers(x, what, CorpusError) for x in (one.mean, one.std))
+        statistics[modality] = sound_statistics(mean, std, features[modality].dim, what)
+    possible = _require(given.possible, Mapping, "possible")
+    if possible and set(possible) != set(ALL_PATTERNS):
+        raise CorpusError("possible: wanted an accuracy for every pattern, or none at all")
+    plain = {
+        part: [_sound(u, labels) for u in _require(parts[part], Iterable, part)] for part in PARTS
     }
-    described = {Modality.of(letter): one for letter, one in corpus.features.items()}
-    return replace(corpus, parts=parts, features=described)
+    accuracies = {pattern: float(accuracy) for pattern, accuracy in possible.items()}
+    return Corpus(given.name, labels, features, plain, statistics, accuracies)
 
 
-def _sound(given: object, labels: Sequence[str], function: str) -> Utterance:
-    """An utterance of the user's own function, of plain arrays and a class."""
-    if not isinstance(given, Utterance) or not isinstance(given.name, str):
-        raise CorpusError(f"{function} gave {str(given)[:99]!r}, wanted an ifmmin.train.Utterance")
-    if not isinstance(given.features, Mapping):
-        raise CorpusError(f"utterance {given.name}: got no mapping of features, wanted one")
+def _require(value: Any, kind: Any, what: str) -> Any:
+    if not isinstance(value, kind):
+        wanted = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
+        raise CorpusError(f"{what}: got a {type(value).__name__}, wanted a {wanted}")
+    return value
+
+
+def _by_modality(given: Any, what: str) -> dict[Modality, Any]:
+    try:
+        return {Modality.of(letter): x for letter, x in _require(given, Mapping, what).items()}
+    except InputError as error:
+        raise CorpusError(f"{what}: {error}") from error
+
+
+def _sound(given: Any, labels: Sequence[str]) -> Utterance:
+    """An utterance of plain arrays and a class; an empty array is a missing modality."""
+    _require(given, Utterance, "an utterance")
+    _require(given.name, str, "the name of an utterance")
+    what = f"utterance {given.name}"
     try:
         label = read_label(given.label, labels)
     except CorpusError as error:
-        raise CorpusError(f"utterance {given.name}: {error}") from error
-    features: dict[Modality, NDArray[np.floating]] = {}
-    for letter, value in given.features.items():
+        raise CorpusError(f"{what}: {error}") from error
+    features = {}
+    for modality, value in _by_modality(given.features, what).items():
         if value is None:
             continue
-        try:
-            modality = Modality.of(letter)
-        except InputError as error:
-            raise CorpusError(f"utterance {given.name}: {error}") from error
-        array = as_numbers(value, f"utterance {given.name}, modality {modality}", CorpusError)
-        compact = array.dtype == np.float16
-        with np.errstate(over="ignore"):  # infinite then, and told as such
-            features[modality] = array.astype(np.float16 if compact else np.float32)
+        where = f"{what}, modality {modality}"
+        array = as_numbers(value, where, CorpusError)
+        if array.size:
+            require_size(4 * array.size, where, CorpusError)
+            compact = array.dtype == np.float16
+            with np.errstate(over="ignore"):  # infinite then, and told as such
+                features[modality] = array.astype(np.float16 if compact else np.float32)
     return Utterance(given.name, features, label)
 
 
@@ -397,9 +438,14 @@ def _find(reference: str) -> Adapter:
     if not colon or not module or not name:
         raise CorpusError(f"got function {reference!r}, wanted package.module:function")
     try:
-        found: Adapter = getattr(importlib.import_module(module), name)
-    except ImportError as error:
-        raise CorpusError(f"cannot import {module} ({error}); is it on PYTHONPATH?") from error
-    except AttributeError:
-        raise CorpusError(f"module {module} has no {name}") from None
-    return found
+        found = getattr(importlib.import_module(module), name)
+    except AttributeError as error:
+        raise CorpusError(f"module {module} has no {name} ({one_line(error)})") from error
+    except Exception as error:  # whatever a module of the user's own raises
+        raise CorpusError(
+            f"cannot import {module} ({type(error).__name__}: {one_line(error)}); is it on "
+            "PYTHONPATH? --verbose shows where it fails"
+        ) from error
+    if not callable(found):
+        raise CorpusError(f"{reference} is a {type(found).__name__}, wanted a function")
+    return cast(Adapter, found)
