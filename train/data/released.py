@@ -218,7 +218,7 @@ def _read_features(path: Path, wanted: set[str]) -> dict[str, NDArray[np.floatin
     return found
 
 
-_UTTERANCES_AT_ONCE = 16
+_UTTERANCES_AT_ONCE = 4
 """Times what one input may take, for a whole corpus."""
 
 

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import re
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ifmmin.runtime.errors import CheckpointError
+from ifmmin.runtime.files import read_regular, require_size
 
 _BATCH_NORM = ("running_mean", "running_var", "num_batches_tracked")
 _PARALLEL = "module."
@@ -104,6 +106,7 @@ def read_weights(path: Path, content: bytes) -> Weights:
     CheckpointError for anything but a flat dictionary of finite, floating, dense tensors.
     """
     try:
+        _require_whole(content)
         loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a broken or hostile pickle raises
         raise CheckpointError(
@@ -118,6 +121,20 @@ def read_weights(path: Path, content: bytes) -> Weights:
         if problem:
             raise CheckpointError(f"{path}: key {key} {problem}")
     return Weights(path, {key: tensor.float().clone() for key, tensor in loaded.items()})
+
+
+def _require_whole(content: bytes) -> None:
+    """Raise where a member of the archive is not what its checksum says, which torch ignores.
+
+    Files of before 1.6 are no archives, and have no checksums.
+    """
+    if zipfile.is_zipfile(io.BytesIO(content)):
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+            require_size(unpacked, "unpacked it", CheckpointError)
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"{damaged} is damaged")
 
 
 def _problem(key: object, value: object) -> str | None:
@@ -181,7 +198,7 @@ def read_released_files(directory: Path, fold: int, epoch: str | None = None) ->
     for net in sorted(NETS[model]):
         path = folder / f"{chosen}_net_{net}.pth"
         try:
-            content = path.read_bytes()
+            content = read_regular(path, CheckpointError)
         except OSError as error:
             raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
         weights[net] = read_weights(path, content)
@@ -193,7 +210,7 @@ def read_released_files(directory: Path, fold: int, epoch: str | None = None) ->
 def _read_options(directory: Path) -> dict[str, Any]:
     path = directory / "train_opt.conf"
     try:
-        options = json.loads(path.read_bytes())
+        options = json.loads(read_regular(path, CheckpointError, 1 << 22))
     except FileNotFoundError:
         raise CheckpointError(
             f"{directory} is not a checkpoint directory of the reference: it has no "
