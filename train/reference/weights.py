@@ -106,8 +106,8 @@ def read_weights(path: Path, content: bytes) -> Weights:
     CheckpointError for anything but a flat dictionary of finite, floating, dense tensors.
     """
     try:
-        _require_whole(content)
-        loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        checked = io.BytesIO(_checked(content))
+        loaded = torch.load(checked, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a broken or hostile pickle raises
         raise CheckpointError(
             f"{path} cannot be read as a file of plain tensors ({type(error).__name__}); wanted a "
@@ -123,18 +123,21 @@ def read_weights(path: Path, content: bytes) -> Weights:
     return Weights(path, {key: tensor.float().clone() for key, tensor in loaded.items()})
 
 
-def _require_whole(content: bytes) -> None:
-    """Raise where a member of the archive is not what its checksum says, which torch ignores.
+def _checked(content: bytes) -> bytes:
+    """The same archive, packed anew from members that are what their checksums say.
 
-    Files of before 1.6 are no archives, and have no checksums.
+    torch ignores those, and reads a member as nothing where a flag calls it a directory. Files of
+    before 1.6 are no archives, and have no checksums.
     """
-    if zipfile.is_zipfile(io.BytesIO(content)):
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            unpacked = sum(member.file_size for member in archive.infolist())
-            require_size(unpacked, "unpacked it", CheckpointError)
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise zipfile.BadZipFile(f"{damaged} is damaged")
+    if not zipfile.is_zipfile(io.BytesIO(content)):
+        return content
+    packed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as given, zipfile.ZipFile(packed, "w") as anew:
+        members = given.infolist()
+        require_size(sum(member.file_size for member in members), "unpacked it", CheckpointError)
+        for member in members:
+            anew.writestr(zipfile.ZipInfo(member.filename), given.read(member))
+    return packed.getvalue()
 
 
 def _problem(key: object, value: object) -> str | None:
