@@ -8,7 +8,7 @@ RUNTIME_PINS ?=
 BUDGET ?= 320
 RUNTIME_BIN := .venv-runtime/bin
 
-.PHONY: demo test test-runtime lint docs bench clean
+.PHONY: demo test test-runtime fuzz lint docs bench clean
 
 # Trains on the synthetic corpus, exports all seven patterns, predicts and prints the table.
 demo: $(VENV)/installed
@@ -31,6 +31,11 @@ $(BUNDLES)/made: $(VENV)/installed $(shell find export runtime train tests/runti
 	rm -rf $(BUNDLES)
 	OMP_NUM_THREADS=1 IFMMIN_TEST_BUNDLES=$(BUNDLES) $(BIN)/python -m pytest -n 2 --dist worksteal tests/runtime
 	touch $@
+
+# 20,000 mutations of everything that is read, in about half an hour; make test has some hundred.
+fuzz: $(VENV)/installed
+	IFMMIN_FUZZ=20000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal \
+	  tests/runtime/test_fuzz.py tests/train/test_fuzz.py $(PYTEST_ARGS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

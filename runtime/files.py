@@ -17,11 +17,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO
 
 import msgspec
+import numpy as np
 
-from .errors import IfmminError, InputError, OutputError
+from .errors import IfmminError, InputError, OutputError, one_line
 
 JSON_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What a decoder raises of text that is no JSON, is another, or is nested without end."""
@@ -92,6 +93,27 @@ def read_regular(path: Path, error: type[IfmminError], most: int | None = None) 
     """The content of a file, as `open_regular` opens it."""
     with open_regular(path, error, most) as file:
         return file.read()
+
+
+def npy_header(
+    file: IO[bytes], error: type[IfmminError]
+) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether columns come first, and type of an array in the .npy format that begins here.
+
+    `error` where it is none of plain numbers or text; nothing of the array is read.
+    """
+    try:
+        read = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[np.lib.format.read_magic(file)]
+        shape, by_columns, dtype = read(file)
+    # A header is an expression of Python: whatever its parser raises of what is none.
+    except Exception as reason:
+        raise error(f"its .npy header cannot be read ({one_line(reason)})") from reason
+    if dtype.hasobject or min(shape, default=0) < 0:
+        raise error(f"got an array {shape} of {dtype}, wanted plain numbers")
+    return shape, by_columns, dtype
 
 
 def _kind(mode: int) -> str:

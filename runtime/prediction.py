@@ -30,6 +30,9 @@ def check_labels(labels: Sequence[str]) -> None:
     """
     if len(labels) < 2:
         raise InputError(f"got labels {list(labels)}, wanted two or more classes")
+    names: Sequence[object] = labels
+    if not all(isinstance(name, str) for name in names):
+        raise InputError(f"got labels {list(labels)}, wanted names")
     for name, count in Counter(labels).items():
         if count > 1:
             raise InputError(f"got label {name!r} {count} times, wanted another for every class")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from importlib.resources import files
@@ -115,9 +116,12 @@ def load_recipe(
     if corpus is not None:
         content["corpus"] = _read(corpus).get("corpus")
     by_model = content.pop("models", None) or {}
+    network = content.setdefault("network", {})
+    for name, section in (("network", network), ("models", by_model)):
+        if not isinstance(section, dict):
+            raise RecipeError(f"recipe {name_or_file}: {name}: got {section!r}, wanted a section")
     for name in by_model:
         one_of(f"recipe {name_or_file}: models", name, MODELS)
-    network = content.setdefault("network", {})
     if model is not None:
         one_of("model", model, MODELS)
         network["model"] = model
@@ -141,11 +145,11 @@ def load_recipe(
 def _read(name_or_file: str) -> dict[str, Any]:
     if name_or_file in recipe_names():
         text = (files("ifmmin.train") / "recipes" / f"{name_or_file}.yaml").read_text("utf-8")
-    elif (path := Path(name_or_file)).exists():
+    elif os.path.lexists(name_or_file):
         try:
-            text = read_regular(path, RecipeError, _MOST_BYTES).decode("utf-8")
+            text = read_regular(Path(name_or_file), RecipeError, _MOST_BYTES).decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"recipe {path} cannot be read as UTF-8 ({error})") from error
+            raise RecipeError(f"recipe {name_or_file} cannot be read ({error})") from error
     else:
         raise RecipeError(
             f"no recipe {name_or_file!r}; give a YAML file or one of {', '.join(recipe_names())}"

@@ -22,7 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..files import JSON_ERRORS, LINE_SHARE, line_limit_bytes, open_regular, require_size
+from ..files import (
+    JSON_ERRORS,
+    LINE_SHARE,
+    line_limit_bytes,
+    npy_header,
+    open_regular,
+    require_size,
+)
 from ..modality import MODALITIES
 from ..validate import Utterance
 
@@ -276,18 +283,11 @@ def _arrays(archive: zipfile.ZipFile) -> Iterator[tuple[str, NDArray[Any]]]:
 
 def _read_array(file: IO[bytes], size: int) -> NDArray[Any]:
     """An array in the .npy format, in `size` bytes."""
-    versions = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
-    version = np.lib.format.read_magic(file)
-    if version not in versions:
-        raise InputError(f"got .npy format {version}, wanted 1.0 or 2.0: an array of plain numbers")
-    shape, by_columns, dtype = versions[version](file)
+    shape, by_columns, dtype = npy_header(file, InputError)
     if dtype.kind not in "fiub":
         raise InputError(f"got an array of {dtype}, wanted numbers")
     wanted = math.prod(shape) * dtype.itemsize
-    if min(shape, default=1) < 0 or wanted > size:
+    if wanted > size:
         raise InputError(f"its header says {shape}, which is more than the file holds")
     content = bytearray(file.read(wanted))
     return np.frombuffer(content, dtype).reshape(shape, order="F" if by_columns else "C")
@@ -298,9 +298,6 @@ _UNREADABLE = (
     ValueError,
     EOFError,
     KeyError,  # an archive whose directory names what it does not hold
-    SyntaxError,  # a damaged header
-    RecursionError,
-    TypeError,
     RuntimeError,  # encrypted, or packed in a way that zipfile does not know
     zipfile.BadZipFile,
     zlib.error,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ifmmin.runtime.errors import CorpusError
+
 from .corpus import Corpus
 from .released import (
     AdapterLayout,
@@ -27,7 +29,7 @@ def load_corpus(
     first problem.
     """
     if isinstance(layout, SyntheticLayout):
-        return draw_synthetic(layout, fold=fold)
+        return _draw(layout, fold)
     load = load_adapter if isinstance(layout, AdapterLayout) else load_released
     return load(layout, features=features, targets=targets, fold=fold)  # type: ignore[arg-type]
 
@@ -37,9 +39,18 @@ def read_corpus(
 ) -> Corpus:
     """One fold as it is, sound or not; for looking at it. Raises CorpusError."""
     if isinstance(layout, SyntheticLayout):
-        return draw_synthetic(layout, fold=fold)
+        return _draw(layout, fold)
     read = read_adapter if isinstance(layout, AdapterLayout) else read_released
     return read(layout, features=features, targets=targets, fold=fold)  # type: ignore[arg-type]
+
+
+_MOST_DRAWN = 1000
+
+
+def _draw(layout: SyntheticLayout, fold: int) -> Corpus:
+    if not 1 <= fold <= _MOST_DRAWN:
+        raise CorpusError(f"a synthetic corpus has folds 1 to {_MOST_DRAWN}, got fold {fold}")
+    return draw_synthetic(layout, fold=fold)
 
 
 def fold_count(layout: Layout) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifmmin.runtime.errors import CorpusError, IfmminError, InputError, RecipeError, one_line
-from ifmmin.runtime.files import open_regular, require_size
+from ifmmin.runtime.files import npy_header, open_regular, require_size
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality
 from ifmmin.runtime.prediction import check_labels
 from ifmmin.runtime.validate import as_numbers
@@ -186,15 +186,11 @@ def _text(name: Any, path: Path) -> str:
 def _load_npy(path: Path) -> NDArray[np.generic]:
     try:
         with open_regular(path, CorpusError) as file:
-            version = np.lib.format.read_magic(file)
-            header = np.lib.format.read_array_header_1_0
-            shape, _, dtype = (
-                header if version == (1, 0) else np.lib.format.read_array_header_2_0
-            )(file)
+            shape, _, dtype = npy_header(file, CorpusError)
             require_size(math.prod(shape) * dtype.itemsize, path, CorpusError)
             file.seek(0)
             array: NDArray[np.generic] = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError, TypeError, SyntaxError, RecursionError) as error:
+    except (OSError, ValueError, EOFError, CorpusError) as error:
         raise CorpusError(f"{path} cannot be read ({error}); is --targets right?") from error
     return array
 
@@ -222,7 +218,7 @@ def _read_features(path: Path, wanted: set[str]) -> dict[str, NDArray[np.floatin
 
 _DAMAGED = (OSError, RuntimeError, ValueError, TypeError, KeyError)
 """What h5py raises of a file that is absent or damaged."""
-_UTTERANCES_AT_ONCE = 16
+_UTTERANCES_AT_ONCE = 4
 """Times what one input may take, for a whole corpus."""
 
 

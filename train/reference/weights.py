@@ -108,8 +108,8 @@ def read_weights(path: Path, content: bytes) -> Weights:
     CheckpointError for anything but a flat dictionary of finite, floating, dense tensors.
     """
     try:
-        _require_plain(path, content)
-        loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        checked = io.BytesIO(_checked(path, content))
+        loaded = torch.load(checked, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
     except Exception as error:  # whatever a broken or hostile pickle raises
@@ -156,32 +156,39 @@ _NAMES = re.compile(
 )
 
 
-def _require_plain(path: Path, content: bytes) -> None:
-    """Raise unless a file of torch's names no more than a state_dict needs: what `torch.load`
-    allows besides can take any memory."""
-    if content.startswith(_ZIP):
-        pickles = _unpacked(path, content)
-    else:
-        pickles = [io.BytesIO(content)] * _PICKLES  # one behind the other
-    for pickled in pickles:
-        for operation, name, _ in pickletools.genops(pickled):
-            if operation.name == "GLOBAL" and not _NAMES.fullmatch(str(name)):
-                raise ValueError(f"it names {name}")
-            if operation.name == "PROTO" and name != _PROTOCOL:
-                raise ValueError(f"it is of protocol {name}")
+def _checked(path: Path, content: bytes) -> bytes:
+    """The same archive, packed anew from members that are what their checksums say.
 
-
-def _unpacked(path: Path, content: bytes) -> list[io.BytesIO]:
-    """The pickles of an archive that is no larger than it may be, and of which every member is what
-    its checksum says: torch looks at neither."""
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        members = archive.infolist()
+    torch ignores those, and reads a member as nothing where a flag calls it a directory. Files of
+    before 1.6 are no archives, and have no checksums.
+    """
+    if not content.startswith(_ZIP):
+        stream = io.BytesIO(content)
+        for _ in range(_PICKLES):
+            _require_plain(stream)
+        return content
+    packed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as given, zipfile.ZipFile(packed, "w") as anew:
+        members = given.infolist()
         require_size(sum(member.file_size for member in members), path, CheckpointError)
-        damaged = archive.testzip()
-        if damaged is not None:
-            raise CheckpointError(f"{path} is damaged: {printable(damaged)} has another checksum")
-        pickles = [member for member in members if member.filename.lower().endswith(".pkl")]
-        return [io.BytesIO(archive.read(member)) for member in pickles]
+        if len({member.filename for member in members}) < len(members):
+            raise ValueError("it has a member twice")
+        for member in members:
+            unpacked = given.read(member)
+            if member.filename.lower().endswith(".pkl"):
+                _require_plain(io.BytesIO(unpacked))
+            anew.writestr(zipfile.ZipInfo(member.filename), unpacked)
+    return packed.getvalue()
+
+
+def _require_plain(stream: io.BytesIO) -> None:
+    """ValueError where a pickle names more than a state_dict needs: what `torch.load` allows
+    besides can take any memory."""
+    for operation, argument, _ in pickletools.genops(stream):
+        if operation.name == "GLOBAL" and not _NAMES.fullmatch(str(argument)):
+            raise ValueError(f"it names {argument}")
+        if operation.name == "PROTO" and argument != _PROTOCOL:
+            raise ValueError(f"it is of protocol {argument}")
 
 
 _ENCODERS = {"A", "V", "L", "C"}
@@ -239,7 +246,7 @@ def read_released_files(directory: Path, fold: int, epoch: str | None = None) ->
 def _read_options(directory: Path) -> dict[str, Any]:
     path = directory / "train_opt.conf"
     try:
-        options = json.loads(read_regular(path, CheckpointError))
+        options = json.loads(read_regular(path, CheckpointError, 1 << 22))
     except FileNotFoundError:
         raise CheckpointError(
             f"{directory} is not a checkpoint directory of the reference: it has no "
