@@ -415,7 +415,7 @@ def _sound(given: Any, labels: Sequence[str]) -> Utterance:
         label = read_label(given.label, labels)
     except CorpusError as error:
         raise CorpusError(f"{what}: {error}") from error
-    features = {}
+    features: dict[Modality, NDArray[np.floating]] = {}
     for modality, value in _by_modality(given.features, what).items():
         if value is None:
             continue

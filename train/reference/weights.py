@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import pickle
 import pickletools
 import re
 import zipfile
@@ -182,13 +183,13 @@ def _checked(path: Path, content: bytes) -> bytes:
 
 
 def _require_plain(stream: io.BytesIO) -> None:
-    """ValueError where a pickle names more than a state_dict needs: what `torch.load` allows
+    """UnpicklingError where a pickle names more than a state_dict needs: what `torch.load` allows
     besides can take any memory."""
     for operation, argument, _ in pickletools.genops(stream):
         if operation.name == "GLOBAL" and not _NAMES.fullmatch(str(argument)):
-            raise ValueError(f"it names {argument}")
+            raise pickle.UnpicklingError(f"it names {argument}")
         if operation.name == "PROTO" and argument != _PROTOCOL:
-            raise ValueError(f"it is of protocol {argument}")
+            raise pickle.UnpicklingError(f"it is of protocol {argument}")
 
 
 _ENCODERS = {"A", "V", "L", "C"}
