@@ -7,8 +7,10 @@ import errno
 import json
 import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import h5py
@@ -27,7 +29,7 @@ from ifmmin.train import trainer
 from ifmmin.train.checkpoint import load_checkpoint, save_checkpoint
 from ifmmin.train.cli import main
 from ifmmin.train.data import AdapterLayout, load_corpus, read_corpus
-from ifmmin.train.data.corpus import Corpus, Utterance, remarks
+from ifmmin.train.data.corpus import Corpus, Statistics, Utterance, remarks
 from ifmmin.train.data.released import FeatureFile, ReleasedLayout, read_label
 from ifmmin.train.metrics import measure
 
@@ -189,13 +191,12 @@ def test_files_that_lie_are_told_before_they_are_read(
 def _adapted(monkeypatch: pytest.MonkeyPatch, change: Callable[[Corpus], Any]) -> Corpus:
     """The corpus of a user's function, which gives a changed synthetic one."""
     corpus = change(small()[1])
-    monkeypatch.setattr("ifmmin.train.data.released.importlib.import_module", lambda _: _Given)
-    monkeypatch.setattr(_Given, "load", staticmethod(lambda **_: corpus))
+    monkeypatch.setitem(sys.modules, "given", _Given)
+    monkeypatch.setattr(_Given, "load", lambda **_: corpus, raising=False)
     return load_corpus(AdapterLayout(function="given:load"), fold=1)
 
 
-class _Given:
-    load: Any = None
+_Given: Any = ModuleType("given")
 
 
 def _with_first(**fields: Any) -> Callable[[Corpus], Corpus]:
@@ -219,7 +220,8 @@ NO_FEATURES: list[Any] = [
     torch.tensor(GOOD, requires_grad=True), torch.tensor(GOOD).bfloat16(), GOOD.astype(object),
     np.ma.array(GOOD, mask=GOOD > 3), GOOD * 1e300, "words", [[1.0], [1.0, 2.0]],
     GOOD.astype(complex),
-    np.zeros((3, 5), [("x", "f4")]), GOOD.ravel(), GOOD[:, :4], [[None] * 5], 7,
+    np.broadcast_to(np.float32(1.0), (1 << 27, 5)), np.zeros((3, 5), [("x", "f4")]),
+    GOOD.ravel(), GOOD[:, :4], [[None] * 5], 7,
 ]  # fmt: skip
 
 
@@ -252,6 +254,90 @@ def test_utterances_of_no_kind_are_told(
 ) -> None:
     with pytest.raises(CorpusError):
         _adapted(monkeypatch, _with_first(**fields))
+
+
+ZEROS, ONES = np.zeros(5), np.ones(5)
+FIELDS: dict[str, dict[str, Any]] = {
+    "no name": {"name": None}, "no parts": {"parts": None}, "a list of parts": {"parts": []},
+    "parts of other names": {"parts": {1: [], 2: [], 3: []}},
+    "a part that is none": {"parts": {"train": None, "validation": [], "test": []}},
+    "a part of tuples": {"parts": {"train": [("x", {}, 0)], "validation": [], "test": []}},
+    "no features": {"features": None}, "features of a": {"features": {"a": {}}},
+    "features of x": {"features": {"x": {}}}, "no widths": {"features": {m: {} for m in "avt"}},
+    "no labels": {"labels": None}, "a word of labels": {"labels": "nope"},
+    "a set of labels": {"labels": {"no", "yes", "so", "be"}},
+    "an array of labels": {"labels": np.array(["no", "yes", "so", "be"])},
+    "no statistics": {"statistics": None}, "statistics of x": {"statistics": {"x": None}},
+    "a pair": {"statistics": {"a": (ZEROS, ONES)}},
+    "another width": {"statistics": {"a": Statistics(ZEROS[1:], ONES)}},
+    "a mean of NaN": {"statistics": {"a": Statistics(ZEROS * np.nan, ONES)}},
+    "beyond float32": {"statistics": {"a": Statistics(ZEROS + 1e300, ONES)}},
+    "a negative deviation": {"statistics": {"a": Statistics(ZEROS, -ONES)}},
+    "no accuracies": {"possible": None}, "some accuracies": {"possible": {"a": 0.5}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FIELDS)
+def test_a_corpus_of_no_kind_is_told(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CorpusError, match=r"^given:load: ") as caught:
+        _adapted(monkeypatch, lambda corpus: dataclasses.replace(corpus, **FIELDS[kind]))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_corpus_is_made_of_plain_things(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever letters, tensors and generators a function gives in their place."""
+    dull = np.array([0.0, 1e-50, 1.0, 1.0, 2.0])
+
+    def change(corpus: Corpus) -> Corpus:
+        fields: dict[str, Any] = {
+            "labels": list(corpus.labels),
+            "features": {m.value: config for m, config in corpus.features.items()},
+            "parts": {part: iter(some) for part, some in corpus.parts.items()},
+            "statistics": {"a": Statistics(torch.zeros(5), dull)},  # type: ignore[arg-type]
+        }
+        return dataclasses.replace(corpus, **fields)
+
+    found = _adapted(monkeypatch, change)
+    assert isinstance(found.labels, tuple)
+    assert set(found.features) == set(MODALITIES)
+    assert len(found.parts["train"]) == len(small()[1].parts["train"])
+    assert found.statistics[Modality.A].std.tolist() == [1.0, 1.0, 1.0, 1.0, 2.0]
+
+
+def test_an_array_without_frames_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for nothing in (np.empty((0, 5)), np.empty(0), None):
+        features = {"a": nothing, "v": small()[1].parts["train"][0].features[Modality.V]}
+        corpus = _adapted(monkeypatch, _with_first(features=features))
+        assert list(corpus.parts["train"][0].features) == [Modality.V]
+
+
+def _fails(**_: Any) -> Corpus:
+    raise ZeroDivisionError("division\nby zero")
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    (_fails, "given:load failed: ZeroDivisionError: division by zero; --verbose shows where"),
+    (lambda: None, "given:load failed: TypeError: .* unexpected keyword"),
+    (5, "given:load is a int, wanted a function"),
+])  # fmt: skip
+def test_a_function_that_fails_is_told(
+    given: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "given", _Given)
+    monkeypatch.setattr(_Given, "load", given, raising=False)
+    with pytest.raises(CorpusError, match=message):
+        load_corpus(AdapterLayout(function="given:load"), fold=1)
+
+
+@pytest.mark.parametrize("text", ["x = = 1\n", "import nothing_such\n", "1 / 0\n", ""])
+def test_a_module_that_fails_is_told(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    name = f"given_{len(text)}"
+    (tmp_path / f"{name}.py").write_text(text)
+    with pytest.raises(CorpusError, match=f"cannot import {name}|module {name} has no load"):
+        load_corpus(AdapterLayout(function=f"{name}:load"), fold=1)
 
 
 @pytest.mark.parametrize(
