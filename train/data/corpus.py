@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ifmmin.runtime.console import printable
 from ifmmin.runtime.errors import CorpusError
-from ifmmin.runtime.modality import MODALITIES, Modality, Pattern
+from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality, Pattern
 
 from ..config import FeatureConfig, ModelConfig
 
@@ -170,37 +171,46 @@ def problems(corpus: Corpus) -> Iterator[str]:
             yield f"no training utterance has modality {modality}"
 
 
-_MANY_ZEROS = 0.05
-"""Share of a modality's utterances of which somebody should hear."""
-
-
 def remarks(corpus: Corpus) -> Iterator[str]:
     """What is no problem of a fold, but what whoever trains on it should know, one line each."""
     every = [u for part in PARTS for u in corpus.parts[part]]
     for modality in MODALITIES:
         arrays = [u.features[modality] for u in every if modality in u.features]
         zeros = sum(not array.any() for array in arrays)
-        if arrays and zeros > _MANY_ZEROS * len(arrays):
+        if zeros:
             yield (
                 f"modality {modality} is nothing but zeros in {zeros} of {len(arrays)} utterances; "
                 "where they stand for a missing one, leave them out"
             )
-        held_out = corpus.parts["validation"]
-        if held_out and not any(modality in u.features for u in held_out):
-            yield (
-                f"no validation utterance has modality {modality}: patterns of it alone count "
-                "neither in what chooses the epoch nor in the temperatures"
-            )
+    for part, cost in (
+        ("validation", "it counts neither in what chooses the epoch nor in the temperatures"),
+        ("test", "it is left out of the figures and of their mean"),
+    ):
+        utterances = corpus.parts[part]
+        present = {m for u in utterances for m in u.features}
+        for pattern in ALL_PATTERNS if utterances else ():
+            if not present & pattern.present:
+                yield f"no {part} utterance has anything of pattern {pattern}: {cost}"
     for part in PARTS:
         if len({u.label for u in corpus.parts[part]}) == 1:
             yield f"the {part} part has one class alone: its figures say little"
+
+
+_LONGEST_NAME = 300
+
+
+def shown_name(name: str) -> str:
+    """An utterance as messages call it, in one line whatever its name."""
+    return f"utterance {printable(name[:_LONGEST_NAME])}"
 
 
 def utterance_problems(
     utterance: Utterance, features: Mapping[Modality, FeatureConfig], classes: int
 ) -> Iterator[str]:
     """Problems of one utterance: no features, a wrong width or type, values not finite."""
-    name = f"utterance {utterance.name}"
+    name = shown_name(utterance.name)
+    if not 1 <= len(utterance.name) <= _LONGEST_NAME or utterance.name != printable(utterance.name):
+        yield f"{name}: its name must have 1 to {_LONGEST_NAME} characters, all of which print"
     if not utterance.features:
         yield f"{name} is in none of the feature files"
     if not 0 <= utterance.label < classes:
@@ -228,9 +238,10 @@ def _repeated(corpus: Corpus) -> Iterator[str]:
                 known[utterance.name] = (part, utterance.label)
                 continue
             where, label = known[utterance.name]
-            yield f"utterance {utterance.name} is in {where} and again in {part}"
+            name = shown_name(utterance.name)
+            yield f"{name} is in {where} and again in {part}"
             if label != utterance.label:
                 yield (
-                    f"utterance {utterance.name} is {corpus.labels[label]} in {where} and "
+                    f"{name} is {corpus.labels[label]} in {where} and "
                     f"{corpus.labels[utterance.label]} in {part}"
                 )

@@ -6,8 +6,8 @@ import importlib
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,22 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ifmmin.runtime.errors import CorpusError, InputError, RecipeError
+from ifmmin.runtime.errors import CorpusError, InputError, RecipeError, one_line
 from ifmmin.runtime.files import npy_header, open_regular, require_size
-from ifmmin.runtime.modality import MODALITIES, Modality
+from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality
 from ifmmin.runtime.prediction import check_labels
 from ifmmin.runtime.validate import as_numbers
 
 from ..config import FeatureConfig
-from .corpus import PARTS, Corpus, Statistics, Utterance, require_sound, training_statistics
+from .corpus import (
+    PARTS,
+    Corpus,
+    Statistics,
+    Utterance,
+    require_sound,
+    shown_name,
+    training_statistics,
+)
 
 _FILE_PREFIX = dict(zip(PARTS, ("trn", "val", "tst"), strict=True))
 
@@ -123,33 +131,42 @@ def read_released(
 def _features_of(
     name: str, arrays: dict[Modality, dict[str, NDArray[np.floating]]]
 ) -> dict[Modality, NDArray[np.floating]]:
-    """What there is of an utterance; a dataset without frames is a missing modality."""
     found = {m: arrays[m][name] for m in MODALITIES if name in arrays[m]}
-    return {m: x for m, x in found.items() if x.ndim == 0 or len(x)}
+    return {m: x for m, x in found.items() if not _is_empty(x)}
+
+
+def _is_empty(array: NDArray[Any]) -> bool:
+    """Whether there are no frames, which is to say that the modality is missing."""
+    return array.ndim > 0 and len(array) == 0
 
 
 def _read_targets(
     directory: Path, prefix: str, classes: Sequence[str]
 ) -> tuple[list[str], list[int]]:
-    path = directory / f"{prefix}_label.npy"
-    given, names = _load_npy(path), _load_npy(directory / f"{prefix}_int2name.npy")
-    names = names.reshape(len(names), -1)[:, 0] if names.ndim else names.reshape(1)
-    decoded = [_text(name, directory / f"{prefix}_int2name.npy") for name in names]
+    path, names_path = (directory / f"{prefix}_{what}.npy" for what in ("label", "int2name"))
+    given, names = _load_npy(path), _load_npy(names_path)
+    if names.ndim == 0 or 0 in names.shape[1:]:
+        raise CorpusError(f"{names_path}: got shape {names.shape}, wanted a name per utterance")
     if given.ndim not in (1, 2) or (given.ndim == 2 and given.shape[1] != len(classes)):
         raise CorpusError(
             f"{path}: got shape {given.shape}, wanted one-hot (utterances, {len(classes)}), or a "
             "whole number or the name of a class for each"
         )
-    if len(decoded) != len(given):
+    if len(names) != len(given):
         raise CorpusError(
-            f"{directory}: {len(given)} labels but {len(decoded)} names in {prefix}_*.npy"
+            f"{directory}: {len(given)} labels but {len(names)} names in {prefix}_*.npy"
         )
-    labels = []
+    firsts = names[(slice(None), *(0,) * (names.ndim - 1))]
+    decoded = [_text(name, names_path) for name in firsts]
+    labels, wrong = [], []
     for name, label in zip(decoded, given, strict=True):
         try:
             labels.append(read_label(label, classes))
         except CorpusError as error:
-            raise CorpusError(f"{path}: utterance {name}: {error}") from error
+            wrong.append(f"{path}: {shown_name(name)}: {error}")
+    if wrong:
+        more = f"; and {len(wrong) - 1} more of {len(decoded)}" if len(wrong) > 1 else ""
+        raise CorpusError(wrong[0] + more)
     return decoded, labels
 
 
@@ -162,13 +179,15 @@ def read_label(given: object, classes: Sequence[str]) -> int:
     if isinstance(name, str):
         if name in classes:
             return list(classes).index(name)
-    elif isinstance(given, np.ndarray) and given.shape == (len(classes),):
-        if given.dtype.kind in "fiub" and np.count_nonzero(given) == 1 and given.max() == 1:
-            return int(given.argmax())
-    elif isinstance(given, Real) and not isinstance(given, bool | np.bool_):
-        number = float(given)
-        if number.is_integer() and 0 <= number < len(classes):
-            return int(number)
+    elif not isinstance(given, Sequence):
+        with suppress(CorpusError):
+            array = as_numbers(given, "a label", CorpusError)
+            if array.shape == (len(classes),) and np.count_nonzero(array) == 1 == array.max():
+                return int(array.argmax())
+            if array.ndim == 0 and array.dtype.kind != "b":
+                number = float(array)
+                if number.is_integer() and 0 <= number < len(classes):
+                    return int(number)
     shown = given.tolist() if isinstance(given, np.ndarray | np.generic) else given
     raise CorpusError(
         f"got label {str(shown)[:99]!r}, wanted a whole number from 0 to {len(classes) - 1}, one "
@@ -180,57 +199,94 @@ def _text(name: Any, path: Path) -> str:
     try:
         return name.decode() if isinstance(name, bytes) else str(name)
     except UnicodeDecodeError as error:
-        raise CorpusError(f"{path}: got the name {name!r}, wanted it in UTF-8") from error
+        raise CorpusError(f"{path}: got the name {bytes(name)!r}, wanted it in UTF-8") from error
+
+
+_ROW_BYTES = 64
+"""What a name or a label takes in memory at least, once it is read."""
 
 
 def _load_npy(path: Path) -> NDArray[np.generic]:
     try:
         with open_regular(path, CorpusError) as file:
             shape, _, dtype = npy_header(file, CorpusError)
-            require_size(math.prod(shape) * dtype.itemsize, path, CorpusError)
+            size = math.prod(shape) * max(dtype.itemsize, _ROW_BYTES)
+            require_size(size, path, CorpusError)
             file.seek(0)
             array: NDArray[np.generic] = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError, CorpusError) as error:
-        raise CorpusError(f"{path} cannot be read ({error}); is --targets right?") from error
+    except (*_UNREADABLE, CorpusError) as error:
+        raise CorpusError(f"{path} cannot be read ({one_line(error)}); is --targets right?") from (
+            error
+        )
     return array
+
+
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    TypeError,
+    RuntimeError,
+)
+"""What numpy and h5py raise of damaged files."""
 
 
 def _read_features(path: Path, wanted: set[str]) -> dict[str, NDArray[np.floating]]:
     """The datasets of the wanted utterances, each read once, as stored but never wider than
     float32."""
     try:
-        open_regular(path, CorpusError, sys.maxsize).close()
-        with h5py.File(path, "r") as file:
+        with _open_hdf5(path) as file:
             # Before any of it is read: a file may declare more than it holds, and than there is.
-            items = {name: _dataset(file, name, path) for name in sorted(wanted) if name in file}
+            found = {name: _dataset(file, name, path) for name in sorted(wanted)}
+            items = {name: item for name, item in found.items() if item is not None}
             declared = sum(item.size * item.dtype.itemsize for item in items.values())
-            require_size(declared // _UTTERANCES_AT_ONCE, f"{path}, on average,", CorpusError)
-            found = {name: _compact(item) for name, item in items.items()}
-    # RuntimeError and others: h5py of a damaged file.
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
-        raise CorpusError(f"{path} cannot be read ({error}); is --features right?") from error
-    if not found:
+            if declared > _UNFOLDED * path.stat().st_blocks * 512:  # of which a gap takes none
+                require_size(declared, f"{path}, of which most is not on the disk,", CorpusError)
+            arrays = {name: _compact(item) for name, item in items.items()}
+    except _UNREADABLE as error:
+        raise CorpusError(f"{path} cannot be read ({one_line(error)}); is --features right?") from (
+            error
+        )
+    if not arrays:
         raise CorpusError(f"{path} holds none of the fold's utterances; is --targets right?")
-    return found
+    return arrays
 
 
-_UTTERANCES_AT_ONCE = 4
-"""Times what one input may take, for a whole corpus."""
+_UNFOLDED = 16
+"""Times what its numbers take on the disk, compressed: a corpus may be as large as the disk, and a
+small file may not become one."""
 
 
-def _dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
-    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-        raise CorpusError(f"{path}: utterance {name} is a link, wanted its numbers in this file")
-    item = file[name]
-    if not isinstance(item, h5py.Dataset) or item.is_virtual or item.external:
-        raise CorpusError(f"{path}: wanted one dataset per utterance, found something else inside")
-    require_size(item.size * item.dtype.itemsize, f"{path}: utterance {name}", CorpusError)
-    return item
+def _open_hdf5(path: Path) -> h5py.File:
+    open_regular(path, CorpusError, sys.maxsize).close()
+    return h5py.File(path, "r")
+
+
+def _dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset | None:
+    """The dataset of a name like `a` or `a/b`, not yet read; None where there is none.
+
+    CorpusError where it is another thing, or a link, behind which anything may be.
+    """
+    place: Any = file
+    for step in name.split("/"):
+        links = place.id.links if isinstance(place, h5py.Group) else None
+        if not step or links is None or not links.exists(step.encode("utf-8", "surrogateescape")):
+            return None
+        if links.get_info(step.encode("utf-8", "surrogateescape")).type != h5py.h5l.TYPE_HARD:
+            raise CorpusError(f"{path}: {name} is behind a link, wanted its numbers in this file")
+        place = place[step]
+    if not isinstance(place, h5py.Dataset) or place.is_virtual or place.external:
+        raise CorpusError(f"{path}: {name} is no dataset of this file, wanted its numbers there")
+    if place.shape is None or h5py.check_vlen_dtype(place.dtype) is not None:
+        raise CorpusError(f"{path}: {name} is no array of numbers, wanted one")
+    require_size(place.size * place.dtype.itemsize, f"{path}: {name}", CorpusError)
+    return place
 
 
 def _compact(item: h5py.Dataset) -> NDArray[np.floating]:
-    wide = item.dtype == np.float64
     with np.errstate(over="ignore"):  # infinite then, and told as such
+        wide = item.dtype.kind == "f" and item.dtype.itemsize > 4
         return np.asarray(item[()], dtype=np.float32 if wide else item.dtype)
 
 
@@ -262,17 +318,31 @@ def read_statistics(path: Path, fold: int, dim: int) -> Statistics:
     """A fold's statistics from HDF5, checked; a deviation of 0 becomes 1, as the reference reads
     it."""
     try:
-        with h5py.File(path, "r") as content:
-            mean, std = (np.asarray(content[f"{fold}/{name}"]) for name in ("mean", "std"))
-    except (OSError, KeyError) as error:
-        raise CorpusError(f"{path} gives no mean and std for fold {fold} ({error})") from error
+        with _open_hdf5(path) as file:
+            found = [_dataset(file, f"{fold}/{name}", path) for name in ("mean", "std")]
+            if None in found:
+                raise KeyError("there is no such dataset")
+            mean, std = (item[()] for item in found if item is not None)
+    except _UNREADABLE as error:
+        raise CorpusError(
+            f"{path} gives no mean and std for fold {fold} ({one_line(error)})"
+        ) from error
+    return _checked(Statistics(mean, std), dim, str(path))
+
+
+def _checked(given: Statistics, dim: int, what: str) -> Statistics:
+    """Statistics that float32 can standardise by; a deviation of 0 becomes 1."""
+    mean, std = (
+        as_numbers(value, f"{what}: mean and std", CorpusError).astype(np.float64)
+        for value in (given.mean, given.std)
+    )
     if mean.shape != (dim,) or std.shape != (dim,):
-        raise CorpusError(f"{path}: got mean {mean.shape} and std {std.shape}, wanted ({dim},)")
-    means: NDArray[np.float64] = mean.astype(np.float64)
-    deviations: NDArray[np.float64] = std.astype(np.float64)
-    if not np.isfinite([means, deviations]).all() or deviations.min() < 0:
-        raise CorpusError(f"{path}: mean and std must be finite and std not negative")
-    return Statistics(means, np.where(deviations > 0, deviations, 1.0))
+        raise CorpusError(f"{what}: got mean {mean.shape} and std {std.shape}, wanted ({dim},)")
+    largest = np.finfo(np.float32).max
+    # Written so that NaN fails as well.
+    if not ((abs(mean) <= largest).all() and ((std >= 0) & (std <= largest)).all()):
+        raise CorpusError(f"{what}: mean and std must be finite in float32 and std not negative")
+    return Statistics(mean, np.where(std > np.finfo(np.float32).tiny, std, 1.0))
 
 
 Adapter = Callable[..., Corpus]
@@ -317,33 +387,72 @@ def read_adapter(
         raise CorpusError(
             f"{layout.function} gave a {type(corpus).__name__}, wanted an ifmmin.train.Corpus"
         )
-    if set(corpus.parts) != set(PARTS) or set(corpus.features) != set(MODALITIES):
-        raise CorpusError(
-            f"{layout.function} gave parts {', '.join(corpus.parts)} and features of "
-            f"{', '.join(map(str, corpus.features))}; wanted {', '.join(PARTS)} and a, v, t"
-        )
     try:
-        check_labels(corpus.labels)
+        return _sound_corpus(corpus, layout.function)
+    except InputError as error:
+        raise CorpusError(f"{layout.function} gave what is no corpus: {error}") from error
+
+
+def _sound_corpus(given: Corpus, function: str) -> Corpus:
+    """The corpus of a user's own function, of plain arrays, numbers and classes."""
+    if not isinstance(given.name, str):
+        raise CorpusError(f"{function} gave name {given.name!r}, wanted text")
+    for what, wanted in (
+        ("parts", PARTS), ("features", MODALITIES), ("statistics", None), ("possible", None)
+    ):  # fmt: skip
+        value = getattr(given, what)
+        if not isinstance(value, Mapping) or (wanted and set(value) != set(wanted)):
+            got = ", ".join(map(str, value)) if isinstance(value, Mapping) else repr(value)[:99]
+            names = f" of {', '.join(wanted)}" if wanted else ""
+            raise CorpusError(f"{function} gave {what} {got}; wanted a mapping{names}")
+    names: object = given.labels
+    try:
+        labels = () if isinstance(names, str) else tuple(given.labels)
+        check_labels(labels)
     except (InputError, TypeError) as error:
-        raise CorpusError(f"{layout.function} gave labels: {error}") from error
-    parts = {
-        part: [_sound(u, corpus.labels, layout.function) for u in corpus.parts[part]]
-        for part in PARTS
-    }
-    described = {Modality.of(letter): one for letter, one in corpus.features.items()}
-    return replace(corpus, parts=parts, features=described)
+        raise CorpusError(f"{function} gave labels {str(names)[:99]!r}: {error}") from error
+    for letter, described in given.features.items():
+        if not isinstance(described, FeatureConfig):
+            raise CorpusError(
+                f"{function} gave {str(described)[:99]!r} as features of {letter}, wanted an "
+                "ifmmin.train.FeatureConfig"
+            )
+    features = {Modality.of(letter): one for letter, one in given.features.items()}
+    statistics = {}
+    for letter, found in given.statistics.items():
+        what = f"{function}, statistics of {letter}"
+        if not isinstance(found, Statistics):
+            raise CorpusError(f"{what}: got a {type(found).__name__}, wanted mean and std")
+        modality = Modality.of(letter)
+        statistics[modality] = _checked(found, features[modality].dim, what)
+    if given.possible and set(given.possible) != set(ALL_PATTERNS):
+        raise CorpusError(f"{function} gave possible accuracies, wanted one for every pattern")
+    parts = {}
+    for part in PARTS:
+        utterances = _all(given.parts[part])
+        parts[part] = [_sound(one, labels, function) for one in utterances]
+    return replace(given, labels=labels, features=features, statistics=statistics, parts=parts)
+
+
+def _all(value: Any) -> list[Any]:
+    """The items of something; InputError where it has none."""
+    try:
+        return list(value)
+    except TypeError:
+        raise InputError(f"got {str(value)[:99]!r}, wanted a list") from None
 
 
 def _sound(given: object, labels: Sequence[str], function: str) -> Utterance:
     """An utterance of the user's own function, of plain arrays and a class."""
     if not isinstance(given, Utterance) or not isinstance(given.name, str):
         raise CorpusError(f"{function} gave {str(given)[:99]!r}, wanted an ifmmin.train.Utterance")
+    who = shown_name(given.name)
     if not isinstance(given.features, Mapping):
-        raise CorpusError(f"utterance {given.name}: got no mapping of features, wanted one")
+        raise CorpusError(f"{who}: got no mapping of features, wanted one")
     try:
         label = read_label(given.label, labels)
     except CorpusError as error:
-        raise CorpusError(f"utterance {given.name}: {error}") from error
+        raise CorpusError(f"{who}: {error}") from error
     features: dict[Modality, NDArray[np.floating]] = {}
     for letter, value in given.features.items():
         if value is None:
@@ -351,8 +460,12 @@ def _sound(given: object, labels: Sequence[str], function: str) -> Utterance:
         try:
             modality = Modality.of(letter)
         except InputError as error:
-            raise CorpusError(f"utterance {given.name}: {error}") from error
-        array = as_numbers(value, f"utterance {given.name}, modality {modality}", CorpusError)
+            raise CorpusError(f"{who}: {error}") from error
+        where = f"{who}, modality {modality}"
+        array = as_numbers(value, where, CorpusError)
+        if _is_empty(array):
+            continue
+        require_size(array.size * 4, f"{where}: an array {array.shape}", CorpusError)
         compact = array.dtype == np.float16
         with np.errstate(over="ignore"):  # infinite then, and told as such
             features[modality] = array.astype(np.float16 if compact else np.float32)
