@@ -50,8 +50,8 @@ def _spelt(character: str) -> str:
     return character if wide else ascii(character)[1:-1]
 
 
-_FORMULA = ("=", "+", "-", "@")
-"""How a cell begins that a spreadsheet would compute."""
+_FORMULA, _QUOTED = re.compile(r"'*[=+\-@]"), re.compile(r"'+[=+\-@]")
+"""How a cell begins that a spreadsheet would compute, or that reads as if it had been quoted."""
 
 
 def csv_row(values: Iterable[object]) -> str:
@@ -61,11 +61,17 @@ def csv_row(values: Iterable[object]) -> str:
     return text.getvalue()
 
 
+def csv_rows(lines: Iterable[str]) -> Iterator[list[str]]:
+    """The rows that `csv_row` wrote, with every text that prints as it was."""
+    for row in csv.reader(lines):
+        yield [cell[1:] if _QUOTED.match(cell) else cell for cell in row]
+
+
 def _cell(value: object) -> object:
     if not isinstance(value, str):
         return value
     shown = printable(value)
-    return f"'{shown}" if len(shown) > 1 and shown.startswith(_FORMULA) else shown
+    return f"'{shown}" if len(shown) > 1 and _FORMULA.match(shown) else shown
 
 
 def json_line(content: object) -> str:

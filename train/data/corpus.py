@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ifmmin.runtime.console import printable
 from ifmmin.runtime.errors import CorpusError
-from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality, Pattern
+from ifmmin.runtime.modality import MODALITIES, Modality, Pattern
 
 from ..config import FeatureConfig, ModelConfig
 
@@ -171,26 +171,32 @@ def problems(corpus: Corpus) -> Iterator[str]:
             yield f"no training utterance has modality {modality}"
 
 
+_MANY_ZEROS = 0.05
+"""Share of a modality's utterances of which somebody should hear."""
+
+
 def remarks(corpus: Corpus) -> Iterator[str]:
     """What is no problem of a fold, but what whoever trains on it should know, one line each."""
     every = [u for part in PARTS for u in corpus.parts[part]]
     for modality in MODALITIES:
         arrays = [u.features[modality] for u in every if modality in u.features]
-        zeros = sum(not array.any() for array in arrays)
-        if zeros:
+        zeros = sum(array.dtype.kind == "f" and not array.any() for array in arrays)
+        if arrays and zeros > _MANY_ZEROS * len(arrays):
             yield (
                 f"modality {modality} is nothing but zeros in {zeros} of {len(arrays)} utterances; "
                 "where they stand for a missing one, leave them out"
             )
     for part, cost in (
-        ("validation", "it counts neither in what chooses the epoch nor in the temperatures"),
-        ("test", "it is left out of the figures and of their mean"),
+        ("validation", "neither in what chooses the epoch nor in the temperatures"),
+        ("test", "in no figure and no mean"),
     ):
-        utterances = corpus.parts[part]
-        present = {m for u in utterances for m in u.features}
-        for pattern in ALL_PATTERNS if utterances else ():
-            if not present & pattern.present:
-                yield f"no {part} utterance has anything of pattern {pattern}: {cost}"
+        present = {m for u in corpus.parts[part] for m in u.features}
+        for modality in MODALITIES:
+            if modality not in present:
+                yield (
+                    f"no {part} utterance has modality {modality}: patterns of it alone count "
+                    f"{cost}"
+                )
     for part in PARTS:
         if len({u.label for u in corpus.parts[part]}) == 1:
             yield f"the {part} part has one class alone: its figures say little"

@@ -156,8 +156,8 @@ def _read_targets(
         raise CorpusError(
             f"{directory}: {len(given)} labels but {len(names)} names in {prefix}_*.npy"
         )
-    firsts = names[(slice(None), *(0,) * (names.ndim - 1))]
-    decoded = [_text(name, names_path) for name in firsts]
+    rows = names.reshape(len(names), math.prod(names.shape[1:]))
+    decoded = [_text(name, names_path) for name in rows[:, 0]]
     labels, wrong = [], []
     for name, label in zip(decoded, given, strict=True):
         try:
@@ -403,8 +403,8 @@ def _sound_corpus(given: Corpus, function: str) -> Corpus:
         value = getattr(given, what)
         if not isinstance(value, Mapping) or (wanted and set(value) != set(wanted)):
             got = ", ".join(map(str, value)) if isinstance(value, Mapping) else repr(value)[:99]
-            names = f" of {', '.join(wanted)}" if wanted else ""
-            raise CorpusError(f"{function} gave {what} {got}; wanted a mapping{names}")
+            of = f" of {', '.join(wanted)}" if wanted else ""
+            raise CorpusError(f"{function} gave {what} {got}; wanted a mapping{of}")
     names: object = given.labels
     try:
         labels = () if isinstance(names, str) else tuple(given.labels)

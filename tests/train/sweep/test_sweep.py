@@ -76,7 +76,7 @@ def _units(out: Path) -> dict[str, int]:
 def test_numbers_are_ranges_and_lists(text: str, numbers: list[int]) -> None:
     assert parse_numbers(text, "--folds", least=1) == numbers
     for wrong in ("", "0-2", "3-1", "a", "1,,2", "-1", "1-2-3"):
-        with pytest.raises(InputError, match=r"--folds .* wanted numbers from 1"):
+        with pytest.raises(InputError, match=r"--folds .* numbers from 1"):
             parse_numbers(wrong, "--folds", least=1)
 
 
