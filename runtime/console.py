@@ -190,7 +190,8 @@ def print_table(
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table whose columns are also aligned for reading as plain text."""
     rows = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(len(cell) for cell in column) for column in zip(headers, *rows, strict=True)]
+    # Two at least: Markdown's rule of a column on the right is a dash and a colon.
+    widths = [max(2, *map(len, column)) for column in zip(headers, *rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
         padded = [

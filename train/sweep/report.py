@@ -145,7 +145,9 @@ def _difference_table(found: Findings) -> str:
     rows = []
     for d in found.differences:
         cells = [
-            f"{shown(d.value[c], '+.3f')} ± {shown(d.error[c])}{'*' if d.stands_out(c) else ' '}"
+            "- "
+            if math.isnan(d.value[c])
+            else f"{d.value[c]:+.3f} ± {shown(d.error[c])}{'*' if d.stands_out(c) else ' '}"
             for c in COLUMNS
         ]
         rows.append([f"{d.first} - {d.second}", *cells, str(d.units)])
