@@ -158,15 +158,15 @@ def _read_targets(
         )
     rows = names.reshape(len(names), math.prod(names.shape[1:]))
     decoded = [_text(name, names_path) for name in rows[:, 0]]
-    labels, wrong = [], []
+    labels, first = [], ""
     for name, label in zip(decoded, given, strict=True):
         try:
             labels.append(read_label(label, classes))
         except CorpusError as error:
-            wrong.append(f"{path}: {shown_name(name)}: {error}")
-    if wrong:
-        more = f"; and {len(wrong) - 1} more of {len(decoded)}" if len(wrong) > 1 else ""
-        raise CorpusError(wrong[0] + more)
+            first = first or f"{path}: {shown_name(name)}: {error}"
+    others = len(decoded) - len(labels) - 1
+    if first:
+        raise CorpusError(first + (f"; and {others} more of {len(decoded)}" if others else ""))
     return decoded, labels
 
 
@@ -221,14 +221,7 @@ def _load_npy(path: Path) -> NDArray[np.generic]:
     return array
 
 
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    EOFError,
-    KeyError,
-    TypeError,
-    RuntimeError,
-)
+_UNREADABLE = (OSError, ValueError, EOFError, KeyError, TypeError, RuntimeError)
 """What numpy and h5py raise of damaged files."""
 
 

@@ -119,11 +119,16 @@ def test_the_number_of_wrong_labels_is_told(root: Path) -> None:
     assert _refused(lambda: _read(root)).endswith("; and 1 more of 2")
 
 
+def _gap(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 30 << 30)
+
+
 PLACES: dict[str, Callable[[Path], object]] = {
     "pipe": os.mkfifo, "directory": os.mkdir, "device": lambda p: p.symlink_to("/dev/zero"),
     "circle": lambda p: p.symlink_to(p), "nothing": lambda p: None,
     "text": lambda p: p.write_text("x"),
-    "gap": lambda p: (p.touch(), os.truncate(p, 30 << 30)),
+    "gap": _gap,
 }  # fmt: skip
 
 
