@@ -318,7 +318,7 @@ def _input_table(corpus: Corpus) -> tuple[list[str], list[list[str]]]:
 
 def _input_row(corpus: Corpus, utterances: list[Utterance], modality: Modality) -> list[str]:
     arrays = [u.features[modality] for u in utterances if modality in u.features]
-    lengths = np.array([len(x) for x in arrays] or [0])
+    lengths = np.array([len(x) for x in arrays if x.ndim] or [0])
     rate = corpus.features[modality].frame_rate
     median = float(np.median(lengths))
     return [

@@ -189,7 +189,8 @@ class FeatureConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "dim", "missing_length")
-        require_at_most(self, 1_000_000, "dim", "missing_length")
+        require_at_most(self, 1_000_000, "dim")
+        require_at_most(self, 10_000, "missing_length")
         if self.frame_rate is not None:
             require_above(self, 0.0, "frame_rate")
             require_at_most(self, 1e9, "frame_rate")

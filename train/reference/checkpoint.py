@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ifmmin.runtime.errors import InputError
+from ifmmin.runtime.errors import CheckpointError, InputError, RecipeError
 from ifmmin.runtime.modality import MODALITIES, Modality
 from ifmmin.runtime.prediction import check_labels
 
@@ -130,6 +130,10 @@ def import_released(
     if statistics is not None:
         _require_statistics_fit(how, notes)
     frames = {**MISSING_FRAMES, **(missing_frames or {})}
+    try:
+        architecture = Architecture(**mapped.architecture, imagination=form)
+    except RecipeError as error:
+        raise CheckpointError(f"{directory}: by the shapes of its weights {error}") from error
     config = ModelConfig(
         labels=_labels(labels, mapped.classes),
         features={
@@ -139,7 +143,7 @@ def import_released(
             )
             for m in MODALITIES
         },
-        architecture=Architecture(**mapped.architecture, imagination=form),
+        architecture=architecture,
     )  # fmt: skip
     network = build_network(config).eval()
     # In the parallel form only the last decoder is ever read.

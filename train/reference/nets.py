@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ifmmin.runtime.console import printable
 from ifmmin.runtime.errors import CheckpointError
 from ifmmin.runtime.modality import Modality
 
@@ -63,11 +64,11 @@ def embd_method(options: Options, modality: Modality) -> str:
     """How the reference pools a or v: maxpool, last or attention."""
     name = f"embd_method_{modality}"
     method = options.get(name, "maxpool")
-    if method not in _POOLING:
+    if not isinstance(method, str) or method not in _POOLING:
         raise CheckpointError(
-            f"train_opt.conf: {name} must be one of {', '.join(_POOLING)}; got {method!r}"
+            f"train_opt.conf: {name} must be one of {', '.join(_POOLING)}; got {method!r:.99}"
         )
-    return str(method)
+    return method
 
 
 def pooling_of(options: Options, modality: Modality) -> str:
@@ -91,7 +92,7 @@ def feature_config(
 ) -> FeatureConfig:
     """What the inputs of a modality are; known: the checkpoint has the statistics of a."""
     said = options.get(f"{LETTERS[modality]}_type", _TYPES[modality][0])
-    text, rate = f"{said}, as the reference computes it", None
+    text, rate = f"{printable(str(said)[:99])}, as the reference computes it", None
     if said in _TYPES[modality]:
         file = iemocap_layout().files[modality]
         text, rate = file.features, file.frame_rate
@@ -117,7 +118,7 @@ def kept(options: Options) -> dict[str, str | int | float | bool]:
         name: value
         for name in KEPT
         if isinstance(value := options.get(name), str | int | float)
-        and (isinstance(value, str) or math.isfinite(value))
+        and (isinstance(value, str) or abs(value) <= sys.float_info.max)
     }
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import pickle
+import pickletools
 import re
 import zipfile
 from collections.abc import Sequence
@@ -19,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ifmmin.runtime.console import printable
 from ifmmin.runtime.errors import CheckpointError
 from ifmmin.runtime.files import read_regular, require_size
 
@@ -97,7 +100,7 @@ class Weights:
             raise CheckpointError(f"{self._where(key)} is missing")
 
     def _where(self, key: str) -> str:
-        return f"{self.path}: key {self._prefix}{key}"
+        return f"{self.path}: key {printable((self._prefix + key)[:99])}"
 
 
 def read_weights(path: Path, content: bytes) -> Weights:
@@ -106,8 +109,10 @@ def read_weights(path: Path, content: bytes) -> Weights:
     CheckpointError for anything but a flat dictionary of finite, floating, dense tensors.
     """
     try:
-        checked = io.BytesIO(_checked(content))
+        checked = io.BytesIO(_checked(path, content))
         loaded = torch.load(checked, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except Exception as error:  # whatever a broken or hostile pickle raises
         raise CheckpointError(
             f"{path} cannot be read as a file of plain tensors ({type(error).__name__}); wanted a "
@@ -119,25 +124,14 @@ def read_weights(path: Path, content: bytes) -> Weights:
     for key, value in loaded.items():
         problem = _problem(key, value)
         if problem:
-            raise CheckpointError(f"{path}: key {key} {problem}")
+            raise CheckpointError(f"{path}: key {printable(str(key)[:99])} {problem}")
+    # A tensor may repeat a number without end, and many may share theirs.
+    require_size(sum(4 * tensor.numel() for tensor in loaded.values()), path, CheckpointError)
+    for key, tensor in loaded.items():
+        if not torch.isfinite(tensor.float()).all():
+            name = printable(key[:99])
+            raise CheckpointError(f"{path}: key {name} holds values that are not finite in float32")
     return Weights(path, {key: tensor.float().clone() for key, tensor in loaded.items()})
-
-
-def _checked(content: bytes) -> bytes:
-    """The same archive, packed anew from members that are what their checksums say.
-
-    torch ignores those, and reads a member as nothing where a flag calls it a directory. Files of
-    before 1.6 are no archives, and have no checksums.
-    """
-    if not zipfile.is_zipfile(io.BytesIO(content)):
-        return content
-    packed = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(content)) as given, zipfile.ZipFile(packed, "w") as anew:
-        members = given.infolist()
-        require_size(sum(member.file_size for member in members), "unpacked it", CheckpointError)
-        for member in members:
-            anew.writestr(zipfile.ZipInfo(member.filename), given.read(member))
-    return packed.getvalue()
 
 
 def _problem(key: object, value: object) -> str | None:
@@ -151,11 +145,51 @@ def _problem(key: object, value: object) -> str | None:
         return f"holds {value.dtype}, wanted a floating type"
     if value.layout != torch.strided or value.device.type != "cpu":
         return "holds no dense tensor"
-    if not torch.isfinite(value).all():
-        return "holds values that are not finite"
-    if not torch.isfinite(value.float()).all():
-        return "holds values beyond float32"
     return None
+
+
+_ZIP = b"PK\x03\x04"
+_PROTOCOL = 2
+_PICKLES = 5
+"""In a file of before torch 1.6: magic number, version, machine, the object, its storages."""
+_NAMES = re.compile(
+    r"collections OrderedDict|torch\._utils _rebuild_(tensor_v2|parameter)|torch \w+Storage"
+)
+
+
+def _checked(path: Path, content: bytes) -> bytes:
+    """The same archive, packed anew from members that are what their checksums say.
+
+    torch ignores those, and reads a member as nothing where a flag calls it a directory. Files of
+    before 1.6 are no archives, and have no checksums.
+    """
+    if not content.startswith(_ZIP):
+        stream = io.BytesIO(content)
+        for _ in range(_PICKLES):
+            _require_plain(stream)
+        return content
+    packed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as given, zipfile.ZipFile(packed, "w") as anew:
+        members = given.infolist()
+        require_size(sum(member.file_size for member in members), path, CheckpointError)
+        if len({member.filename for member in members}) < len(members):
+            raise ValueError("it has a member twice")
+        for member in members:
+            unpacked = given.read(member)
+            if member.filename.lower().endswith(".pkl"):
+                _require_plain(io.BytesIO(unpacked))
+            anew.writestr(zipfile.ZipInfo(member.filename), unpacked)
+    return packed.getvalue()
+
+
+def _require_plain(stream: io.BytesIO) -> None:
+    """UnpicklingError where a pickle names more than a state_dict needs: what `torch.load` allows
+    besides can take any memory."""
+    for operation, argument, _ in pickletools.genops(stream):
+        if operation.name == "GLOBAL" and not _NAMES.fullmatch(str(argument)):
+            raise pickle.UnpicklingError(f"it names {argument}")
+        if operation.name == "PROTO" and argument != _PROTOCOL:
+            raise pickle.UnpicklingError(f"it is of protocol {argument}")
 
 
 _ENCODERS = {"A", "V", "L", "C"}

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import os
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mutations import bounded
 from released_reference import Reference, read_released, run_import
 
 from ifmmin.runtime.errors import CheckpointError
@@ -52,6 +57,38 @@ def _file(name: str, content: Any) -> Breaker:
     return change
 
 
+def _pickled(zipped: bool) -> Breaker:
+    """Put a pickle that takes a GiB into A, as an archive or as of before torch 1.6."""
+    asks = b"\x80\x02cbuiltins\nbytearray\nq\x00J\x00\x00\x00\x40\x85R."
+
+    def change(root: Path, reference: Reference) -> None:
+        path = root / "3" / "17_net_A.pth"
+        if zipped:
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr("archive/data.pkl", asks)
+                archive.writestr("archive/version", "3")
+        else:
+            content = io.BytesIO()
+            torch.save({}, content, _use_new_zipfile_serialization=False)
+            # The dictionary is the last pickle but that of the storages.
+            path.write_bytes(content.getvalue().replace(b"\x80\x02}q\x00.", asks))
+
+    return change
+
+
+def _pipe(name: str) -> Breaker:
+    def change(root: Path, reference: Reference) -> None:
+        (root / name).unlink(missing_ok=True)
+        os.mkfifo(root / name)
+
+    return change
+
+
+def _linked(root: Path, reference: Reference) -> None:
+    with h5py.File(root / "x.h5", "w") as file:
+        file["3"] = h5py.ExternalLink("other.h5", "/3")
+
+
 def _nothing(root: Path, reference: Reference) -> None:
     pass
 
@@ -77,9 +114,18 @@ MISTAKES: dict[str, tuple[Breaker, list[str], str]] = {
     "mmin": (_file("3/17_net_invariant.pth", None), [], "without a net invariant this is an MMIN"),
     "unknown": (_file("3/17_net_D.pth", b""), [], r"17_net_D\.pth is not a file of this reference"),
     "mixed": (_file("3/17_net_Shared.pth", b""), [], "17_net_Shared.pth does not go with"),
-    "empty": (_file("3/17_net_A.pth", b""), [], r"17_net_A\.pth cannot be read .*EOFError"),
+    "empty": (_file("3/17_net_A.pth", b""), [], r"17_net_A\.pth cannot be read as"),
     "text": (_file("3/17_net_A.pth", b"hello"), [], r"17_net_A\.pth cannot be read"),
     "hostile": (_file("3/17_net_A.pth", Hostile()), [], r"cannot be read .*UnpicklingError"),
+    "memory": (_pickled(True), [], r"17_net_A\.pth cannot be read .*UnpicklingError"),
+    "old memory": (_pickled(False), [], r"17_net_A\.pth cannot be read .*UnpicklingError"),
+    "no end": (_net("A", rnn__bias_ih_l0=torch.zeros(1).expand(1 << 29)), [], "takes 2,0.. MiB, "),
+    "pipe": (_pipe("3/17_net_A.pth"), [], r"17_net_A\.pth is a pipe, wanted a file"),
+    "options": (_pipe("train_opt.conf"), [], r"train_opt\.conf is a pipe, wanted a file"),
+    "methods": (_options(embd_method_a=["last"]), [], r"must be one of .* got \['last'\]"),
+    "wide": (_net("A", rnn__weight_ih_l0=torch.ones(24, 0)), [], "dim must be at least 1, got 0"),
+    "pipe of statistics": (_pipe("x.h5"), ["--statistics", "made/x.h5"], "is a pipe, wanted a fi"),
+    "link": (_linked, ["--statistics", "made/x.h5"], "mean of fold 3 is absent or a link"),
     "tensor": (_file("3/17_net_A.pth", torch.ones(2)), [], "got Tensor, wanted a state_dict"),
     "nested": (_net("A", rnn={}), [], "key rnn holds a dict"),
     "nan": (_net("C", fc_out__bias=torch.full((4,), torch.nan)), [], "fc_out.bias .*not finite"),
@@ -108,7 +154,8 @@ def test_mistakes_are_told(tmp_path: Path, name: str, monkeypatch: pytest.Monkey
     reference.save(root)
     break_it(root, reference)
     form = None if "-form" in words else "cascade"
-    error = run_import(root, out, *[w for w in words if w != "-form"], form=form, code=2)
+    with bounded():
+        error = run_import(root, out, *[w for w in words if w != "-form"], form=form, code=2)
     assert re.search(message, error), error
     assert error.count("\n") == 1
     assert [p.name for p in tmp_path.iterdir()] == ["made"]
