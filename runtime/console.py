@@ -50,8 +50,8 @@ def _spelt(character: str) -> str:
     return character if wide else ascii(character)[1:-1]
 
 
-_FORMULA = ("=", "+", "-", "@")
-"""How a cell begins that a spreadsheet would compute."""
+_FORMULA, _QUOTED = re.compile(r"'*[=+\-@]"), re.compile(r"'+[=+\-@]")
+"""How a cell begins that a spreadsheet would compute, or that reads as if it had been quoted."""
 
 
 def csv_row(values: Iterable[object]) -> str:
@@ -61,11 +61,17 @@ def csv_row(values: Iterable[object]) -> str:
     return text.getvalue()
 
 
+def csv_rows(lines: Iterable[str]) -> Iterator[list[str]]:
+    """The rows that `csv_row` wrote, with every text that prints as it was."""
+    for row in csv.reader(lines):
+        yield [cell[1:] if _QUOTED.match(cell) else cell for cell in row]
+
+
 def _cell(value: object) -> object:
     if not isinstance(value, str):
         return value
     shown = printable(value)
-    return f"'{shown}" if len(shown) > 1 and shown.startswith(_FORMULA) else shown
+    return f"'{shown}" if len(shown) > 1 and _FORMULA.match(shown) else shown
 
 
 def json_line(content: object) -> str:
@@ -184,7 +190,8 @@ def print_table(
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table whose columns are also aligned for reading as plain text."""
     rows = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(len(cell) for cell in column) for column in zip(headers, *rows, strict=True)]
+    # Two at least: Markdown's rule of a column on the right is a dash and a colon.
+    widths = [max(2, *map(len, column)) for column in zip(headers, *rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
         padded = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from ifmmin.runtime.cli.app import command, entry_point, new_app
 from ifmmin.runtime.cli.options import frames_by_modality
 from ifmmin.runtime.console import log_line, print_table
 from ifmmin.runtime.errors import CheckpointError, CorpusError, IfmminError, InputError, OutputError
-from ifmmin.runtime.modality import MODALITIES, Modality, Pattern
+from ifmmin.runtime.modality import INCOMPLETE_PATTERNS, MODALITIES, Modality, Pattern
 from ifmmin.runtime.sessions import usable_cores
 
 from .checkpoint import Header, load_checkpoint, save_checkpoint
@@ -32,7 +33,7 @@ from .evaluate import (
     score,
     write_predictions,
 )
-from .metrics import Metrics
+from .metrics import Metrics, shown
 from .model.network import EmotionNetwork
 from .recipe import Recipe, load_recipe, recipe_names
 from .reference.checkpoint import import_released
@@ -104,10 +105,12 @@ def print_metrics(
     headers = ["pattern", *(name.upper() for name in FIGURES), *(["possible"] if possible else [])]
     rows = []
     for pattern, value in metrics.items():
-        row = [str(pattern), *(f"{getattr(value, name):.3f}" for name in FIGURES)]
+        row = [str(pattern), *(shown(getattr(value, name)) for name in FIGURES)]
         rows.append([*row, *([f"{possible[pattern]:.3f}"] if possible else [])])
-    means = [f"{mean_over_incomplete(dict(metrics), name):.3f}" for name in FIGURES]
-    rows.append(["mean of six", *means, *([""] if possible else [])])
+    means = [shown(mean_over_incomplete(dict(metrics), name)) for name in FIGURES]
+    left_out = [str(p) for p in INCOMPLETE_PATTERNS if math.isnan(metrics[p].wa)]
+    title = f"mean without {', '.join(left_out)}" if left_out else "mean of six"
+    rows.append([title, *means, *([""] if possible else [])])
     print_table(headers, rows)
 
 
@@ -262,7 +265,7 @@ def _print_sweep(found: Findings) -> None:
     rows = []
     for name, results in found.results.items():
         by_column = spreads(results, figure)
-        rows.append([name, *(f"{by_column[column].mean:.3f}" for column in COLUMNS)])
+        rows.append([name, *(shown(by_column[column].mean) for column in COLUMNS)])
     print_table([figure.upper(), *COLUMNS], rows)
 
 

@@ -6,10 +6,10 @@ collapsed invariant features; the projection shows those features in two dimensi
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from ifmmin.runtime.console import csv_row, json_line, log_line
-from ifmmin.runtime.errors import InputError, OutputError
+from ifmmin.runtime.console import csv_row, csv_rows, json_line, log_line
+from ifmmin.runtime.errors import CorpusError, InputError, OutputError
 from ifmmin.runtime.files import atomic_file, require_writable
 from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, MODALITIES, Modality, Pattern
 from ifmmin.runtime.prediction import softmax
 
-from .data.corpus import Corpus, Utterance, pattern_mask
-from .metrics import Metrics, log_loss, measure
+from .data.corpus import Corpus, Utterance, pattern_mask, shown_name
+from .metrics import Metrics, log_loss, mean_of_measured, measure
 from .model.loader import BatchLoader
 from .model.network import EmotionNetwork
 
@@ -41,7 +41,7 @@ def calibrate(
     """Fit the temperatures on held-out utterances with `labels` (N,), and set them.
 
     A pattern is fitted on the utterances that have all of its modalities; where there are fewer
-    than 20, its temperature stays 1.
+    than 20, or of one class alone, its temperature stays 1.
     """
     scores = score(network, embedded)
     present = embedded.present.numpy()
@@ -49,10 +49,9 @@ def calibrate(
         found = scores[pattern]
         inside = [MODALITIES.index(m) for m in pattern]
         whole = present[found.rows][:, inside].all(axis=1)
-        enough = whole.sum() >= _LEAST_UTTERANCES
-        network.temperatures[index] = (
-            fit_temperature(found.raw[whole], labels[found.rows][whole]) if enough else 1.0
-        )
+        answers = labels[found.rows][whole]
+        enough = whole.sum() >= _LEAST_UTTERANCES and len(np.unique(answers)) > 1
+        network.temperatures[index] = fit_temperature(found.raw[whole], answers) if enough else 1.0
     return temperatures(network)
 
 
@@ -197,8 +196,8 @@ def read_projection(path: Path) -> list[Point]:
         return []
     with path.open(newline="", encoding="utf-8") as file:
         return [
-            Point(row["utterance"], row["modality"], row["class"], float(row["x"]), float(row["y"]))
-            for row in csv.DictReader(file)
+            Point(name, modality, label, float(x), float(y))
+            for name, modality, label, x, y in islice(csv_rows(file), 1, None)
         ]
 
 
@@ -295,7 +294,16 @@ def embed(network: EmotionNetwork, utterances: Sequence[Utterance] | BatchLoader
         if not absent:
             absent.append(network.missing_embeddings()[None])
     network.train(training)
-    return Embedded(torch.cat(h), torch.cat(present), torch.cat(absent))
+    found = Embedded(torch.cat(h), torch.cat(present), torch.cat(absent))
+    wrong = (~found.h.isfinite().all(dim=2) & found.present).nonzero().tolist()
+    if wrong:
+        row, index = wrong[0]
+        where = f"{shown_name(loader.utterances[row].name)}, modality {MODALITIES[index]}"
+        raise CorpusError(
+            f"{where}: the features are finite, but too large for the network; see that they are "
+            "of the scale that it was trained on"
+        )
+    return found
 
 
 def score(
@@ -385,6 +393,6 @@ def write_predictions(
 
 
 def mean_over_incomplete(metrics: dict[Pattern, Metrics], figure: str) -> float:
-    """The literature's average of `wa`, `ua` or `f1` over the six incomplete patterns; NaN where
-    one of them has no utterance."""
-    return float(np.mean([getattr(metrics[p], figure) for p in INCOMPLETE_PATTERNS]))
+    """The literature's average of `wa`, `ua` or `f1` over the six incomplete patterns, or those of
+    them that have an utterance."""
+    return mean_of_measured([getattr(metrics[p], figure) for p in INCOMPLETE_PATTERNS])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,6 +55,17 @@ def measure(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> Metric
         confidence=float(confidence.mean()),
         confusion=confusion.tolist(),
     )
+
+
+def mean_of_measured(figures: Sequence[float]) -> float:
+    """The mean of the figures that could be measured; NaN where none could."""
+    measured = [figure for figure in figures if not math.isnan(figure)]
+    return float(np.mean(measured)) if measured else math.nan
+
+
+def shown(figure: float, form: str = ".3f") -> str:
+    """A figure in a table; a dash where there was nothing to measure."""
+    return "-" if math.isnan(figure) else format(figure, form)
 
 
 def log_loss(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:

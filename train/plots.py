@@ -44,7 +44,10 @@ def new_figure(width: float, height: float) -> Figure:
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG without the time and the version in it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Text
 
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # names of classes may hold dollars, and are no formulas
     FigureCanvasAgg(figure)
     figure.savefig(path, dpi=_DPI, format="png", metadata={"Software": None})
 

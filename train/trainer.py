@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ifmmin.runtime.console import csv_row, progress
+from ifmmin.runtime.console import csv_row, log_line, progress
 from ifmmin.runtime.errors import CorpusError, OutputError, RecipeError
 from ifmmin.runtime.files import atomic_directory, require_writable
 from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, MODALITIES, Modality, Pattern
@@ -355,6 +355,9 @@ def fit(
                 draw_run(part / PLOTS_NAME, trained.history, found.metrics, points, labels)
     except OutputError as error:
         raise OutputError(f"{error}; {_rescued(trained, recipe, training)}") from error
+    except Exception:
+        log_line(f"error: {_rescued(trained, recipe, training)}", "error")
+        raise
     return found
 
 

@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifmmin.runtime.console import csv_row, escaped, json_line, log_line, markdown_table, printable
+from ifmmin.runtime.console import (
+    csv_row,
+    csv_rows,
+    escaped,
+    json_line,
+    log_line,
+    markdown_table,
+    printable,
+)
 
 HOSTILE = (
     "\x1b]0;title\x07", "\x1b[2J", "\x9b31m", "\x7f", "a\rb", "a\nb", "a\tb", "\u202e\u2066x",
@@ -46,6 +54,12 @@ def test_no_cell_is_computed(text: str) -> None:
     (cell,) = next(csv.reader([csv_row([text])]))
     assert cell[0] == "'"
     assert next(csv.reader([csv_row([-0.5, -3, "-"])])) == ["-0.5", "-3", "-"]
+
+
+@given(st.text(st.sampled_from("'=+-@a,\"\\ 0")))
+def test_names_come_back_from_csv(text: str) -> None:
+    lines = [csv_row([text, 1]) + "\n", csv_row(["'" + text]) + "\n"]
+    assert list(csv_rows(lines)) == [[text, "1"], ["'" + text]]
 
 
 MARKUP = (

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,12 @@ import torch
 from small_networks import small_network, small_utterance
 from small_recipe import small
 
-from ifmmin.runtime.modality import INCOMPLETE_PATTERNS, MODALITIES
+from ifmmin.runtime.errors import CorpusError
+from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, MODALITIES
 from ifmmin.train.checkpoint import save_checkpoint
 from ifmmin.train.evaluate import (
     active_shares,
+    calibrate,
     effective_dimensions,
     embed,
     evaluate,
@@ -23,6 +27,7 @@ from ifmmin.train.evaluate import (
     score,
     warn,
 )
+from ifmmin.train.metrics import mean_of_measured, shown
 from ifmmin.train.model.network import EmotionNetwork
 from ifmmin.train.trainer import Validation, train
 
@@ -138,6 +143,31 @@ def test_dead_encoders_and_collapsed_features_are_told(capsys: Any) -> None:
     assert all(entry["invariant_dimensions"] <= 1.01 for entry in report.values())
     warn(report)
     assert "have collapsed to 1.0 effective dimensions" in capsys.readouterr().err
+
+
+def test_a_temperature_is_of_several_classes() -> None:
+    network, rng = small_network(), np.random.default_rng(0)
+    utterances = [small_utterance(rng, {"a": 5}) for _ in range(30)]
+    embedded = embed(network, utterances)
+    for labels, fitted in ((np.zeros(30, np.int64), False), (np.arange(30) % 4, True)):
+        found = calibrate(network, embedded, labels)
+        assert (found[ALL_PATTERNS[0]] != 1.0) == fitted
+        assert found[ALL_PATTERNS[1]] == 1.0  # no utterance has v
+
+
+def test_what_overflows_in_the_network_is_no_answer() -> None:
+    network, rng = small_network(), np.random.default_rng(0)
+    good, bad = (small_utterance(rng, {"a": 7, "v": 6, "t": 8}) for _ in range(2))
+    bad = dataclasses.replace(bad, name="loud", features={**bad.features})
+    bad.features[MODALITIES[2]] = np.full_like(bad.features[MODALITIES[2]], 3e38)
+    with pytest.raises(CorpusError, match="utterance loud, modality t: the features are finite"):
+        score(network, [good, bad])
+
+
+def test_means_are_over_what_was_measured() -> None:
+    assert mean_of_measured([0.25, math.nan, 0.75]) == 0.5
+    assert math.isnan(mean_of_measured([math.nan]))
+    assert [shown(0.5), shown(math.nan)] == ["0.500", "-"]
 
 
 def test_effective_dimensions_of_known_covariances() -> None:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ifmmin.runtime.console import printable
 from ifmmin.runtime.errors import CorpusError
 from ifmmin.runtime.modality import MODALITIES, Modality, Pattern
 
@@ -179,28 +180,43 @@ def remarks(corpus: Corpus) -> Iterator[str]:
     every = [u for part in PARTS for u in corpus.parts[part]]
     for modality in MODALITIES:
         arrays = [u.features[modality] for u in every if modality in u.features]
-        zeros = sum(not array.any() for array in arrays)
+        zeros = sum(array.dtype.kind == "f" and not array.any() for array in arrays)
         if arrays and zeros > _MANY_ZEROS * len(arrays):
             yield (
                 f"modality {modality} is nothing but zeros in {zeros} of {len(arrays)} utterances; "
                 "where they stand for a missing one, leave them out"
             )
-        held_out = corpus.parts["validation"]
-        if held_out and not any(modality in u.features for u in held_out):
-            yield (
-                f"no validation utterance has modality {modality}: patterns of it alone count "
-                "neither in what chooses the epoch nor in the temperatures"
-            )
+    for part, cost in (
+        ("validation", "neither in what chooses the epoch nor in the temperatures"),
+        ("test", "in no figure and no mean"),
+    ):
+        present = {m for u in corpus.parts[part] for m in u.features}
+        for modality in MODALITIES:
+            if modality not in present:
+                yield (
+                    f"no {part} utterance has modality {modality}: patterns of it alone count "
+                    f"{cost}"
+                )
     for part in PARTS:
         if len({u.label for u in corpus.parts[part]}) == 1:
             yield f"the {part} part has one class alone: its figures say little"
+
+
+_LONGEST_NAME = 300
+
+
+def shown_name(name: str) -> str:
+    """An utterance as messages call it, in one line whatever its name."""
+    return f"utterance {printable(name[:_LONGEST_NAME])}"
 
 
 def utterance_problems(
     utterance: Utterance, features: Mapping[Modality, FeatureConfig], classes: int
 ) -> Iterator[str]:
     """Problems of one utterance: no features, a wrong width or type, values not finite."""
-    name = f"utterance {utterance.name}"
+    name = shown_name(utterance.name)
+    if not 1 <= len(utterance.name) <= _LONGEST_NAME or utterance.name != printable(utterance.name):
+        yield f"{name}: its name must have 1 to {_LONGEST_NAME} characters, all of which print"
     if not utterance.features:
         yield f"{name} is in none of the feature files"
     if not 0 <= utterance.label < classes:
@@ -228,9 +244,10 @@ def _repeated(corpus: Corpus) -> Iterator[str]:
                 known[utterance.name] = (part, utterance.label)
                 continue
             where, label = known[utterance.name]
-            yield f"utterance {utterance.name} is in {where} and again in {part}"
+            name = shown_name(utterance.name)
+            yield f"{name} is in {where} and again in {part}"
             if label != utterance.label:
                 yield (
-                    f"utterance {utterance.name} is {corpus.labels[label]} in {where} and "
+                    f"{name} is {corpus.labels[label]} in {where} and "
                     f"{corpus.labels[utterance.label]} in {part}"
                 )

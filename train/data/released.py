@@ -5,25 +5,33 @@ from __future__ import annotations
 import importlib
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from numbers import Real
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import h5py
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ifmmin.runtime.errors import CorpusError, IfmminError, InputError, RecipeError, one_line
+from ifmmin.runtime.errors import CorpusError, InputError, RecipeError, one_line
 from ifmmin.runtime.files import npy_header, open_regular, require_size
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality
 from ifmmin.runtime.prediction import check_labels
 from ifmmin.runtime.validate import as_numbers
 
 from ..config import FeatureConfig
-from .corpus import PARTS, Corpus, Statistics, Utterance, require_sound, training_statistics
+from .corpus import (
+    PARTS,
+    Corpus,
+    Statistics,
+    Utterance,
+    require_sound,
+    shown_name,
+    training_statistics,
+)
 
 _FILE_PREFIX = dict(zip(PARTS, ("trn", "val", "tst"), strict=True))
 
@@ -123,33 +131,42 @@ def read_released(
 def _features_of(
     name: str, arrays: dict[Modality, dict[str, NDArray[np.floating]]]
 ) -> dict[Modality, NDArray[np.floating]]:
-    """What there is of an utterance; a dataset without frames is a missing modality."""
     found = {m: arrays[m][name] for m in MODALITIES if name in arrays[m]}
-    return {m: x for m, x in found.items() if x.ndim == 0 or len(x)}
+    return {m: x for m, x in found.items() if not _is_empty(x)}
+
+
+def _is_empty(array: NDArray[Any]) -> bool:
+    """Whether there are no frames, which is to say that the modality is missing."""
+    return array.ndim > 0 and len(array) == 0
 
 
 def _read_targets(
     directory: Path, prefix: str, classes: Sequence[str]
 ) -> tuple[list[str], list[int]]:
-    path = directory / f"{prefix}_label.npy"
-    given, names = _load_npy(path), _load_npy(directory / f"{prefix}_int2name.npy")
-    names = names.reshape(len(names), -1)[:, 0] if names.ndim else names.reshape(1)
-    decoded = [_text(name, directory / f"{prefix}_int2name.npy") for name in names]
+    path, names_path = (directory / f"{prefix}_{what}.npy" for what in ("label", "int2name"))
+    given, names = _load_npy(path), _load_npy(names_path)
+    if names.ndim == 0 or 0 in names.shape[1:]:
+        raise CorpusError(f"{names_path}: got shape {names.shape}, wanted a name per utterance")
     if given.ndim not in (1, 2) or (given.ndim == 2 and given.shape[1] != len(classes)):
         raise CorpusError(
             f"{path}: got shape {given.shape}, wanted one-hot (utterances, {len(classes)}), or a "
             "whole number or the name of a class for each"
         )
-    if len(decoded) != len(given):
+    if len(names) != len(given):
         raise CorpusError(
-            f"{directory}: {len(given)} labels but {len(decoded)} names in {prefix}_*.npy"
+            f"{directory}: {len(given)} labels but {len(names)} names in {prefix}_*.npy"
         )
-    labels = []
+    rows = names.reshape(len(names), math.prod(names.shape[1:]))
+    decoded = [_text(name, names_path) for name in rows[:, 0]]
+    labels, first = [], ""
     for name, label in zip(decoded, given, strict=True):
         try:
             labels.append(read_label(label, classes))
         except CorpusError as error:
-            raise CorpusError(f"{path}: utterance {name}: {error}") from error
+            first = first or f"{path}: {shown_name(name)}: {error}"
+    others = len(decoded) - len(labels) - 1
+    if first:
+        raise CorpusError(first + (f"; and {others} more of {len(decoded)}" if others else ""))
     return decoded, labels
 
 
@@ -162,13 +179,15 @@ def read_label(given: object, classes: Sequence[str]) -> int:
     if isinstance(name, str):
         if name in classes:
             return list(classes).index(name)
-    elif isinstance(given, np.ndarray) and given.shape == (len(classes),):
-        if given.dtype.kind in "fiub" and np.count_nonzero(given) == 1 and given.max() == 1:
-            return int(given.argmax())
-    elif isinstance(given, Real) and not isinstance(given, bool | np.bool_):
-        number = float(given)
-        if number.is_integer() and 0 <= number < len(classes):
-            return int(number)
+    elif not isinstance(given, Sequence):
+        with suppress(CorpusError):
+            array = as_numbers(given, "a label", CorpusError)
+            if array.shape == (len(classes),) and np.count_nonzero(array) == 1 == array.max():
+                return int(array.argmax())
+            if array.ndim == 0 and array.dtype.kind != "b":
+                number = float(array)
+                if number.is_integer() and 0 <= number < len(classes):
+                    return int(number)
     shown = given.tolist() if isinstance(given, np.ndarray | np.generic) else given
     raise CorpusError(
         f"got label {str(shown)[:99]!r}, wanted a whole number from 0 to {len(classes) - 1}, one "
@@ -180,71 +199,87 @@ def _text(name: Any, path: Path) -> str:
     try:
         return name.decode() if isinstance(name, bytes) else str(name)
     except UnicodeDecodeError as error:
-        raise CorpusError(f"{path}: got the name {name!r}, wanted it in UTF-8") from error
+        raise CorpusError(f"{path}: got the name {bytes(name)!r}, wanted it in UTF-8") from error
+
+
+_ROW_BYTES = 64
+"""What a name or a label takes in memory at least, once it is read."""
 
 
 def _load_npy(path: Path) -> NDArray[np.generic]:
     try:
         with open_regular(path, CorpusError) as file:
             shape, _, dtype = npy_header(file, CorpusError)
-            require_size(math.prod(shape) * dtype.itemsize, path, CorpusError)
+            size = math.prod(shape) * max(dtype.itemsize, _ROW_BYTES)
+            require_size(size, path, CorpusError)
             file.seek(0)
             array: NDArray[np.generic] = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError, CorpusError) as error:
-        raise CorpusError(f"{path} cannot be read ({error}); is --targets right?") from error
+    except (*_UNREADABLE, CorpusError) as error:
+        raise CorpusError(f"{path} cannot be read ({one_line(error)}); is --targets right?") from (
+            error
+        )
     return array
+
+
+_UNREADABLE = (OSError, ValueError, EOFError, KeyError, TypeError, RuntimeError)
+"""What numpy and h5py raise of damaged files."""
 
 
 def _read_features(path: Path, wanted: set[str]) -> dict[str, NDArray[np.floating]]:
     """The datasets of the wanted utterances, each read once, as stored but never wider than
     float32."""
     try:
-        with _opened(path) as file:
+        with _open_hdf5(path) as file:
             # Before any of it is read: a file may declare more than it holds, and than there is.
-            items = {
-                name: _dataset(file, name, f"{path}: utterance {name}")
-                for name in sorted(wanted)
-                if name in file
-            }
+            found = {name: _dataset(file, name, path) for name in sorted(wanted)}
+            items = {name: item for name, item in found.items() if item is not None}
             declared = sum(item.size * item.dtype.itemsize for item in items.values())
-            require_size(declared // _UTTERANCES_AT_ONCE, f"{path}, on average,", CorpusError)
-            found = {name: _compact(item) for name, item in items.items()}
-    except _DAMAGED as error:
-        raise CorpusError(f"{path} cannot be read ({error}); is --features right?") from error
-    if not found:
+            if declared > _UNFOLDED * path.stat().st_blocks * 512:  # of which a gap takes none
+                require_size(declared, f"{path}, of which most is not on the disk,", CorpusError)
+            arrays = {name: _compact(item) for name, item in items.items()}
+    except _UNREADABLE as error:
+        raise CorpusError(f"{path} cannot be read ({one_line(error)}); is --features right?") from (
+            error
+        )
+    if not arrays:
         raise CorpusError(f"{path} holds none of the fold's utterances; is --targets right?")
-    return found
+    return arrays
 
 
-_DAMAGED = (OSError, RuntimeError, ValueError, TypeError, KeyError)
-"""What h5py raises of a file that is absent or damaged."""
-_UTTERANCES_AT_ONCE = 4
-"""Times what one input may take, for a whole corpus."""
+_UNFOLDED = 16
+"""Times what its numbers take on the disk, compressed: a corpus may be as large as the disk, and a
+small file may not become one."""
 
 
-def _opened(path: Path) -> h5py.File:
-    open_regular(path, CorpusError, sys.maxsize).close()  # HDF5 itself would wait for a pipe
+def _open_hdf5(path: Path) -> h5py.File:
+    open_regular(path, CorpusError, sys.maxsize).close()
     return h5py.File(path, "r")
 
 
-def _dataset(file: h5py.File, name: str, what: str) -> h5py.Dataset:
-    """A dataset that holds its numbers itself, and not more of them than one input may have."""
-    item: Any = file
-    for part in filter(None, name.split("/")):
-        if not isinstance(item, h5py.Group):
-            break
-        if not isinstance(item.get(part, getlink=True), h5py.HardLink):
-            raise CorpusError(f"{what} is absent or a link, wanted its numbers in this file")
-        item = item[part]
-    if not isinstance(item, h5py.Dataset) or item.is_virtual or item.external:
-        raise CorpusError(f"{what} is no dataset of this file, wanted one of its numbers")
-    require_size((item.size or 0) * item.dtype.itemsize, what, CorpusError)
-    return item
+def _dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset | None:
+    """The dataset of a name like `a` or `a/b`, not yet read; None where there is none.
+
+    CorpusError where it is another thing, or a link, behind which anything may be.
+    """
+    place: Any = file
+    for step in name.split("/"):
+        links = place.id.links if isinstance(place, h5py.Group) else None
+        if not step or links is None or not links.exists(step.encode("utf-8", "surrogateescape")):
+            return None
+        if links.get_info(step.encode("utf-8", "surrogateescape")).type != h5py.h5l.TYPE_HARD:
+            raise CorpusError(f"{path}: {name} is behind a link, wanted its numbers in this file")
+        place = place[step]
+    if not isinstance(place, h5py.Dataset) or place.is_virtual or place.external:
+        raise CorpusError(f"{path}: {name} is no dataset of this file, wanted its numbers there")
+    if place.shape is None or h5py.check_vlen_dtype(place.dtype) is not None:
+        raise CorpusError(f"{path}: {name} is no array of numbers, wanted one")
+    require_size(place.size * place.dtype.itemsize, f"{path}: {name}", CorpusError)
+    return place
 
 
 def _compact(item: h5py.Dataset) -> NDArray[np.floating]:
-    wide = item.dtype == np.float64
     with np.errstate(over="ignore"):  # infinite then, and told as such
+        wide = item.dtype.kind == "f" and item.dtype.itemsize > 4
         return np.asarray(item[()], dtype=np.float32 if wide else item.dtype)
 
 
@@ -276,32 +311,31 @@ def read_statistics(path: Path, fold: int, dim: int) -> Statistics:
     """A fold's statistics from HDF5, checked; a deviation of 0 becomes 1, as the reference reads
     it."""
     try:
-        with _opened(path) as content:
-            mean, std = (
-                as_numbers(
-                    _dataset(content, f"{fold}/{name}", f"{path}: {name} of fold {fold}")[()],
-                    f"{path}: {name} of fold {fold}", CorpusError,
-                )
-                for name in ("mean", "std")
-            )  # fmt: skip
-    except _DAMAGED as error:
-        raise CorpusError(f"{path} gives no mean and std for fold {fold} ({error})") from error
-    return sound_statistics(mean, std, dim, str(path))
+        with _open_hdf5(path) as file:
+            found = [_dataset(file, f"{fold}/{name}", path) for name in ("mean", "std")]
+            if None in found:
+                raise KeyError("there is no such dataset")
+            mean, std = (item[()] for item in found if item is not None)
+    except _UNREADABLE as error:
+        raise CorpusError(
+            f"{path} gives no mean and std for fold {fold} ({one_line(error)})"
+        ) from error
+    return _checked(Statistics(mean, std), dim, str(path))
 
 
-def sound_statistics(
-    mean: NDArray[np.generic], std: NDArray[np.generic], dim: int, what: str
-) -> Statistics:
-    """Statistics (D,) that a network can standardise by; a deviation of 0 becomes 1."""
+def _checked(given: Statistics, dim: int, what: str) -> Statistics:
+    """Statistics that float32 can standardise by; a deviation of 0 becomes 1."""
+    mean, std = (
+        as_numbers(value, f"{what}: mean and std", CorpusError).astype(np.float64)
+        for value in (given.mean, given.std)
+    )
     if mean.shape != (dim,) or std.shape != (dim,):
         raise CorpusError(f"{what}: got mean {mean.shape} and std {std.shape}, wanted ({dim},)")
-    means: NDArray[np.float64] = mean.astype(np.float64)
-    deviations: NDArray[np.float64] = std.astype(np.float64)
     largest = np.finfo(np.float32).max
-    if not (np.abs([means, deviations]) <= largest).all() or deviations.min() < 0:
+    # Written so that NaN fails as well.
+    if not ((abs(mean) <= largest).all() and ((std >= 0) & (std <= largest)).all()):
         raise CorpusError(f"{what}: mean and std must be finite in float32 and std not negative")
-    tiny = np.finfo(np.float32).tiny  # which is 0 in a graph
-    return Statistics(means, np.where(deviations > tiny, deviations, 1.0))
+    return Statistics(mean, np.where(std > np.finfo(np.float32).tiny, std, 1.0))
 
 
 Adapter = Callable[..., Corpus]
@@ -341,91 +375,93 @@ def read_adapter(
     if not 1 <= fold <= layout.folds:
         raise CorpusError(f"the corpus has folds 1 to {layout.folds}, got fold {fold}")
     function = _find(layout.function)
-    try:
-        given = function(fold=fold, features=features, targets=targets, **layout.options)
-        if not isinstance(given, Corpus):
-            raise CorpusError(f"gave a {type(given).__name__}, wanted an ifmmin.train.Corpus")
-        return _plain(given)
-    except CorpusError as error:
-        raise CorpusError(f"{layout.function}: {error}") from error
-    except IfmminError:
-        raise
-    except Exception as error:  # whatever a function of the user's own raises
+    corpus = function(fold=fold, features=features, targets=targets, **layout.options)
+    if not isinstance(corpus, Corpus):
         raise CorpusError(
-            f"{layout.function} failed: {type(error).__name__}: {one_line(error)}; --verbose shows "
-            "where"
-        ) from error
-
-
-def _plain(given: Corpus) -> Corpus:
-    """A corpus of plain arrays and classes from whatever a user's own function put in its place."""
-    _require(given.name, str, "name")
-    labels = tuple(_require(given.labels, (tuple, list), "labels"))
-    try:
-        check_labels(labels)
-    except InputError as error:
-        raise CorpusError(f"labels: {error}") from error
-    features, parts = (
-        _by_modality(given.features, "features"),
-        _require(given.parts, Mapping, "parts"),
-    )
-    if set(parts) != set(PARTS) or set(features) != set(MODALITIES):
-        raise CorpusError(
-            f"got parts {', '.join(map(str, parts))} and features of {', '.join(features)}; wanted "
-            f"{', '.join(PARTS)} and a, v, t"
+            f"{layout.function} gave a {type(corpus).__name__}, wanted an ifmmin.train.Corpus"
         )
-    for config in features.values():
-        _require(config, FeatureConfig, "features")
-    statistics = {}
-    for modality, one in _by_modality(given.statistics, "statistics").items():
-        what = f"statistics of {modality}"
-        _require(one, Statistics, what)
-        mean, std = (as_numbers(x, what, CorpusError) for x in (one.mean, one.std))
-        statistics[modality] = sound_statistics(mean, std, features[modality].dim, what)
-    possible = _require(given.possible, Mapping, "possible")
-    if possible and set(possible) != set(ALL_PATTERNS):
-        raise CorpusError("possible: wanted an accuracy for every pattern, or none at all")
-    plain = {
-        part: [_sound(u, labels) for u in _require(parts[part], Iterable, part)] for part in PARTS
-    }
-    accuracies = {pattern: float(accuracy) for pattern, accuracy in possible.items()}
-    return Corpus(given.name, labels, features, plain, statistics, accuracies)
-
-
-def _require(value: Any, kind: Any, what: str) -> Any:
-    if not isinstance(value, kind):
-        wanted = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
-        raise CorpusError(f"{what}: got a {type(value).__name__}, wanted a {wanted}")
-    return value
-
-
-def _by_modality(given: Any, what: str) -> dict[Modality, Any]:
     try:
-        return {Modality.of(letter): x for letter, x in _require(given, Mapping, what).items()}
+        return _sound_corpus(corpus, layout.function)
     except InputError as error:
-        raise CorpusError(f"{what}: {error}") from error
+        raise CorpusError(f"{layout.function} gave what is no corpus: {error}") from error
 
 
-def _sound(given: Any, labels: Sequence[str]) -> Utterance:
-    """An utterance of plain arrays and a class; an empty array is a missing modality."""
-    _require(given, Utterance, "an utterance")
-    _require(given.name, str, "the name of an utterance")
-    what = f"utterance {given.name}"
+def _sound_corpus(given: Corpus, function: str) -> Corpus:
+    """The corpus of a user's own function, of plain arrays, numbers and classes."""
+    if not isinstance(given.name, str):
+        raise CorpusError(f"{function} gave name {given.name!r}, wanted text")
+    for what, wanted in (
+        ("parts", PARTS), ("features", MODALITIES), ("statistics", None), ("possible", None)
+    ):  # fmt: skip
+        value = getattr(given, what)
+        if not isinstance(value, Mapping) or (wanted and set(value) != set(wanted)):
+            got = ", ".join(map(str, value)) if isinstance(value, Mapping) else repr(value)[:99]
+            of = f" of {', '.join(wanted)}" if wanted else ""
+            raise CorpusError(f"{function} gave {what} {got}; wanted a mapping{of}")
+    names: object = given.labels
+    try:
+        labels = () if isinstance(names, str) else tuple(given.labels)
+        check_labels(labels)
+    except (InputError, TypeError) as error:
+        raise CorpusError(f"{function} gave labels {str(names)[:99]!r}: {error}") from error
+    for letter, described in given.features.items():
+        if not isinstance(described, FeatureConfig):
+            raise CorpusError(
+                f"{function} gave {str(described)[:99]!r} as features of {letter}, wanted an "
+                "ifmmin.train.FeatureConfig"
+            )
+    features = {Modality.of(letter): one for letter, one in given.features.items()}
+    statistics = {}
+    for letter, found in given.statistics.items():
+        what = f"{function}, statistics of {letter}"
+        if not isinstance(found, Statistics):
+            raise CorpusError(f"{what}: got a {type(found).__name__}, wanted mean and std")
+        modality = Modality.of(letter)
+        statistics[modality] = _checked(found, features[modality].dim, what)
+    if given.possible and set(given.possible) != set(ALL_PATTERNS):
+        raise CorpusError(f"{function} gave possible accuracies, wanted one for every pattern")
+    parts = {}
+    for part in PARTS:
+        utterances = _all(given.parts[part])
+        parts[part] = [_sound(one, labels, function) for one in utterances]
+    return replace(given, labels=labels, features=features, statistics=statistics, parts=parts)
+
+
+def _all(value: Any) -> list[Any]:
+    """The items of something; InputError where it has none."""
+    try:
+        return list(value)
+    except TypeError:
+        raise InputError(f"got {str(value)[:99]!r}, wanted a list") from None
+
+
+def _sound(given: object, labels: Sequence[str], function: str) -> Utterance:
+    """An utterance of the user's own function, of plain arrays and a class."""
+    if not isinstance(given, Utterance) or not isinstance(given.name, str):
+        raise CorpusError(f"{function} gave {str(given)[:99]!r}, wanted an ifmmin.train.Utterance")
+    who = shown_name(given.name)
+    if not isinstance(given.features, Mapping):
+        raise CorpusError(f"{who}: got no mapping of features, wanted one")
     try:
         label = read_label(given.label, labels)
     except CorpusError as error:
-        raise CorpusError(f"{what}: {error}") from error
+        raise CorpusError(f"{who}: {error}") from error
     features: dict[Modality, NDArray[np.floating]] = {}
-    for modality, value in _by_modality(given.features, what).items():
+    for letter, value in given.features.items():
         if value is None:
             continue
-        where = f"{what}, modality {modality}"
+        try:
+            modality = Modality.of(letter)
+        except InputError as error:
+            raise CorpusError(f"{who}: {error}") from error
+        where = f"{who}, modality {modality}"
         array = as_numbers(value, where, CorpusError)
-        if array.size:
-            require_size(4 * array.size, where, CorpusError)
-            compact = array.dtype == np.float16
-            with np.errstate(over="ignore"):  # infinite then, and told as such
-                features[modality] = array.astype(np.float16 if compact else np.float32)
+        if _is_empty(array):
+            continue
+        require_size(array.size * 4, f"{where}: an array {array.shape}", CorpusError)
+        compact = array.dtype == np.float16
+        with np.errstate(over="ignore"):  # infinite then, and told as such
+            features[modality] = array.astype(np.float16 if compact else np.float32)
     return Utterance(given.name, features, label)
 
 
@@ -434,14 +470,9 @@ def _find(reference: str) -> Adapter:
     if not colon or not module or not name:
         raise CorpusError(f"got function {reference!r}, wanted package.module:function")
     try:
-        found = getattr(importlib.import_module(module), name)
-    except AttributeError as error:
-        raise CorpusError(f"module {module} has no {name} ({one_line(error)})") from error
-    except Exception as error:  # whatever a module of the user's own raises
-        raise CorpusError(
-            f"cannot import {module} ({type(error).__name__}: {one_line(error)}); is it on "
-            "PYTHONPATH? --verbose shows where it fails"
-        ) from error
-    if not callable(found):
-        raise CorpusError(f"{reference} is a {type(found).__name__}, wanted a function")
-    return cast(Adapter, found)
+        found: Adapter = getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        raise CorpusError(f"cannot import {module} ({error}); is it on PYTHONPATH?") from error
+    except AttributeError:
+        raise CorpusError(f"module {module} has no {name}") from None
+    return found

@@ -98,7 +98,7 @@ class _Part:
     def having(self, inside: list[int]) -> _Part:
         """The utterances that have all of some modalities, and only those of their statistics."""
         rows = self.present[:, inside].all(axis=1)
-        h = self.h[rows][:, inside].reshape(int(rows.sum()), -1)
+        h = self.h[rows][:, inside].reshape(int(rows.sum()), len(inside) * self.h.shape[-1])
         return _Part(h, self.present[rows], self.labels[rows])
 
 

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ifmmin.runtime.console import csv_row, markdown_table
+from ifmmin.runtime.console import csv_row, escaped, markdown_table
 from ifmmin.runtime.files import atomic_file
 from ifmmin.runtime.modality import ALL_PATTERNS
 
 from ..evaluate import read_projection
+from ..metrics import shown
 from ..plots import colour, confusion, losses, new_figure, projection, save
 from ..trainer import PROJECTION_NAME
 from .plan import Plan, SweepFolder, Unit, slug
@@ -46,7 +47,8 @@ _LONG = {
 }
 _SPREAD = """\
 Mean over all units ± standard deviation (n - 1) over seeds of the mean over folds; with a single
-whole seed, over units."""
+whole seed, over units. Without a spread where there is a single unit; - where no test utterance has
+anything of the pattern, which the mean of six then leaves out."""
 _PAIRED = f"""\
 First entry minus second, UA pooled over the folds' test utterances, mean over seeds. ± is the
 standard error by bootstrap over utterances ({RESAMPLES:,} resamples; an utterance keeps its
@@ -88,7 +90,7 @@ def render(found: Findings) -> str:
         sections.append(f"## Paired differences in UA\n\n{_PAIRED}\n\n{_difference_table(found)}")
     sections += [_calibration(found), _health(found)]
     if found.failures:
-        lines = [f"- {unit}: {reason}" for unit, reason in found.failures.items()]
+        lines = [f"- {unit}: {escaped(reason)}" for unit, reason in found.failures.items()]
         sections.append("## Units that failed\n\n" + "\n".join(lines))
     if found.plots:
         links = [f"- [{name[: -len('.png')]}](plots/{name})" for name in found.plots]
@@ -124,7 +126,7 @@ def _figure_table(found: Findings, figure: str) -> str:
 
 
 def _cell(spread: Spread) -> str:
-    return f"{spread.mean:.3f}" + ("" if math.isnan(spread.shown) else f" ± {spread.shown:.3f}")
+    return shown(spread.mean) + ("" if math.isnan(spread.shown) else f" ± {spread.shown:.3f}")
 
 
 def _spread_section(found: Findings) -> str:
@@ -133,7 +135,7 @@ def _spread_section(found: Findings) -> str:
     for name, results in found.results.items():
         six = spreads(results, figure)["mean of six"]
         numbers = (six.mean, six.over_seeds, six.over_units)
-        cells = ["-" if math.isnan(number) else f"{number:.4f}" for number in numbers]
+        cells = [shown(number, ".4f") for number in numbers]
         rows.append([name, *cells, str(six.units)])
     headers = ["entry", "mean", "deviation over seeds", "deviation over units", "units"]
     return f"## {figure.upper()}, mean of six: spread\n\n{markdown_table(headers, rows)}"
@@ -143,7 +145,9 @@ def _difference_table(found: Findings) -> str:
     rows = []
     for d in found.differences:
         cells = [
-            f"{d.value[c]:+.3f} ± {d.error[c]:.3f}{'*' if d.stands_out(c) else ' '}"
+            "- "
+            if math.isnan(d.value[c])
+            else f"{d.value[c]:+.3f} ± {shown(d.error[c])}{'*' if d.stands_out(c) else ' '}"
             for c in COLUMNS
         ]
         rows.append([f"{d.first} - {d.second}", *cells, str(d.units)])
@@ -156,7 +160,7 @@ def _calibration(found: Findings) -> str:
         rows = []
         for name, results in found.results.items():
             before, after = (spreads(results, f) for f in (f"{figure}_uncalibrated", figure))
-            pairs = (f"{before[c].mean:.3f} → {after[c].mean:.3f}" for c in COLUMNS)
+            pairs = (f"{shown(before[c].mean)} → {shown(after[c].mean)}" for c in COLUMNS)
             rows.append([name, *pairs])
         tables.append(f"{title}:\n\n{markdown_table(['entry', *COLUMNS], rows)}")
     return f"## Calibration\n\n{_CALIBRATION}\n\n" + "\n\n".join(tables)
@@ -304,7 +308,7 @@ def _unit_rows(found: Findings) -> Iterable[Row]:
                 test = result.test(pattern)
                 unit = result.unit
                 numbers = (_number(test[figure]) for figure in _PER_UNIT)
-                yield unit.entry, unit.fold, unit.seed, pattern, *numbers
+                yield unit.entry, unit.fold, unit.seed, str(pattern), *numbers
 
 
 def _difference_rows(found: Findings) -> Iterable[Row]:
@@ -315,9 +319,9 @@ def _difference_rows(found: Findings) -> Iterable[Row]:
             yield d.first, d.second, column, *numbers, int(d.stands_out(column)), d.units
 
 
-def _number(value: float) -> str:
+def _number(value: float | None) -> float | str:
     """Six decimals; empty where there is none."""
-    return "" if math.isnan(value) else f"{value:.6f}"
+    return "" if value is None or math.isnan(value) else round(value, 6)
 
 
 def _write_csv(path: Path, rows: Iterable[Row]) -> None:

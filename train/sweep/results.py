@@ -5,7 +5,6 @@ Standard errors are by bootstrap over test utterances; blind networks are listed
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ifmmin.runtime.console import csv_rows
 from ifmmin.runtime.errors import OutputError
 from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, MODALITIES, Pattern
 
@@ -76,9 +76,11 @@ def _read(run: Path, unit: Unit) -> Result:
 
 def _read_history(path: Path) -> list[dict[str, float]]:
     with path.open(newline="", encoding="utf-8") as file:
+        rows = csv_rows(file)
+        columns = next(rows, [])
         return [
-            {name: float(text) for name, text in row.items() if text}
-            for row in csv.DictReader(file)
+            {name: float(text) for name, text in zip(columns, row, strict=True) if text}
+            for row in rows
         ]
 
 
@@ -87,7 +89,7 @@ def _read_answers(path: Path) -> tuple[tuple[str, ...], Answers]:
     true: dict[str, int] = {}
     found: list[tuple[str, int, int]] = []
     with path.open(newline="", encoding="utf-8") as file:
-        rows = csv.reader(file)
+        rows = csv_rows(file)
         labels = tuple(next(rows)[4:])
         position = {label: index for index, label in enumerate(labels)}
         for name, pattern, label, answer, *_ in rows:
@@ -117,6 +119,7 @@ class Spread:
     over_units: float
     """Deviation (n - 1) over all units; nan with a single one."""
     units: int
+    """How many have utterances of the pattern."""
 
     @property
     def shown(self) -> float:
@@ -125,11 +128,35 @@ class Spread:
 
 
 def values(results: Sequence[Result], figure: str) -> NDArray[np.float64]:
-    """A figure of units (U, 8): the seven patterns and the mean of the six incomplete ones."""
+    """A figure of units (U, 8): the seven patterns and the mean of the six incomplete ones, or of
+    those that a unit's test part has utterances of; NaN where there is nothing to measure."""
     rows = [[r.test(p)[figure] for p in ALL_PATTERNS] for r in results]
     table = np.array(rows, dtype=np.float64)  # null, where there was nothing to measure, is NaN
-    six = table[:, : len(INCOMPLETE_PATTERNS)].mean(axis=1, keepdims=True)
-    return np.concatenate([table, six], axis=1)
+    return _with_mean(table)
+
+
+def _with_mean(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A column more: the mean over the incomplete patterns, as far as they are measured."""
+    six = _measured_mean(table[:, : len(INCOMPLETE_PATTERNS)], 1)
+    return np.concatenate([table, six[:, None]], axis=1)
+
+
+def _measured_mean(table: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    """The mean over what is no NaN; NaN where all is."""
+    known = ~np.isnan(table)
+    counts = known.sum(axis=axis)
+    sums = np.where(known, table, 0.0).sum(axis=axis)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
+def _measured_deviation(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The deviation (n - 1) of columns over what is no NaN; NaN where that is fewer than two."""
+    return np.array(
+        [
+            known.std(ddof=1) if len(known := column[~np.isnan(column)]) > 1 else np.nan
+            for column in table.T
+        ]
+    )
 
 
 def spreads(results: Sequence[Result], figure: str) -> dict[str, Spread]:
@@ -142,14 +169,15 @@ def spreads(results: Sequence[Result], figure: str) -> dict[str, Spread]:
     seeds = np.array([r.unit.seed for r in results])
     folds = {r.unit.fold for r in results}
     whole = [s for s in np.unique(seeds) if (seeds == s).sum() == len(folds)]
-    by_seed = np.array([table[seeds == seed].mean(axis=0) for seed in whole])
-    found = {}
-    for index, column in enumerate(COLUMNS):
-        over_seeds = float(by_seed[:, index].std(ddof=1)) if len(whole) > 1 else math.nan
-        over_units = float(table[:, index].std(ddof=1)) if len(table) > 1 else math.nan
-        mean = float(table[:, index].mean())
-        found[column] = Spread(mean, over_seeds, over_units, len(table))
-    return found
+    by_seed = np.array([_measured_mean(table[seeds == seed], 0) for seed in whole])
+    numbers = zip(
+        _measured_mean(table, 0).tolist(),
+        _measured_deviation(by_seed.reshape(-1, len(COLUMNS))).tolist(),
+        _measured_deviation(table).tolist(),
+        (~np.isnan(table)).sum(axis=0).tolist(),
+        strict=True,
+    )
+    return {column: Spread(*found) for column, found in zip(COLUMNS, numbers, strict=True)}
 
 
 def possible(results: Sequence[Result]) -> dict[str, float] | None:
@@ -208,7 +236,7 @@ def differences(
     for (first, second, units, mine, its), drawn in zip(scored, totals, strict=True):
         every = np.ones((1, len(mine)))
         value = (_columns(every, mine) - _columns(every, its))[0]
-        error = drawn.std(axis=0, ddof=1)
+        error = _measured_deviation(drawn)
         found.append(Difference(first, second, _by_column(value), _by_column(error), units))
     return found
 
@@ -261,10 +289,7 @@ def _columns(weights: Array, scores: Array) -> Array:
     sums = (weights @ scores.reshape(len(scores), -1)).reshape(-1, 2, classes, patterns)
     with np.errstate(invalid="ignore"):
         recall = sums[:, 0] / sums[:, 1]
-    seen = np.isfinite(recall)
-    ua = np.where(seen, recall, 0.0).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
-    six = ua[:, : len(INCOMPLETE_PATTERNS)].mean(axis=1, keepdims=True)
-    return np.concatenate([ua, six], axis=1)
+    return _with_mean(_measured_mean(recall, 1))
 
 
 def _resampled(scored: Sequence[tuple[Array, Array]], resamples: int, seed: int) -> list[Array]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from ifmmin.runtime.console import log_line, progress
 from ifmmin.runtime.errors import IfmminError
 
+from ..metrics import shown
 from .executors import Executor, Job
 from .plan import Plan, SweepFolder, Unit
 from .report import Findings, write_report
@@ -79,4 +80,4 @@ def _run(
 
 def _headline(folder: SweepFolder, unit: Unit) -> str:
     ua = values(read_results(folder, [unit]), "ua")[0, -1]
-    return f"UA {ua:.3f} (mean of six)"
+    return f"UA {shown(ua)} (mean of six)"

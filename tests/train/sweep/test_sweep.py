@@ -29,9 +29,18 @@ from small_recipe import TINY
 from ifmmin.runtime.errors import IfmminError, InputError
 from ifmmin.runtime.modality import ALL_PATTERNS
 from ifmmin.train.cli import main
+from ifmmin.train.evaluate import read_projection
 from ifmmin.train.recipe import dump_recipe, load_recipe
-from ifmmin.train.sweep.plan import Plan, Unit, parse_numbers, resolve
-from ifmmin.train.sweep.results import COLUMNS, Answers, Result, differences, pairs, spreads
+from ifmmin.train.sweep.plan import Plan, SweepFolder, Unit, parse_numbers, resolve
+from ifmmin.train.sweep.results import (
+    COLUMNS,
+    Answers,
+    Result,
+    differences,
+    pairs,
+    read_results,
+    spreads,
+)
 
 MODELS = ("--model", "if-mmin,linear")
 
@@ -76,7 +85,7 @@ def _units(out: Path) -> dict[str, int]:
 def test_numbers_are_ranges_and_lists(text: str, numbers: list[int]) -> None:
     assert parse_numbers(text, "--folds", least=1) == numbers
     for wrong in ("", "0-2", "3-1", "a", "1,,2", "-1", "1-2-3"):
-        with pytest.raises(InputError, match=r"--folds .* wanted numbers from 1"):
+        with pytest.raises(InputError, match=r"--folds .* numbers from 1"):
             parse_numbers(wrong, "--folds", least=1)
 
 
@@ -434,6 +443,68 @@ def test_spreads_are_over_seeds_and_over_units() -> None:
     single = spreads(results[:1], "ua")["a"]
     assert math.isnan(single.over_seeds)
     assert math.isnan(single.over_units)
+
+
+def test_what_no_unit_has_is_left_out() -> None:
+    results = {name: [_made_result(name, fold, 0) for fold in (1, 2)] for name in ("one", "two")}
+    for result in (r for some in results.values() for r in some):
+        result.test(ALL_PATTERNS[1])["ua"] = None
+        result.answers.answered[:, 1] = -1
+    results["one"][0].test(ALL_PATTERNS[0])["ua"] = None
+    found = spreads(results["one"], "ua")
+    assert (found["v"].units, found["a"].units, found["t"].units) == (0, 1, 2)
+    assert math.isnan(found["v"].mean)
+    assert found["a"].mean == results["one"][1].test(ALL_PATTERNS[0])["ua"]
+    assert 0 < found["mean of six"].mean < 1
+    (difference,) = differences(results, resamples=50)
+    assert math.isnan(difference.value["v"])
+    assert not difference.stands_out("v")
+    others = [difference.value[str(p)] for p in (*ALL_PATTERNS[:1], *ALL_PATTERNS[2:6])]
+    assert difference.value["mean of six"] == pytest.approx(statistics.fmean(others))
+    assert difference.error["mean of six"] > 0
+
+
+HOSTILE = """
+import numpy as np
+from ifmmin.train import Corpus, FeatureConfig, Utterance
+def load(*, fold, features, targets):
+    def part(name, count, letters):
+        rng = np.random.default_rng(count)
+        return [
+            Utterance(f"{c}{name}{i}$|'=", {m: rng.random((6, 3)) for m in letters}, i % 3)
+            for i, c in enumerate(("=+-@" * 9)[:count])
+        ]
+    parts = {"train": part("x", 24, "avt")}
+    parts |= {"validation": part("y", 9, "at"), "test": part("z", 9, "at")}
+    inputs = {m: FeatureConfig(dim=3) for m in "avt"}
+    return Corpus("$_$", ("=cmd", "$x_$", "'-y"), inputs, parts)
+"""
+
+
+def test_names_of_every_kind_and_no_modality_v(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hostile_corpus.py").write_text(HOSTILE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    words = ["--set", "corpus={layout: adapter, function: 'hostile_corpus:load'}"]
+    out = tmp_path / "out"
+    options = ["--recipe", "synthetic", *words, "--model", "fusion,linear", "--jobs", "1"]
+    ran = call(main, "sweep", *options, "--set", "stage1.epochs=1", "--out", out)
+    assert ran.code == 0, ran.err
+    unit = Unit("fusion", 1, 0)
+    (result,) = read_results(SweepFolder(out), [unit])
+    assert result.labels == ("=cmd", "$x_$", "'-y")
+    assert result.answers.names[:2] == ("=z0$|'=", "+z1$|'=")
+    with (out / "differences.csv").open(newline="") as file:
+        rows = {row["pattern"]: row["difference"] for row in csv.DictReader(file)}
+    assert rows.pop("v") == ""
+    assert all(-1 <= float(text) <= 1 for text in rows.values())
+    for path in [*out.glob("*.csv"), *out.glob("units/*/*/*/*.json"), *out.glob("*.md")]:
+        assert "nan" not in path.read_text().lower()
+    shown = [p.label for p in read_projection(SweepFolder(out).path(unit) / "projection.csv")]
+    assert set(shown) == set(result.labels)
+    assert (out / "plots" / "confusion-fusion.png").is_file()
 
 
 def test_a_corpus_of_the_size_of_iemocap_takes_seconds() -> None:
