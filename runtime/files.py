@@ -144,6 +144,7 @@ def _cannot_write(path: Path, error: OSError) -> OutputError:
 def _prepare_parent(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.exists()  # raises where a name is too long, or a folder closed
     except OSError as error:
         raise _cannot_write(path, error) from error
 
@@ -164,7 +165,7 @@ def _is_within(path: Path, *places: Path) -> bool:
 
 
 def _aside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.urandom(6).hex()}.part")
+    return path.parent / f".{path.name}.{os.urandom(6).hex()}.part"
 
 
 _YOUNG_SECONDS = 60.0
@@ -212,7 +213,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
             part.replace(path)
             _fsync(path.parent)
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
         if held is not None:
             os.close(held)
 
@@ -265,7 +267,8 @@ def require_writable(path: Path, size: int = 1) -> None:
     except OSError as error:
         raise _cannot_write(path, error) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
 
 
 _CHUNK_BYTES = 1 << 20

@@ -48,6 +48,7 @@ from .trainer import fit as fit_network
 FIGURES = ("wa", "ua", "f1", "ece")
 _SHOWN_PROBLEMS = 20
 _MOST_SEEDS = 1 << 32
+_MOST_THREADS = 1024
 _CORPUS = "Corpus"
 
 _RECIPE = f"A YAML file or one of {', '.join(recipe_names())}."
@@ -94,8 +95,8 @@ def _use_threads(threads: int | None) -> None:
 
 
 def _require_one(option: str, value: int) -> None:
-    if value < 1:
-        raise InputError(f"{option} must be at least 1, got {value}")
+    if not 1 <= value <= _MOST_THREADS:
+        raise InputError(f"{option} must be 1 to {_MOST_THREADS}, got {value}")
 
 
 def print_metrics(

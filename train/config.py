@@ -19,7 +19,7 @@ from ifmmin.runtime.prediction import check_labels
 def one_of(name: str, value: str, known: Collection[str]) -> None:
     """RecipeError unless `value` is among the known ones."""
     if value not in known:
-        raise RecipeError(f"{name} must be one of {', '.join(known)}; got {value!r}")
+        raise RecipeError(f"{name} must be one of {', '.join(known)}; got {value[:99]!r}")
 
 
 def require_at_least(owner: object, least: float, *names: str) -> None:

@@ -119,7 +119,9 @@ def load_recipe(
     network = content.setdefault("network", {})
     for name, section in (("network", network), ("models", by_model)):
         if not isinstance(section, dict):
-            raise RecipeError(f"recipe {name_or_file}: {name}: got {section!r}, wanted a section")
+            raise RecipeError(
+                f"recipe {name_or_file}: {name}: got {section!r:.99}, wanted a section"
+            )
     for name in by_model:
         one_of(f"recipe {name_or_file}: models", name, MODELS)
     if model is not None:

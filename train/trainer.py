@@ -377,6 +377,7 @@ def _rescued(trained: Trained, recipe: Recipe, training: dict[str, Any]) -> str:
 
 def check_free(out: Path, *, overwrite: bool, size: int = 1) -> None:
     """OutputError when something is at `out` already, or when `size` bytes cannot be put there."""
+    require_writable(out, size)
     if out.exists() and not out.is_dir():
         raise OutputError(f"cannot write {out}: a file is in the way; choose another --out")
     if out.is_dir() and any(out.iterdir()):
@@ -384,7 +385,6 @@ def check_free(out: Path, *, overwrite: bool, size: int = 1) -> None:
             raise OutputError(f"{out} is in use by something else; choose another --out")
         if not overwrite:
             raise OutputError(f"{out} holds a run; choose another --out or add --overwrite")
-    require_writable(out, size)
 
 
 def class_shares(labels: NDArray[np.int64], classes: int) -> list[float]:

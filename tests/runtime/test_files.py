@@ -8,8 +8,9 @@ import stat
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,11 +54,21 @@ def test_it_appears_whole_and_replaces(
     assert [p.name for p in path.parent.iterdir()] == ["out"]
 
 
-def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
+def test_what_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     for place, said in ((tmp_path / "file/x", "cannot write"), (tmp_path, "is a directory")):
         with pytest.raises(OutputError, match=said), atomic_file(place):
             raise AssertionError("not reached")
+    for write in (atomic_file, atomic_directory, require_writable):
+        with pytest.raises(OutputError, match="File name too long"), _opened(write, tmp_path):
+            raise AssertionError("not reached")
+    monkeypatch.chdir(tmp_path)
+    require_writable(Path())
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def _opened(write: Callable[[Path], AbstractContextManager[Path] | None], place: Path) -> Any:
+    return write(place / ("x" * 300)) or nullcontext()
 
 
 def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

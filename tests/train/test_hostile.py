@@ -458,6 +458,8 @@ RECIPES: dict[str, bytes] = {
     "no network": b"stage1: {}\nnetwork: 5\n", "another model": b"stage1: {}\nmodels: {x: 5}\n",
 }  # fmt: skip
 SETS = (
+    "corpus.modalities={}", "corpus.modalities={a: {dim: 4, frames: [1, 2]}}",
+    "network=" + "x" * 9999, "corpus.modalities.a.missing_length=1000000",
     "corpus={", "corpus=", "corpus=5", "corpus=[", "=", "=5", "a", "stage1=", "stage1=5",
     "stage1.epochs=",
     "stage1.epochs=-1", "stage1.epochs=1e9", "stage1.epochs=99999999999999999999",
@@ -475,7 +477,9 @@ OPTIONS = (
     ("inspect", "--fold", "99999999999"), ("sweep", "--folds", "1-99999999999"), ("sweep",
     "--folds", ""),
     ("sweep", "--folds", "0"), ("sweep", "--seeds", "-1"), ("sweep", "--seeds", "0-99999999999"),
-    ("sweep", "--seeds", "9" * 4000), ("sweep", "--jobs", "0"),
+    ("sweep", "--seeds", "9" * 5000), ("sweep", "--jobs", "0"), ("sweep", "--jobs", "9" * 9),
+    ("fit", "--threads", "9" * 9), ("fit", "--threads", "9" * 30), ("fit", "-o", "x" * 300),
+    ("fit", "-o", "/dev/null"), ("sweep", "-o", "/dev/null"), ("sweep", "-o", "x" * 300),
 )  # fmt: skip
 
 

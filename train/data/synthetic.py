@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ifmmin.runtime.errors import CorpusError
+from ifmmin.runtime.errors import CorpusError, RecipeError
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality, Pattern
 
 from ..config import FeatureConfig
@@ -67,6 +67,12 @@ class SyntheticLayout(
     """Class means' distance from the origin in each shared latent, in within-class deviations."""
     private: float = 1.2
     """The same in the private latent of each modality."""
+
+    def __post_init__(self) -> None:
+        if set(self.modalities) != set(MODALITIES):
+            raise RecipeError(
+                f"modalities a, v and t are wanted, got {', '.join(self.modalities) or 'none'}"
+            )
 
 
 @dataclass(frozen=True)
