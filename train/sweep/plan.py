@@ -64,12 +64,12 @@ def parse_numbers(text: str, option: str, least: int) -> list[int]:
     """`1-3,5` as [1, 2, 3, 5]; InputError for anything else, or below `least`."""
     numbers: set[int] = set()
     for part in text.split(","):
-        found = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+        found = re.fullmatch(r"\s*(\d{1,10})\s*(?:-\s*(\d{1,10})\s*)?", part)
         first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, -1)
         if last < first or first < least or last > _LARGEST or last - first >= _MOST_NUMBERS:
             raise InputError(
-                f"got {option} {text!r}, wanted at most {_MOST_NUMBERS} numbers from {least} on, "
-                "e.g. 1-5 or 1,3,5"
+                f"got {option} {text!r:.99}, wanted at most {_MOST_NUMBERS} numbers from {least} "
+                "on, e.g. 1-5 or 1,3,5"
             )
         numbers.update(range(first, last + 1))
     return sorted(numbers)
