@@ -22,7 +22,11 @@ import re
 _LONGEST, _TAIL = 300, 100
 """Characters of an engine's complaint that are shown, and how many of them are its last: what is
 left out is for its makers."""
-_PLACE = re.compile(r"\S*/\S+\.(?:cc|cpp|cu|h|hpp):\d+ (?:[^()]{1,200}\([^()]*\)(?: const)?)? ?")
+_SEARCHED = 10_000
+"""Characters in which places are looked for."""
+_PLACE = re.compile(
+    r"(?<!\S)\S*/\S+\.(?:cc|cpp|cu|h|hpp):\d+ (?:[^()]{1,200}\([^()]*\)(?: const)?)? ?"
+)
 """File, line and signature by which ONNX Runtime says where it complains."""
 
 
@@ -76,7 +80,10 @@ class OutputError(IfmminError):
 
 def one_line(error: Exception) -> str:
     """What an engine complains of, short and in one line."""
-    text = _PLACE.sub("", " ".join(str(error).split())) or type(error).__name__
+    said = str(error)
+    if len(said) > _SEARCHED:
+        said = f"{said[:_LONGEST]} ... {said[-_LONGEST:]}"
+    text = _PLACE.sub("", " ".join(said.split())) or type(error).__name__
     if len(text) <= _LONGEST:
         return text
     return f"{text[: _LONGEST - _TAIL]} ... {text[-_TAIL:]}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import torch
@@ -26,6 +26,24 @@ _KEY = "ifmmin"
 
 class _Schema(msgspec.Struct):
     schema: int
+
+
+class _Imported(msgspec.Struct):
+    """What is read of the record of an import."""
+
+    missing_frames: dict[str, int] = {}
+
+
+class _Training(msgspec.Struct):
+    """What is read of the record of a training."""
+
+    recipe: dict[str, Any] = {}
+    corpus: str = ""
+    fold: Annotated[int, msgspec.Meta(ge=1)] = 1
+    seed: int = 0
+    prior: list[Annotated[float, msgspec.Meta(ge=0, le=1)]] | None = None
+    metrics: dict[str, Any] = {}
+    imported: _Imported | None = None
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,6 +134,9 @@ def _header(path: Path, index: dict[str, Any], data: memoryview) -> Header:
         rest = text.replace(f'"sha256":"{header.sha256}"', '"sha256":""').encode()
         if header.sha256 != _digest(rest, index, data):
             raise ValueError("its content is not what its checksum says")
+        prior, classes = msgspec.convert(header.training, _Training).prior, header.config.labels
+        if prior is not None and not (len(prior) == len(classes) and abs(sum(prior) - 1) < 1e-3):
+            raise ValueError(f"its prior is no distribution over {', '.join(classes)}")
         return header
     except CheckpointError:
         raise

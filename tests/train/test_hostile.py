@@ -468,7 +468,11 @@ SETS = (
     "stage1.learning_rate=.nan", "network.embedding=1000000000", "network.blocks=1000000000",
     "network.block_sizes=[1000000000]", "network.block_sizes=[]", "network.text_kernels=[0]",
     "network.dropout=&a [*a]", "stage1.x.y.z=1", "network=null", "network=[]", "stage1={a: b: c}",
-    "select=x", "stage1.epochs=2026-13-45", "name=\x1b]0;x\x07", "network.pooling=\udcff",
+    "select=x", "corpus.train=1000000000000", "corpus.train=-1", "corpus.shared=.nan",
+    "corpus.modalities={}", "corpus.modalities.a.dim=1000000000",
+    "corpus.modalities.a.frames=[9, 2]",
+    "corpus.modalities.a.gain=.inf", "stage1.epochs=2026-13-45", "name=\x1b]0;x\x07",
+    "network.pooling=\udcff",
 )  # fmt: skip
 OPTIONS = (
     ("fit", "--seed", "-1"), ("fit", "--seed", "9" * 40), ("fit", "--seed", "x"), ("fit",

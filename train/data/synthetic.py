@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ifmmin.runtime.errors import CorpusError, RecipeError
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality, Pattern
 
-from ..config import FeatureConfig
+from ..config import FeatureConfig, require_at_least, require_at_most
 from .corpus import PARTS, Corpus, Utterance, training_statistics
 
 LABELS = ("angry", "happy", "neutral", "sad")
@@ -48,6 +48,22 @@ class SyntheticModality(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     missing_length: int = 100
     """Frames of the all-zero input that stands for the missing modality."""
 
+    def __post_init__(self) -> None:
+        require_at_least(self, 3, "dim")
+        require_at_most(self, 10_000, "dim", "frames")
+        if not 1 <= self.frames[0] <= self.frames[1]:
+            raise RecipeError(f"frames wants two rising numbers from 1, got {list(self.frames)}")
+        _require_finite(self, "gain")
+
+
+def _require_finite(owner: object, *names: str) -> None:
+    for name in names:
+        if not abs(getattr(owner, name)) <= _LARGEST:
+            raise RecipeError(f"{name} must be a number up to {_LARGEST:g}")
+
+
+_LARGEST = 1e6
+
 
 class SyntheticLayout(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="synthetic",
@@ -70,9 +86,11 @@ class SyntheticLayout(
 
     def __post_init__(self) -> None:
         if set(self.modalities) != set(MODALITIES):
-            raise RecipeError(
-                f"modalities a, v and t are wanted, got {', '.join(self.modalities) or 'none'}"
-            )
+            got = ", ".join(self.modalities) or "none"
+            raise RecipeError(f"modalities a, v and t are wanted, got {got}")
+        require_at_least(self, 1, "train", "validation", "test")
+        require_at_most(self, 1_000_000, "train", "validation", "test")
+        _require_finite(self, "shared", "private")
 
 
 @dataclass(frozen=True)

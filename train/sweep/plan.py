@@ -68,7 +68,7 @@ def parse_numbers(text: str, option: str, least: int) -> list[int]:
         first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, -1)
         if last < first or first < least or last > _LARGEST or last - first >= _MOST_NUMBERS:
             raise InputError(
-                f"got {option} {text[:99]!r}, wanted at most {_MOST_NUMBERS} numbers from {least} "
+                f"got {option} {text!r:.99}, wanted at most {_MOST_NUMBERS} numbers from {least} "
                 "on, e.g. 1-5 or 1,3,5"
             )
         numbers.update(range(first, last + 1))
@@ -184,7 +184,7 @@ class SweepFolder:
 
     def _require_ours(self) -> None:
         require_writable(self.root)
-        if self.root.exists() and not self.root.is_dir():
+        if self.root.is_file():
             raise OutputError(f"cannot write {self.root}: a file is in the way; choose another")
         self.root.mkdir(exist_ok=True)
         visible = [path for path in self.root.iterdir() if not path.name.startswith(".")]

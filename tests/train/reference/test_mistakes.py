@@ -125,7 +125,7 @@ MISTAKES: dict[str, tuple[Breaker, list[str], str]] = {
     "methods": (_options(embd_method_a=["last"]), [], r"must be one of .* got \['last'\]"),
     "wide": (_net("A", rnn__weight_ih_l0=torch.ones(24, 0)), [], "dim must be at least 1, got 0"),
     "pipe of statistics": (_pipe("x.h5"), ["--statistics", "made/x.h5"], "is a pipe, wanted a fi"),
-    "link": (_linked, ["--statistics", "made/x.h5"], "mean of fold 3 is absent or a link"),
+    "link": (_linked, ["--statistics", "made/x.h5"], "3/mean is behind a link"),
     "tensor": (_file("3/17_net_A.pth", torch.ones(2)), [], "got Tensor, wanted a state_dict"),
     "nested": (_net("A", rnn={}), [], "key rnn holds a dict"),
     "nan": (_net("C", fc_out__bias=torch.full((4,), torch.nan)), [], "fc_out.bias .*not finite"),
