@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ifmmin.runtime.errors import CorpusError, InputError, RecipeError, one_line
+from ifmmin.runtime.errors import CorpusError, IfmminError, InputError, RecipeError, one_line
 from ifmmin.runtime.files import npy_header, open_regular, require_size
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality
 from ifmmin.runtime.prediction import check_labels
@@ -375,7 +375,15 @@ def read_adapter(
     if not 1 <= fold <= layout.folds:
         raise CorpusError(f"the corpus has folds 1 to {layout.folds}, got fold {fold}")
     function = _find(layout.function)
-    corpus = function(fold=fold, features=features, targets=targets, **layout.options)
+    try:
+        corpus = function(fold=fold, features=features, targets=targets, **layout.options)
+    except IfmminError:
+        raise
+    except Exception as error:  # whatever a function of the user's own raises
+        raise CorpusError(
+            f"{layout.function} failed: {type(error).__name__}: {one_line(error)}; --verbose shows "
+            "where"
+        ) from error
     if not isinstance(corpus, Corpus):
         raise CorpusError(
             f"{layout.function} gave a {type(corpus).__name__}, wanted an ifmmin.train.Corpus"
@@ -398,11 +406,12 @@ def _sound_corpus(given: Corpus, function: str) -> Corpus:
             got = ", ".join(map(str, value)) if isinstance(value, Mapping) else repr(value)[:99]
             of = f" of {', '.join(wanted)}" if wanted else ""
             raise CorpusError(f"{function} gave {what} {got}; wanted a mapping{of}")
-    names: object = given.labels
+    names: Any = given.labels
+    # A set has no order, and an array has words of its own, which JSON does not know.
+    labels = tuple(names) if isinstance(names, tuple | list) else ()
     try:
-        labels = () if isinstance(names, str) else tuple(given.labels)
         check_labels(labels)
-    except (InputError, TypeError) as error:
+    except InputError as error:
         raise CorpusError(f"{function} gave labels {str(names)[:99]!r}: {error}") from error
     for letter, described in given.features.items():
         if not isinstance(described, FeatureConfig):
@@ -470,9 +479,12 @@ def _find(reference: str) -> Adapter:
     if not colon or not module or not name:
         raise CorpusError(f"got function {reference!r}, wanted package.module:function")
     try:
-        found: Adapter = getattr(importlib.import_module(module), name)
-    except ImportError as error:
-        raise CorpusError(f"cannot import {module} ({error}); is it on PYTHONPATH?") from error
-    except AttributeError:
-        raise CorpusError(f"module {module} has no {name}") from None
+        found: Adapter | None = getattr(importlib.import_module(module), name, None)
+    except Exception as error:  # whatever a module of the user's own raises
+        raise CorpusError(
+            f"cannot import {module} ({type(error).__name__}: {one_line(error)}); is it on "
+            "PYTHONPATH? --verbose shows where it fails"
+        ) from error
+    if not callable(found):
+        raise CorpusError(f"module {module} has no function {name}")
     return found

@@ -184,7 +184,7 @@ class SweepFolder:
 
     def _require_ours(self) -> None:
         require_writable(self.root)
-        if self.root.is_file():
+        if self.root.exists() and not self.root.is_dir():
             raise OutputError(f"cannot write {self.root}: a file is in the way; choose another")
         self.root.mkdir(exist_ok=True)
         visible = [path for path in self.root.iterdir() if not path.name.startswith(".")]

@@ -246,7 +246,7 @@ def test_an_adapter_gives_the_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert set(evaluate(trained.network, corpus.parts["test"])) == set(ALL_PATTERNS)
     wrong: list[tuple[dict[str, Any], int, str]] = [
         ({"function": "made_adapter:load", "options": {"give": "x"}}, 1, "gave a str, wanted"),
-        ({"function": "made_adapter:none"}, 1, "has no none"),
+        ({"function": "made_adapter:none"}, 1, "has no function none"),
         ({"function": "no_such_module:load"}, 1, "cannot import no_such_module"),
         ({"function": "load"}, 1, "wanted package.module:function"),
         ({"function": "made_adapter:load"}, 2, "folds 1 to 1, got fold 2"),

@@ -136,8 +136,8 @@ def test_senseless_entries_are_named(models: list[str], overrides: list[str], me
     [
         (["--model", "lstm"], "wanted MODEL"),
         (["--model", "mmin", "--folds", "x"], "--folds"),
-        (["--model", "mmin", "--jobs", "0"], "--jobs must be at least 1"),
-        (["--model", "mmin", "--threads", "0"], "--threads must be at least 1"),
+        (["--model", "mmin", "--jobs", "0"], "--jobs must be 1 to 1024"),
+        (["--model", "mmin", "--threads", "0"], "--threads must be 1 to 1024"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, options: list[str], message: str) -> None:
