@@ -82,7 +82,7 @@ def compare(
     A graph that refuses a length it should take, or answers with what is not a number, is as wrong
     as can be: such rows are not finite. unanswered: why the first of them was refused.
     """
-    finite = np.isfinite(found).all(axis=1)
+    finite = np.asarray(np.isfinite(found).all(axis=1))
     kept = np.where(finite[:, None], found, 0.0)
     rows = largest_differences(found, truth)
     absolute = max(TOLERANCE, FLOAT32_LOSSES * float32_loss)

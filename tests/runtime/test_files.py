@@ -145,7 +145,8 @@ def _leftover(path: Path, seconds: float, number: int = 0) -> Path:
         (part / "inner").touch()
     else:
         part.touch()
-    os.utime(part, (time.time() - seconds,) * 2)
+    then = time.time() - seconds
+    os.utime(part, (then, then))
     return part
 
 
@@ -168,7 +169,8 @@ def test_leftovers_of_killed_processes_go(atomic: Atomic, tmp_path: Path, name: 
 def test_who_still_writes_keeps_what_lies_aside(atomic: Atomic, tmp_path: Path) -> None:
     path = tmp_path / "out"
     with atomic(path) as part:
-        os.utime(part, (time.time() - 3600,) * 2)
+        then = time.time() - 3600
+        os.utime(part, (then, then))
         with atomic(path):
             pass
         assert part.exists()

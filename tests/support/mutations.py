@@ -25,7 +25,7 @@ _SECONDS, _MIB = 20.0, 1500
 """What one mutation may take at most, in time and in memory beside what was there before."""
 
 
-def fuzzed(examples: int) -> Callable[..., settings]:
+def fuzzed(examples: int) -> settings:
     """Settings of a test over mutations: the same ones every time, and more where asked for."""
     return settings(
         max_examples=MANY or examples, derandomize=True, deadline=None, database=None,

@@ -408,7 +408,8 @@ def test_nothing_measured_is_no_number() -> None:
 
 def test_what_looks_odd_is_said(tmp_path: Path) -> None:
     root = _released(tmp_path)
-    with h5py.File(root / "v.h5", "a") as file:
+    opened: Any = h5py.File(root / "v.h5", "a")
+    with opened as file:
         for name in file:
             file[name][...] = 0.0
     corpus = read_corpus(LAYOUT, fold=1, features=root, targets=root / "targets")

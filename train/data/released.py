@@ -256,6 +256,10 @@ def _open_hdf5(path: Path) -> h5py.File:
     return h5py.File(path, "r")
 
 
+_LOW_LEVEL: Any = h5py  # whose stubs leave it out
+_HARD = _LOW_LEVEL.h5l.TYPE_HARD
+
+
 def _dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset | None:
     """The dataset of a name like `a` or `a/b`, not yet read; None where there is none.
 
@@ -266,7 +270,7 @@ def _dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset | None:
         links = place.id.links if isinstance(place, h5py.Group) else None
         if not step or links is None or not links.exists(step.encode("utf-8", "surrogateescape")):
             return None
-        if links.get_info(step.encode("utf-8", "surrogateescape")).type != h5py.h5l.TYPE_HARD:
+        if links.get_info(step.encode("utf-8", "surrogateescape")).type != _HARD:
             raise CorpusError(f"{path}: {name} is behind a link, wanted its numbers in this file")
         place = place[step]
     if not isinstance(place, h5py.Dataset) or place.is_virtual or place.external:

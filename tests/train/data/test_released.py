@@ -213,7 +213,8 @@ def test_a_small_file_becomes_no_large_corpus(root: Path, monkeypatch: pytest.Mo
             del file[name]
             file.create_dataset(name, (50_000, 4), "f4", chunks=(1000, 4))  # 0.8 MB, of nothing
     assert "most is not on the disk" in _refused(lambda: _read(root))
-    with h5py.File(root / "v.h5", "a") as file:
+    opened: Any = h5py.File(root / "v.h5", "a")
+    with opened as file:
         for name in ("trn0", "trn1"):
             file[name][:] = 1.0
     assert len(_read(root).parts["train"][0].features[Modality.V]) == 50_000
