@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import glob
 import os
 import shutil
@@ -183,6 +182,8 @@ def _sweep(path: Path) -> None:
 
 def _locked(part: Path) -> int | None:
     """A descriptor that holds the lock of a file aside; None where another process does."""
+    import fcntl  # of POSIX alone
+
     descriptor = os.open(part, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

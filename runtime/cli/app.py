@@ -32,7 +32,7 @@ from ..errors import IfmminError, InputError, OutputError, ParityError
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
-EXIT_UNREAD = 128 + signal.SIGPIPE
+EXIT_UNREAD = 141
 
 Body = TypeVar("Body", bound=Callable[..., int | None])
 """A command's function; None is exit code 0."""
