@@ -7,9 +7,9 @@ collapsed invariant features; the projection shows those features in two dimensi
 from __future__ import annotations
 
 import dataclasses
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ifmmin.runtime.console import csv_row, csv_rows, json_line, log_line
 from ifmmin.runtime.errors import CorpusError, InputError, OutputError
-from ifmmin.runtime.files import atomic_file, require_writable
+from ifmmin.runtime.files import atomic_file, read_regular, require_writable
 from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, MODALITIES, Modality, Pattern
 from ifmmin.runtime.prediction import softmax
 
@@ -194,11 +194,17 @@ def read_projection(path: Path) -> list[Point]:
     """The points of a CSV that `write_projection` wrote; empty where there is none."""
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [
-            Point(name, modality, label, float(x), float(y))
-            for name, modality, label, x, y in islice(csv_rows(file), 1, None)
-        ]
+    return [
+        Point(name, modality, label, float(x), float(y))
+        for name, modality, label, x, y in read_table(path)[1:]
+    ]
+
+
+def read_table(path: Path) -> list[list[str]]:
+    """The rows of a CSV of a run, its head among them. Raises OutputError, OSError, ValueError and
+    csv.Error where it is none."""
+    text = read_regular(path, OutputError).decode("utf-8")
+    return list(csv_rows(io.StringIO(text, newline="")))
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ifmmin.runtime.errors import CorpusError, IfmminError, InputError, RecipeError, one_line
+from ifmmin.runtime.errors import CorpusError, InputError, RecipeError, one_line
 from ifmmin.runtime.files import npy_header, open_regular, require_size
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality
 from ifmmin.runtime.prediction import check_labels
@@ -379,15 +380,15 @@ def read_adapter(
     if not 1 <= fold <= layout.folds:
         raise CorpusError(f"the corpus has folds 1 to {layout.folds}, got fold {fold}")
     function = _find(layout.function)
+    given = {"fold": fold, "features": features, "targets": targets}
     try:
-        corpus = function(fold=fold, features=features, targets=targets, **layout.options)
-    except IfmminError:
-        raise
-    except Exception as error:  # whatever a function of the user's own raises
+        inspect.signature(function).bind(**given, **layout.options)
+    except (TypeError, ValueError) as error:
+        names = ", ".join([*given, *layout.options])
         raise CorpusError(
-            f"{layout.function} failed: {type(error).__name__}: {one_line(error)}; --verbose shows "
-            "where"
+            f"{layout.function} cannot be called with {names}: {one_line(error)}"
         ) from error
+    corpus = function(**given, **layout.options)
     if not isinstance(corpus, Corpus):
         raise CorpusError(
             f"{layout.function} gave a {type(corpus).__name__}, wanted an ifmmin.train.Corpus"

@@ -17,10 +17,8 @@ from ifmmin.runtime.console import csv_row, escaped, markdown_table
 from ifmmin.runtime.files import atomic_file
 from ifmmin.runtime.modality import ALL_PATTERNS
 
-from ..evaluate import read_projection
 from ..metrics import shown
 from ..plots import colour, confusion, losses, new_figure, projection, save
-from ..trainer import PROJECTION_NAME
 from .plan import Plan, SweepFolder, Unit, slug
 from .results import (
     COLUMNS,
@@ -190,7 +188,7 @@ def figures(results: Results, figure: str) -> Iterator[tuple[str, Figure]]:
         }
         title = f"{name}: answers on the test parts, {_units(some)}"
         yield f"confusion-{slug(name)}.png", confusion(matrices, labels, title)
-        points = read_projection(some[0].run / PROJECTION_NAME)
+        points = some[0].points
         if points:
             unit = some[0].unit
             title = f"{name}: invariant features H', fold {unit.fold}, seed {unit.seed}"

@@ -5,7 +5,7 @@ Standard errors are by bootstrap over test utterances; blind networks are listed
 
 from __future__ import annotations
 
-import json
+import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,15 +13,16 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ifmmin.runtime.console import csv_rows
-from ifmmin.runtime.errors import OutputError
+from ifmmin.runtime.errors import OutputError, one_line
+from ifmmin.runtime.files import JSON_ERRORS, read_regular
 from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, MODALITIES, Pattern
 
-from ..evaluate import LEAST_ACTIVE, LEAST_DIMENSIONS
-from ..trainer import HISTORY_NAME, METRICS_NAME, PREDICTIONS_NAME
+from ..evaluate import LEAST_ACTIVE, LEAST_DIMENSIONS, Point, read_projection, read_table
+from ..trainer import HISTORY_NAME, METRICS_NAME, PREDICTIONS_NAME, PROJECTION_NAME
 from .plan import SweepFolder, Unit
 
 
@@ -49,7 +50,8 @@ class Result:
     """A row per epoch, without the columns that do not apply."""
     labels: tuple[str, ...]
     answers: Answers
-    run: Path
+    points: list[Point]
+    """Of the projection, where there is one."""
 
     def test(self, pattern: Pattern) -> dict[str, Any]:
         """The figures of a pattern on the test part."""
@@ -62,39 +64,72 @@ def read_results(folder: SweepFolder, units: Iterable[Unit]) -> list[Result]:
     return [_read(folder.path(unit), unit) for unit in units if folder.finished(unit)]
 
 
+class _Figures(msgspec.Struct):
+    """What a report reads of a pattern's figures."""
+
+    confusion: list[list[int]]
+    temperature: float
+    wa: float | None
+    ua: float | None
+    f1: float | None
+    ece: float | None
+    confidence: float | None
+    ece_uncalibrated: float | None
+    confidence_uncalibrated: float | None
+
+
+class _Metrics(msgspec.Struct):
+    """What a report reads of metrics.json."""
+
+    test: dict[str, _Figures]
+    health: dict[str, dict[str, float]]
+    possible: dict[str, float] = {}
+
+
 def _read(run: Path, unit: Unit) -> Result:
     try:
-        metrics = json.loads((run / METRICS_NAME).read_text("utf-8"))
+        metrics = msgspec.json.decode(read_regular(run / METRICS_NAME, OutputError))
         labels, answers = _read_answers(run / PREDICTIONS_NAME)
-        return Result(unit, metrics, _read_history(run / HISTORY_NAME), labels, answers, run)
-    except (OSError, ValueError, KeyError, StopIteration) as error:
+        _require_figures(msgspec.convert(metrics, _Metrics), len(labels))
+        history = _read_history(run / HISTORY_NAME)
+        points = read_projection(run / PROJECTION_NAME)
+    except (OSError, ValueError, KeyError, StopIteration, csv.Error, *JSON_ERRORS) as error:
         raise OutputError(
-            f"the run of {unit} is damaged ({type(error).__name__}: {error}); "
+            f"the run of {unit} is damaged ({type(error).__name__}: {one_line(error)}); "
             f"remove {run} and call again"
         ) from error
+    return Result(unit, metrics, history, labels, answers, points)
+
+
+def _require_figures(metrics: _Metrics, classes: int) -> None:
+    """ValueError where a pattern has no figures, or those of another number of classes."""
+    patterns = {str(pattern) for pattern in ALL_PATTERNS}
+    if set(metrics.test) != patterns or set(metrics.possible) not in (set(), patterns):
+        raise ValueError("figures of all patterns are wanted")
+    for figures in metrics.test.values():
+        if [len(row) for row in figures.confusion] != [classes] * classes:
+            raise ValueError(f"a confusion of {classes} classes is wanted")
 
 
 def _read_history(path: Path) -> list[dict[str, float]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = csv_rows(file)
-        columns = next(rows, [])
-        return [
-            {name: float(text) for name, text in zip(columns, row, strict=True) if text}
-            for row in rows
-        ]
+    columns, *rows = read_table(path) or [[]]
+    return [
+        {name: float(text) for name, text in zip(columns, row, strict=True) if text} for row in rows
+    ]
 
 
 def _read_answers(path: Path) -> tuple[tuple[str, ...], Answers]:
     column = {str(pattern): index for index, pattern in enumerate(ALL_PATTERNS)}
     true: dict[str, int] = {}
     found: list[tuple[str, int, int]] = []
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = csv_rows(file)
-        labels = tuple(next(rows)[4:])
-        position = {label: index for index, label in enumerate(labels)}
-        for name, pattern, label, answer, *_ in rows:
-            true[name] = position[label]
-            found.append((name, column[pattern], position[answer]))
+    rows = iter(read_table(path))
+    labels = tuple(next(rows)[4:])
+    position = {label: index for index, label in enumerate(labels)}
+    for name, pattern, label, answer, *_ in rows:
+        true[name] = position[label]
+        found.append((name, column[pattern], position[answer]))
+    if not found:
+        raise ValueError("it has no answers")
     row_of: Mapping[str, int] = {name: row for row, name in enumerate(true)}
     answered = np.full((len(true), len(ALL_PATTERNS)), -1, dtype=np.int64)
     for name, pattern_column, answer_class in found:

@@ -245,6 +245,32 @@ def test_two_sweeps_never_share_a_directory_and_a_damaged_run_is_named(copy: Pat
     assert "remove" in error
 
 
+DAMAGE = [
+    ("metrics.json", content)
+    for content in ("", "null", "[]", "{", '{"test": {}, "health": {}}', "\xff", "[" * 200_000)
+] + [
+    ("predictions.csv", content)
+    for content in ("", "null", "a,b\n1", "a,b,c,d,no\nu,zz,no,no", "\xff", '"' + "x" * 200_000)
+] + [
+    (name, content) for name in ("history.csv", "projection.csv") for content in ("x,y\n1", "\xff")
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "content"), DAMAGE, ids=lambda text: str(text)[:20])
+def test_whatever_is_damaged_in_a_run_is_told(copy: Path, name: str, content: str) -> None:
+    path = copy / "units" / "linear" / "fold-2" / "seed-1" / name
+    path.write_bytes(content.encode("latin-1"))
+    assert "the run of linear, fold 2, seed 1 is damaged" in _refused(copy, *MODELS)
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "predictions.csv", "history.csv"])
+def test_no_pipe_of_a_run_is_waited_for(copy: Path, name: str) -> None:
+    path = copy / "units" / "linear" / "fold-2" / "seed-1" / name
+    path.unlink()
+    os.mkfifo(path)
+    assert f"{name} is a pipe, wanted a file" in _refused(copy, *MODELS)
+
+
 def test_a_directory_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     assert "in use by something else" in _refused(tmp_path, *MODELS)
@@ -345,7 +371,7 @@ def _made_result(entry: str, fold: int, seed: int, size: int = 30, skill: float 
     test = {str(p): {"ua": float(draws.random())} for p in ALL_PATTERNS}
     names = tuple(f"u{i}" for i in range(size))
     return Result(
-        Unit(entry, fold, seed), {"test": test}, [], LABELS, Answers(names, true, answered), Path()
+        Unit(entry, fold, seed), {"test": test}, [], LABELS, Answers(names, true, answered), []
     )
 
 
