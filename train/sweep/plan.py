@@ -213,7 +213,7 @@ class SweepFolder:
         path = self._note(unit)
         if self.finished(unit) or not path.is_file():
             return None
-        return path.read_text("utf-8").partition("\n")[0]
+        return path.read_text("utf-8", "replace").partition("\n")[0]
 
     def _note(self, unit: Unit) -> Path:
         return self.path(unit).with_name(f"seed-{unit.seed}.error.txt")
