@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from .backends import BackendOptions
 from .bundle import Bundle
 from .errors import BundleError, InputError
-from .fork import Lazy, abandon, register
 from .modality import ALL_PATTERNS, Modality, Pattern
 from .prediction import Prediction, is_answer, no_answer, softmax, softmax_of_one
+from .process import Lazy, abandon, register
 from .sessions import AUTO, STREAM, Session, SessionConfig, SessionPool, Trial
 from .validate import (
     Policy,

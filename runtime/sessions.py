@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import os
-import re
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,124 +34,12 @@ from .errors import (
     OutputError,
 )
 from .files import JSON_ERRORS, read_regular
-from .fork import Lazy
 from .modality import Modality, Pattern
+from .process import Lazy, device_name, installed_versions, usable_cores
 from .stream.graphs import StreamGraphs, fit_to_profile
 
 if TYPE_CHECKING:
     from .verify import Proof
-
-_NVPMODEL = Path("/var/lib/nvpmodel/status")
-_TEGRA = Path("/etc/nv_tegra_release")
-_GPUS = Path("/proc/driver/nvidia/gpus")
-_CGROUPS = "/sys/fs/cgroup"
-
-
-@cache
-def device_name() -> str:
-    """Processor, cores, GPUs and, on a Jetson, its release and power mode; one line."""
-    graphs = [_machine(), _processor(), f"{os.cpu_count()} cores", *_gpus()]
-    for path in (_TEGRA, _NVPMODEL):
-        text = _read(path)
-        if text:
-            graphs.append(text.splitlines()[0])
-    return " | ".join(part for part in graphs if part)
-
-
-def _read(path: str | Path) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""
-
-
-def usable_cores(read: Callable[[str], str] = _read) -> int:
-    """Cores that this process may use: those that it is bound to, or fewer where a container has a
-    quota of their time, which counts in whole cores, rounded up.
-
-    read: gives the text of a file, empty where there is none.
-    """
-    try:
-        bound = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on every system
-        bound = os.cpu_count() or 1
-    quota = cpu_quota(read)
-    return bound if quota is None else max(1, min(bound, math.ceil(quota)))
-
-
-def cpu_quota(read: Callable[[str], str] = _read) -> float | None:
-    """CPUs' worth of time; None is no limit. The tightest of the groups above this process."""
-    limits = []
-    for group in control_groups(read):
-        quota, period = (*read(f"{group}/cpu.max").split(), "", "")[:2]
-        allowed, length = (
-            int(text) if re.fullmatch("[0-9]{1,15}", text) else 0  # `max` and -1 are no limit
-            for text in (
-                quota or read(f"{group}/cpu.cfs_quota_us").strip(),
-                period or read(f"{group}/cpu.cfs_period_us").strip(),
-            )
-        )
-        if allowed and length:
-            limits.append(allowed / length)
-    return min(limits, default=None)
-
-
-def control_groups(read: Callable[[str], str] = _read) -> list[str]:
-    """Folders of the control groups that limit this process's CPU time, the innermost first."""
-    found = []
-    for line in read("/proc/self/cgroup").splitlines() or ["0::/", "1:cpu:/"]:
-        _, controllers, path = (*line.split(":", 2), "", "")[:3]
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        parts = [part for part in path.split("/") if part]
-        for root in {f"{_CGROUPS}/{controllers}".rstrip("/"): 0, f"{_CGROUPS}/cpu": 0}:
-            found += ["/".join([root, *parts[:depth]]) for depth in range(len(parts), -1, -1)]
-    return found
-
-
-def _machine() -> str:
-    try:
-        return os.uname().machine
-    except AttributeError:  # not on every system
-        return sys.platform
-
-
-def _processor() -> str:
-    for line in _read(Path("/proc/cpuinfo")).splitlines():
-        if line.lower().startswith(("model name", "cpu part")):
-            return line.split(":", 1)[1].strip()
-    return ""
-
-
-def _gpus() -> list[str]:
-    found = []
-    for path in sorted(_GPUS.glob("*/information")) if _GPUS.is_dir() else ():
-        for line in _read(path).splitlines():
-            if line.startswith("Model"):
-                found.append(line.split(":", 1)[1].strip())
-    return found
-
-
-_MATTER = (
-    "ifmmin-", "onnxruntime", "openvino-", "tensorrt", "cuda_python-", "cuda_bindings-", "numpy-",
-)  # fmt: skip
-"""Names of packages on which the speed of a graph depends."""
-
-
-def installed_versions() -> list[str]:
-    """Names and versions of what could run graphs, by the folders of sys.path.
-
-    importlib.metadata would take longer than a graph takes to load.
-    """
-    found = set()
-    for folder in sys.path:
-        try:
-            names = [path.name for path in Path(folder or ".").iterdir()]
-        except OSError:
-            continue
-        found |= {n for n in names if n.endswith(".dist-info") and n.startswith(_MATTER)}
-    return sorted(found)
-
 
 _SCHEMA = 1
 

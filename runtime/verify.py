@@ -26,10 +26,10 @@ from .bundle import (
 )
 from .console import Advance
 from .errors import BackendUnavailable, BundleError, IfmminError, one_line
-from .fork import Lazy
 from .graph_file import check_graph_file, read_graph_file
 from .modality import Modality, Pattern
 from .prediction import allowed_differences, largest_differences, softmax
+from .process import Lazy
 from .stream.graphs import ModalityStream, StreamGraphs
 from .validate import pad_batch
 

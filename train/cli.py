@@ -19,7 +19,7 @@ from ifmmin.runtime.cli.options import frames_by_modality
 from ifmmin.runtime.console import log_line, print_table
 from ifmmin.runtime.errors import CheckpointError, CorpusError, IfmminError, InputError, OutputError
 from ifmmin.runtime.modality import INCOMPLETE_PATTERNS, MODALITIES, Modality, Pattern
-from ifmmin.runtime.sessions import usable_cores
+from ifmmin.runtime.process import usable_cores
 
 from .checkpoint import Header, load_checkpoint, save_checkpoint
 from .config import Form, Model

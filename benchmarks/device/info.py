@@ -21,7 +21,7 @@ from ifmmin.runtime.doctor import collect
 from ifmmin.runtime.doctor.collect import integer
 from ifmmin.runtime.doctor.facts import Memory, Temperature
 from ifmmin.runtime.doctor.probes import Answers, Host, ask
-from ifmmin.runtime.sessions import control_groups
+from ifmmin.runtime.process import control_groups
 
 from .gpu import Nvml, find_gpus
 from .machine import (

@@ -18,7 +18,7 @@ import msgspec
 from ifmmin.runtime.doctor.collect import find_memory
 from ifmmin.runtime.errors import IfmminError, InputError, OutputError, one_line
 from ifmmin.runtime.files import atomic_directory, cache_dir
-from ifmmin.runtime.sessions import device_name, usable_cores
+from ifmmin.runtime.process import device_name, usable_cores
 
 from ..device.info import find_caches, find_processor
 from ..device.machine import Cache, Machine

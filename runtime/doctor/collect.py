@@ -18,7 +18,7 @@ import msgspec
 
 from ..backends import BACKENDS
 from ..errors import one_line
-from ..sessions import cpu_quota, usable_cores
+from ..process import cpu_quota, usable_cores
 from .facts import (
     BackendState,
     Clock,

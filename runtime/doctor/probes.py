@@ -135,7 +135,8 @@ class Host:
                 if f"\n{folder}/" in files or f"\n{folder}\n" in files:
                     name = re.sub(r"[-_.]+", "-", str(package.metadata["Name"])).lower()
                     found.setdefault(str(package.locate_file("")), []).append(name)
-            # As of `package`; the others still tell.
+            # A broken installation may raise anything, and owns nothing that can be told; `package`
+            # says of it by name what is wrong.
             except Exception:
                 continue
         places = [place for place in sys.path if (Path(place) / folder).is_dir()]

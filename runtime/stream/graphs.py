@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from ..backends import LoadedGraph, Runner
 from ..bundle import GraphEntry, ProfileSpec, StateSpec
 from ..errors import InputError
-from ..fork import abandon, register
 from ..graph_file import TensorSpec
 from ..modality import Modality, Pattern
+from ..process import abandon, register
 
 
 class StepInterface(Protocol):

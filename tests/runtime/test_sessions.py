@@ -19,7 +19,7 @@ from ifmmin.runtime import BackendUnavailable, InputError, Pattern, Predictor
 from ifmmin.runtime.backends import Backend, BackendOptions, LoadedGraph
 from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from ifmmin.runtime.bundle import Bundle, GraphEntry
-from ifmmin.runtime.sessions import cpu_quota, usable_cores
+from ifmmin.runtime.process import cpu_quota, usable_cores
 
 STREAMING = pytest.mark.parametrize("bundle", ["streams"], indirect=True)
 PATTERN = Pattern.parse("a")

@@ -34,7 +34,7 @@ from ifmmin.benchmarks.roofline.probe import (
 from ifmmin.benchmarks.scenarios.bench import Bounds
 from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from ifmmin.runtime.errors import InputError
-from ifmmin.runtime.sessions import usable_cores
+from ifmmin.runtime.process import usable_cores
 
 SMALL = Span(smallest=16 << 10, largest=4 << 20)
 LEVEL = {"size": 1, "rate": 1, "busy": 1}
