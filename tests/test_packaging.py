@@ -130,7 +130,12 @@ def test_wheel_and_sdist_hold_what_they_should(root: Path, tmp_path: Path) -> No
     (sdist,) = (tmp_path / "dist").glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         files = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"runtime/predictor.py", "benchmarks/demo.py", "tests/conftest.py", "LICENSE"} <= files
+    assert {
+        "runtime/predictor.py",
+        "benchmarks/pipeline.py",
+        "tests/conftest.py",
+        "LICENSE",
+    } <= files
 
 
 def _bundle(folder: Path, content: str) -> Path:
