@@ -38,6 +38,14 @@ def shipped() -> Path:
     return Path(__file__).parents[1] / "models" / "speech"
 
 
+def shipped_licence() -> str:
+    """A line that says what the weights of `shipped` may be used for."""
+    return (
+        "The weights that come with it are for non-commercial use (CC BY-NC-SA 4.0); their model "
+        f"card: {shipped() / 'README.md'}"
+    )
+
+
 class Bundle:
     """An opened bundle. Raises BundleError where the directory is not a sound bundle."""
 
