@@ -1,6 +1,6 @@
 """Bundle: its directory, its manifest, what its graphs say of themselves."""
 
-from .bundle import Bundle, Features, GoldenCase, GoldenSignal, shipped
+from .bundle import Bundle, Features, GoldenCase, GoldenSignal, shipped, shipped_licence
 from .manifest import (
     BACKENDS,
     MANIFEST_NAME,
@@ -46,4 +46,5 @@ __all__ = [
     "StateSpec",
     "read_manifest",
     "shipped",
+    "shipped_licence",
 ]

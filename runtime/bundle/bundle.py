@@ -49,6 +49,14 @@ class GoldenSignal:
     """(T, D)"""
 
 
+def shipped_licence() -> str:
+    """A line that says what the weights of `shipped` may be used for."""
+    return (
+        "The weights that come with it are for non-commercial use (CC BY-NC-SA 4.0); their model "
+        f"card: {shipped() / 'README.md'}"
+    )
+
+
 class Bundle:
     """An opened bundle. Raises BundleError where the directory is not a sound bundle."""
 

@@ -48,7 +48,10 @@ class Main(Protocol):
 
 def _print_version(asked: bool) -> None:
     if asked:
+        from ..bundle import shipped_licence  # numpy is slow to import
+
         write(f"ifmmin {package_version()}")
+        write(shipped_licence())
         raise Exit
 
 
@@ -67,7 +70,10 @@ _COMMON = {
     "version": Annotated[
         bool,
         typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version and end."
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print version and licence, and end.",
         ),
     ],
 }
