@@ -12,11 +12,11 @@ import msgspec
 import typer
 
 from ifmmin.runtime.bundle import SHAPES, Bundle, GraphEntry, Manifest, ModalitySpec
+from ifmmin.runtime.bundle.verify import CheckResult, check_bundle
 from ifmmin.runtime.cli.app import BundleOption, command, entry_point, new_app, require_bundle
 from ifmmin.runtime.console import log_line, print_table, printable, progress, write
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.modality import Modality, Pattern
-from ifmmin.runtime.verify import CheckResult, check_bundle
 
 from .card import MEASURED, measured, mega, provenance, short, without_empty
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from ifmmin.runtime.backends.tensorrt_api import load_tensorrt
 from ifmmin.runtime.bundle import EngineEntry, Features, MissingSpec, ModalitySpec
+from ifmmin.runtime.bundle.graph_file import graph_metadata
 from ifmmin.runtime.console import Advance, progress
 from ifmmin.runtime.errors import CheckpointError, CorpusError, InputError
 from ifmmin.runtime.files import require_writable
-from ifmmin.runtime.graph_file import graph_metadata
 from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.runtime.validate import pad_batch
 from ifmmin.train.checkpoint import Header, load_checkpoint

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
 from ifmmin.runtime.bundle import StateSpec
+from ifmmin.runtime.bundle.graph_file import TensorSpec, read_graph_file
 from ifmmin.runtime.errors import ParityError
-from ifmmin.runtime.graph_file import TensorSpec, read_graph_file
 from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.train.model.network import EmotionNetwork
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import glob
+import hashlib
 import os
 import shutil
 import stat
@@ -310,3 +311,29 @@ def _exchange(first: Path, second: Path) -> None:
     second.rename(aside)
     first.rename(second)
     aside.rename(first)
+
+
+def read_hashed(
+    path: Path, sha256: str, size: int | None, error: type[IfmminError], most: int
+) -> bytes:
+    """The content of a file that is what a manifest says; `error` in one line where it is not."""
+    try:
+        with open_regular(path, error, most) as file:
+            found_size = os.fstat(file.fileno()).st_size
+            if size is not None and found_size != size:
+                raise error(
+                    f"{path} is damaged: it has {found_size} bytes, the manifest says {size}; "
+                    "copy or export the bundle again"
+                )
+            content = file.read()
+    except OSError as problem:
+        raise error(
+            f"{path} cannot be read ({problem.strerror}); export the bundle again"
+        ) from problem
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise error(
+            f"{path} is damaged: its sha256 is {found[:12]}..., the manifest says "
+            f"{sha256[:12]}...; copy or export the bundle again"
+        )
+    return content

@@ -39,7 +39,7 @@ from .process import Lazy, device_name, installed_versions, usable_cores
 from .stream.graphs import StreamGraphs, fit_to_profile
 
 if TYPE_CHECKING:
-    from .verify import Proof
+    from .bundle.verify import Proof
 
 _SCHEMA = 1
 
@@ -249,7 +249,7 @@ class Tuner:
 
     @Lazy
     def _proof(self) -> Proof:
-        from .verify import Proof
+        from .bundle.verify import Proof
 
         return Proof(self._bundle)
 

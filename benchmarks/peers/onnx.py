@@ -26,8 +26,8 @@ from ifmmin.runtime.bundle import (
     MissingSpec,
     Origin,
 )
+from ifmmin.runtime.bundle.graph_file import TensorSpec
 from ifmmin.runtime.errors import BackendUnavailable
-from ifmmin.runtime.graph_file import TensorSpec
 from ifmmin.runtime.modality import MODALITIES, Pattern
 from ifmmin.train.model.network import EmotionNetwork
 

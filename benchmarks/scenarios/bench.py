@@ -10,10 +10,10 @@ import numpy as np
 
 from ifmmin.runtime.backends import BackendOptions
 from ifmmin.runtime.bundle import Bundle
+from ifmmin.runtime.bundle.verify import GoldenVectors, GoldenVerifier, read_golden
 from ifmmin.runtime.errors import BundleError, IfmminError, ParityError
 from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.runtime.predictor import Predictor
-from ifmmin.runtime.verify import GoldenVectors, GoldenVerifier, read_golden
 
 from ..peers.base import Source, find_peer
 from ..record import CONTROL, OURS, REFERENCE, Accuracy, Row, Scenario

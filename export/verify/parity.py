@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifmmin.runtime.bundle import GraphEntry
+from ifmmin.runtime.bundle.verify import FLOAT32_LOSSES, PROBABILITY, ROUNDING, TOLERANCE, recorded
 from ifmmin.runtime.console import markdown_table
 from ifmmin.runtime.errors import InputError, ParityError
 from ifmmin.runtime.prediction import allowed_differences, largest_differences, softmax
-from ifmmin.runtime.verify import FLOAT32_LOSSES, PROBABILITY, ROUNDING, TOLERANCE, recorded
 
 UNDECIDED = 0.05
 """Lead of a probability below which two classes are as good as equal: any rounding turns them."""

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from ifmmin.runtime.backends import Runner
 from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from ifmmin.runtime.bundle import Bundle, GraphEntry
+from ifmmin.runtime.bundle.verify import FLOAT32_LOSS, CheckResult, load_as_exported, recorded
 from ifmmin.runtime.console import Advance
 from ifmmin.runtime.errors import BundleError, CheckpointError
 from ifmmin.runtime.modality import Modality, Pattern
-from ifmmin.runtime.verify import FLOAT32_LOSS, CheckResult, load_as_exported, recorded
 from ifmmin.train.checkpoint import load_checkpoint
 from ifmmin.train.data.corpus import Utterance
 from ifmmin.train.model.network import EmotionNetwork

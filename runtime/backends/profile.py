@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..bundle import GraphEntry, ModalitySpec, ProfileSpec
+from ..bundle.graph_file import TensorSpec
 from ..errors import BundleError, InputError
-from ..graph_file import TensorSpec
 from ..modality import Modality
 from .base import Runner
 

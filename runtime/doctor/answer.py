@@ -18,8 +18,8 @@ from typing import Any
 from ..backends import Backend
 from ..backends.base import make_backend
 from ..bundle import Bundle, GraphEntry
+from ..bundle.verify import WHAT, CheckResult, GoldenVerifier, check_bundle, read_golden
 from ..errors import BackendUnavailable, one_line
-from ..verify import WHAT, CheckResult, GoldenVerifier, check_bundle, read_golden
 
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
 """Numbers of device attributes in CUDA's interface of C."""

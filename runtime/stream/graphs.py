@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from ..backends import LoadedGraph, Runner
 from ..bundle import GraphEntry, ProfileSpec, StateSpec
+from ..bundle.graph_file import TensorSpec
 from ..errors import InputError
-from ..graph_file import TensorSpec
 from ..modality import Modality, Pattern
 from ..process import abandon, register
 

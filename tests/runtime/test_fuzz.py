@@ -18,9 +18,9 @@ from small_bundles import copied, put
 
 from ifmmin.runtime import BundleError, InputError, Predictor, Smoothing, StreamOptions
 from ifmmin.runtime.bundle import MANIFEST_NAME, Bundle
+from ifmmin.runtime.bundle.graph_file import read_graph_file
 from ifmmin.runtime.cli.readers import find_inputs
 from ifmmin.runtime.cli.run import main
-from ifmmin.runtime.graph_file import read_graph_file
 
 CPU = "onnxruntime-cpu"
 GOLDEN = "golden.safetensors"

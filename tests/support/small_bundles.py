@@ -27,11 +27,11 @@ from ifmmin.runtime.bundle import (
     GraphEntry,
     read_manifest,
 )
+from ifmmin.runtime.bundle.graph_file import graph_metadata
+from ifmmin.runtime.bundle.verify import CheckResult, GoldenVerifier, read_golden
 from ifmmin.runtime.files import atomic_directory
-from ifmmin.runtime.graph_file import graph_metadata
 from ifmmin.runtime.modality import Pattern
 from ifmmin.runtime.validate import pad_batch
-from ifmmin.runtime.verify import CheckResult, GoldenVerifier, read_golden
 
 ALL = ("a", "v", "t", "a_v", "a_t", "v_t", "a_v_t")
 """Patterns."""

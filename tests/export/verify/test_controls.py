@@ -23,8 +23,8 @@ from ifmmin.export.specialise.encoder import PRECISIONS
 from ifmmin.export.verify.parity import DEFAULTS, Comparison, compare, find_violations
 from ifmmin.export.verify.probes import Probes, compare_probes, run_alone, run_batches
 from ifmmin.runtime.bundle import Bundle
+from ifmmin.runtime.bundle.verify import check_outputs
 from ifmmin.runtime.modality import Pattern
-from ifmmin.runtime.verify import check_outputs
 from ifmmin.train.checkpoint import save_checkpoint
 from ifmmin.train.model.network import EmotionNetwork
 from ifmmin.train.trainer import train

@@ -12,8 +12,8 @@ from small_bundles import graph_entry
 
 from ifmmin.runtime.backends.profile import Shape, check_profile, profile_of
 from ifmmin.runtime.bundle import GraphEntry, MissingSpec, ModalitySpec, ProfileSpec, StateSpec
+from ifmmin.runtime.bundle.graph_file import TensorSpec
 from ifmmin.runtime.errors import BundleError, InputError
-from ifmmin.runtime.graph_file import TensorSpec
 from ifmmin.runtime.modality import Modality
 
 A, T = Modality.A, Modality.T

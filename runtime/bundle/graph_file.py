@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .modality import Modality
+from ..modality import Modality
 
 if TYPE_CHECKING:
-    from .bundle import GraphEntry, Manifest, ModalitySpec
+    from .manifest import GraphEntry, Manifest, ModalitySpec
 
 
 class TensorSpec(msgspec.Struct, frozen=True, kw_only=True):

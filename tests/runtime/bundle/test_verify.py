@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save
 from small_bundles import copied, edit, exchange, flip, graph_entry, nudge, put, relabel
 
 from ifmmin.runtime.bundle import MANIFEST_NAME, PRECISIONS, Bundle, GraphEntry
-from ifmmin.runtime.verify import CheckResult, check_bundle, check_outputs
+from ifmmin.runtime.bundle.verify import CheckResult, check_bundle, check_outputs
 
 Spoil = Callable[[Path], object]
 
@@ -182,7 +182,7 @@ def test_without_an_engine_one_line_says_what_to_install(bundle: Path) -> None:
     script = (
         "from ifmmin.runtime.bundle import Bundle\n"
         "from ifmmin.runtime.cli.app import guarded\n"
-        "from ifmmin.runtime.verify import check_bundle\n"
+        "from ifmmin.runtime.bundle.verify import check_bundle\n"
         "sys.exit(guarded(lambda: check_bundle(Bundle(sys.argv[1])) and 0))"
     )
     ran = run_python(script, bundle, without=["onnxruntime"])

@@ -12,26 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .backends import LoadedGraph, Runner
-from .backends.onnxruntime import OnnxRuntimeCpu
-from .bundle import (
-    MANIFEST_NAME,
-    MODALITY_SHAPES,
-    SHAPES,
-    Bundle,
-    EngineEntry,
-    Features,
-    GraphEntry,
-    Manifest,
-)
-from .console import Advance
-from .errors import BackendUnavailable, BundleError, IfmminError, one_line
+from ..backends import LoadedGraph, Runner
+from ..backends.onnxruntime import OnnxRuntimeCpu
+from ..console import Advance
+from ..errors import BackendUnavailable, BundleError, IfmminError, one_line
+from ..modality import Modality, Pattern
+from ..prediction import allowed_differences, largest_differences, softmax
+from ..process import Lazy
+from ..stream.graphs import ModalityStream, StreamGraphs
+from ..validate import pad_batch
+from .bundle import Bundle, Features
 from .graph_file import check_graph_file, read_graph_file
-from .modality import Modality, Pattern
-from .prediction import allowed_differences, largest_differences, softmax
-from .process import Lazy
-from .stream.graphs import ModalityStream, StreamGraphs
-from .validate import pad_batch
+from .manifest import MANIFEST_NAME, MODALITY_SHAPES, SHAPES, EngineEntry, GraphEntry, Manifest
 
 TOLERANCE = 1e-4
 """Of a logit: what a float32 graph is allowed at export."""

@@ -1,0 +1,1 @@
+"""Front-ends are made here: graphs and vocabularies from published weights."""

@@ -1,0 +1,48 @@
+"""Bundle: its directory, its manifest, what its graphs say of themselves."""
+
+from .bundle import Bundle, Features, GoldenCase, shipped
+from .manifest import (
+    BACKENDS,
+    MANIFEST_NAME,
+    MODALITY_SHAPES,
+    PRECISIONS,
+    RECURRENCES,
+    SCHEMA_VERSION,
+    SHAPES,
+    BackendSpec,
+    EngineEntry,
+    Golden,
+    GraphEntry,
+    Manifest,
+    MissingSpec,
+    ModalitySpec,
+    Origin,
+    ProfileSpec,
+    StateSpec,
+    read_manifest,
+)
+
+__all__ = [
+    "BACKENDS",
+    "MANIFEST_NAME",
+    "MODALITY_SHAPES",
+    "PRECISIONS",
+    "RECURRENCES",
+    "SCHEMA_VERSION",
+    "SHAPES",
+    "BackendSpec",
+    "Bundle",
+    "EngineEntry",
+    "Features",
+    "Golden",
+    "GoldenCase",
+    "GraphEntry",
+    "Manifest",
+    "MissingSpec",
+    "ModalitySpec",
+    "Origin",
+    "ProfileSpec",
+    "StateSpec",
+    "read_manifest",
+    "shipped",
+]
