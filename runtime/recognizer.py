@@ -119,10 +119,6 @@ class Recognizer:
         """
         started = time.perf_counter()
         features, nothing = {}, {}
-        if isinstance(sound, tuple):
-            from .frontends.sound import Sound
-
-            sound = Sound(*sound)
         for modality, signal in ((SOUND, sound), (FACE, face), (WORDS, text)):
             if signal is None:
                 continue
@@ -332,15 +328,21 @@ class RecognizerStream:
         self.reset()
 
     def _push(self, modality: Modality, piece: Any, at: float | None) -> None:
-        known = self._frontends.get(modality)
-        frontend = copy.copy(known or self._recognizer.frontend(modality))
-        if known is None:
-            frontend.reset()
-        found = frontend.stream(piece)
+        if at is not None and self._now is not None and at < self._now:
+            raise InputError(f"at: got {at:g} seconds, wanted {self._now:g} or later")
+        found = self._frontend(modality).stream(piece)
         if len(found):
             self._stream.push({modality: found}, at=at)
-        self._frontends[modality] = frontend
         self._now = at
+
+    def _frontend(self, modality: Modality) -> FrontEnd:
+        """That of this stream: the recognizer's graphs with a state of its own."""
+        found = self._frontends.get(modality)
+        if found is None:
+            found = copy.copy(self._recognizer.frontend(modality))
+            found.reset()
+            self._frontends[modality] = found
+        return found
 
 
 class _Array(msgspec.Struct):

@@ -21,8 +21,8 @@ State = dict[str, NDArray[Any]]
 class FrontEnd(Protocol):
     """Makes features of one modality. A user's own extractor is one: docs/frontends.md.
 
-    `whole` leaves streams alone and may be called from many threads. A shallow copy is another
-    stream over the same graphs: what `stream` keeps it replaces, and never changes in place.
+    `whole` leaves the stream alone and may be called from many threads. A shallow copy is, once it
+    is reset, another stream over the same graphs.
     """
 
     def describe(self) -> FrontEndSpec:
@@ -112,4 +112,4 @@ def unpack_signal(spec: FrontEndSpec, packed: NDArray[Any]) -> Any:
         return packed.tobytes().decode()
     from .sound import Sound
 
-    return Sound(packed, int(spec.settings["sample_rate"]))
+    return Sound(packed, int(spec.settings["rate"]))
