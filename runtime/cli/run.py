@@ -262,17 +262,17 @@ def run(
     )] = None,
     bundle: BundleOption = None,
     text: Annotated[str | None, typer.Option(
-        help="What is said in the recording, or a sentence by itself.", metavar="TEXT")] = None,
+        "--text", help="What is said in the recording, or a sentence by itself.", metavar="TEXT")] = None,
     asr: Annotated[bool, typer.Option(
         "--asr", help="Recognise the words of recordings without text (English; extra asr).",
     )] = False,
     mic: Annotated[bool, typer.Option(
         "--mic", help="Listen to the microphone until Ctrl-C (extra mic).")] = False,
     pcm: Annotated[int | None, typer.Option(
-        help="Hear INPUT, a file or -, as raw 16-bit mono sound of this rate, as it comes.",
+        "--pcm", help="Hear INPUT, a file or -, as raw 16-bit mono sound of this rate, as it comes.",
         metavar="HZ")] = None,
     plot: Annotated[Path | None, typer.Option(
-        help="Draw the answers over time, as .png, .svg or .pdf (extra plot).",
+        "--plot", help="Draw the answers over time, as .png, .svg or .pdf (extra plot).",
         metavar="FILE")] = None,
     pattern: Annotated[str, answers("Use only these, e.g. a_t; auto: what is present.")] = "auto",
     nan: Annotated[NanFrames, answers("What to do with frames with a NaN.")] = "refuse",
