@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import importlib
 import logging
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from types import FrameType
 from typing import Any
 
 from ..errors import BackendUnavailable, InputError
@@ -93,7 +95,8 @@ class Messages:
     count: int = 0
     """All that were said, those of no interest too: zero when another logger got them."""
     interrupt: BaseException | None = None
-    """What was raised in a callback. TensorRT prints and forgets it, so the caller has to raise."""
+    """What ends the work: a signal, or what a callback raised, which TensorRT prints and forgets.
+    The caller has to raise it."""
 
     def add(self, severity: str, text: str) -> None:
         """Sort in a message."""
@@ -127,14 +130,44 @@ _CURRENT: list[Messages] = []
 
 @contextmanager
 def collect() -> Iterator[Messages]:
-    """The messages of the work inside; other threads wait until it is done."""
-    with _WORK:
-        messages = Messages()
+    """The messages of the work inside; other threads wait until it is done.
+
+    So do signals: their handlers run at its end.
+    """
+    messages = Messages()
+    with _WORK, _signals_held(messages):
         _CURRENT.append(messages)
         try:
             yield messages
         finally:
             _CURRENT.pop()
+
+
+@contextmanager
+def _signals_held(messages: Messages) -> Iterator[None]:
+    """Let signals whose handlers may raise wait for the end of the block, and say that they did.
+
+    A handler runs in whatever Python runs next, which may be a callback of TensorRT: an exception
+    there is lost, or the end of the process.
+    """
+    before: dict[int, Any] = {}
+    arrived: list[int] = []
+
+    def arrive(number: int, _frame: FrameType | None) -> None:
+        arrived.append(number)
+        messages.interrupt = messages.interrupt or KeyboardInterrupt()
+
+    if threading.current_thread() is threading.main_thread():
+        for number in map(int, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
+            if callable(signal.getsignal(number)):
+                before[number] = signal.signal(number, arrive)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in arrived[:1]:
+            before[number](number, None)
 
 
 def logger_of(trt: Any) -> Any:
@@ -150,11 +183,7 @@ def _logger_of(base: Any) -> Any:
             super().__init__()
 
         def log(self, severity: Any, text: str) -> None:
-            try:
-                _receive(severity.name, text)
-            except KeyboardInterrupt as interrupt:
-                for messages in _CURRENT:
-                    messages.interrupt = interrupt
+            _receive(severity.name, text)
 
     return Logger()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -128,12 +129,14 @@ def test_an_error_outside_of_work_is_logged(logger: Any, caplog: pytest.LogCaptu
     assert [record.message for record in caplog.records] == ["out of memory"]
 
 
-def test_an_interrupt_while_it_speaks_is_kept(logger: Any) -> None:
-    class Interrupting:
-        @property
-        def name(self) -> str:
-            raise KeyboardInterrupt
+def test_an_interrupt_waits_for_the_end_of_the_work(logger: Any) -> None:
+    begun = []
 
-    with collect() as messages:
-        logger.log(Interrupting(), "text")
-    assert isinstance(messages.interrupt, KeyboardInterrupt)
+    def work() -> None:
+        with collect() as messages:
+            signal.raise_signal(signal.SIGINT)
+            begun.append(messages)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert isinstance(begun[0].interrupt, KeyboardInterrupt)

@@ -1,0 +1,253 @@
+"""GE2E: what a recurrent encoder of voices hears in speech, 512 numbers each 100 ms.
+
+Sound becomes one channel at 16 kHz; the frames in which someone speaks are brought to one level;
+their mel spectrum goes through the first two LSTM layers of GE2E (Wan et al. 2018), and ten frames
+have one mean. The states tell voices apart: who keeps them, keeps what identifies a speaker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BundleError
+from .base import Features, State, require_state, session
+from .sound import RATE, Mono, Sound, as_sound
+from .spec import FrontEndSpec, Read
+from .speech import HOP, Detector, Gate, Stretch
+
+__all__ = ["FRAME", "GROUP", "STEP", "UNITS", "VERSION", "Ge2e", "Rules", "open"]
+
+VERSION = 1
+FRAME, STEP, GROUP = 400, 160, 10
+"""Samples of a frame and from one to the next; frames that have one mean."""
+UNITS = 256
+"""Of each of the two layers."""
+_MANY = 32
+"""Chunks that are run at once."""
+_SILENT = 1e-12
+"""A power (mean square) that no gain lifts further."""
+
+
+class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The settings: how speech is chosen and brought to one level."""
+
+    rate: int = RATE
+    """Samples a second."""
+    threshold: float = 0.4
+    """A hop of 32 ms is speech above this probability."""
+    margin: float = 0.1
+    """Seconds before and after a hop of speech that are kept."""
+    pause: float = 0.0
+    """Longest part of a pause beyond the margins that is kept, in seconds; longer ones are left
+    out."""
+    level: float = -30.0
+    """Of the speech, dB below full scale (mean square)."""
+    level_hops: int | None = None
+    """Hops of speech after which its level is taken for known, and followed from there on. None:
+    it is that of the whole sound."""
+    chunk: int = 160
+    """Frames after which the encoder begins anew."""
+
+
+def open(spec: FrontEndSpec, read: Read, threads: int = 1) -> Ge2e:
+    """The front-end of a specification; BundleError where it is not one of this version's."""
+    return Ge2e(spec, read, threads)
+
+
+class Ge2e:
+    """The front-end for sound: a path, a Sound, or samples and their rate in Hz."""
+
+    def __init__(self, spec: FrontEndSpec, read: Read, threads: int = 1) -> None:
+        if spec.version != VERSION:
+            raise BundleError(
+                f"front-end ge2e: got version {spec.version}, wanted {VERSION}; this is another "
+                "version of ifmmin than the one that made it"
+            )
+        try:
+            self._rules = msgspec.convert(spec.settings, Rules)
+            files = spec.files["graph"], spec.files["detector"]
+        except (msgspec.ValidationError, KeyError) as error:
+            raise BundleError(f"front-end ge2e: its specification is damaged ({error})") from error
+        self._spec = spec
+        self._encoder, self._detector = (session(read(file), threads) for file in files)
+        self._stream = self._begin(STREAM_HOPS)
+
+    def describe(self) -> FrontEndSpec:
+        """What it is."""
+        return self._spec
+
+    def whole(self, signal: Any) -> Features:
+        """Features (T, 512) at 10 a second of speech; (0, 512) where nobody speaks."""
+        stream = self._begin(None)
+        return stream.feed(as_sound(signal), last=True)
+
+    def stream(self, signal: Any, *, last: bool = False) -> Features:
+        """The frames (N, 512) that this piece of sound completed."""
+        features = self._stream.feed(as_sound(signal), last=last)
+        if last:
+            self.reset()
+        return features
+
+    def reset(self, state: State | None = None) -> None:
+        """Begin anew, or where `state` left off."""
+        fresh = self._begin(STREAM_HOPS)
+        if state is not None:
+            fresh.restore(require_state(state, fresh.state()))
+        self._stream = fresh
+
+    def state(self) -> State:
+        """Of the stream: resampler, detector, samples not used yet, and the encoder's states."""
+        return self._stream.state()
+
+    def _begin(self, settle: int | None) -> _Stream:
+        if self._rules.level_hops is not None:
+            settle = self._rules.level_hops
+        return _Stream(self._rules, self._encoder, self._detector, settle)
+
+
+STREAM_HOPS = 8
+"""Hops of speech after which a stream takes its level for known, where the rule is that of the
+whole sound."""
+
+
+class _Stream:
+    """Sound in pieces -> features, and all that is between."""
+
+    def __init__(self, rules: Rules, encoder: Any, detector: Any, settle: int | None) -> None:
+        self._rules, self._encoder = rules, encoder
+        self._mono, self._detector = Mono(), Detector(detector)
+        margin, pause = (round(seconds * RATE) for seconds in (rules.margin, rules.pause))
+        self._gate = Gate(STEP, FRAME // 2, margin, pause, settle)
+        self._samples: NDArray[np.float32] = np.zeros(0, np.float32)
+        self._offset = 0
+        """Of the first sample kept, in all."""
+        self._kept: list[Stretch] = []
+        """Frames chosen whose samples are not all there."""
+        self._frames: NDArray[np.float32] = np.zeros((0, FRAME), np.float32)
+        """Fewer than ten that wait for others, levelled."""
+        self._done = 0
+        """Frames that the encoder has taken of this chunk."""
+        self._h: NDArray[np.float32] = np.zeros((2, 1, UNITS), np.float32)
+        self._c: NDArray[np.float32] = np.zeros((2, 1, UNITS), np.float32)
+
+    def feed(self, sound: Sound, last: bool) -> Features:
+        heard = [self._mono.feed(sound), *([self._mono.end()] if last else [])]
+        self._samples = np.concatenate([self._samples, *heard])
+        end = self._offset + len(self._samples)
+        at = self._gate.hops * HOP - self._offset
+        fresh = self._samples[at:]
+        rest = len(fresh) % HOP
+        if not last:
+            fresh = fresh[: len(fresh) - rest]
+        elif rest:
+            fresh = np.concatenate([fresh, np.zeros(HOP - rest, np.float32)])
+        if len(fresh) or last:
+            powers = np.square(fresh.reshape(-1, HOP), dtype=np.float64).mean(axis=1)
+            speech = self._detector.feed(fresh) > self._rules.threshold
+            self._kept += self._gate.feed(speech, powers, last)
+        features = self._encode(self._ready(end), last)
+        self._forget()
+        return features
+
+    def _ready(self, end: int) -> list[Stretch]:
+        """The frames chosen of which all samples are there."""
+        complete = max(0, (end - FRAME) // STEP + 1)
+        ready = [s._replace(last=min(s.last, complete)) for s in self._kept if s.first < complete]
+        self._kept = [
+            s._replace(first=max(s.first, complete)) for s in self._kept if s.last > complete
+        ]
+        return ready
+
+    def _encode(self, stretches: list[Stretch], last: bool) -> Features:
+        made = [np.zeros((0, 2 * UNITS), np.float32)]
+        for frames in self._levelled(stretches):
+            self._frames = np.concatenate([self._frames, frames])
+            count = len(self._frames) - len(self._frames) % GROUP
+            ready, self._frames = self._frames[:count], self._frames[count:]
+            made += self._chunks(ready, last)
+        return np.concatenate(made)
+
+    def _levelled(self, stretches: list[Stretch]) -> Iterator[NDArray[np.float32]]:
+        """The frames (N, 400) of stretches, not all at once where they are many."""
+        most = _MANY * self._rules.chunk
+        level = 10 ** (self._rules.level / 20)
+        for first, last, power in stretches:
+            gain = np.float32(level / np.sqrt(max(power, _SILENT)))
+            for at in range(first, last, most):
+                start = at * STEP - self._offset
+                windows = np.lib.stride_tricks.sliding_window_view(self._samples[start:], FRAME)
+                yield windows[: (min(at + most, last) - at - 1) * STEP + 1 : STEP] * gain
+
+    def _chunks(self, frames: NDArray[np.float32], last: bool) -> Iterator[Features]:
+        """Features of frames (N, 400), N a multiple of ten, which follow on those before."""
+        chunk = self._rules.chunk
+        while len(frames):
+            if self._done:
+                rows, size = 1, min(len(frames), chunk - self._done)
+            elif len(frames) >= chunk:
+                # Chunks know nothing of each other. Nothing follows on the last: it may be filled.
+                rows, size = -(-len(frames) // chunk) if last else len(frames) // chunk, chunk
+            else:
+                rows, size = 1, len(frames)
+            taken = min(len(frames), rows * size)
+            filler = np.zeros((rows * size - taken, FRAME), np.float32)
+            batch = np.concatenate([frames[:taken], filler]) if len(filler) else frames[:taken]
+            features, h, c = self._encoder.run(
+                None, {"frames": batch.reshape(rows, size, FRAME), **self._states(rows)}
+            )
+            yield features.reshape(-1, 2 * UNITS)[: taken // GROUP]
+            self._done = (self._done + size) % chunk
+            self._h, self._c = h[:, -1:], c[:, -1:]
+            frames = frames[taken:]
+
+    def _states(self, rows: int) -> dict[str, NDArray[np.float32]]:
+        if self._done:
+            return {"h": self._h, "c": self._c}
+        zeros = np.zeros((2, rows, UNITS), np.float32)
+        return {"h": zeros, "c": zeros}
+
+    def _forget(self) -> None:
+        """Drop the samples that nothing needs any more."""
+        oldest = min([self._gate.oldest(), *(s.first for s in self._kept)]) * STEP
+        used = min(oldest, self._gate.hops * HOP) - self._offset
+        if used > 0:
+            self._samples = self._samples[used:].copy()
+            self._offset += used
+
+    def state(self) -> State:
+        gate = self._gate
+        return {
+            **{f"mono_{name}": array for name, array in self._mono.state().items()},
+            **{f"detector_{name}": array.copy() for name, array in self._detector.arrays.items()},
+            "gate": np.array([gate.hops, gate.until, gate.next, gate.speech], np.int64),
+            "power": np.array(gate.power),
+            "held": np.array(gate.held, np.int64).reshape(-1, 2),
+            "kept": np.array([s[:2] for s in self._kept], np.int64).reshape(-1, 2),
+            "kept_power": np.array([s.power for s in self._kept], np.float64),
+            "offset": np.array(self._offset, np.int64),
+            "samples": self._samples.copy(),
+            "frames": self._frames.copy(),
+            "done": np.array(self._done, np.int64),
+            "h": self._h.copy(),
+            "c": self._c.copy(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Go on from what `state` gave of another stream of these rules."""
+        names = "counts", "heard", "pending"
+        self._mono = Mono({name: state[f"mono_{name}"] for name in names})
+        self._detector.arrays = {n: state[f"detector_{n}"] for n in self._detector.arrays}
+        gate = self._gate
+        gate.hops, gate.until, gate.next, gate.speech = state["gate"].tolist()
+        gate.power = float(state["power"])
+        gate.held = [(first, last) for first, last in state["held"].tolist()]
+        pairs = zip(state["kept"].tolist(), state["kept_power"].tolist(), strict=True)
+        self._kept = [Stretch(first, last, power) for (first, last), power in pairs]
+        self._offset, self._done = int(state["offset"]), int(state["done"])
+        self._samples, self._frames = state["samples"], state["frames"]
+        self._h, self._c = state["h"], state["c"]
