@@ -183,9 +183,7 @@ class Mono:
             averaged[start:stop] = samples[start:stop, first <= start].mean(axis=1)
         return averaged
 
-    def _resampled(
-        self, values: NDArray[np.float32], wanted: int | None
-    ) -> NDArray[np.float32]:
+    def _resampled(self, values: NDArray[np.float32], wanted: int | None) -> NDArray[np.float32]:
         if self._filter is None:
             return values
         self._pending = np.concatenate([self._pending, values])
