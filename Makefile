@@ -8,11 +8,11 @@ RUNTIME_PINS ?=
 BUDGET ?= 320
 RUNTIME_BIN := .venv-runtime/bin
 
-.PHONY: demo test test-runtime fuzz lint docs bench clean
+.PHONY: pipeline test test-runtime fuzz lint docs bench clean
 
 # Trains on the synthetic corpus, exports all seven patterns, predicts and prints the table.
-demo: $(VENV)/installed
-	$(BIN)/python -m ifmmin.benchmarks.demo --out demo
+pipeline: $(VENV)/installed
+	$(BIN)/python -m ifmmin.benchmarks.pipeline --out pipeline
 
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
@@ -47,18 +47,19 @@ lint: $(VENV)/installed
 docs: $(VENV)/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-# The demo's bundle beside everything one would use instead, in about ten minutes; the report says
-# what took how long. BUDGET: seconds for ifmmin-bench, of which rounds are cut. Close other work.
+# The pipeline's bundle beside everything one would use instead, in about ten minutes; the report
+# says what took how long. BUDGET: seconds for ifmmin-bench, of which rounds are cut. Close other
+# work.
 bench: $(VENV)/installed
-	test -f demo/bundle/manifest.json || $(MAKE) demo
-	test -f demo/bundle/a_v_t.throughput.fp32.onnx || \
-	  $(BIN)/ifmmin-export demo/run/model.safetensors --shape latency --shape throughput -o demo/bundle
-	test -f demo/bundle/a_v_t.head.int8.onnx -a -f demo/bundle/a_v_t.latency.int8.onnx || \
-	  $(BIN)/ifmmin-export demo/run/model.safetensors --precision int8 --shape latency --shape stream \
-	  -o demo/bundle
-	$(BIN)/ifmmin-bench run -b demo/bundle --checkpoint demo/run/model.safetensors --all-peers --evaluate \
+	test -f pipeline/bundle/manifest.json || $(MAKE) pipeline
+	test -f pipeline/bundle/a_v_t.throughput.fp32.onnx || \
+	  $(BIN)/ifmmin-export pipeline/run/model.safetensors --shape latency --shape throughput -o pipeline/bundle
+	test -f pipeline/bundle/a_v_t.head.int8.onnx -a -f pipeline/bundle/a_v_t.latency.int8.onnx || \
+	  $(BIN)/ifmmin-export pipeline/run/model.safetensors --precision int8 --shape latency --shape stream \
+	  -o pipeline/bundle
+	$(BIN)/ifmmin-bench run -b pipeline/bundle --checkpoint pipeline/run/model.safetensors --all-peers --evaluate \
 	  --precision fp32 --precision int8 --threads 1 --threads 2 --budget $(BUDGET) -o bench
-	$(BIN)/python -m pytest benchmarks/suite --bundle demo/bundle --checkpoint demo/run/model.safetensors \
+	$(BIN)/python -m pytest benchmarks/suite --bundle pipeline/bundle --checkpoint pipeline/run/model.safetensors \
 	  --benchmark-only --benchmark-group-by=group --benchmark-max-time=0.4
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -71,4 +72,4 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-runtime demo bench site build dist *.egg-info
+	rm -rf $(VENV) .venv-runtime pipeline bench site build dist *.egg-info

@@ -31,8 +31,8 @@ from ifmmin.train.recipe import load_recipe
 SESSION = Path(__file__).resolve().parent / "session.jsonl"
 _FOLD = 1
 _DRAWN = 64
-"""Utterances to choose from: the first of the test part, on which the demo's network never
-trained."""
+"""Utterances to choose from: the first of the test part, on which the network of
+`make pipeline` never trained."""
 _STEP = 0.5
 """Seconds between pushes of voice and face."""
 _RATE = 10.0

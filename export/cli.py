@@ -14,7 +14,7 @@ from ifmmin.runtime.cli.app import command, entry_point, new_app, require_known
 from ifmmin.runtime.cli.options import frames_by_modality
 from ifmmin.runtime.console import log_line, print_table
 from ifmmin.runtime.errors import InputError
-from ifmmin.runtime.modality import ALL_PATTERNS, Pattern
+from ifmmin.runtime.modality import Pattern
 
 from .export import DEFAULT_SHAPES, SHAPES, Request, export_bundle
 from .verify.corpus import CorpusChoice
@@ -169,9 +169,9 @@ def choose_shapes(given: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*(named or DEFAULT_SHAPES), *given)))
 
 
-def _patterns(texts: Sequence[str]) -> list[Pattern]:
+def _patterns(texts: Sequence[str]) -> list[Pattern] | None:
     if "all" in texts:
-        return list(ALL_PATTERNS)
+        return None
     return list(dict.fromkeys(Pattern.parse(text) for text in texts))
 
 

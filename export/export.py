@@ -19,7 +19,7 @@ from ifmmin.runtime.bundle.graph_file import graph_metadata
 from ifmmin.runtime.console import Advance, progress
 from ifmmin.runtime.errors import CheckpointError, CorpusError, InputError
 from ifmmin.runtime.files import require_writable
-from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
+from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.runtime.validate import pad_batch
 from ifmmin.train.checkpoint import Header, load_checkpoint
 from ifmmin.train.model.network import EmotionNetwork
@@ -187,13 +187,13 @@ class Exported:
 
 def export_bundle(
     checkpoint: Path,
-    patterns: Sequence[Pattern],
+    patterns: Sequence[Pattern] | None,
     out: Path,
     *,
     overwrite: bool = False,
     request: Request | None = None,
 ) -> Exported:
-    """Export the patterns of a checkpoint into the bundle at `out`.
+    """Export some patterns of a checkpoint, or all that it knows, into the bundle at `out`.
 
     A bundle of the same checkpoint that stands there keeps its other graphs; one of another
     checkpoint is replaced with `overwrite` only, anything else in the way is refused. Raises
@@ -210,6 +210,7 @@ def export_bundle(
             f"{checkpoint} holds the model linear, the baseline of sweeps, which has no graphs; "
             "give a checkpoint of a network, such as ifmmin-train fit --model if-mmin writes"
         )
+    patterns = _known(network, patterns)
     if request.sample is not None:
         watch_sample(network, request.sample)
     with_missing_frames(network, request.missing_frames)
@@ -233,6 +234,18 @@ def export_bundle(
     taken = modalities_of(patterns)
     unobserved = [m for m in taken if not network.knows_scale(m)]
     return Exported(made, [engine.entry for engine in engines], missing, unobserved)
+
+
+def _known(network: EmotionNetwork, patterns: Sequence[Pattern] | None) -> Sequence[Pattern]:
+    """The patterns asked for, or all of the network; CheckpointError for one that it lacks."""
+    every = network.config.patterns
+    for pattern in patterns or ():
+        if pattern not in every:
+            raise CheckpointError(
+                f"the checkpoint takes {', '.join(network.modalities)}, so it has no pattern "
+                f"{pattern}; give one of {', '.join(map(str, every))}"
+            )
+    return every if patterns is None else patterns
 
 
 def _build_engines(
@@ -276,10 +289,12 @@ def _calibration(
     if request.calibrate_on is None:
         return None
     corpus = request.calibrate_on.load(network, header)
-    whole = ALL_PATTERNS[-1]
+    whole = network.config.patterns[-1]
     complete = [u for u in corpus.parts["train"] if all(m in u.features for m in whole)]
     if not complete:
-        raise CorpusError("no training utterance has all three modalities; leave out --calibrate")
+        raise CorpusError(
+            f"no training utterance has all of {', '.join(whole)}; leave out --calibrate"
+        )
     step = max(1, len(complete) // 100)
     return [utterance_features(u, whole, network) for u in complete[::step]]
 

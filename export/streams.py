@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ifmmin.runtime.backends import Runner
 from ifmmin.runtime.bundle import MODALITY_SHAPES, Bundle, GraphEntry
 from ifmmin.runtime.errors import OutputError
-from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality, Pattern
+from ifmmin.runtime.modality import MODALITIES, Modality, Pattern
 from ifmmin.runtime.stream.graphs import ModalityStream
 
 from .context import ExportContext, ExportedGraph
@@ -65,7 +65,7 @@ class StreamCorpus:
                 pattern,
                 {m: said if m == modality else self._plain_said(m) for m in pattern},
             )
-            for pattern in ALL_PATTERNS
+            for pattern in self._context.network.config.patterns
             if modality in pattern and self._evaluator.covers(pattern)
         ]
         return max((evaluation.ua_loss for evaluation in found), default=0.0)

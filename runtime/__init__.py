@@ -20,6 +20,7 @@ from .errors import (
 from .modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, MODALITIES, Modality, Pattern
 from .prediction import Prediction
 from .predictor import Predictor
+from .recognizer import Recognizer, RecognizerStream, SpokenUtterance
 from .validate import Policy
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ __all__ = [
     "ALL_PATTERNS", "INCOMPLETE_PATTERNS", "MODALITIES", "BackendUnavailable", "Bundle",
     "BundleError", "CheckpointError", "CorpusError", "EngineError", "IfmminError", "InputError",
     "Modality", "ParityError", "Pattern", "Policy", "Prediction", "Predictor", "RecipeError",
-    "Smoothing", "StreamOptions",
+    "Recognizer", "RecognizerStream", "Smoothing", "SpokenUtterance", "StreamOptions",
 ]  # fmt: skip
 
 

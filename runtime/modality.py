@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from itertools import combinations
@@ -94,10 +94,21 @@ class Pattern:
         return "_".join(m.value for m in self)
 
 
-ALL_PATTERNS: tuple[Pattern, ...] = tuple(
-    Pattern(frozenset(chosen)) for size in (1, 2, 3) for chosen in combinations(MODALITIES, size)
-)
+def patterns_of(modalities: Collection[Modality]) -> tuple[Pattern, ...]:
+    """All patterns of some modalities, by size and then in canonical order."""
+    every = [m for m in MODALITIES if m in modalities]
+    sizes = range(1, len(every) + 1)
+    return tuple(Pattern(frozenset(some)) for size in sizes for some in combinations(every, size))
+
+
+def incomplete_patterns(modalities: Collection[Modality]) -> tuple[Pattern, ...]:
+    """Those with something missing; of a single modality, which has none, its own."""
+    every = patterns_of(modalities)
+    return every[:-1] or every
+
+
+ALL_PATTERNS: tuple[Pattern, ...] = patterns_of(MODALITIES)
 """All seven, in the order of the published tables: a, v, t, a_v, a_t, v_t, a_v_t."""
 
-INCOMPLETE_PATTERNS: tuple[Pattern, ...] = ALL_PATTERNS[:-1]
+INCOMPLETE_PATTERNS: tuple[Pattern, ...] = incomplete_patterns(MODALITIES)
 """The six with something missing, over which the literature averages."""

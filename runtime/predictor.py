@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backends import BackendOptions
-from .bundle import Bundle
+from .bundle import Bundle, shipped
 from .errors import BundleError, InputError
 from .modality import ALL_PATTERNS, Modality, Pattern
 from .prediction import Prediction, is_answer, no_answer, softmax, softmax_of_one
@@ -26,6 +26,7 @@ from .validate import (
     nothing_present,
     pad_batch,
     plan_batches,
+    require_frontends,
     validate,
 )
 
@@ -41,7 +42,7 @@ ON_EMPTY = ("error", "prior")
 class Predictor:
     """Predicts with the graphs of a bundle, loading each at its first use.
 
-    bundle: directory written by ifmmin-export.
+    bundle: directory written by ifmmin-export; None: the one that comes with the package.
     backend: a backend's name; `auto` takes the fastest that answers the bundle's golden vectors
     rightly, measured per pattern and remembered.
     precision: `fp32`, another that was exported, or `auto` for any of them.
@@ -61,7 +62,7 @@ class Predictor:
 
     def __init__(
         self,
-        bundle: str | Path,
+        bundle: str | Path | None = None,
         *,
         backend: str = AUTO,
         precision: str = "fp32",
@@ -77,7 +78,9 @@ class Predictor:
         self.requested = backend
         """What was asked for, `auto` or a backend's name."""
         config = SessionConfig(backend, precision, threads, options or BackendOptions())
-        self.bundle = Bundle(bundle)
+        self.threads = threads
+        """What was asked for: inside one call on the CPU, or `auto`."""
+        self.bundle = Bundle(shipped() if bundle is None else bundle)
         """What it predicts with."""
         self._new = partial(
             type(self), bundle, backend=backend, precision=precision, threads=threads,
@@ -142,14 +145,18 @@ class Predictor:
         *,
         pattern: Pattern | str | None = None,
         quality: Mapping[str, float] | None = None,
+        frontends: Mapping[str, str] | None = None,
     ) -> Prediction:
         """Predict the emotion of one utterance.
 
         utterance: per modality an array (T, D) of raw features; None, empty and nothing but NaNs
         mean missing. pattern: use only these modalities, such as `a_t`, which must be present;
         None: use what is present. quality: per modality a score; one below the policy's minimum
-        means missing.
+        means missing. frontends: per modality the identity of the front-end that the features come
+        from; those of another than the bundle's are refused.
         """
+        if frontends:
+            require_frontends(frontends, self._specs)
         only = Pattern.parse(pattern) if isinstance(pattern, str) else pattern
         found = validate(utterance, self._specs, self._policy, quality, only=only)
         used = self._used(found, only)

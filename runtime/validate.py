@@ -135,7 +135,7 @@ def _require_none(
 
 __all__ = [
     "Policy", "Quality", "Utterance", "ValidFrames", "ValidatedInput", "below_quality",
-    "nothing_present", "pad_frames", "valid_frames", "validate",
+    "nothing_present", "pad_frames", "require_frontends", "valid_frames", "validate",
 ]  # fmt: skip
 
 Utterance = Mapping[str, Any] | Mapping[Modality, Any]
@@ -261,6 +261,19 @@ def validate(
     if known != len(utterance):
         _require_letters(utterance)
     return found
+
+
+def require_frontends(named: Mapping[str, str], specs: Mapping[Modality, ModalitySpec]) -> None:
+    """InputError unless features come from the front-ends that the bundle was made for."""
+    for letter, identity in named.items():
+        modality = Modality.of(letter)
+        spec = specs.get(modality)
+        own = None if spec is None or spec.frontend is None else spec.frontend.identity
+        if identity != own:
+            raise InputError(
+                f"modality {modality}: the features come from the front-end {identity}, wanted "
+                f"those of {own or 'the caller: the bundle names none'}; make them with that one"
+            )
 
 
 def nothing_present(absent: Mapping[Modality, str]) -> InputError:

@@ -1,4 +1,4 @@
-"""The example session is the generator's, and fits the bundle that `make demo` leaves."""
+"""The example session is the generator's, and fits the bundle that `make pipeline` leaves."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_it_makes_what_is_committed(make_session: Any, root: Path, tmp_path: Pat
     assert committed.stat().st_size < 300_000
 
 
-def test_the_session_has_the_features_of_the_demo(root: Path) -> None:
+def test_the_session_has_the_features_of_the_pipeline(root: Path) -> None:
     layout = load_recipe("synthetic", ()).corpus
     assert isinstance(layout, SyntheticLayout)
     dims = {m.value: options.dim for m, options in layout.modalities.items()}

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import ast
+import email
+import re
+import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
+from fnmatch import fnmatch
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
-from run_command import run_python
+from run_command import call, run_python
 from small_bundles import VARIABLE, keep, kept
+
+from ifmmin.runtime.cli.commands import COMMANDS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -113,9 +120,20 @@ def test_without_an_engine_one_line_says_what_to_install() -> None:
     assert "ifmmin[gpu]" in ran.err
 
 
+WEIGHTS = ("README.md", "a.latency.fp32.onnx", "manifest.json", "model.safetensors", "vocab.txt")
+"""Files of each kind that lies in the bundle that ships."""
+LICENCES = {"MIT": "LICENSE", "Apache-2.0": "licenses/Apache-2.0.txt",
+            "CC-BY-NC-SA-4.0": "licenses/CC-BY-NC-SA-4.0.txt"}  # fmt: skip
+
+
 def test_wheel_and_sdist_hold_what_they_should(root: Path, tmp_path: Path) -> None:
     copy = tmp_path / "tree"
     subprocess.run(["git", "clone", "-q", str(root), str(copy)], check=True)
+    shutil.rmtree(copy / "runtime" / "models", ignore_errors=True)  # large
+    weights = [f"runtime/models/speech/{name}" for name in WEIGHTS]
+    for name in weights:
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).write_text("in place of the real one")
     build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path / "dist")]
     subprocess.run([*build, str(copy)], check=True, capture_output=True)
     (wheel,) = (tmp_path / "dist").glob("*.whl")
@@ -127,10 +145,43 @@ def test_wheel_and_sdist_hold_what_they_should(root: Path, tmp_path: Path) -> No
         assert f"ifmmin/{folder}/py.typed" in names
     for name in ("train/recipes/iemocap.yaml", "export/card.md", "benchmarks/report/report.html"):
         assert f"ifmmin/{name}" in names
+    assert {f"ifmmin/{name}" for name in weights} <= set(names)
+    (folder,) = {name.partition("/")[0] for name in names if ".dist-info" in name}
+    about = email.message_from_bytes(zipfile.ZipFile(wheel).read(f"{folder}/METADATA"))
+    assert about["License-Expression"] == " AND ".join(LICENCES)
+    texts = {"NOTICE", "licenses/MIT-silero-vad.txt", *LICENCES.values()}
+    assert set(about.get_all("License-File", [])) == texts
+    assert {f"{folder}/licenses/{name}" for name in texts} <= set(names)
     (sdist,) = (tmp_path / "dist").glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         files = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"runtime/predictor.py", "benchmarks/demo.py", "tests/conftest.py", "LICENSE"} <= files
+    wanted = {"runtime/predictor.py", "benchmarks/pipeline.py", "tests/conftest.py"}
+    assert {*wanted, *texts, *weights} <= files
+
+
+def test_the_notice_says_whose_the_weights_that_ship_are(root: Path) -> None:
+    notice = (root / "NOTICE").read_text()
+    heads = re.findall(r"^\S+\.\w+(?:, \S+)*$", notice, re.MULTILINE)
+    assert len(heads) == notice.count("    Licence: ") == 4
+    patterns = [pattern for head in heads for pattern in head.split(", ")]
+
+    def told(name: str) -> bool:
+        return any(fnmatch(name, pattern) for pattern in patterns)
+
+    assert all(map(told, WEIGHTS))
+    assert not told("another.onnx")
+    sizes = {p: p.stat().st_size for p in (root / "runtime" / "models").rglob("*") if p.is_file()}
+    assert [str(path) for path in sizes if not told(path.name)] == []
+    assert sum(sizes.values()) <= 36_000_000
+    assert all(f"({name})" in notice for name in LICENCES.values())
+
+
+def test_every_command_says_what_the_weights_may_be_used_for() -> None:
+    for spec in COMMANDS:
+        told = call(import_module(spec.module).main, "--version").out
+        assert told.startswith("ifmmin ")
+        assert "weights that come with it are for non-commercial use (CC BY-NC-SA 4.0)" in told
+        assert told.rstrip().endswith(str(Path("models", "speech", "README.md")))
 
 
 def _bundle(folder: Path, content: str) -> Path:

@@ -20,7 +20,7 @@ from .config import ModelConfig
 from .model.models import build_network, network_shapes
 from .model.network import EmotionNetwork
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 _KEY = "ifmmin"
 
 

@@ -18,7 +18,7 @@ from ifmmin.runtime.cli.app import command, entry_point, new_app
 from ifmmin.runtime.cli.options import frames_by_modality
 from ifmmin.runtime.console import log_line, print_table
 from ifmmin.runtime.errors import CheckpointError, CorpusError, IfmminError, InputError, OutputError
-from ifmmin.runtime.modality import INCOMPLETE_PATTERNS, MODALITIES, Modality, Pattern
+from ifmmin.runtime.modality import Modality, Pattern, incomplete_patterns
 from ifmmin.runtime.process import usable_cores
 
 from .checkpoint import Header, load_checkpoint, save_checkpoint
@@ -40,7 +40,7 @@ from .reference.checkpoint import import_released
 from .sweep.executors import EXECUTORS
 from .sweep.plan import Plan, parse_numbers, resolve
 from .sweep.report import Findings
-from .sweep.results import COLUMNS, spreads
+from .sweep.results import mean_name, spreads
 from .sweep.run import sweep as run_sweep
 from .trainer import CHECKPOINT_NAME
 from .trainer import fit as fit_network
@@ -109,9 +109,11 @@ def print_metrics(
         row = [str(pattern), *(shown(getattr(value, name)) for name in FIGURES)]
         rows.append([*row, *([f"{possible[pattern]:.3f}"] if possible else [])])
     means = [shown(mean_over_incomplete(dict(metrics), name)) for name in FIGURES]
-    left_out = [str(p) for p in INCOMPLETE_PATTERNS if math.isnan(metrics[p].wa)]
-    title = f"mean without {', '.join(left_out)}" if left_out else "mean of six"
-    rows.append([title, *means, *([""] if possible else [])])
+    some = incomplete_patterns({m for pattern in metrics for m in pattern})
+    left_out = [str(p) for p in some if math.isnan(metrics[p].wa)]
+    title = f"mean without {', '.join(left_out)}" if left_out else mean_name(some)
+    if len(metrics) > 1:
+        rows.append([title, *means, *([""] if possible else [])])
     print_table(headers, rows)
 
 
@@ -139,7 +141,9 @@ def fit(
     if not 0 <= seed < _MOST_SEEDS:
         raise InputError(f"--seed: got {seed}, wanted a whole number from 0 to {_MOST_SEEDS - 1}")
     loaded = load_recipe(recipe, overrides or (), model=model, corpus=corpus)
-    data = load_corpus(loaded.corpus, fold=fold, features=features, targets=targets)
+    data = load_corpus(
+        loaded.corpus, fold=fold, features=features, targets=targets, modalities=loaded.modalities
+    )
     counts = ", ".join(f"{len(data.parts[part])} {part}" for part in PARTS)
     log_line(f"corpus {data.name}, fold {fold}: {counts}")
     for remark in remarks(data):
@@ -179,7 +183,10 @@ def evaluate(
     network, header = load_checkpoint(checkpoint)
     loaded = load_recipe(recipe) if recipe else _own(header, checkpoint)
     chosen = fold if fold is not None else header.training.get("fold", 1)
-    corpus = load_corpus(loaded.corpus, fold=chosen, features=features, targets=targets)
+    corpus = load_corpus(
+        loaded.corpus, fold=chosen, features=features, targets=targets,
+        modalities=network.modalities,
+    )  # fmt: skip
     network.require_corpus(corpus)
     _standardise(network, corpus)
     network.reference_batches = loaded.reference_batches
@@ -194,7 +201,7 @@ def evaluate(
 
 def _standardise(network: EmotionNetwork, corpus: Corpus) -> None:
     """Do what a checkpoint without statistics leaves to its caller."""
-    for modality in MODALITIES:
+    for modality in network.modalities:
         if not network.config.features[modality].normalised:
             continue
         if modality in corpus.statistics:
@@ -266,8 +273,8 @@ def _print_sweep(found: Findings) -> None:
     rows = []
     for name, results in found.results.items():
         by_column = spreads(results, figure)
-        rows.append([name, *(shown(by_column[column].mean) for column in COLUMNS)])
-    print_table([figure.upper(), *COLUMNS], rows)
+        rows.append([name, *(shown(spread.mean) for spread in by_column.values())])
+    print_table([figure.upper(), *found.columns], rows)
 
 
 # fmt: off
@@ -293,7 +300,10 @@ def inspect(
     found: list[str] = []
     for number in folds:
         try:
-            data = read_corpus(loaded.corpus, fold=number, features=features, targets=targets)
+            data = read_corpus(
+                loaded.corpus, fold=number, features=features, targets=targets,
+                modalities=loaded.modalities,
+            )  # fmt: skip
         except CorpusError as error:
             found.append(f"fold {number}: {error}")
             continue
@@ -314,7 +324,7 @@ def _input_table(corpus: Corpus) -> tuple[list[str], list[list[str]]]:
     """Per modality: width, type, megabytes, frames, missing utterances."""
     every = [u for part in PARTS for u in corpus.parts[part]]
     headers = ["modality", "dim", "type", "MB", "frames", "median", "seconds", "missing"]
-    return headers, [_input_row(corpus, every, m) for m in MODALITIES]
+    return headers, [_input_row(corpus, every, m) for m in corpus.modalities]
 
 
 def _input_row(corpus: Corpus, utterances: list[Utterance], modality: Modality) -> list[str]:
@@ -336,7 +346,7 @@ def _input_row(corpus: Corpus, utterances: list[Utterance], modality: Modality) 
 
 def _class_table(corpus: Corpus) -> tuple[list[str], list[list[str]]]:
     """Per part: utterances, of each class, and lacking each modality."""
-    headers = ["part", "utterances", *corpus.labels, *(f"no {m}" for m in MODALITIES)]
+    headers = ["part", "utterances", *corpus.labels, *(f"no {m}" for m in corpus.modalities)]
     rows = []
     for part in PARTS:
         utterances = corpus.parts[part]
@@ -345,7 +355,7 @@ def _class_table(corpus: Corpus) -> tuple[list[str], list[list[str]]]:
             f"{counts[c]} ({counts[c] / max(1, len(utterances)):.0%})"
             for c in range(len(corpus.labels))
         ]
-        lacking = [str(sum(m not in u.features for u in utterances)) for m in MODALITIES]
+        lacking = [str(sum(m not in u.features for u in utterances)) for m in corpus.modalities]
         rows.append([part, str(len(utterances)), *shares, *lacking])
     return headers, rows
 

@@ -6,13 +6,13 @@ The architecture travels inside the checkpoint; messages name the field.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Literal, get_args
 
 import msgspec
 
 from ifmmin.runtime.errors import InputError, RecipeError
-from ifmmin.runtime.modality import MODALITIES, Modality
+from ifmmin.runtime.modality import MODALITIES, Modality, Pattern, incomplete_patterns, patterns_of
 from ifmmin.runtime.prediction import check_labels
 
 
@@ -186,6 +186,9 @@ class FeatureConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Frames of the all-zero input whose encoding stands for the missing modality."""
     normalised: bool = False
     """The caller has to standardise the features: the checkpoint has no statistics for them."""
+    weight_column: int | None = None
+    """Feature whose raw value, where positive, weighs the frames of the weighted functionals: of
+    ComParE's low-level descriptors, 1 is the probability of voicing. None: nothing is weighted."""
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "dim", "missing_length")
@@ -194,6 +197,10 @@ class FeatureConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         if self.frame_rate is not None:
             require_above(self, 0.0, "frame_rate")
             require_at_most(self, 1e9, "frame_rate")
+        if self.weight_column is not None and not 0 <= self.weight_column < self.dim:
+            raise RecipeError(
+                f"weight_column must be in 0 to {self.dim - 1}, got {self.weight_column}"
+            )
 
 
 class TransformConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -217,12 +224,9 @@ class StatisticsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Of every standardised feature over time: `mean`, `std`, `max`, `min`, `delta` (absolute
     differences of neighbouring frames, summed and divided by the number of frames), `crest`
     ((max - mean) / (std + 0.1): how far the peak stands out), `weighted_mean` and `weighted_std`
-    (frames weighted by `weight_column`)."""
+    (frames weighted by the corpus's `weight_column`; left out where it has none)."""
     dropout: float = 0.0
     """Probability with which a pooled value is dropped in training."""
-    weight_column: int | None = None
-    """Feature whose raw value, where positive, weighs the frames of the weighted functionals: of
-    ComParE's low-level descriptors, 1 is the probability of voicing."""
     limit: float | None = None
     """Largest absolute value of a standardised statistic; what is beyond is cut off."""
 
@@ -235,12 +239,17 @@ class StatisticsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             one_of("functionals", name, FUNCTIONALS)
         if self.limit is not None:
             require_above(self, 0.0, "limit")
-        weighted = any(name.startswith("weighted") for name in self.functionals)
-        if weighted != (self.weight_column is not None):
-            raise RecipeError(
-                "weighted functionals and weight_column want each other; one is missing"
-            )
         require_probability(self, "dropout")
+
+    @property
+    def weighs(self) -> bool:
+        """Whether some functional weighs the frames."""
+        return any(name.startswith("weighted") for name in self.functionals)
+
+    def unweighted(self) -> StatisticsConfig:
+        """Without the functionals that weigh the frames."""
+        plain = tuple(name for name in self.functionals if not name.startswith("weighted"))
+        return msgspec.structs.replace(self, functionals=plain)
 
 
 class Architecture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -270,7 +279,7 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     transforms: dict[Modality, TransformConfig] = {}
     """What happens to raw frames of a modality before they are standardised; default nothing."""
     statistics: dict[Modality, StatisticsConfig] | None = None
-    """Statistics over time in place of LSTM and TextCNN, for all three modalities or none."""
+    """Statistics over time in place of LSTM and TextCNN, for all modalities or none."""
     invariant_layers: int = 2
     """Linear layers of the invariant encoder S."""
     invariant_activation: str = "leaky_relu"
@@ -306,11 +315,21 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                     f"{name} wants 1 to {_MOST_LAYERS} positive sizes, got {list(sizes)[:9]}"
                 )
         require_probability(self, "text_dropout", "guide_dropout")
-        if self.statistics is not None and set(self.statistics) != set(MODALITIES):
-            got = ", ".join(str(m) for m in self.statistics) or "none"
-            raise RecipeError(f"statistics wants all of a, v and t or to be left out, got {got}")
         if self.model == "linear" and self.statistics is None:
             raise RecipeError("model linear wants network.statistics; the recipe has none")
+
+    def fitted(self, features: Mapping[Modality, FeatureConfig]) -> Architecture:
+        """What of it concerns these inputs: other modalities are left out, and weighted functionals
+        where no feature weighs the frames. Raises RecipeError where nothing is left of one."""
+        statistics = None
+        if self.statistics is not None:
+            statistics = {
+                m: config if features[m].weight_column is not None else config.unweighted()
+                for m, config in self.statistics.items()
+                if m in features
+            }
+        transforms = {m: config for m, config in self.transforms.items() if m in features}
+        return msgspec.structs.replace(self, statistics=statistics, transforms=transforms)
 
     def pooling_of(self, modality: Modality) -> str:
         """How the LSTM outputs of a or v are pooled over time."""
@@ -329,6 +348,12 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return self.model in ("if-mmin", "fusion")
 
 
+def require_modalities(what: str, given: Collection[str]) -> None:
+    """RecipeError unless something is told of one modality or more."""
+    if not given:
+        raise RecipeError(f"{what} of one or more of a, v and t are wanted, got none")
+
+
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A network: its classes, its inputs, its architecture."""
 
@@ -344,11 +369,9 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             check_labels(self.labels)
         except InputError as error:
             raise RecipeError(str(error)) from error
-        if set(self.features) != set(MODALITIES):
-            got = ", ".join(str(m) for m in self.features) or "none"
-            raise RecipeError(f"features of a, v and t are wanted, got {got}")
-        self._check_weight_columns()
-        for modality in MODALITIES:
+        require_modalities("features", self.features)
+        self._check_statistics()
+        for modality in self.modalities:
             shortest = self.minimum_length(modality)
             if self.features[modality].missing_length < shortest:
                 raise RecipeError(
@@ -356,18 +379,37 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                     f"got {self.features[modality].missing_length}"
                 )
 
-    def _check_weight_columns(self) -> None:
-        for modality, config in (self.architecture.statistics or {}).items():
-            column = config.weight_column
-            if column is None:
+    def _check_statistics(self) -> None:
+        statistics = self.architecture.statistics
+        if statistics is None:
+            return
+        if set(statistics) != set(self.features):
+            wanted, got = (", ".join(sorted(some)) for some in (self.features, statistics))
+            raise RecipeError(f"network.statistics of {wanted} are wanted, or none; got {got}")
+        for modality, config in statistics.items():
+            if not config.weighs:
                 continue
-            last = self.features[modality].dim - 1
-            if not 0 <= column <= last:
+            if self.features[modality].weight_column is None:
                 raise RecipeError(
-                    f"weight_column of {modality} must be in 0 to {last}, got {column}"
+                    f"the weighted functionals of {modality} want a weight_column in its features"
                 )
             if modality in self.architecture.transforms:
                 raise RecipeError(f"weight_column of {modality} wants frames without a transform")
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """Those that the network takes, in canonical order; the axis M of its tensors."""
+        return tuple(m for m in MODALITIES if m in self.features)
+
+    @property
+    def patterns(self) -> tuple[Pattern, ...]:
+        """All patterns that it answers under, in the order of `patterns_of`."""
+        return patterns_of(self.features)
+
+    @property
+    def incomplete(self) -> tuple[Pattern, ...]:
+        """Those of them over which figures are averaged, see `incomplete_patterns`."""
+        return incomplete_patterns(self.features)
 
     def frame_width(self, modality: Modality) -> int:
         """Values per frame after the transform, which is what encoders and statistics see."""

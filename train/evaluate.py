@@ -22,7 +22,7 @@ from torch import Tensor
 from ifmmin.runtime.console import csv_row, csv_rows, json_line, log_line
 from ifmmin.runtime.errors import CorpusError, InputError, OutputError
 from ifmmin.runtime.files import atomic_file, read_regular, require_writable
-from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, MODALITIES, Modality, Pattern
+from ifmmin.runtime.modality import Modality, Pattern, incomplete_patterns
 from ifmmin.runtime.prediction import softmax
 
 from .data.corpus import Corpus, Utterance, pattern_mask, shown_name
@@ -45,9 +45,9 @@ def calibrate(
     """
     scores = score(network, embedded)
     present = embedded.present.numpy()
-    for index, pattern in enumerate(ALL_PATTERNS):
+    for index, pattern in enumerate(network.config.patterns):
         found = scores[pattern]
-        inside = [MODALITIES.index(m) for m in pattern]
+        inside = [network.modalities.index(m) for m in pattern]
         whole = present[found.rows][:, inside].all(axis=1)
         answers = labels[found.rows][whole]
         enough = whole.sum() >= _LEAST_UTTERANCES and len(np.unique(answers)) > 1
@@ -58,7 +58,7 @@ def calibrate(
 def temperatures(network: EmotionNetwork) -> dict[Pattern, float]:
     """The network's temperature of every pattern."""
     values: list[float] = network.temperatures.tolist()
-    return dict(zip(ALL_PATTERNS, values, strict=True))
+    return dict(zip(network.config.patterns, values, strict=True))
 
 
 def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
@@ -80,10 +80,10 @@ LEAST_DIMENSIONS = 1.1
 """Effective dimensions below which invariant features are called collapsed."""
 
 
-def active_shares(embedded: Embedded) -> dict[Modality, float]:
+def active_shares(network: EmotionNetwork, embedded: Embedded) -> dict[Modality, float]:
     """Share of active units of h_m over the utterances that have the modality."""
     shares = {}
-    for index, modality in enumerate(MODALITIES):
+    for index, modality in enumerate(network.modalities):
         some = embedded.h[embedded.present[:, index], index]
         if len(some) > 1:
             shares[modality] = _active(some)
@@ -96,7 +96,7 @@ def examine(network: EmotionNetwork, embedded: Embedded) -> dict[str, Any]:
     report: dict[str, Any] = {}
     if network.config.architecture.model == "linear":
         return report  # its embeddings are the statistics themselves
-    for index, modality in enumerate(MODALITIES):
+    for index, modality in enumerate(network.modalities):
         some = embedded.h[embedded.present[:, index], index]
         if len(some) < 2:
             continue
@@ -165,8 +165,9 @@ def project(
     places = principal_components(features).tolist()
     cases: list[list[int]] = embedded.present.nonzero().tolist()
     return [
-        Point(utterances[row].name, MODALITIES[m].value, labels[utterances[row].label], x, y)
+        Point(one.name, network.modalities[m].value, labels[one.label], x, y)
         for (row, m), (x, y) in zip(cases, places, strict=True)
+        for one in [utterances[row]]
     ]
 
 
@@ -304,7 +305,7 @@ def embed(network: EmotionNetwork, utterances: Sequence[Utterance] | BatchLoader
     wrong = (~found.h.isfinite().all(dim=2) & found.present).nonzero().tolist()
     if wrong:
         row, index = wrong[0]
-        where = f"{shown_name(loader.utterances[row].name)}, modality {MODALITIES[index]}"
+        where = f"{shown_name(loader.utterances[row].name)}, modality {network.modalities[index]}"
         raise CorpusError(
             f"{where}: the features are finite, but too large for the network; see that they are "
             "of the scale that it was trained on"
@@ -315,16 +316,16 @@ def embed(network: EmotionNetwork, utterances: Sequence[Utterance] | BatchLoader
 def score(
     network: EmotionNetwork,
     utterances: Sequence[Utterance] | BatchLoader | Embedded,
-    patterns: Sequence[Pattern] = ALL_PATTERNS,
+    patterns: Sequence[Pattern] | None = None,
 ) -> dict[Pattern, Scores]:
-    """Calibrated logits under every pattern."""
+    """Calibrated logits under every pattern, or some of them."""
     embedded = utterances if isinstance(utterances, Embedded) else embed(network, utterances)
     training = network.training
     network.eval()
     scores = {}
     with torch.no_grad():
-        for pattern in patterns:
-            keep = embedded.present & pattern_mask([pattern])
+        for pattern in network.config.patterns if patterns is None else patterns:
+            keep = embedded.present & pattern_mask([pattern], network.modalities)
             chosen = torch.where(keep[..., None], embedded.h, embedded.absent)
             rows = keep.any(dim=1).nonzero()[:, 0]
             raw = network.head(chosen[rows], keep[rows]).logits
@@ -337,9 +338,9 @@ def score(
 def evaluate(
     network: EmotionNetwork,
     utterances: Sequence[Utterance],
-    patterns: Sequence[Pattern] = ALL_PATTERNS,
+    patterns: Sequence[Pattern] | None = None,
 ) -> dict[Pattern, Metrics]:
-    """Metrics under every pattern."""
+    """Metrics under every pattern, or some of them."""
     return measure_scores(score(network, utterances, patterns), labels_of(utterances))
 
 
@@ -399,6 +400,7 @@ def write_predictions(
 
 
 def mean_over_incomplete(metrics: dict[Pattern, Metrics], figure: str) -> float:
-    """The literature's average of `wa`, `ua` or `f1` over the six incomplete patterns, or those of
-    them that have an utterance."""
-    return mean_of_measured([getattr(metrics[p], figure) for p in INCOMPLETE_PATTERNS])
+    """The literature's average of `wa`, `ua` or `f1` over the incomplete patterns, or those of them
+    that have an utterance."""
+    some = incomplete_patterns({m for pattern in metrics for m in pattern})
+    return mean_of_measured([getattr(metrics[p], figure) for p in some])

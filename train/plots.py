@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifmmin.runtime.files import cache_dir
-from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES
+from ifmmin.runtime.modality import MODALITIES
 
 from .evaluate import Point
 
@@ -107,8 +107,10 @@ def confusion(
     """A panel per pattern: of the utterances of a class (rows), the share answered as each
     (columns), in percent."""
     size = 1.3 + 0.45 * len(labels)
-    figure = new_figure(4 * size, 2 * size + 0.5)
-    axes = figure.subplots(2, 4).flatten()
+    down = 1 + (len(matrices) > 3)
+    across = -(-len(matrices) // down)
+    figure = new_figure(across * size, down * size + 0.5)
+    axes = figure.subplots(down, across, squeeze=False).flatten()
     image: Any = None
     for axis, (pattern, counts) in zip(axes, matrices.items(), strict=False):
         shares = 100.0 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -137,7 +139,8 @@ def projection(points: Sequence[Point], labels: Sequence[str], title: str) -> Fi
 
     figure = new_figure(6.4, 4.6)
     axis = figure.subplots()
-    for index, modality in enumerate(MODALITIES):
+    shown = [m for m in MODALITIES if any(p.modality == m.value for p in points)]
+    for index, modality in enumerate(shown):
         for number, label in enumerate(labels):
             some = [p for p in points if p.modality == modality.value and p.label == label]
             axis.scatter(
@@ -146,7 +149,7 @@ def projection(points: Sequence[Point], labels: Sequence[str], title: str) -> Fi
             )  # fmt: skip
     keys = [
         Line2D([], [], linestyle="", marker="o", color=colour(i), label=m.word)
-        for i, m in enumerate(MODALITIES)
+        for i, m in enumerate(shown)
     ] + [
         Line2D([], [], linestyle="", marker=MARKERS[n % len(MARKERS)], color="grey", label=label)
         for n, label in enumerate(labels)
@@ -170,7 +173,7 @@ def draw_run(
     out."""
     if history:
         save(losses([history], "Training"), folder / "losses.png")
-    matrices = {str(p): np.array(metrics["test"][str(p)]["confusion"]) for p in ALL_PATTERNS}
+    matrices = {p: np.array(found["confusion"]) for p, found in metrics["test"].items()}
     save(confusion(matrices, labels, "Answers on the test part"), folder / "confusion.png")
     if points:
         save(projection(points, labels, "Invariant features H'"), folder / "projection.png")

@@ -14,8 +14,17 @@ import yaml
 
 from ifmmin.runtime.errors import InputError, RecipeError, one_line
 from ifmmin.runtime.files import JSON_ERRORS, read_regular
+from ifmmin.runtime.modality import Modality
 
-from .config import MODELS, Architecture, Stage1, Stage2, one_of, require_at_least
+from .config import (
+    MODELS,
+    Architecture,
+    Stage1,
+    Stage2,
+    one_of,
+    require_at_least,
+    require_modalities,
+)
 from .data import Layout
 
 
@@ -71,6 +80,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Where utterances come from."""
     network: Architecture
     """What is trained."""
+    modalities: tuple[Modality, ...] | None = None
+    """What is trained, e.g. [a, t]; the rest of the corpus is left out. None: all that it has."""
     stage1: Stage1
     """How the teacher, or a network of one stage, is trained."""
     stage2: Stage2 | None = None
@@ -85,6 +96,10 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     as the reference."""
 
     def __post_init__(self) -> None:
+        if self.modalities is not None:
+            require_modalities("modalities", self.modalities)
+            if len(set(self.modalities)) < len(self.modalities):
+                raise RecipeError(f"modalities names one twice: {', '.join(self.modalities)}")
         one_of("select", self.select, SELECT_BY)
         require_at_least(self, 1, "length_buckets")
         if (self.network.imagines or self.network.model == "augmented") and self.stage2 is None:

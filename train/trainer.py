@@ -23,7 +23,7 @@ from torch import nn
 from ifmmin.runtime.console import csv_row, log_line, progress
 from ifmmin.runtime.errors import CorpusError, OutputError, RecipeError
 from ifmmin.runtime.files import atomic_directory, require_writable
-from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, MODALITIES, Modality, Pattern
+from ifmmin.runtime.modality import Modality, Pattern
 
 from .checkpoint import save_checkpoint
 from .config import ModelConfig, Schedule
@@ -84,7 +84,7 @@ class Validation:
             score(network, embedded, self._patterns), self._feed.labels.numpy()
         )
         figures = [getattr(metrics[pattern], self._figure) for pattern in self._patterns]
-        shares = {f"active_{m}": share for m, share in active_shares(embedded).items()}
+        shares = {f"active_{m}": share for m, share in active_shares(network, embedded).items()}
         return {"validation": float(np.mean(figures)), **shares}
 
 
@@ -172,7 +172,6 @@ def _require_finite(terms: dict[str, float], stage: int, epoch: int) -> None:
         )
 
 
-_FULL = ALL_PATTERNS[-1:]
 _Network = TypeVar("_Network", bound=EmotionNetwork)
 
 
@@ -200,6 +199,15 @@ def train(recipe: Recipe, corpus: Corpus, *, seed: int) -> Trained:
     return session.imagining()
 
 
+def configure(recipe: Recipe, corpus: Corpus) -> ModelConfig:
+    """The network of a recipe for a corpus: its classes, its modalities.
+
+    Raises RecipeError where the recipe has nothing for one of them.
+    """
+    architecture = recipe.network.fitted(corpus.features)
+    return ModelConfig(labels=corpus.labels, features=corpus.features, architecture=architecture)
+
+
 class _Session:
     """The corpus, the configuration and the draws of one training."""
 
@@ -207,9 +215,7 @@ class _Session:
         self._recipe = recipe
         self._corpus = corpus
         self._draws = draws
-        self._config = ModelConfig(
-            labels=corpus.labels, features=corpus.features, architecture=recipe.network
-        )
+        self._config = configure(recipe, corpus)
 
     def linear(self) -> Trained:
         network = LinearNetwork(self._config)
@@ -255,7 +261,8 @@ class _Session:
 
     def _run(self, number: int, objective: Objective, loader: BatchLoader) -> list[HistoryRow]:
         stage: Schedule = objective.stage
-        patterns = _FULL if stage.patterns == "full" else INCOMPLETE_PATTERNS
+        config = self._config
+        patterns = config.patterns[-1:] if stage.patterns == "full" else config.incomplete
         held_out = BatchLoader(objective.network, self._corpus.parts["validation"])
         history = run_stage(
             number,
@@ -276,7 +283,7 @@ def set_statistics(network: EmotionNetwork, corpus: Corpus) -> None:
     like is kept of all.
     """
     train = corpus.parts["train"]
-    for modality in MODALITIES:
+    for modality in network.modalities:
         network.observed(modality).watch(train, modality)
         encoder = network.encoder(modality)
         if isinstance(encoder, StatisticsEncoder) or modality in corpus.statistics:
@@ -327,10 +334,8 @@ def fit(
     plots: also draw losses, confusion and projection, a second's work.
     Raises OutputError before training when `out` is in use and `overwrite` does not allow it.
     """
-    config = ModelConfig(
-        labels=corpus.labels, features=corpus.features, architecture=recipe.network
-    )
-    check_free(out, overwrite=overwrite, size=network_bytes(config) + _BESIDE_BYTES)
+    size = network_bytes(configure(recipe, corpus)) + _BESIDE_BYTES
+    check_free(out, overwrite=overwrite, size=size)
     trained = train(recipe, corpus, seed=seed)
     found = report(trained.network, corpus)
     warn(found.metrics["health"])

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Pattern
+from ifmmin.runtime.modality import Pattern
 from ifmmin.train.model.models import FusionNetwork, ImaginationNetwork
-from ifmmin.train.model.network import FUSION_ORDER, MLP, EmotionNetwork, Imagination
+from ifmmin.train.model.network import MLP, EmotionNetwork, Imagination, fusion_order
 
 
 def affine(weight: Tensor, bias: Tensor | None) -> nn.Linear:
@@ -94,10 +94,11 @@ class Constants:
     """Which fusion slots are present, what stands in the others, and the pattern's temperature."""
 
     def __init__(self, network: EmotionNetwork, pattern: Pattern) -> None:
-        self.present = [i for i, m in enumerate(FUSION_ORDER) if m in pattern]
-        self.absent = [i for i, m in enumerate(FUSION_ORDER) if m not in pattern]
-        self.temperature = network.temperatures[ALL_PATTERNS.index(pattern)]
-        rows = [MODALITIES.index(FUSION_ORDER[i]) for i in self.absent]
+        order = fusion_order(network.modalities)
+        self.present = [i for i, m in enumerate(order) if m in pattern]
+        self.absent = [i for i, m in enumerate(order) if m not in pattern]
+        self.temperature = network.temperatures[network.config.patterns.index(pattern)]
+        rows = [network.modalities.index(order[i]) for i in self.absent]
         with torch.no_grad():
             missing = network.missing_embeddings()
             self.width = missing.shape[1]
@@ -126,9 +127,9 @@ class EntryWeights:
     """A, B and bias of a whole network. A may have rows for the first block or blocks only."""
 
     of_h: Tensor
-    """A, (N', 3E) with N' at most N."""
+    """A, (N', ME) with N' at most N."""
     of_invariant: Tensor | None
-    """B, (N, 3E); None without an invariant encoder."""
+    """B, (N, ME); None without an invariant encoder."""
     bias: Tensor
     """(N,)"""
     blocks: int

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.train.model.models import FusionNetwork, ImaginationNetwork
-from ifmmin.train.model.network import FUSION_ORDER, MLP, EmotionNetwork
+from ifmmin.train.model.network import MLP, EmotionNetwork, fusion_order
 
 from . import ExportEncoder, build_encoder
 from .encoder import FP32, Precision, halve
@@ -86,7 +86,8 @@ class Summary(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.invariant = _invariant(network)
-        entry, slot = entry_weights(network), FUSION_ORDER.index(modality)
+        entry = entry_weights(network)
+        slot = fusion_order(network.modalities).index(modality)
         own = entry.columns(slot, network.config.architecture.embedding)
         self.size = len(own.bias)
         self.entry = Entry(own.of_h, own.of_invariant, own.bias, own.blocks)
@@ -163,7 +164,7 @@ class SpecialisedNetwork(nn.Module):
         return self._answer({m: self._encoder(m).pool_batch(x, n) for m, x, n in given})
 
     def _answer(self, pooled: Mapping[Modality, Tensor]) -> Tensor:
-        order = [m for m in FUSION_ORDER if m in pooled]
+        order = fusion_order(pooled)
         if self.summaries is None:
             said = [self._encoder(m).embed(pooled[m]) for m in order]
         else:

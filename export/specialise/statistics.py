@@ -56,7 +56,7 @@ class ExportStatisticsEncoder(ExportEncoder):
         self.front = front
         self.half_out = half
         self.names = encoder.config.functionals
-        self.weight_column = encoder.config.weight_column
+        self.weight_column = encoder.weight_column
         self.pooled_size = encoder.pooled_size
         self.scale = _Scale(encoder, mean, std)
         self.output = affine(*weights(encoder.output))

@@ -16,7 +16,7 @@ from ifmmin.runtime.backends import Runner
 from ifmmin.runtime.bundle import Features
 from ifmmin.runtime.cli.readers import find_inputs
 from ifmmin.runtime.errors import CheckpointError, CorpusError, IfmminError, InputError
-from ifmmin.runtime.modality import MODALITIES, Modality, Pattern
+from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.runtime.validate import pad_batch, pad_frames
 from ifmmin.train.checkpoint import Header
 from ifmmin.train.data import load_corpus
@@ -61,10 +61,11 @@ class CorpusChoice:
                 "evaluated on one"
             ) from error
         corpus = load_corpus(
-            recipe.corpus, fold=self.fold_of(header), features=self.features, targets=self.targets
-        )
+            recipe.corpus, fold=self.fold_of(header), features=self.features, targets=self.targets,
+            modalities=network.modalities,
+        )  # fmt: skip
         network.require_corpus(corpus)
-        for modality in MODALITIES:
+        for modality in network.modalities:
             if network.config.features[modality].normalised and modality in corpus.statistics:
                 raise InputError(
                     f"this checkpoint wants {modality} standardised by its caller; import it with "
@@ -88,13 +89,14 @@ def watch_sample(network: EmotionNetwork, source: str) -> None:
     for item in islice(find_inputs([source]).items(), _SAMPLE):
         try:
             given = item.read().utterance
-            features = {Modality(letter): np.asarray(x) for letter, x in given.items() if len(x)}
+            every = {Modality(letter): np.asarray(x) for letter, x in given.items() if len(x)}
+            features = {m: x for m, x in every.items() if m in network.modalities}
             utterances.append(Utterance(item.name, features, 0))
             for problem in utterance_problems(utterances[-1], network.config.features, 1):
                 raise InputError(problem)
         except InputError as error:
             raise InputError(f"--sample {item.where}: {error}") from error
-    for modality in MODALITIES:
+    for modality in network.modalities:
         network.observed(modality).watch(utterances, modality)
 
 

@@ -10,7 +10,7 @@ import torch
 
 from ifmmin.runtime.bundle import MissingSpec
 from ifmmin.runtime.errors import CheckpointError
-from ifmmin.runtime.modality import MODALITIES, Modality
+from ifmmin.runtime.modality import Modality
 from ifmmin.train.checkpoint import Header
 from ifmmin.train.model.network import EmotionNetwork
 
@@ -30,7 +30,7 @@ def measure_missing(network: EmotionNetwork) -> dict[Modality, MissingSpec]:
     if the reference's batches, whose zeros have any length, were taken for the truth.
     """
     whole = exact(network)
-    return {m: _measure(whole, m) for m in MODALITIES}
+    return {m: _measure(whole, m) for m in network.modalities}
 
 
 def _measure(network: EmotionNetwork, modality: Modality) -> MissingSpec:
@@ -62,6 +62,10 @@ def with_missing_frames(network: EmotionNetwork, frames: Mapping[Modality, int])
     """Take other canonical lengths, in place; CheckpointError where one is too short."""
     features = dict(network.config.features)
     for modality, count in frames.items():
+        if modality not in features:
+            raise CheckpointError(
+                f"--missing-frames {modality}={count}: the network takes {', '.join(features)} only"
+            )
         shortest = network.config.minimum_length(modality)
         if count < shortest:
             raise CheckpointError(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ifmmin.runtime.backends import Runner
 from ifmmin.runtime.bundle import Features
 from ifmmin.runtime.errors import one_line
-from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality, Pattern
+from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.runtime.prediction import largest_differences
 from ifmmin.runtime.stream.graphs import ModalityStream, StepInterface
 from ifmmin.runtime.validate import pad_batch
@@ -102,7 +102,7 @@ def _embed(network: EmotionNetwork, inputs: Sequence[Features]) -> Embedded:
     back = torch.from_numpy(np.argsort(order, kind="stable"))
     return Embedded(
         h=torch.cat(h)[back],
-        present=torch.ones(len(inputs), len(MODALITIES), dtype=torch.bool),
+        present=torch.ones(len(inputs), len(network.modalities), dtype=torch.bool),
         absent=absent,
     )
 
@@ -131,7 +131,8 @@ class Probes:
     def golden_inputs(self) -> list[Features]:
         """The shortest input, and ordinary ones whose answers spread."""
         fixed = len(_LENGTHS)
-        logits = self._answers[ALL_PATTERNS[-1]].logits[fixed:]
+        whole = self.truth.network.config.patterns[-1]
+        logits = self._answers[whole].logits[fixed:]
         return [self._inputs[0], *(self._inputs[fixed + i] for i in spread(logits, _GOLDEN))]
 
     def stream_inputs(self, count: int, longest: int) -> list[Features]:
@@ -191,7 +192,7 @@ def _utterance(features: Features) -> Utterance:
 
 def _draw(network: EmotionNetwork, rng: np.random.Generator, *, above: int) -> Features:
     features: Features = {}
-    for modality in MODALITIES:
+    for modality in network.modalities:
         shortest = network.config.minimum_length(modality)
         frames = above if above == LONGEST else shortest + above
         features[modality] = draw_frames(network, modality, frames, rng)
@@ -317,7 +318,7 @@ class StreamProbes:
     def __init__(self, truth: ReferenceNetwork, utterances: Sequence[Features]) -> None:
         self.utterances = utterances
         network = truth.network
-        shortest = {m: network.config.minimum_length(m) for m in MODALITIES}
+        shortest = {m: network.config.minimum_length(m) for m in network.modalities}
         self.ends = [
             {m: _ends(len(x), shortest[m], i) for i, (m, x) in enumerate(features.items())}
             for features in utterances

@@ -14,7 +14,7 @@ from ifmmin.runtime.bundle import Bundle, GraphEntry
 from ifmmin.runtime.bundle.verify import FLOAT32_LOSS, CheckResult, load_as_exported, recorded
 from ifmmin.runtime.console import Advance
 from ifmmin.runtime.errors import BundleError, CheckpointError
-from ifmmin.runtime.modality import MODALITIES, Modality, Pattern
+from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.train.checkpoint import load_checkpoint
 from ifmmin.train.data.corpus import Utterance
 from ifmmin.train.model.network import EmotionNetwork
@@ -75,7 +75,7 @@ def _network(bundle: Bundle, checkpoint: Path) -> EmotionNetwork:
     with_missing_frames(network, lengths)
     # What it was shown at export, and did not know itself, the golden inputs were drawn from.
     golden = [Utterance("golden", dict(features), 0) for features in bundle.golden_inputs()]
-    for modality in MODALITIES:
+    for modality in network.modalities:
         if not network.observed(modality).known:
             network.observed(modality).watch(golden, modality)
     return network

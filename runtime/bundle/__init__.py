@@ -1,6 +1,6 @@
 """Bundle: its directory, its manifest, what its graphs say of themselves."""
 
-from .bundle import Bundle, Features, GoldenCase, shipped
+from .bundle import Bundle, Features, GoldenCase, GoldenSignal, shipped, shipped_licence
 from .manifest import (
     BACKENDS,
     MANIFEST_NAME,
@@ -36,6 +36,7 @@ __all__ = [
     "Features",
     "Golden",
     "GoldenCase",
+    "GoldenSignal",
     "GraphEntry",
     "Manifest",
     "MissingSpec",
@@ -45,4 +46,5 @@ __all__ = [
     "StateSpec",
     "read_manifest",
     "shipped",
+    "shipped_licence",
 ]

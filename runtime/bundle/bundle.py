@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import BundleError, InputError
 from ..files import read_hashed
+from ..frontends.base import unpack_signal
 from ..modality import Modality, Pattern
 from .graph_file import check_graph_file, read_graph_file
 from .manifest import EngineEntry, GraphEntry, Manifest, read_manifest
@@ -36,6 +37,24 @@ class GoldenCase:
 def shipped() -> Path:
     """The directory of the bundle that comes with the package; its checkpoint lies in it too."""
     return Path(__file__).parents[1] / "models" / "speech"
+
+
+@dataclass(frozen=True)
+class GoldenSignal:
+    """A signal with the features that its front-end made of it at export."""
+
+    modality: Modality
+    signal: Any
+    features: NDArray[np.float32]
+    """(T, D)"""
+
+
+def shipped_licence() -> str:
+    """A line that says what the weights of `shipped` may be used for."""
+    return (
+        "The weights that come with it are for non-commercial use (CC BY-NC-SA 4.0); their model "
+        f"card: {shipped() / 'README.md'}"
+    )
 
 
 class Bundle:
@@ -136,16 +155,32 @@ class Bundle:
                 cases.append(GoldenCase(pattern, {m: features[m] for m in pattern}, logits))
         return cases
 
-    def golden_tensors(self) -> dict[str, NDArray[np.float32]]:
-        """The content of the golden file, `inputs/NUMBER/MODALITY` (T, D) of every modality and
-        `logits/PATTERN/NUMBER` (C,); BundleError where it is damaged or holds anything else."""
+    def golden_signals(self) -> list[GoldenSignal]:
+        """Signals with the features that the front-ends made of them at export."""
+        tensors = self.golden_tensors()
+        cases = []
+        for key, packed in tensors.items():
+            kind, name, number = key.split("/")
+            if kind == "signal":
+                modality = Modality.of(name)
+                spec = self.manifest.modalities[modality].frontend
+                assert spec is not None  # `golden_tensors` has looked
+                signal = unpack_signal(spec, packed)
+                cases.append(GoldenSignal(modality, signal, tensors[f"features/{name}/{number}"]))
+        return cases
+
+    def golden_tensors(self) -> dict[str, NDArray[Any]]:
+        """The content of the golden file, `inputs/NUMBER/MODALITY` (T, D) of every modality,
+        `logits/PATTERN/NUMBER` (C,), and where there are front-ends `signal/MODALITY/NUMBER` with
+        `features/MODALITY/NUMBER` (T, D); BundleError where it is damaged or holds anything
+        else."""
         golden = self.manifest.golden
         content = self._verified(golden.file, golden.sha256)
         from safetensors import SafetensorError
         from safetensors.numpy import load  # seldom wanted, and slow to import
 
         try:
-            tensors: dict[str, NDArray[np.float32]] = load(content)
+            tensors: dict[str, NDArray[Any]] = load(content)
             self._require_golden(tensors)
         # ValueError and KeyError: of names; TypeError: of element types that numpy lacks.
         except (SafetensorError, ValueError, KeyError, TypeError, InputError) as error:
@@ -168,6 +203,9 @@ class Bundle:
                 shape = (len(self.manifest.labels),)
                 answers[int(second)] = None
                 Pattern.parse(first)
+            elif kind in ("signal", "features"):
+                self._require_signal(tensors, kind, first, second)
+                continue
             else:
                 raise ValueError(f"unknown {key}")
             if array.dtype != np.float32 or array.shape != shape or not np.isfinite(array).all():
@@ -177,6 +215,23 @@ class Bundle:
             raise ValueError("no inputs in it, or not of every modality")
         if not answers.keys() <= inputs.keys():
             raise ValueError("answers without inputs")
+
+    def _require_signal(
+        self, tensors: Mapping[str, NDArray[Any]], kind: str, name: str, number: str
+    ) -> None:
+        """ValueError unless it is a signal with its features, or those with their signal."""
+        spec = self.manifest.modalities[Modality.of(name)]
+        signal, features = (tensors[f"{k}/{name}/{number}"] for k in ("signal", "features"))
+        if spec.frontend is None or signal.ndim != 1 or signal.dtype not in (np.float32, np.uint8):
+            raise ValueError(f"{kind}/{name}/{number} is no signal of a front-end")
+        unpack_signal(spec.frontend, signal)
+        if (
+            features.dtype != np.float32
+            or features.ndim != 2
+            or features.shape[1] != spec.dim
+            or not (np.isfinite(features).all() and np.isfinite(signal).all())
+        ):
+            raise ValueError(f"{kind}/{name}/{number}: not features of {spec.dim} numbers a frame")
 
     def _verified(self, name: str, sha256: str, size: int | None = None) -> bytes:
         return read_hashed(self.directory / name, sha256, size, BundleError, _GRAPH_BYTES)

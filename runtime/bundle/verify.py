@@ -16,12 +16,14 @@ from ..backends import LoadedGraph, Runner
 from ..backends.onnxruntime import OnnxRuntimeCpu
 from ..console import Advance
 from ..errors import BackendUnavailable, BundleError, IfmminError, one_line
+from ..frontends.base import open_frontend
+from ..frontends.spec import FrontEndSpec, reader_of
 from ..modality import Modality, Pattern
 from ..prediction import allowed_differences, largest_differences, softmax
 from ..process import Lazy
 from ..stream.graphs import ModalityStream, StreamGraphs
 from ..validate import pad_batch
-from .bundle import Bundle, Features
+from .bundle import Bundle, Features, GoldenSignal
 from .graph_file import check_graph_file, read_graph_file
 from .manifest import MANIFEST_NAME, MODALITY_SHAPES, SHAPES, EngineEntry, GraphEntry, Manifest
 
@@ -107,6 +109,8 @@ class CheckResult:
 
 
 CARD_NAME = "README.md"
+CHECKPOINT_NAME = "model.safetensors"
+"""What a bundle may come with, for export."""
 
 
 def check_manifest(bundle: Bundle) -> list[CheckResult]:
@@ -121,6 +125,45 @@ def check_manifest(bundle: Bundle) -> list[CheckResult]:
         *_unknown_files(bundle),
         *(_check_source(bundle, engine) for engine in engines),
     ]
+
+
+def check_frontends(bundle: Bundle) -> Iterator[CheckResult]:
+    """Whether every front-end opens here, and makes of the golden signals what it made at export.
+
+    One that its package is missing for is passed over, with a note.
+    """
+    specs = {m: s.frontend for m, s in bundle.manifest.modalities.items() if s.frontend is not None}
+    if not specs:
+        return
+    try:
+        cases = bundle.golden_signals()
+    except BundleError:
+        return  # what is wrong with the golden file is told elsewhere
+    for modality, spec in specs.items():
+        what = f"front-end of {modality}"
+        name = next((entry.file for entry in spec.files.values()), MANIFEST_NAME)
+        try:
+            frontend = open_frontend(spec, reader_of(bundle.directory))
+            for case in cases:
+                if case.modality is modality:
+                    yield _check_features(name, what, spec, frontend.whole(case.signal), case)
+        except BackendUnavailable as error:
+            yield CheckResult(name, what, True, f"not tried: {error}", note=True)
+        except IfmminError as error:
+            yield CheckResult(name, what, False, one_line(error))
+
+
+def _check_features(
+    name: str, what: str, spec: FrontEndSpec, found: NDArray[np.float32], case: GoldenSignal
+) -> CheckResult:
+    wanted = case.features
+    if found.shape != wanted.shape:
+        detail = f"got features {found.shape} of a golden signal, wanted {wanted.shape}"
+        return CheckResult(name, what, False, detail)
+    norm = float(np.linalg.norm(wanted)) or 1.0
+    difference = float(np.linalg.norm(found - wanted)) / norm
+    detail = f"features differ by {difference:.1e} of their norm, allowed {spec.tolerance:.0e}"
+    return CheckResult(name, what, difference <= spec.tolerance, detail)
 
 
 def read_graph(bundle: Bundle, entry: GraphEntry | EngineEntry) -> tuple[bytes | None, CheckResult]:
@@ -154,6 +197,13 @@ def _unknown_files(bundle: Bundle) -> Iterator[CheckResult]:
     known = {MANIFEST_NAME, CARD_NAME, manifest.golden.file}
     known.update(entry.file for entry in manifest.graphs)
     known.update(entry.file for entry in manifest.engines)
+    known.update(
+        entry.file
+        for spec in manifest.modalities.values()
+        if spec.frontend is not None
+        for entry in spec.frontend.files.values()
+    )
+    known.add(CHECKPOINT_NAME)
     for path in sorted(bundle.directory.iterdir()):
         if path.name not in known and not path.name.startswith("."):
             yield CheckResult(
@@ -353,13 +403,14 @@ def check_bundle(
 ) -> list[CheckResult]:
     """Look at everything in a bundle; the result says what was found, right or wrong.
 
-    Files and hashes; that every graph loads, is the one that the manifest describes, and answers
-    the golden vectors: one by one, in a padded batch, in chunks. backend: what runs the graphs.
-    advance: called once per graph of the manifest. One graph is in
-    memory at a time. Raises BackendUnavailable.
+    Files and hashes; that front-ends make the golden features; that every graph loads, is the one
+    that the manifest describes, and answers the golden vectors: one by one, in a padded batch, in
+    chunks. backend: what runs the graphs. advance: called once per graph of the manifest. One graph
+    is in memory at a time. Raises BackendUnavailable.
     """
     advance = advance or _silent
     test = _Selftest(bundle, backend or OnnxRuntimeCpu())
+    test.checks += check_frontends(bundle)
     # Heads build on summaries, those on steps: the order of SHAPES.
     for entry in sorted(bundle.manifest.graphs, key=lambda entry: SHAPES.index(entry.shape)):
         test.checks += test.of_graph(entry)

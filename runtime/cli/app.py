@@ -48,7 +48,10 @@ class Main(Protocol):
 
 def _print_version(asked: bool) -> None:
     if asked:
+        from ..bundle import shipped_licence  # numpy is slow to import
+
         write(f"ifmmin {package_version()}")
+        write(shipped_licence())
         raise Exit
 
 
@@ -56,7 +59,7 @@ BundleOption = Annotated[
     Path | None,
     typer.Option(
         "--bundle", "-b", envvar="IFMMIN_BUNDLE", metavar="DIR",
-        help="Directory written by ifmmin-export.",
+        help="Directory written by ifmmin-export; default: the bundle that comes with ifmmin.",
     ),
 ]  # fmt: skip
 _COMMON = {
@@ -67,7 +70,10 @@ _COMMON = {
     "version": Annotated[
         bool,
         typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version and end."
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print version and licence, and end.",
         ),
     ],
 }
@@ -75,9 +81,11 @@ _COMMON = {
 
 
 def require_bundle(bundle: Path | None) -> Path:
-    """The bundle that was named; InputError says how to name one."""
+    """The bundle that was named, or the one that comes with the package."""
     if bundle is None:
-        raise InputError("got no bundle; name one by -b DIR, or by IFMMIN_BUNDLE")
+        from ..bundle import shipped  # numpy is slow to import
+
+        return shipped()
     return bundle
 
 

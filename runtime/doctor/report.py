@@ -14,7 +14,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from ..bundle import read_manifest
+from ..bundle import read_manifest, shipped_licence
 from ..console import draw, log_line, package_version
 from .collect import eight_bits
 from .facts import Facts, Gpu
@@ -108,7 +108,7 @@ def show(report: Report) -> None:
     width = None if sys.stdout.isatty() else _WIDE
     facts = report.facts
     sections = {"machine": _machine(facts), "gpu": _gpu(facts), "software": _software(facts)}
-    parts: list[RenderableType] = [Text(f"ifmmin {report.ifmmin}")]
+    parts: list[RenderableType] = [Text(f"ifmmin {report.ifmmin}"), Text(shipped_licence())]
     for title, rows in sections.items():
         parts += [_heading(title), _grid(rows)]
     parts += [_heading("backends"), _grid(_backends(facts), {"runs": "green"})]

@@ -19,7 +19,11 @@ State = dict[str, NDArray[Any]]
 
 
 class FrontEnd(Protocol):
-    """Makes features of one modality. A user's own extractor is one: docs/frontends.md."""
+    """Makes features of one modality. A user's own extractor is one: docs/frontends.md.
+
+    `whole` leaves the stream alone and may be called from many threads. A shallow copy is, once it
+    is reset, another stream over the same graphs.
+    """
 
     def describe(self) -> FrontEndSpec:
         """What it is, by which a bundle refuses the features of another."""
@@ -93,3 +97,19 @@ def require_state(state: Mapping[str, Any], like: State) -> State:
                 f"{wanted.shape} as that of this front-end"
             )
     return {name: np.array(state[name]) for name in like}
+
+
+def pack_signal(signal: Any) -> NDArray[Any]:
+    """A signal as a tensor of a golden file: text as bytes of UTF-8, sound as samples (N,)."""
+    if isinstance(signal, str):
+        return np.frombuffer(signal.encode(), np.uint8)
+    return np.asarray(signal.samples, np.float32)
+
+
+def unpack_signal(spec: FrontEndSpec, packed: NDArray[Any]) -> Any:
+    """The signal that `pack_signal` packed; ValueError where it cannot be one."""
+    if packed.dtype == np.uint8:
+        return packed.tobytes().decode()
+    from .sound import Sound
+
+    return Sound(packed, int(spec.settings["rate"]))

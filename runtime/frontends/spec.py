@@ -65,14 +65,18 @@ class FrontEndSpec(msgspec.Struct, frozen=True, kw_only=True):
     """By role, such as `graph` or `vocabulary`."""
     licence: str | None = None
     """Of the files."""
+    tolerance: float = 1e-3
+    """By how much of their norm features may differ on another processor; of graphs in 8 bits more.
+    What is further off is another front-end."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch("[a-z][a-z0-9_]{0,31}", self.kind):
             raise ValueError(f"got the kind {self.kind!r} of a front-end, wanted a lower-case word")
         if not (1 <= self.dim <= 1_000_000 and 0 <= self.version <= 1_000_000):
             raise ValueError(f"got dim {self.dim} and version {self.version} of {self.kind}")
-        if self.frame_rate is not None and not 0 < self.frame_rate < math.inf:
-            raise ValueError(f"got frame_rate {self.frame_rate}, wanted a number above 0")
+        for name, value in (("frame_rate", self.frame_rate), ("tolerance", self.tolerance)):
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"got {name} {value}, wanted a number above 0")
 
     @property
     def identity(self) -> str:

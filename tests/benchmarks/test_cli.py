@@ -1,4 +1,4 @@
-"""`ifmmin-bench` and the demo on small corpora: every part is there, and no timing is asserted."""
+"""`ifmmin-bench` and `make pipeline` on small corpora: every part is there, no time is asserted."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from small_bundles import copied, nudge
 from small_recipe import small_options
 
 from ifmmin.benchmarks.cli import main
-from ifmmin.benchmarks.demo import main as demo
-from ifmmin.benchmarks.demo import measure_latency
+from ifmmin.benchmarks.pipeline import main as pipeline
+from ifmmin.benchmarks.pipeline import measure_latency
 from ifmmin.benchmarks.record import CONTROL, OURS, REFERENCE, Report, read_report
 from ifmmin.benchmarks.run import SCENARIOS, find_scenario
 from ifmmin.benchmarks.scenarios.plan import FEWEST_ROUNDS, ORDINARY
@@ -142,14 +142,14 @@ def test_every_scenario_is_there() -> None:
         assert callable(find_scenario(home))
 
 
-def test_demo_prints_a_row_per_pattern(tmp_path: Path) -> None:
-    ran = call(demo, "--out", tmp_path / "demo", "--repeats", 3, *small_options())
+def test_pipeline_prints_a_row_per_pattern(tmp_path: Path) -> None:
+    ran = call(pipeline, "--out", tmp_path / "pipeline", "--repeats", 3, *small_options())
     assert ran.code == 0
     lines = [line for line in ran.out.splitlines() if line.startswith("|")]
     assert [line.split("|")[1].strip() for line in lines[2:]] == [str(p) for p in ALL_PATTERNS]
     assert all(line.count("|") == 11 for line in lines)
     assert f"{' + '.join(map(str, ORDINARY.values()))} frames" in ran.out  # as long as in all else
-    assert Bundle(tmp_path / "demo" / "bundle").patterns == ALL_PATTERNS
+    assert Bundle(tmp_path / "pipeline" / "bundle").patterns == ALL_PATTERNS
 
 
 def test_calls_take_turns_in_shuffled_order() -> None:

@@ -18,7 +18,7 @@ from ifmmin.export.specialise.encoder import Precision
 from ifmmin.export.verify.probes import Probes, StreamProbes, run_head, run_summary
 from ifmmin.runtime.backends import Runner
 from ifmmin.runtime.backends.onnxruntime import OnnxRuntimeCpu
-from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality, Pattern
+from ifmmin.runtime.modality import MODALITIES, Modality, Pattern, patterns_of
 from ifmmin.runtime.validate import pad_batch
 from ifmmin.train.config import (
     Architecture,
@@ -39,9 +39,7 @@ DIMS = {"a": 5, "v": 7, "t": 11}
 
 _STATISTICS = {
     Modality.A: StatisticsConfig(
-        functionals=("mean", "std", "max", "min", "weighted_mean", "weighted_std"),
-        dropout=0.2,
-        weight_column=1,
+        functionals=("mean", "std", "max", "min", "weighted_mean", "weighted_std"), dropout=0.2
     ),
     Modality.V: StatisticsConfig(functionals=("mean", "delta", "crest")),
     Modality.T: StatisticsConfig(functionals=("std", "mean"), limit=1.5),
@@ -68,31 +66,53 @@ KINDS: dict[str, dict[str, Any]] = {
         "guide_dropout": 0.3,
     },
     "linear": {"statistics": _STATISTICS, "model": "linear"},
+    "two": {},
+    "two-statistics": {"statistics": _STATISTICS, "transforms": _TRANSFORMS},
+    "two-residual": {"model": "mmin"},
+    "two-linear": {"statistics": _STATISTICS, "model": "linear"},
+    "one": {"imagination": "parallel"},
 }  # fmt: skip
 """Every way to make a network, by what differs from the paper's."""
+_TAKES = {"two": "at", "two-statistics": "vt", "two-residual": "av", "two-linear": "at", "one": "a"}
+"""Modalities of the kinds that have not all."""
 SOME_PATTERNS = tuple(map(Pattern.parse, ("v", "a_t", "a_v_t")))
 """Of which one or another has every modality, none, some and all of what is missing."""
+
+
+def patterns(kind: str) -> tuple[Pattern, ...]:
+    """All patterns of a kind of network."""
+    return patterns_of([Modality(letter) for letter in _TAKES.get(kind, "avt")])
+
+
 CASES = [
-    (kind, pattern) for kind in KINDS if kind != "linear"
-    for pattern in (ALL_PATTERNS if kind in ("if-mmin", "statistics") else SOME_PATTERNS)
+    (kind, pattern) for kind in KINDS if "linear" not in kind
+    for pattern in (
+        patterns(kind) if kind in ("if-mmin", "statistics", *_TAKES) else SOME_PATTERNS
+    )
 ]  # fmt: skip
-"""What is exported, kinds with patterns: the two that recipes train with all seven."""
+"""What is exported, kinds with patterns: the two that recipes train, and those that have not every
+modality, with all of theirs."""
 
 
 def small_network(kind: str = "if-mmin", seed: int = 0) -> EmotionNetwork:
     """A network in evaluation mode, the same for the same arguments."""
     torch.manual_seed(seed)
+    features = {
+        m: FeatureConfig(
+            dim=DIMS[m.value], missing_length=9, frame_rate=10.0,
+            weight_column=1 if m is Modality.A else None,
+        )
+        for m in patterns(kind)[-1]
+    }  # fmt: skip
+    architecture = Architecture(
+        embedding=8, text_channels=6, blocks=3, block_sizes=(10, 9, 4), classifier_sizes=(12, 8),
+        **KINDS[kind],
+    )  # fmt: skip
     config = ModelConfig(
         labels=("angry", "happy", "neutral", "sad"),
-        features={
-            m: FeatureConfig(dim=DIMS[m.value], missing_length=9, frame_rate=10.0)
-            for m in MODALITIES
-        },
-        architecture=Architecture(
-            embedding=8, text_channels=6, blocks=3, block_sizes=(10, 9, 4),
-            classifier_sizes=(12, 8), **KINDS[kind],
-        ),
-    )  # fmt: skip
+        features=features,
+        architecture=architecture.fitted(features),
+    )
     network = build_network(config)
     with torch.no_grad():
         _scatter(network)
@@ -121,7 +141,7 @@ def _scatter(network: EmotionNetwork) -> None:
             parameter.normal_(0.0, 0.3)
         else:
             parameter.mul_(1.1)
-    for modality in MODALITIES:
+    for modality in network.modalities:
         normaliser = network.normaliser(modality)
         normaliser.mean.normal_(0.0, 2.0)
         normaliser.std.uniform_(0.5, 3.0)

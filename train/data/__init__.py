@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 from ifmmin.runtime.errors import CorpusError
+from ifmmin.runtime.modality import Modality
 
-from .corpus import Corpus
+from .corpus import Corpus, require_sound, standardised
 from .released import (
     AdapterLayout,
     ReleasedLayout,
-    load_adapter,
-    load_released,
     read_adapter,
     read_released,
+    released_statistics,
 )
 from .synthetic import SyntheticLayout, draw_synthetic
 
@@ -21,27 +23,47 @@ Layout = AdapterLayout | ReleasedLayout | SyntheticLayout
 
 
 def load_corpus(
-    layout: Layout, *, fold: int, features: Path | None = None, targets: Path | None = None
+    layout: Layout,
+    *,
+    fold: int,
+    features: Path | None = None,
+    targets: Path | None = None,
+    modalities: Collection[Modality] | None = None,
 ) -> Corpus:
     """One fold of the corpus that a recipe describes, ready for training.
 
-    features, targets: root directories, for layouts that read files. Raises CorpusError with the
-    first problem.
+    features, targets: root directories, for layouts that read files; modalities: leave out the
+    others, and what is in none of these. Raises CorpusError with the first problem.
     """
-    if isinstance(layout, SyntheticLayout):
-        return _draw(layout, fold)
-    load = load_adapter if isinstance(layout, AdapterLayout) else load_released
-    return load(layout, features=features, targets=targets, fold=fold)  # type: ignore[arg-type]
+    corpus = read_corpus(
+        layout, fold=fold, features=features, targets=targets, modalities=modalities
+    )
+    require_sound(corpus)
+    if isinstance(layout, ReleasedLayout):
+        assert features is not None
+        return replace(corpus, statistics=released_statistics(layout, corpus, features, fold))
+    return standardised(corpus)
 
 
 def read_corpus(
-    layout: Layout, *, fold: int, features: Path | None = None, targets: Path | None = None
+    layout: Layout,
+    *,
+    fold: int,
+    features: Path | None = None,
+    targets: Path | None = None,
+    modalities: Collection[Modality] | None = None,
 ) -> Corpus:
     """One fold as it is, sound or not; for looking at it. Raises CorpusError."""
     if isinstance(layout, SyntheticLayout):
-        return _draw(layout, fold)
-    read = read_adapter if isinstance(layout, AdapterLayout) else read_released
-    return read(layout, features=features, targets=targets, fold=fold)  # type: ignore[arg-type]
+        corpus = _draw(layout, fold)
+    elif isinstance(layout, AdapterLayout):
+        corpus = read_adapter(layout, features=features, targets=targets, fold=fold)
+    else:
+        wanted = layout.files if modalities is None else modalities
+        corpus = read_released(
+            layout, features=features, targets=targets, fold=fold, modalities=wanted
+        )
+    return corpus if modalities is None else corpus.of(modalities)
 
 
 _MOST_DRAWN = 1000

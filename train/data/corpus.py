@@ -5,7 +5,7 @@ Length 0 in a batch says that a modality is missing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ifmmin.runtime.console import printable
 from ifmmin.runtime.errors import CorpusError
-from ifmmin.runtime.modality import MODALITIES, Modality, Pattern
+from ifmmin.runtime.modality import MODALITIES, Modality, Pattern, patterns_of
 
 from ..config import FeatureConfig, ModelConfig
 
@@ -57,9 +57,45 @@ class Corpus:
     parts: dict[str, list[Utterance]]
     """`train`, `validation`, `test`; speakers of one never occur in another."""
     statistics: dict[Modality, Statistics] = field(default_factory=dict)
-    """For the modalities to be standardised; others are taken as they are."""
+    """For the modalities to be standardised. Of an adapter's corpus, those that are lacking are
+    computed from the training part, unless the features are `normalised`."""
     possible: dict[Pattern, float] = field(default_factory=dict)
     """Accuracy of the Bayes rule on the test part, where it is known."""
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """Those that it has features of, in canonical order."""
+        return tuple(m for m in MODALITIES if m in self.features)
+
+    def of(self, modalities: Collection[Modality]) -> Corpus:
+        """The corpus without the other modalities, and without the utterances that have no more.
+
+        Raises CorpusError where it has no features of one of them.
+        """
+        for modality in modalities:
+            if modality not in self.features:
+                raise CorpusError(
+                    f"corpus {self.name} has no features of {modality}, only of "
+                    f"{', '.join(self.modalities)}; leave {modality} out of modalities"
+                )
+        if set(modalities) == set(self.features):
+            return self
+        parts = {
+            part: [
+                replace(u, features={m: x for m, x in u.features.items() if m in modalities})
+                for u in utterances
+                if not u.features.keys().isdisjoint(modalities)
+            ]
+            for part, utterances in self.parts.items()
+        }
+        patterns = patterns_of(modalities)
+        return replace(
+            self,
+            features={m: self.features[m] for m in self.modalities if m in modalities},
+            parts=parts,
+            statistics={m: x for m, x in self.statistics.items() if m in modalities},
+            possible={p: value for p, value in self.possible.items() if p in patterns},
+        )
 
 
 def training_statistics(utterances: Sequence[Utterance], modality: Modality) -> Statistics:
@@ -71,6 +107,17 @@ def training_statistics(utterances: Sequence[Utterance], modality: Modality) -> 
     mean = np.asarray(sum(x.sum(axis=0, dtype=np.float64) for x in frames) / count)
     variance = np.asarray(sum(((x - mean) ** 2).sum(axis=0) for x in frames) / count)
     return Statistics(mean, _no_zero(np.sqrt(variance)))
+
+
+def standardised(corpus: Corpus) -> Corpus:
+    """The corpus with statistics of the training frames, where it has none of its own, of the
+    modalities that are not `normalised`."""
+    train = corpus.parts["train"]
+    missing = [
+        m for m, f in corpus.features.items() if m not in corpus.statistics and not f.normalised
+    ]
+    found = {m: training_statistics(train, m) for m in missing}
+    return replace(corpus, statistics=corpus.statistics | found)
 
 
 def column_statistics(values: NDArray[np.floating]) -> Statistics:
@@ -91,7 +138,7 @@ class Batch:
     features: dict[Modality, Tensor]
     """Per modality raw features (B, T_m, D_m)."""
     lengths: dict[Modality, Tensor]
-    """Per modality frames (B,), int64; 0 where the modality is missing."""
+    """Per modality, in canonical order, frames (B,), int64; 0 where the modality is missing."""
     labels: Tensor
     """(B,) int64"""
     pooled: dict[Modality, Tensor] | None = None
@@ -104,11 +151,11 @@ class Batch:
     @property
     def present(self) -> Tensor:
         """(B, M) bool, canonical order."""
-        return torch.stack([self.lengths[m] > 0 for m in MODALITIES], dim=1)
+        return torch.stack([lengths > 0 for lengths in self.lengths.values()], dim=1)
 
     def masked(self, keep: Tensor) -> Batch:
         """The same batch where only modalities with `keep` (B, M) bool are present."""
-        lengths = {m: self.lengths[m] * keep[:, i] for i, m in enumerate(MODALITIES)}
+        lengths = {m: x * keep[:, i] for i, (m, x) in enumerate(self.lengths.items())}
         return replace(self, lengths=lengths)
 
     def to(self, dtype: torch.dtype) -> Batch:
@@ -124,7 +171,7 @@ def collate(utterances: Sequence[Utterance], config: ModelConfig) -> Batch:
     """
     features = {}
     lengths = {}
-    for modality in MODALITIES:
+    for modality in config.modalities:
         shortest = config.minimum_length(modality)
         arrays = [u.features.get(modality) for u in utterances]
         frames = [0 if x is None or len(x) == 0 else max(len(x), shortest) for x in arrays]
@@ -138,9 +185,11 @@ def collate(utterances: Sequence[Utterance], config: ModelConfig) -> Batch:
     return Batch(features, lengths, torch.tensor([u.label for u in utterances]))
 
 
-def pattern_mask(patterns: Sequence[Pattern]) -> Tensor:
+def pattern_mask(
+    patterns: Sequence[Pattern], modalities: Sequence[Modality] = MODALITIES
+) -> Tensor:
     """(B, M) bool, true where a pattern has the modality."""
-    return torch.tensor([[m in pattern for m in MODALITIES] for pattern in patterns])
+    return torch.tensor([[m in pattern for m in modalities] for pattern in patterns])
 
 
 def require_sound(corpus: Corpus) -> None:
@@ -166,7 +215,7 @@ def problems(corpus: Corpus) -> Iterator[str]:
     for index, label in enumerate(corpus.labels):
         if train and index not in seen:
             yield f"no training utterance is of class {label}"
-    for modality in MODALITIES:
+    for modality in corpus.modalities:
         if train and not any(modality in u.features for u in train):
             yield f"no training utterance has modality {modality}"
 
@@ -178,7 +227,7 @@ _MANY_ZEROS = 0.05
 def remarks(corpus: Corpus) -> Iterator[str]:
     """What is no problem of a fold, but what whoever trains on it should know, one line each."""
     every = [u for part in PARTS for u in corpus.parts[part]]
-    for modality in MODALITIES:
+    for modality in corpus.modalities:
         arrays = [u.features[modality] for u in every if modality in u.features]
         zeros = sum(array.dtype.kind == "f" and not array.any() for array in arrays)
         if arrays and zeros > _MANY_ZEROS * len(arrays):
@@ -191,7 +240,7 @@ def remarks(corpus: Corpus) -> Iterator[str]:
         ("test", "in no figure and no mean"),
     ):
         present = {m for u in corpus.parts[part] for m in u.features}
-        for modality in MODALITIES:
+        for modality in corpus.modalities:
             if modality not in present:
                 yield (
                     f"no {part} utterance has modality {modality}: patterns of it alone count "

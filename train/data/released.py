@@ -6,7 +6,7 @@ import importlib
 import inspect
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,20 +19,12 @@ from numpy.typing import NDArray
 
 from ifmmin.runtime.errors import CorpusError, InputError, RecipeError, one_line
 from ifmmin.runtime.files import npy_header, open_regular, require_size
-from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality
+from ifmmin.runtime.modality import MODALITIES, Modality, patterns_of
 from ifmmin.runtime.prediction import check_labels
 from ifmmin.runtime.validate import as_numbers
 
-from ..config import FeatureConfig
-from .corpus import (
-    PARTS,
-    Corpus,
-    Statistics,
-    Utterance,
-    require_sound,
-    shown_name,
-    training_statistics,
-)
+from ..config import FeatureConfig, require_modalities
+from .corpus import PARTS, Corpus, Statistics, Utterance, shown_name, training_statistics
 
 _FILE_PREFIX = dict(zip(PARTS, ("trn", "val", "tst"), strict=True))
 
@@ -51,6 +43,9 @@ class FeatureFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Frames a second; none where frames have no fixed rate."""
     missing_length: int = 100
     """Frames of the all-zero input that stands for the missing modality."""
+    weight_column: int | None = None
+    """Feature that weighs the frames of the weighted functionals, such as the probability of
+    voicing; none: those are left out."""
 
 
 def _check_folds(folds: int) -> None:
@@ -77,32 +72,20 @@ class ReleasedLayout(
     """Number of folds, directories `1` to `folds` of the target root."""
 
     def __post_init__(self) -> None:
-        if set(self.files) != set(MODALITIES):
-            got = ", ".join(self.files) or "none"
-            raise RecipeError(f"files of a, v and t are wanted, got {got}")
+        require_modalities("files", self.files)
         check_labels(self.labels)
         _check_folds(self.folds)
 
 
-def load_released(
-    layout: ReleasedLayout, *, features: Path | None, targets: Path | None, fold: int
-) -> Corpus:
-    """Read one fold. Raises CorpusError naming the file or the utterance at fault."""
-    corpus = read_released(layout, features=features, targets=targets, fold=fold)
-    require_sound(corpus)
-    assert features is not None
-    statistics = {
-        modality: _statistics(layout.files[modality], modality, features, fold, corpus)
-        for modality in MODALITIES
-        if layout.files[modality].standardise != "none"
-    }
-    return replace(corpus, statistics=statistics)
-
-
 def read_released(
-    layout: ReleasedLayout, *, features: Path | None, targets: Path | None, fold: int
+    layout: ReleasedLayout,
+    *,
+    features: Path | None,
+    targets: Path | None,
+    fold: int,
+    modalities: Collection[Modality],
 ) -> Corpus:
-    """Read one fold as it is, sound or not, without statistics."""
+    """Read one fold as it is, sound or not, without statistics; the files of some modalities."""
     if features is None or targets is None:
         raise CorpusError(f"corpus {layout.name} is read from files; give --features and --targets")
     if not 1 <= fold <= layout.folds:
@@ -115,8 +98,9 @@ def read_released(
     }
     arrays, described = {}, {}
     wanted = {name for names, _ in names_and_labels.values() for name in names}
-    for modality in MODALITIES:
-        file = layout.files[modality]
+    for modality, file in layout.files.items():
+        if modality not in modalities:
+            continue
         arrays[modality] = _read_features(features / file.file, wanted)
         described[modality] = _describe(file, modality, arrays[modality])
     parts = {
@@ -132,7 +116,7 @@ def read_released(
 def _features_of(
     name: str, arrays: dict[Modality, dict[str, NDArray[np.floating]]]
 ) -> dict[Modality, NDArray[np.floating]]:
-    found = {m: arrays[m][name] for m in MODALITIES if name in arrays[m]}
+    found = {m: arrays[m][name] for m in MODALITIES if m in arrays and name in arrays[m]}
     return {m: x for m, x in found.items() if not _is_empty(x)}
 
 
@@ -301,7 +285,19 @@ def _describe(
         features=file.features,
         frame_rate=file.frame_rate,
         missing_length=file.missing_length,
+        weight_column=file.weight_column,
     )
+
+
+def released_statistics(
+    layout: ReleasedLayout, corpus: Corpus, root: Path, fold: int
+) -> dict[Modality, Statistics]:
+    """Those that the layout asks for; root: of the feature files."""
+    return {
+        modality: _statistics(layout.files[modality], modality, root, fold, corpus)
+        for modality in corpus.modalities
+        if layout.files[modality].standardise != "none"
+    }
 
 
 def _statistics(
@@ -364,15 +360,6 @@ class AdapterLayout(
         _check_folds(self.folds)
 
 
-def load_adapter(
-    layout: AdapterLayout, *, fold: int, features: Path | None, targets: Path | None
-) -> Corpus:
-    """Call the function and check what it gives. Raises CorpusError."""
-    corpus = read_adapter(layout, fold=fold, features=features, targets=targets)
-    require_sound(corpus)
-    return corpus
-
-
 def read_adapter(
     layout: AdapterLayout, *, fold: int, features: Path | None, targets: Path | None
 ) -> Corpus:
@@ -404,7 +391,7 @@ def _sound_corpus(given: Corpus, function: str) -> Corpus:
     if not isinstance(given.name, str):
         raise CorpusError(f"{function} gave name {given.name!r}, wanted text")
     for what, wanted in (
-        ("parts", PARTS), ("features", MODALITIES), ("statistics", None), ("possible", None)
+        ("parts", PARTS), ("features", None), ("statistics", None), ("possible", None)
     ):  # fmt: skip
         value = getattr(given, what)
         if not isinstance(value, Mapping) or (wanted and set(value) != set(wanted)):
@@ -432,7 +419,7 @@ def _sound_corpus(given: Corpus, function: str) -> Corpus:
             raise CorpusError(f"{what}: got a {type(found).__name__}, wanted mean and std")
         modality = Modality.of(letter)
         statistics[modality] = _checked(found, features[modality].dim, what)
-    if given.possible and set(given.possible) != set(ALL_PATTERNS):
+    if given.possible and set(given.possible) != set(patterns_of(features)):
         raise CorpusError(f"{function} gave possible accuracies, wanted one for every pattern")
     parts = {}
     for part in PARTS:

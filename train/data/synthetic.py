@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifmmin.runtime.errors import CorpusError, RecipeError
-from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality, Pattern
+from ifmmin.runtime.modality import MODALITIES, Modality, Pattern, patterns_of
 
-from ..config import FeatureConfig, require_at_least, require_at_most
+from ..config import FeatureConfig, require_at_least, require_at_most, require_modalities
 from .corpus import PARTS, Corpus, Utterance, training_statistics
 
 LABELS = ("angry", "happy", "neutral", "sad")
@@ -85,9 +85,7 @@ class SyntheticLayout(
     """The same in the private latent of each modality."""
 
     def __post_init__(self) -> None:
-        if set(self.modalities) != set(MODALITIES):
-            got = ", ".join(self.modalities) or "none"
-            raise RecipeError(f"modalities a, v and t are wanted, got {got}")
+        require_modalities("modalities", self.modalities)
         require_at_least(self, 1, "train", "validation", "test")
         require_at_most(self, 1_000_000, "train", "validation", "test")
         _require_finite(self, "shared", "private")
@@ -123,6 +121,8 @@ def build_sources(layout: SyntheticLayout) -> dict[Modality, Source]:
     """The generator's parameters; they depend on the layout only, not on the fold."""
     sources = {}
     for index, modality in enumerate(MODALITIES):
+        if modality not in layout.modalities:
+            continue
         options = layout.modalities[modality]
         if options.dim < 3 or options.frames[0] < 1 or options.frames[1] < options.frames[0]:
             raise CorpusError(
@@ -158,12 +158,12 @@ def draw_synthetic(layout: SyntheticLayout, *, fold: int) -> Corpus:
         )
         for m, options in layout.modalities.items()
     }
-    statistics = {m: training_statistics(parts["train"], m) for m in MODALITIES}
+    statistics = {m: training_statistics(parts["train"], m) for m in sources}
     test = parts["test"]
     labels = np.array([u.label for u in test])
     possible = {
         pattern: float((bayes_posterior(sources, test, pattern).argmax(axis=1) == labels).mean())
-        for pattern in ALL_PATTERNS
+        for pattern in patterns_of(sources)
     }
     return Corpus("synthetic", LABELS, features, parts, statistics, possible)
 

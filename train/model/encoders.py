@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ifmmin.runtime.modality import MODALITIES, Modality
+from ifmmin.runtime.modality import Modality
 
 from ..config import ModelConfig, StatisticsConfig, TransformConfig
 from ..data.corpus import Corpus, Statistics, Utterance, training_statistics
@@ -242,8 +242,8 @@ def _pool_zeros(encoder: SequenceEncoder | TextCNN, dim: int, length: int) -> Te
 
 
 def build_encoders(config: ModelConfig) -> dict[Modality, Encoder]:
-    """The three encoders: LSTMs for a and v and a TextCNN for t, or statistics for all."""
-    return {modality: _build_encoder(config, modality) for modality in MODALITIES}
+    """An encoder per modality: LSTMs for a and v and a TextCNN for t, or statistics for all."""
+    return {modality: _build_encoder(config, modality) for modality in config.modalities}
 
 
 def _build_encoder(config: ModelConfig, modality: Modality) -> Encoder:
@@ -251,7 +251,9 @@ def _build_encoder(config: ModelConfig, modality: Modality) -> Encoder:
     dim = config.frame_width(modality)
     if architecture.statistics is not None:
         width = None if architecture.model == "linear" else architecture.embedding
-        return StatisticsEncoder(dim, width, architecture.statistics[modality])
+        statistics = architecture.statistics[modality]
+        column = config.features[modality].weight_column if statistics.weighs else None
+        return StatisticsEncoder(dim, width, statistics, column)
     if modality is Modality.T:
         return TextCNN(
             dim,
@@ -320,18 +322,26 @@ def _weighted(name: str, x: Tensor, weights: Tensor) -> Tensor:
 class StatisticsEncoder(nn.Module):
     """Standardised statistics s of frames (B, T, D), then h = tanh(W dropout(s) + b): (B, E).
 
-    embedding: E, or None for an encoder that is asked for s alone. `offset` and `scale` (P,) are
-    mean and deviation of the statistics over the training part. A missing modality is s = 0, the
-    average utterance: the statistics of zeros would lie far from those of any signal.
+    embedding: E, or None for an encoder that is asked for s alone; weight_column: of the frames,
+    for the weighted functionals. `offset` and `scale` (P,) are mean and deviation of the statistics
+    over the training part. A missing modality is s = 0, the average utterance: the statistics of
+    zeros would lie far from those of any signal.
     """
 
     offset: Tensor
     scale: Tensor
     weight_scale: Tensor
 
-    def __init__(self, dim: int, embedding: int | None, config: StatisticsConfig) -> None:
+    def __init__(
+        self,
+        dim: int,
+        embedding: int | None,
+        config: StatisticsConfig,
+        weight_column: int | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
+        self.weight_column = weight_column
         self.pooled_size = dim * len(config.functionals)
         self.register_buffer("offset", torch.zeros(self.pooled_size))
         self.register_buffer("scale", torch.ones(self.pooled_size))
@@ -353,7 +363,7 @@ class StatisticsEncoder(nn.Module):
 
     def weigh_as(self, normaliser: Normaliser) -> None:
         """Find the raw values of the weighing column in frames standardised like this."""
-        column = self.config.weight_column
+        column = self.weight_column
         if column is not None:
             self.weight_scale.copy_(torch.stack([normaliser.mean[column], normaliser.std[column]]))
 
@@ -370,7 +380,7 @@ class StatisticsEncoder(nn.Module):
         return torch.cat([functional(name, x, lengths, weights) for name in names], dim=1)
 
     def _weights(self, x: Tensor) -> Tensor | None:
-        column = self.config.weight_column
+        column = self.weight_column
         if column is None:
             return None
         mean, std = self.weight_scale

@@ -9,8 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ifmmin.runtime.modality import MODALITIES
-
 from ..data.corpus import Batch, Utterance, collate
 from .network import EmotionNetwork
 
@@ -45,9 +43,9 @@ class BatchLoader:
         assert pooled is not None
         return Batch(
             features={},
-            lengths={m: lengths[m][index] for m in MODALITIES},
+            lengths={m: x[index] for m, x in lengths.items()},
             labels=self.labels[index],
-            pooled={m: pooled[m][index] for m in MODALITIES},
+            pooled={m: x[index] for m, x in pooled.items()},
         )
 
     def in_order(self, size: int) -> Iterator[Batch]:
@@ -67,11 +65,12 @@ class BatchLoader:
 
 def _pool(network: EmotionNetwork, utterances: Sequence[Utterance]) -> Batch:
     pieces: list[Batch] = []
+    modalities = network.config.modalities
     for start in range(0, len(utterances), _POOL_AT_ONCE):
         batch = collate(utterances[start : start + _POOL_AT_ONCE], network.config)
         batch = batch.to(network.temperatures.dtype)
         with torch.no_grad():
-            pooled = {m: network.pool_or_missing(batch, m) for m in MODALITIES}
+            pooled = {m: network.pool_or_missing(batch, m) for m in modalities}
         pieces.append(Batch({}, batch.lengths, batch.labels, pooled))
 
     def joined(tensors: list[Tensor]) -> Tensor:
@@ -79,9 +78,9 @@ def _pool(network: EmotionNetwork, utterances: Sequence[Utterance]) -> Batch:
 
     return Batch(
         features={},
-        lengths={m: joined([p.lengths[m] for p in pieces]) for m in MODALITIES},
+        lengths={m: joined([p.lengths[m] for p in pieces]) for m in modalities},
         labels=joined([p.labels for p in pieces]),
-        pooled={m: joined([p.pooled[m] for p in pieces if p.pooled]) for m in MODALITIES},
+        pooled={m: joined([p.pooled[m] for p in pieces if p.pooled]) for m in modalities},
     )
 
 

@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS
-
 from ..config import Schedule, Stage2
 from ..data.corpus import Batch, pattern_mask
 from .loader import BatchLoader, Rows
@@ -49,9 +47,9 @@ def bounded(invariant: Tensor, present: Tensor) -> Tensor:
 
 
 def invariance_discrepancy(invariant: Tensor, present: Tensor) -> Tensor:
-    """Mean CMD over the three pairs of modalities of H' (B, M, E), where both are present (B, M).
+    """Mean CMD over the pairs of modalities of H' (B, M, E), where both are present (B, M).
 
-    A pair that fewer than two utterances show counts as zero.
+    A pair that fewer than two utterances show counts as zero, and so does a single modality.
     """
     pairs = []
     for i, j in combinations(range(invariant.shape[1]), 2):
@@ -60,7 +58,7 @@ def invariance_discrepancy(invariant: Tensor, present: Tensor) -> Tensor:
             pairs.append(invariant.new_zeros(()))
         else:
             pairs.append(central_moment_discrepancy(invariant[rows, i], invariant[rows, j]))
-    return torch.stack(pairs).mean()
+    return torch.stack(pairs).mean() if pairs else invariant.new_zeros(())
 
 
 def imagination_target(full: Tensor, absent: Tensor, keep: Tensor) -> Tensor:
@@ -160,9 +158,9 @@ class Objective:
         self.network = network
         self.stage = stage
         self._draws = draws
-        self._patterns = pattern_mask(
-            INCOMPLETE_PATTERNS if stage.patterns == "incomplete" else ALL_PATTERNS
-        )
+        config = network.config
+        patterns = config.incomplete if stage.patterns == "incomplete" else config.patterns
+        self._patterns = pattern_mask(patterns, config.modalities)
         self._weight = class_weights(loader.labels, network) if stage.class_balance else None
 
     def parts(self) -> dict[str, nn.Module]:
@@ -232,7 +230,8 @@ class TaughtObjective(Objective):
             imagination: Imagination = self.network.get_submodule("imagination")  # type: ignore[assignment]
             return imagination
         # Needed by the loss alone, so it is no part of the network and of its checkpoint.
-        made = Imagination(self.network.config.architecture, "residual")
+        config = self.network.config
+        made = Imagination(config.architecture, "residual", len(config.modalities))
         initialise(made)
         return made
 
@@ -253,8 +252,10 @@ class TaughtObjective(Objective):
             error = F.mse_loss(output.invariant, view.invariant[seen.cases])
             terms["invariance"] = stage.invariance * error
         if self.cycle is not None:
-            again = self.cycle(fusion_flat(output.imagined), None)[1]
-            terms["cycle"] = stage.cycle * F.mse_loss(again, fusion_flat(seen.h).detach())
+            modalities = self.network.modalities
+            again = self.cycle(fusion_flat(output.imagined, modalities), None)[1]
+            given = fusion_flat(seen.h, modalities).detach()
+            terms["cycle"] = stage.cycle * F.mse_loss(again, given)
         return terms
 
     def _imagination(self, seen: ForwardPass, full: Tensor, absent: Tensor) -> Tensor:

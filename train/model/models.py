@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ifmmin.runtime.errors import CorpusError
-from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality, Pattern
+from ifmmin.runtime.modality import Modality, Pattern
 
 from ..config import ModelConfig
 from ..data.corpus import Utterance
 from ..metrics import measure
 from .loader import BatchLoader
 from .network import (
-    FUSION_ORDER,
     MLP,
     EmotionNetwork,
     Imagination,
     Output,
+    fusion_order,
     initialise,
     pattern_index,
 )
@@ -42,11 +42,12 @@ class LinearNetwork(EmotionNetwork):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.width = max(self.encoder(m).pooled_size for m in MODALITIES)
+        self.width = max(self.encoder(m).pooled_size for m in config.modalities)
         classes = len(config.labels)
-        shape = (len(ALL_PATTERNS), classes, len(MODALITIES), self.width)
+        patterns = len(config.patterns)
+        shape = (patterns, classes, len(config.modalities), self.width)
         self.weight = nn.Parameter(torch.zeros(shape))
-        self.bias = nn.Parameter(torch.zeros(len(ALL_PATTERNS), classes))
+        self.bias = nn.Parameter(torch.zeros(patterns, classes))
 
     def embed(self, pooled: Tensor, modality: Modality) -> Tensor:
         """(B, P) -> (B, E), padded with zeros."""
@@ -66,8 +67,8 @@ def fit_linear(
     Its strength C is the one of STRENGTHS with the best validation UA, the smallest of equals.
     """
     parts = [_Part.of(network, utterances) for utterances in (train, validation)]
-    for index, pattern in enumerate(ALL_PATTERNS):
-        inside = [MODALITIES.index(m) for m in pattern]
+    for index, pattern in enumerate(network.config.patterns):
+        inside = [network.modalities.index(m) for m in pattern]
         fitted, held_out = (part.having(inside) for part in parts)
         _require_classes(fitted.labels, network.config.labels, pattern)
         weight, bias = _best(fitted, held_out)
@@ -129,17 +130,14 @@ def _require_classes(labels: NDArray[np.int64], names: Sequence[str], pattern: P
         )
 
 
-_TO_FUSION = [MODALITIES.index(m) for m in FUSION_ORDER]
-_FROM_FUSION = [FUSION_ORDER.index(m) for m in MODALITIES]
-
-
 class FusionNetwork(EmotionNetwork):
     """Stage 1 and the baselines without imagination: a classifier on [h; H'], or on h alone."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         architecture = config.architecture
-        inputs = (6 if architecture.invariant else 3) * architecture.embedding
+        inputs = len(config.modalities) * architecture.embedding
+        inputs *= 2 if architecture.invariant else 1
         sizes = (inputs, *architecture.classifier_sizes, len(config.labels))
         self.classifier = MLP(sizes, nn.ReLU)
         initialise(self)
@@ -147,9 +145,9 @@ class FusionNetwork(EmotionNetwork):
     def head(self, h: Tensor, present: Tensor) -> Output:
         """Logits of [h; H'] in fusion order."""
         invariant = self.invariant(h) if self.config.architecture.invariant else None
-        joined = fusion_flat(h)
+        joined = fusion_flat(h, self.modalities)
         if invariant is not None:
-            joined = torch.cat([joined, fusion_flat(invariant)], dim=1)
+            joined = torch.cat([joined, fusion_flat(invariant, self.modalities)], dim=1)
         return Output(self.classifier(joined), invariant)
 
 
@@ -160,7 +158,7 @@ class ImaginationNetwork(EmotionNetwork):
         super().__init__(config)
         architecture = config.architecture
         form = architecture.imagination if architecture.invariant else "residual"
-        self.imagination = Imagination(architecture, form)
+        self.imagination = Imagination(architecture, form, len(config.modalities))
         latent = architecture.blocks * architecture.block_sizes[-1]
         sizes = (latent, *architecture.classifier_sizes, len(config.labels))
         self.classifier = MLP(sizes, nn.ReLU)
@@ -170,15 +168,19 @@ class ImaginationNetwork(EmotionNetwork):
     def head(self, h: Tensor, present: Tensor) -> Output:
         """Logits of the latents, and the imagined embeddings."""
         invariant = self.invariant(h) if self.config.architecture.invariant else None
-        guide = None if invariant is None else self.guide_dropout(fusion_flat(invariant))
-        latents, imagined = self.imagination(self.guide_dropout(fusion_flat(h)), guide)
-        imagined = imagined.unflatten(1, (3, -1))[:, _FROM_FUSION]
+        modalities, guide = self.modalities, None
+        if invariant is not None:
+            guide = self.guide_dropout(fusion_flat(invariant, modalities))
+        latents, imagined = self.imagination(self.guide_dropout(fusion_flat(h, modalities)), guide)
+        order = fusion_order(modalities)
+        back = [order.index(m) for m in modalities]
+        imagined = imagined.unflatten(1, (len(modalities), -1))[:, back]
         return Output(self.classifier(latents), invariant, imagined)
 
 
-def fusion_flat(h: Tensor) -> Tensor:
-    """(B, M, E) in canonical order -> (B, 3E) in fusion order."""
-    return h[:, _TO_FUSION].flatten(1)
+def fusion_flat(h: Tensor, modalities: Sequence[Modality]) -> Tensor:
+    """(B, M, E) of `modalities`, in canonical order -> (B, ME) in fusion order."""
+    return h[:, [modalities.index(m) for m in fusion_order(modalities)]].flatten(1)
 
 
 def build_network(config: ModelConfig) -> EmotionNetwork:

@@ -5,7 +5,7 @@ Imagination is a chain of residual autoencoders from h to the missing embeddings
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ifmmin.runtime.errors import CheckpointError
-from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality
+from ifmmin.runtime.modality import MODALITIES, Modality, patterns_of
 
 from ..config import Architecture, ModelConfig
 from ..data.corpus import Batch, Corpus
@@ -87,10 +87,10 @@ class Imagination(nn.Module):
     residual (MMIN, no H'): x_1 = h, x_{k+1} = x_k + o_k, imagined = transition(x_{K+1}).
     """
 
-    def __init__(self, architecture: Architecture, form: str) -> None:
+    def __init__(self, architecture: Architecture, form: str, modalities: int) -> None:
         super().__init__()
         self.form = form
-        width = 3 * architecture.embedding
+        width = modalities * architecture.embedding
         sizes = (width, *architecture.block_sizes)
         self.encoders = nn.ModuleList(
             [MLP(sizes, nn.LeakyReLU) for _ in range(architecture.blocks)]
@@ -101,7 +101,7 @@ class Imagination(nn.Module):
         self.transition = MLP((width, width, width), nn.ReLU)
 
     def forward(self, h: Tensor, invariant: Tensor | None) -> tuple[Tensor, Tensor]:
-        """(B, 3E), (B, 3E) in fusion order -> latents (B, K * size), imagined (B, 3E).
+        """(B, ME), (B, ME) in fusion order -> latents (B, K * size), imagined (B, ME).
 
         invariant: H', None in the residual form.
         """
@@ -140,15 +140,32 @@ class Imagination(nn.Module):
 
 FUSION_ORDER: tuple[Modality, ...] = (Modality.A, Modality.T, Modality.V)
 """Order of the modalities inside h and H', the reference's; weights of its checkpoints need it."""
+
+
+def fusion_order(modalities: Collection[Modality]) -> tuple[Modality, ...]:
+    """Some modalities in the order of `FUSION_ORDER`."""
+    return tuple(m for m in FUSION_ORDER if m in modalities)
+
+
 _BITS = torch.tensor([2**i for i in range(len(MODALITIES))])
-_PATTERN_OF_BITS = torch.zeros(2 ** len(MODALITIES), dtype=torch.int64)
-for _index, _pattern in enumerate(ALL_PATTERNS):
-    _PATTERN_OF_BITS[sum(2**i for i, m in enumerate(MODALITIES) if m in _pattern)] = _index
+
+
+def _positions(count: int) -> Tensor:
+    """Of every set of `count` modalities, as a number, its position among their patterns, which is
+    the same whichever they are."""
+    found = torch.zeros(2**count, dtype=torch.int64)
+    for index, pattern in enumerate(patterns_of(MODALITIES[:count])):
+        found[sum(2 ** MODALITIES.index(m) for m in pattern)] = index
+    return found
+
+
+_PATTERN_OF_BITS = {count: _positions(count) for count in range(1, len(MODALITIES) + 1)}
 
 
 def pattern_index(present: Tensor) -> Tensor:
-    """(B, M) bool, something present everywhere -> (B,) positions in ALL_PATTERNS."""
-    return _PATTERN_OF_BITS[(present * _BITS).sum(dim=1)]
+    """(B, M) bool, something present everywhere -> (B,) positions in the network's patterns."""
+    count = present.shape[1]
+    return _PATTERN_OF_BITS[count][(present * _BITS[:count]).sum(dim=1)]
 
 
 class Output(NamedTuple):
@@ -171,7 +188,7 @@ class EmotionNetwork(nn.Module):
     """
 
     temperatures: Tensor
-    """Of every pattern (7,), in the order of ALL_PATTERNS; fitted after training."""
+    """Of every pattern (7,), in the order of `config.patterns`; fitted after training."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -181,11 +198,11 @@ class EmotionNetwork(nn.Module):
         """Whether padding counts, as in the reference's batches."""
         architecture = config.architecture
         self.normalisers = nn.ModuleDict(
-            {m.value: Normaliser(config.frame_width(m)) for m in MODALITIES}
+            {m.value: Normaliser(config.frame_width(m)) for m in config.modalities}
         )
         """Per letter of a modality."""
         self.observations = nn.ModuleDict(
-            {m.value: Observed(f.dim) for m, f in config.features.items()}
+            {m.value: Observed(config.features[m].dim) for m in config.modalities}
         )
         """Per letter of a modality."""
         self.encoders = nn.ModuleDict({m.value: e for m, e in build_encoders(config).items()})
@@ -197,7 +214,12 @@ class EmotionNetwork(nn.Module):
                 end_active=architecture.invariant_end_active,
             )
             """S, shared by all modalities."""
-        self.register_buffer("temperatures", torch.ones(len(ALL_PATTERNS)))
+        self.register_buffer("temperatures", torch.ones(len(config.patterns)))
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """What it takes, in canonical order."""
+        return self.config.modalities
 
     def encoder(self, modality: Modality) -> Encoder:
         """The encoder of a modality."""
@@ -223,7 +245,7 @@ class EmotionNetwork(nn.Module):
     @property
     def pools_once(self) -> bool:
         """Whether pooling has no trained weights, so that an utterance is pooled once for all."""
-        return all(isinstance(self.encoder(m), StatisticsEncoder) for m in MODALITIES)
+        return all(isinstance(self.encoder(m), StatisticsEncoder) for m in self.modalities)
 
     def missing_pooled(self, modality: Modality, length: int | None = None) -> Tensor:
         """Pooled encoding (1, P) that stands for a missing modality.
@@ -236,19 +258,20 @@ class EmotionNetwork(nn.Module):
 
     def missing_embeddings(self) -> Tensor:
         """The embeddings (M, E) of missing modalities."""
-        return torch.cat([self.embed(self.missing_pooled(m), m) for m in MODALITIES])
+        return torch.cat([self.embed(self.missing_pooled(m), m) for m in self.modalities])
 
     def absent_embeddings(self, batch: Batch) -> Tensor:
         """What stands for missing modalities in a batch (M, E): constants, but for the reference
         the encoding of zeros as long as the batch."""
         if not self.reference_batches:
             return self.missing_embeddings()
-        lengths = {m: batch.features[m].shape[1] for m in MODALITIES}
-        return torch.cat([self.embed(self.missing_pooled(m, lengths[m]), m) for m in MODALITIES])
+        lengths = {m: x.shape[1] for m, x in batch.features.items()}
+        return torch.cat([self.embed(self.missing_pooled(m, n), m) for m, n in lengths.items()])
 
     def embeddings(self, batch: Batch) -> Tensor:
         """h (B, M, E), canonical order; absent modalities get the constant missing embedding."""
-        return torch.stack([self.embed(self._pooled(batch, m), m) for m in MODALITIES], dim=1)
+        found = [self.embed(self._pooled(batch, m), m) for m in self.modalities]
+        return torch.stack(found, dim=1)
 
     def embed(self, pooled: Tensor, modality: Modality) -> Tensor:
         """Pooled encodings (B, P) -> (B, E)."""
@@ -299,7 +322,12 @@ class EmotionNetwork(nn.Module):
                 f"the checkpoint answers {', '.join(self.config.labels)}, corpus {corpus.name} has "
                 f"{', '.join(corpus.labels)}; they must be the same in the same order"
             )
-        for modality in MODALITIES:
+        if corpus.modalities != self.modalities:
+            raise CheckpointError(
+                f"the checkpoint takes {', '.join(self.modalities)}, corpus {corpus.name} has "
+                f"{', '.join(corpus.modalities)}; give the corpus that it was trained on"
+            )
+        for modality in self.modalities:
             ours, theirs = self.config.features[modality].dim, corpus.features[modality].dim
             if ours != theirs:
                 raise CheckpointError(

@@ -63,7 +63,7 @@ def run_job(job: Job) -> Outcome:
         with redirect_stderr(io.StringIO()):  # the sweep shows its own progress
             corpus = load_corpus(
                 job.recipe.corpus, fold=job.unit.fold, features=job.features,
-                targets=job.targets,
+                targets=job.targets, modalities=job.recipe.modalities,
             )  # fmt: skip
             fit(
                 job.recipe, corpus, fold=job.unit.fold, seed=job.unit.seed, out=job.out,

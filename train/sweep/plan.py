@@ -153,7 +153,8 @@ def _identity(recipe: Recipe) -> str:
     layout = recipe.corpus
     name = getattr(layout, "name", None) or getattr(layout, "function", None) or "synthetic"
     labels = getattr(layout, "labels", None)
-    return f"{name} ({', '.join(labels)})" if labels else str(name)
+    told = f"{name} ({', '.join(labels)})" if labels else str(name)
+    return told + (f", modalities {', '.join(recipe.modalities)}" if recipe.modalities else "")
 
 
 _PLAN, _LOCK, _UNITS = "sweep.json", ".lock", "units"

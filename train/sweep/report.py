@@ -15,18 +15,17 @@ import numpy as np
 
 from ifmmin.runtime.console import csv_row, escaped, markdown_table
 from ifmmin.runtime.files import atomic_file
-from ifmmin.runtime.modality import ALL_PATTERNS
 
 from ..metrics import shown
 from ..plots import colour, confusion, losses, new_figure, projection, save
 from .plan import Plan, SweepFolder, Unit, slug
 from .results import (
-    COLUMNS,
     FIGURES,
     RESAMPLES,
     Difference,
     Result,
     Spread,
+    columns_of,
     differences,
     possible,
     read_results,
@@ -46,7 +45,7 @@ _LONG = {
 _SPREAD = """\
 Mean over all units ± standard deviation (n - 1) over seeds of the mean over folds; with a single
 whole seed, over units. Without a spread where there is a single unit; - where no test utterance has
-anything of the pattern, which the mean of six then leaves out."""
+anything of the pattern, which the mean then leaves out."""
 _PAIRED = f"""\
 First entry minus second, UA pooled over the folds' test utterances, mean over seeds. ± is the
 standard error by bootstrap over utterances ({RESAMPLES:,} resamples; an utterance keeps its
@@ -69,6 +68,11 @@ class Findings:
     """Why units failed."""
     plots: list[str]
     """Names of the files in plots/."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Those of every table: the patterns and the mean of the incomplete ones."""
+        return _columns(self.results)
 
     @property
     def figures(self) -> list[str]:
@@ -116,11 +120,11 @@ def _figure_table(found: Findings, figure: str) -> str:
     rows = []
     for name, results in found.results.items():
         by_column = spreads(results, figure)
-        rows.append([name, *(_cell(by_column[column]) for column in COLUMNS)])
+        rows.append([name, *(_cell(by_column[column]) for column in found.columns)])
     best = possible([r for results in found.results.values() for r in results])
     if figure == "wa" and best is not None:
-        rows.append(["possible (Bayes rule)", *(f"{best[column]:.3f}" for column in COLUMNS)])
-    return markdown_table(["entry", *COLUMNS], rows)
+        rows.append(["possible (Bayes rule)", *(f"{best[column]:.3f}" for column in found.columns)])
+    return markdown_table(["entry", *found.columns], rows)
 
 
 def _cell(spread: Spread) -> str:
@@ -128,15 +132,15 @@ def _cell(spread: Spread) -> str:
 
 
 def _spread_section(found: Findings) -> str:
-    figure = found.figures[0]
+    figure, mean = found.figures[0], found.columns[-1]
     rows = []
     for name, results in found.results.items():
-        six = spreads(results, figure)["mean of six"]
-        numbers = (six.mean, six.over_seeds, six.over_units)
+        over = spreads(results, figure)[mean]
+        numbers = (over.mean, over.over_seeds, over.over_units)
         cells = [shown(number, ".4f") for number in numbers]
-        rows.append([name, *cells, str(six.units)])
+        rows.append([name, *cells, str(over.units)])
     headers = ["entry", "mean", "deviation over seeds", "deviation over units", "units"]
-    return f"## {figure.upper()}, mean of six: spread\n\n{markdown_table(headers, rows)}"
+    return f"## {figure.upper()}, {mean}: spread\n\n{markdown_table(headers, rows)}"
 
 
 def _difference_table(found: Findings) -> str:
@@ -146,10 +150,10 @@ def _difference_table(found: Findings) -> str:
             "- "
             if math.isnan(d.value[c])
             else f"{d.value[c]:+.3f} ± {shown(d.error[c])}{'*' if d.stands_out(c) else ' '}"
-            for c in COLUMNS
+            for c in found.columns
         ]
         rows.append([f"{d.first} - {d.second}", *cells, str(d.units)])
-    return markdown_table(["entries", *COLUMNS, "units of each"], rows)
+    return markdown_table(["entries", *found.columns, "units of each"], rows)
 
 
 def _calibration(found: Findings) -> str:
@@ -158,9 +162,9 @@ def _calibration(found: Findings) -> str:
         rows = []
         for name, results in found.results.items():
             before, after = (spreads(results, f) for f in (f"{figure}_uncalibrated", figure))
-            pairs = (f"{shown(before[c].mean)} → {shown(after[c].mean)}" for c in COLUMNS)
+            pairs = (f"{shown(before[c].mean)} → {shown(after[c].mean)}" for c in found.columns)
             rows.append([name, *pairs])
-        tables.append(f"{title}:\n\n{markdown_table(['entry', *COLUMNS], rows)}")
+        tables.append(f"{title}:\n\n{markdown_table(['entry', *found.columns], rows)}")
     return f"## Calibration\n\n{_CALIBRATION}\n\n" + "\n\n".join(tables)
 
 
@@ -184,7 +188,7 @@ def figures(results: Results, figure: str) -> Iterator[tuple[str, Figure]]:
         if histories:
             yield f"losses-{slug(name)}.png", losses(histories, f"{name}: {_units(some)}")
         matrices = {
-            str(p): np.sum([r.test(p)["confusion"] for r in some], axis=0) for p in ALL_PATTERNS
+            str(p): np.sum([r.test(p)["confusion"] for r in some], axis=0) for p in some[0].patterns
         }
         title = f"{name}: answers on the test parts, {_units(some)}"
         yield f"confusion-{slug(name)}.png", confusion(matrices, labels, title)
@@ -195,19 +199,23 @@ def figures(results: Results, figure: str) -> Iterator[tuple[str, Figure]]:
             yield f"projection-{slug(name)}.png", projection(points, labels, title)
 
 
+def _columns(results: Results) -> tuple[str, ...]:
+    return columns_of(next(iter(results.values()))[0].patterns)
+
+
 def _units(results: Sequence[Result]) -> str:
     return f"{len(results)} unit{'' if len(results) == 1 else 's'}"
 
 
 def bars(results: Results, figure: str) -> Figure:
     """A figure of merit per pattern, entries side by side; error bars as in the tables."""
-    width = _GROUP / len(results)
-    drawn = new_figure(max(8.0, 1.6 + 0.28 * len(results) * len(COLUMNS)), 4.2)
+    width, columns = _GROUP / len(results), _columns(results)
+    drawn = new_figure(max(8.0, 1.6 + 0.28 * len(results) * len(columns)), 4.2)
     axis = drawn.subplots()
     for index, (name, some) in enumerate(results.items()):
-        by_column = [spreads(some, figure)[column] for column in COLUMNS]
+        by_column = list(spreads(some, figure).values())
         axis.bar(
-            np.arange(len(COLUMNS)) + (index - (len(results) - 1) / 2) * width,
+            np.arange(len(columns)) + (index - (len(results) - 1) / 2) * width,
             [spread.mean for spread in by_column],
             width * 0.92,
             yerr=[np.nan_to_num(spread.shown) for spread in by_column],
@@ -216,7 +224,7 @@ def bars(results: Results, figure: str) -> Figure:
         )  # fmt: skip
     classes = len(next(iter(results.values()))[0].labels)
     axis.axhline(1 / classes, color="grey", linewidth=1, linestyle=":", label="chance")
-    axis.set_xticks(range(len(COLUMNS)), COLUMNS)
+    axis.set_xticks(range(len(columns)), columns)
     axis.set_xlabel("what is present")
     axis.set_ylabel(figure.upper())
     axis.set_ylim(0, 1)
@@ -237,7 +245,8 @@ def calibration(results: Results) -> Figure:
     down = -(-len(results) // across)
     drawn = new_figure(4.2 * across, 2.8 * down + 0.5)
     axes = drawn.subplots(down, across, squeeze=False, sharey=True).flatten()
-    places = np.arange(len(COLUMNS))
+    columns = _columns(results)
+    places = np.arange(len(columns))
     series = (
         ("accuracy (WA)", "wa", "_", 2, 260),
         ("confidence before", "confidence_uncalibrated", "o", 3, 36),
@@ -245,13 +254,13 @@ def calibration(results: Results) -> Figure:
     )
     for axis, (name, some) in zip(axes, results.items(), strict=False):
         for label, figure, marker, tone, size in series:
-            means = [spreads(some, figure)[column].mean for column in COLUMNS]
+            means = [spread.mean for spread in spreads(some, figure).values()]
             axis.scatter(
                 places, means, marker=marker, s=size, color=colour(tone), label=label,
                 linewidths=2.5 if marker == "_" else 0, zorder=2,
             )  # fmt: skip
         axis.set_title(name, fontsize="medium")
-        axis.set_xticks(places, COLUMNS, rotation=45, ha="right")
+        axis.set_xticks(places, columns, rotation=45, ha="right")
         axis.set_ylim(0, 1)
         axis.grid(axis="y", alpha=0.3)
     for axis in axes[len(results) :]:
@@ -302,7 +311,7 @@ def _unit_rows(found: Findings) -> Iterable[Row]:
     yield "entry", "fold", "seed", "pattern", *_PER_UNIT
     for results in found.results.values():
         for result in results:
-            for pattern in ALL_PATTERNS:
+            for pattern in result.patterns:
                 test = result.test(pattern)
                 unit = result.unit
                 numbers = (_number(test[figure]) for figure in _PER_UNIT)
@@ -312,7 +321,7 @@ def _unit_rows(found: Findings) -> Iterable[Row]:
 def _difference_rows(found: Findings) -> Iterable[Row]:
     yield "first", "second", "pattern", "difference", "standard_error", "stands_out", "units"
     for d in found.differences:
-        for column in COLUMNS:
+        for column in d.value:
             numbers = (_number(d.value[column]), _number(d.error[column]))
             yield d.first, d.second, column, *numbers, int(d.stands_out(column)), d.units
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ifmmin.runtime.errors import OutputError, one_line
 from ifmmin.runtime.files import JSON_ERRORS, read_regular
-from ifmmin.runtime.modality import ALL_PATTERNS, INCOMPLETE_PATTERNS, MODALITIES, Pattern
+from ifmmin.runtime.modality import MODALITIES, Pattern, patterns_of
 
 from ..evaluate import LEAST_ACTIVE, LEAST_DIMENSIONS, Point, read_projection, read_table
 from ..trainer import HISTORY_NAME, METRICS_NAME, PREDICTIONS_NAME, PROJECTION_NAME
@@ -35,8 +35,7 @@ class Answers:
     true: NDArray[np.int64]
     """Their classes (N,)."""
     answered: NDArray[np.int64]
-    """Classes (N, P) by pattern, in the order of ALL_PATTERNS; -1 where there was nothing to go
-    by."""
+    """Classes (N, P) by pattern, in the unit's order; -1 where there was nothing to go by."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,11 @@ class Result:
     answers: Answers
     points: list[Point]
     """Of the projection, where there is one."""
+
+    @property
+    def patterns(self) -> tuple[Pattern, ...]:
+        """All of the unit's modalities, in the order of tables."""
+        return _patterns(self.metrics["test"])
 
     def test(self, pattern: Pattern) -> dict[str, Any]:
         """The figures of a pattern on the test part."""
@@ -86,10 +90,19 @@ class _Metrics(msgspec.Struct):
     possible: dict[str, float] = {}
 
 
+def _patterns(figures: Iterable[str]) -> tuple[Pattern, ...]:
+    """All patterns of the modalities that are named; ValueError where one is lacking."""
+    named = {str(Pattern.parse(name)) for name in figures}
+    found = patterns_of({m for name in named for m in Pattern.parse(name)})
+    if named != {str(pattern) for pattern in found}:
+        raise ValueError("figures of all patterns are wanted")
+    return found
+
+
 def _read(run: Path, unit: Unit) -> Result:
     try:
         metrics = msgspec.json.decode(read_regular(run / METRICS_NAME, OutputError))
-        labels, answers = _read_answers(run / PREDICTIONS_NAME)
+        labels, answers = _read_answers(run / PREDICTIONS_NAME, _patterns(metrics["test"]))
         _require_figures(msgspec.convert(metrics, _Metrics), len(labels))
         history = _read_history(run / HISTORY_NAME)
         points = read_projection(run / PROJECTION_NAME)
@@ -103,8 +116,7 @@ def _read(run: Path, unit: Unit) -> Result:
 
 def _require_figures(metrics: _Metrics, classes: int) -> None:
     """ValueError where a pattern has no figures, or those of another number of classes."""
-    patterns = {str(pattern) for pattern in ALL_PATTERNS}
-    if set(metrics.test) != patterns or set(metrics.possible) not in (set(), patterns):
+    if set(metrics.possible) not in (set(), set(metrics.test)):
         raise ValueError("figures of all patterns are wanted")
     for figures in metrics.test.values():
         if [len(row) for row in figures.confusion] != [classes] * classes:
@@ -118,8 +130,8 @@ def _read_history(path: Path) -> list[dict[str, float]]:
     ]
 
 
-def _read_answers(path: Path) -> tuple[tuple[str, ...], Answers]:
-    column = {str(pattern): index for index, pattern in enumerate(ALL_PATTERNS)}
+def _read_answers(path: Path, patterns: Sequence[Pattern]) -> tuple[tuple[str, ...], Answers]:
+    column = {str(pattern): index for index, pattern in enumerate(patterns)}
     true: dict[str, int] = {}
     found: list[tuple[str, int, int]] = []
     rows = iter(read_table(path))
@@ -131,16 +143,24 @@ def _read_answers(path: Path) -> tuple[tuple[str, ...], Answers]:
     if not found:
         raise ValueError("it has no answers")
     row_of: Mapping[str, int] = {name: row for row, name in enumerate(true)}
-    answered = np.full((len(true), len(ALL_PATTERNS)), -1, dtype=np.int64)
+    answered = np.full((len(true), len(patterns)), -1, dtype=np.int64)
     for name, pattern_column, answer_class in found:
         answered[row_of[name], pattern_column] = answer_class
     return labels, Answers(tuple(true), np.array(list(true.values()), dtype=np.int64), answered)
 
 
 FIGURES = ("ua", "wa", "f1", "ece")
-MEAN_OF_SIX = "mean of six"
-COLUMNS = (*(str(pattern) for pattern in ALL_PATTERNS), MEAN_OF_SIX)
-"""The seven patterns, then the mean over the six incomplete ones."""
+_WORDS = {6: "six", 2: "two", 1: "one"}
+
+
+def mean_name(incomplete: Sequence[Pattern]) -> str:
+    """What tables call the mean over these patterns."""
+    return f"mean of {_WORDS[len(incomplete)]}"
+
+
+def columns_of(patterns: Sequence[Pattern]) -> tuple[str, ...]:
+    """All patterns of some modalities, then the mean over the incomplete ones."""
+    return (*map(str, patterns), mean_name(patterns[:-1] or patterns))
 
 
 @dataclass(frozen=True)
@@ -163,17 +183,18 @@ class Spread:
 
 
 def values(results: Sequence[Result], figure: str) -> NDArray[np.float64]:
-    """A figure of units (U, 8): the seven patterns and the mean of the six incomplete ones, or of
-    those that a unit's test part has utterances of; NaN where there is nothing to measure."""
-    rows = [[r.test(p)[figure] for p in ALL_PATTERNS] for r in results]
+    """A figure of units (U, P + 1): the patterns and the mean of the incomplete ones, or of those
+    that a unit's test part has utterances of; NaN where there is nothing to measure."""
+    rows = [[r.test(p)[figure] for p in r.patterns] for r in results]
     table = np.array(rows, dtype=np.float64)  # null, where there was nothing to measure, is NaN
     return _with_mean(table)
 
 
 def _with_mean(table: NDArray[np.float64]) -> NDArray[np.float64]:
     """A column more: the mean over the incomplete patterns, as far as they are measured."""
-    six = _measured_mean(table[:, : len(INCOMPLETE_PATTERNS)], 1)
-    return np.concatenate([table, six[:, None]], axis=1)
+    incomplete = max(1, table.shape[1] - 1)
+    mean = _measured_mean(table[:, :incomplete], 1)
+    return np.concatenate([table, mean[:, None]], axis=1)
 
 
 def _measured_mean(table: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
@@ -200,29 +221,29 @@ def spreads(results: Sequence[Result], figure: str) -> dict[str, Spread]:
     A seed counts in `over_seeds` when it has every fold that any seed has: means over different
     folds do not compare.
     """
-    table = values(results, figure)
+    table, columns = values(results, figure), columns_of(results[0].patterns)
     seeds = np.array([r.unit.seed for r in results])
     folds = {r.unit.fold for r in results}
     whole = [s for s in np.unique(seeds) if (seeds == s).sum() == len(folds)]
     by_seed = np.array([_measured_mean(table[seeds == seed], 0) for seed in whole])
     numbers = zip(
         _measured_mean(table, 0).tolist(),
-        _measured_deviation(by_seed.reshape(-1, len(COLUMNS))).tolist(),
+        _measured_deviation(by_seed.reshape(-1, len(columns))).tolist(),
         _measured_deviation(table).tolist(),
         (~np.isnan(table)).sum(axis=0).tolist(),
         strict=True,
     )
-    return {column: Spread(*found) for column, found in zip(COLUMNS, numbers, strict=True)}
+    return {column: Spread(*found) for column, found in zip(columns, numbers, strict=True)}
 
 
 def possible(results: Sequence[Result]) -> dict[str, float] | None:
     """Accuracy of the Bayes rule by column, mean over the units; None where it is not known."""
     if not all("possible" in result.metrics for result in results):
         return None
-    rows = [[r.metrics["possible"][str(p)] for p in ALL_PATTERNS] for r in results]
-    means = [float(value) for value in np.mean(rows, axis=0)]
-    six = float(np.mean(means[: len(INCOMPLETE_PATTERNS)]))
-    return dict(zip(COLUMNS, [*means, six], strict=True))
+    patterns = results[0].patterns
+    rows = np.array([[r.metrics["possible"][str(p)] for p in patterns] for r in results])
+    means = _with_mean(rows.mean(axis=0, keepdims=True))[0]
+    return dict(zip(columns_of(patterns), means.tolist(), strict=True))
 
 
 RESAMPLES = 2000
@@ -272,7 +293,9 @@ def differences(
         every = np.ones((1, len(mine)))
         value = (_columns(every, mine) - _columns(every, its))[0]
         error = _measured_deviation(drawn)
-        found.append(Difference(first, second, _by_column(value), _by_column(error), units))
+        columns = columns_of(results[first][0].patterns)
+        means, errors = (dict(zip(columns, x.tolist(), strict=True)) for x in (value, error))
+        found.append(Difference(first, second, means, errors, units))
     return found
 
 
@@ -319,7 +342,7 @@ def _fold_scores(units: Sequence[Result]) -> Array:
 
 
 def _columns(weights: Array, scores: Array) -> Array:
-    """UA by column (R, 8) when utterances (N) weigh `weights` (R, N); scores: (N, 2, C, P)."""
+    """UA by column (R, P + 1) when utterances (N) weigh `weights` (R, N); scores: (N, 2, C, P)."""
     _, _, classes, patterns = scores.shape
     sums = (weights @ scores.reshape(len(scores), -1)).reshape(-1, 2, classes, patterns)
     with np.errstate(invalid="ignore"):
@@ -328,7 +351,7 @@ def _columns(weights: Array, scores: Array) -> Array:
 
 
 def _resampled(scored: Sequence[tuple[Array, Array]], resamples: int, seed: int) -> list[Array]:
-    """Differences (resamples, 8) of each pair; pairs of one size share their draws."""
+    """Differences (resamples, P + 1) of each pair; pairs of one size share their draws."""
     found: list[list[Array]] = [[] for _ in scored]
     for size in dict.fromkeys(len(mine) for mine, _ in scored):
         draws = np.random.default_rng(seed)
@@ -340,11 +363,6 @@ def _resampled(scored: Sequence[tuple[Array, Array]], resamples: int, seed: int)
                 if len(mine) == size:
                     collected.append(_columns(weights, mine) - _columns(weights, its))
     return [np.concatenate(collected) for collected in found]
-
-
-def _by_column(row: Array) -> dict[str, float]:
-    assert len(row) == len(ALL_PATTERNS) + 1
-    return dict(zip(COLUMNS, row.tolist(), strict=True))
 
 
 def warnings(results: Sequence[Result]) -> list[str]:

@@ -13,7 +13,7 @@ from ..metrics import shown
 from .executors import Executor, Job
 from .plan import Plan, SweepFolder, Unit
 from .report import Findings, write_report
-from .results import read_results, values
+from .results import columns_of, read_results, values
 
 
 def sweep(
@@ -79,5 +79,6 @@ def _run(
 
 
 def _headline(folder: SweepFolder, unit: Unit) -> str:
-    ua = values(read_results(folder, [unit]), "ua")[0, -1]
-    return f"UA {shown(ua)} (mean of six)"
+    results = read_results(folder, [unit])
+    name = columns_of(results[0].patterns)[-1]
+    return f"UA {shown(values(results, 'ua')[0, -1])} ({name})"

@@ -42,6 +42,7 @@ def test_the_command_here() -> None:
     assert done.code == 0, done.err
     assert done.err == ""
     assert "onnxruntime-cpu" in done.out
+    assert "for non-commercial use (CC BY-NC-SA 4.0)" in done.out
     if not Path("/proc/driver/nvidia").exists():
         assert "no NVIDIA GPU here" in done.out
     assert seconds < 30  # 1.5 s where nothing else runs

@@ -1,4 +1,4 @@
-"""`make demo`: train on the synthetic corpus, export, run, and print what came out.
+"""`make pipeline`: train on the synthetic corpus, export, run, and print what came out.
 
 Everything goes through the interfaces that a user has: a recipe, a checkpoint, a bundle, Predictor.
 """
@@ -57,8 +57,8 @@ def measure_latency(bundle: Path, checkpoint: Path, repeats: int) -> dict[Patter
 
 
 @dataclass(frozen=True)
-class DemoRow:
-    """What the demo found for one pattern."""
+class PipelineRow:
+    """What the pipeline found for one pattern."""
 
     reached: Metrics
     """Of the exported graph's answers on the test part."""
@@ -72,10 +72,10 @@ class DemoRow:
 app = new_app()
 
 
-@command(app, "python -m ifmmin.benchmarks.demo -o demo")
-def demo(
+@command(app, "python -m ifmmin.benchmarks.pipeline -o pipeline")
+def pipeline(
     out: Annotated[Path, typer.Option("--out", "-o", help="Directory for run and bundle.")] = Path(
-        "demo"
+        "pipeline"
     ),
     recipe: Annotated[str, typer.Option(help="Recipe of a synthetic corpus.")] = "synthetic",
     overrides: Annotated[
@@ -84,17 +84,17 @@ def demo(
     repeats: Annotated[int, typer.Option(help="Timed calls per pattern.")] = 300,
 ) -> None:
     """Train, export and run on the synthetic corpus."""
-    print_rows(run_demo(out, recipe, overrides or (), repeats))
+    print_rows(run_pipeline(out, recipe, overrides or (), repeats))
     log_line(f"the checkpoint is {out / 'run' / CHECKPOINT_NAME}")
     log_line(f"the bundle is {out / 'bundle'}; try: ifmmin-run FILE.npz -b {out / 'bundle'}")
 
 
-main = entry_point(app, "python -m ifmmin.benchmarks.demo")
+main = entry_point(app, "python -m ifmmin.benchmarks.pipeline")
 
 
-def run_demo(
+def run_pipeline(
     out: Path, recipe_name: str, overrides: Sequence[str], repeats: int
-) -> dict[Pattern, DemoRow]:
+) -> dict[Pattern, PipelineRow]:
     """Train, export, predict the test part with the runtime, and time it."""
     recipe = load_recipe(recipe_name, overrides)
     log_line("1/4 drawing the corpus")
@@ -109,7 +109,9 @@ def run_demo(
     latency = measure_latency(bundle, checkpoint, repeats)
     opened = Bundle(bundle)
     parity = {p: opened.entry(p).parity["max_difference"] for p in ALL_PATTERNS}
-    return {p: DemoRow(reached[p], corpus.possible[p], latency[p], parity[p]) for p in ALL_PATTERNS}
+    return {
+        p: PipelineRow(reached[p], corpus.possible[p], latency[p], parity[p]) for p in ALL_PATTERNS
+    }
 
 
 def measure_bundle(bundle: Path, corpus: Corpus) -> dict[Pattern, Metrics]:
@@ -126,8 +128,8 @@ def measure_bundle(bundle: Path, corpus: Corpus) -> dict[Pattern, Metrics]:
     return metrics
 
 
-def print_rows(rows: dict[Pattern, DemoRow]) -> None:
-    """The table of the README's first screen."""
+def print_rows(rows: dict[Pattern, PipelineRow]) -> None:
+    """The table that `make pipeline` ends with."""
     headers = ["pattern", "WA", "UA", "possible", "p50 us", "p99 us"]
     headers += ["monolith p50", "p99", "ratio", "parity"]
     table = []
