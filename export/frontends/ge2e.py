@@ -214,11 +214,7 @@ def detector_graph(weights: dict[str, Array]) -> bytes:
     state = [1, 1, 128]
     return build.model(
         {"hops": ["N", HOP + CONTEXT], "h": state, "c": state},
-        {
-            "probabilities": (value, ["N"]),
-            "h_next": (h_next, state),
-            "c_next": (c_next, state),
-        },
+        {"probabilities": (value, ["N"]), "h_next": (h_next, state), "c_next": (c_next, state)},
         "silero-vad: probability of speech in each 32 ms of sound at 16 kHz",
     )
 
@@ -239,7 +235,11 @@ def resemblyzer_weights(path: Path) -> dict[str, Array]:
 
     state = torch.load(path, map_location="cpu", weights_only=True)["model_state"]
     named = {name.removeprefix("lstm."): value for name, value in state.items()}
-    return {name: value.numpy() for name, value in named.items() if name[:7] in ("weight_", "bias_ih", "bias_hh")}
+    return {
+        name: value.numpy()
+        for name, value in named.items()
+        if name[:7] in ("weight_", "bias_ih", "bias_hh")
+    }
 
 
 def make_ge2e(pretrained: Path, silero: Path, folder: Path) -> FrontEndSpec:
