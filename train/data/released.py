@@ -27,7 +27,7 @@ from ifmmin.runtime.validate import as_numbers
 from ..config import FeatureConfig, require_modalities
 from .corpus import PARTS, Corpus, Statistics, Utterance, shown_name, training_statistics
 
-_FILE_PREFIX = dict(zip(PARTS, ("trn", "val", "tst"), strict=True))
+FILE_PREFIX = dict(zip(PARTS, ("trn", "val", "tst"), strict=True))
 
 
 class FeatureFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -98,7 +98,7 @@ def read_released(
         raise CorpusError(f"fold {fold} has no directory in {targets}; is --targets right?")
     names_and_labels = {
         part: _read_targets(targets / str(fold), prefix, layout.labels)
-        for part, prefix in _FILE_PREFIX.items()
+        for part, prefix in FILE_PREFIX.items()
     }
     arrays, described = {}, {}
     wanted = {name for names, _ in names_and_labels.values() for name in names}
