@@ -100,6 +100,20 @@ def frames_by_modality(option: str, text: str | None) -> dict[Modality, int]:
     return frames
 
 
+def texts_by_modality(option: str, pairs: Sequence[str]) -> dict[Modality, str]:
+    """Text per modality of `a=DIR`, repeated; InputError says what is wanted."""
+    texts: dict[Modality, str] = {}
+    for pair in pairs:
+        letter, _, text = pair.partition("=")
+        if not text:
+            raise InputError(f"{option}: got {pair!r}, wanted for example a=DIR")
+        modality = Modality.of(letter.strip())
+        if modality in texts:
+            raise InputError(f"{option} names {modality} twice")
+        texts[modality] = text
+    return texts
+
+
 def _number(option: str, pair: str) -> tuple[Modality, float]:
     letter, _, number = pair.partition("=")
     try:
