@@ -16,8 +16,8 @@ from .modality import Modality, Pattern
 Float = TypeVar("Float", bound="np.floating")
 
 COLUMNS = (
-    "absent", "backend", "dropped_frames", "emotion", "error", "id", "input", "label", "ms",
-    "pattern", "seconds",
+    "absent", "backend", "dropped_frames", "emotion", "end", "error", "id", "input", "label", "ms",
+    "pattern", "seconds", "start",
 )  # fmt: skip
 """What answers are written with beside the classes, whose names have to be others."""
 _LONGEST_LABEL = 100

@@ -19,6 +19,7 @@ import numpy as np
 
 from .errors import BundleError, InputError
 from .frontends.base import Features, FrontEnd, open_frontend
+from .frontends.sound import Sound, as_sound, cut
 from .frontends.spec import reader_of
 from .modality import Modality, Pattern
 from .prediction import Prediction
@@ -26,7 +27,6 @@ from .predictor import Predictor
 from .process import Lazy, abandon, register
 
 if TYPE_CHECKING:
-    from .frontends.sound import Sound
     from .stream.options import StreamOptions
 
 SOUND, FACE, WORDS = Modality.A, Modality.V, Modality.T
@@ -53,8 +53,9 @@ class Recognizer:
 
     bundle: directory of a bundle, or a predictor; None: the bundle that comes with the package.
     frontends: per modality, `a`, `v` or `t`, a front-end to use in place of the bundle's own, which
-    must be the same by its identity where the bundle names one. predictor_options: those of
-    `Predictor`, such as `threads`.
+    must be the same by its identity where the bundle names one. transcribe: gives the words of a
+    sound that comes without, such as `ifmmin.runtime.frontends.moonshine.transcribe`.
+    predictor_options: those of `Predictor`, such as `threads`.
 
     May be used from many threads, and in children that are forked. A pickle or a copy of it is its
     arguments. Raises BundleError, BackendUnavailable or InputError.
@@ -65,6 +66,7 @@ class Recognizer:
         bundle: str | Path | Predictor | None = None,
         *,
         frontends: Mapping[str, FrontEnd] | None = None,
+        transcribe: Callable[[Sound], str] | None = None,
         **predictor_options: Any,
     ) -> None:
         if isinstance(bundle, Predictor):
@@ -74,8 +76,11 @@ class Recognizer:
         else:
             self.predictor = Predictor(bundle, **predictor_options)
         """What answers features."""
-        self._new = partial(type(self), bundle, frontends=frontends, **predictor_options)
+        self._new = partial(
+            type(self), bundle, frontends=frontends, transcribe=transcribe, **predictor_options
+        )
         """Makes another like this one."""
+        self._transcribe = transcribe
         self._specs = self.predictor.bundle.manifest.modalities
         self._given = {Modality.of(m): f for m, f in (frontends or {}).items()}
         for modality, frontend in self._given.items():
@@ -119,6 +124,9 @@ class Recognizer:
         """
         started = time.perf_counter()
         features, nothing = {}, {}
+        if text is None and sound is not None and self._transcribe is not None:
+            sound = as_sound(sound)
+            text = self._transcribe(sound)
         for modality, signal in ((SOUND, sound), (FACE, face), (WORDS, text)):
             if signal is None:
                 continue
@@ -142,16 +150,19 @@ class Recognizer:
         Of a path a few seconds are in memory at a time. text: what is said in all of it.
         """
         frontend = self.frontend(SOUND)
-        words = {} if text is None else {WORDS: self.frontend(WORDS).whole(text)}
         if not hasattr(frontend, "utterances"):
             raise BundleError(
                 f"the front-end {frontend.describe().kind} does not cut recordings; give it one "
                 "utterance at a time"
             )
+        said = {} if text is None else {WORDS: self.frontend(WORDS).whole(text)}
         started = time.perf_counter()
         for start, end, features in frontend.utterances(sound):
-            given = {SOUND: features, **words}
-            yield SpokenUtterance(start, end, self._answer(given, {}, pattern, started))
+            if text is None and self._transcribe is not None:
+                words = self._transcribe(cut(sound, start, end))
+                said = {WORDS: self.frontend(WORDS).whole(words)}
+            answer = self._answer({SOUND: features, **said}, {}, pattern, started)
+            yield SpokenUtterance(start, end, answer)
             started = time.perf_counter()
 
     def stream(self, options: StreamOptions | None = None) -> RecognizerStream:
@@ -237,7 +248,8 @@ class RecognizerStream:
 
     def __init__(self, recognizer: Recognizer, options: StreamOptions | None = None) -> None:
         self._recognizer = recognizer
-        self._stream = recognizer.predictor.stream(options)
+        self.features = recognizer.predictor.stream(options)
+        """The stream beneath, of the features that were found; its answers are the same."""
         self._frontends: dict[Modality, FrontEnd] = {}
         self._heard = 0.0
         """Seconds of sound."""
@@ -246,8 +258,6 @@ class RecognizerStream:
     def push_sound(self, samples: Any, rate: int = 16000, *, at: float | None = None) -> None:
         """The next samples, (N,) or (N, channels), at `rate` Hz. at: time of the newest in seconds;
         default: how much sound there was. Raises InputError, and then has heard nothing of it."""
-        from .frontends.sound import Sound
-
         piece = Sound(samples, rate)
         heard = self._heard + piece.seconds
         self._push(SOUND, piece, heard if at is None else at)
@@ -261,32 +271,32 @@ class RecognizerStream:
     def set_text(self, text: str | None, *, at: float | None = None) -> None:
         """What is said, in place of the text so far; None and an empty one clear it."""
         found = None if text is None else self._recognizer.frontend(WORDS).whole(text)
-        self._stream.set_text(found, at=self._now if at is None else at)
+        self.features.set_text(found, at=self._now if at is None else at)
 
     def clear(self, modality: str) -> None:
         """Forget what a modality said: it is missing until more of it comes."""
-        self._stream.clear(modality)
+        self.features.clear(modality)
 
     def predict(self, *, at: float | None = None) -> Prediction:
         """The answer now. at: the time in seconds; default: that of the last piece.
 
         Raises InputError where nothing was found so far, unless the predictor answers then.
         """
-        return self._stream.predict(at=self._now if at is None else at)
+        return self.features.predict(at=self._now if at is None else at)
 
     @property
     def pattern(self) -> Pattern | None:
         """What counts now; None where nothing does."""
-        return self._stream.pattern
+        return self.features.pattern
 
     @property
     def frames(self) -> dict[Modality, int]:
         """Frames per modality that an answer is of now."""
-        return self._stream.frames
+        return self.features.frames
 
     def reset(self) -> None:
         """Forget everything, as if the stream had just begun."""
-        self._stream.reset()
+        self.features.reset()
         self._frontends, self._heard, self._now = {}, 0.0, None
 
     def snapshot(self) -> bytes:
@@ -298,7 +308,7 @@ class RecognizerStream:
             for s in (f.state(),)
         }
         body = msgspec.msgpack.encode(
-            _Snapshot(self._stream.snapshot(), self._heard, self._now, states)
+            _Snapshot(self.features.snapshot(), self._heard, self._now, states)
         )
         return _FIRST_LINE + hashlib.sha256(body).digest() + body
 
@@ -318,7 +328,7 @@ class RecognizerStream:
                 )
             frontend.reset({name: _array(kept_array) for name, kept_array in kept.state.items()})
             opened[modality] = frontend
-        self._stream.resume(record.stream)
+        self.features.resume(record.stream)
         self._frontends, self._heard, self._now = opened, record.heard, record.now
 
     def __enter__(self) -> RecognizerStream:
@@ -332,7 +342,7 @@ class RecognizerStream:
             raise InputError(f"at: got {at:g} seconds, wanted {self._now:g} or later")
         found = self._frontend(modality).stream(piece)
         if len(found):
-            self._stream.push({modality: found}, at=at)
+            self.features.push({modality: found}, at=at)
         self._now = at
 
     def _frontend(self, modality: Modality) -> FrontEnd:

@@ -59,7 +59,7 @@ BundleOption = Annotated[
     Path | None,
     typer.Option(
         "--bundle", "-b", envvar="IFMMIN_BUNDLE", metavar="DIR",
-        help="Directory written by ifmmin-export.",
+        help="Directory written by ifmmin-export; default: the bundle that comes with ifmmin.",
     ),
 ]  # fmt: skip
 _COMMON = {
@@ -81,9 +81,11 @@ _COMMON = {
 
 
 def require_bundle(bundle: Path | None) -> Path:
-    """The bundle that was named; InputError says how to name one."""
+    """The bundle that was named, or the one that comes with the package."""
     if bundle is None:
-        raise InputError("got no bundle; name one by -b DIR, or by IFMMIN_BUNDLE")
+        from ..bundle import shipped  # numpy is slow to import
+
+        return shipped()
     return bundle
 
 

@@ -42,6 +42,9 @@ def parse_threads(text: str) -> int | Literal["auto"]:
         raise InputError(f"--threads: got {text!r}, wanted a number or auto") from None
 
 
+_LIVE = ("window", "hop", "stale_after", "smooth", "margin", "patience", "snapshot")
+
+
 @dataclass(frozen=True)
 class SessionOptions:
     """What was asked of a session of events; None: not said."""
@@ -68,9 +71,11 @@ class SessionOptions:
         if self.tick is not None and not 0 < self.tick < float("inf"):
             raise InputError(f"--tick: got {self.tick}, wanted a number of seconds above 0")
 
-    def require_none(self) -> None:
-        """InputError where one was given without a session."""
+    def require_none(self, live: bool = False) -> None:
+        """InputError where one was given without a session; live: but of those for live sound."""
         for name, value in vars(self).items():
+            if live and name in _LIVE:
+                continue
             if value is not None and value is not False and value != ():
                 flag = "--" + name.replace("_", "-")
                 raise InputError(f"{flag} is for streams; give --stream FILE or --stream - with it")

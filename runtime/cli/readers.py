@@ -1,4 +1,4 @@
-"""Readers of `ifmmin-run`: utterances from .npz files, directories and lines of JSON.
+"""Readers of `ifmmin-run`: recordings, .npz files, directories and lines of JSON.
 
 docs/run.md has the schema. An utterance is read when its turn comes.
 """
@@ -112,13 +112,27 @@ def _explain(line: bytes, reason: str, example: str) -> str:
 
 
 @dataclass(frozen=True)
+class Signals:
+    """What front-ends make features of."""
+
+    sound: Path | None = None
+    text: str | None = None
+    face: Path | None = None
+    """An OpenFace CSV."""
+
+
+@dataclass(frozen=True)
 class Sample:
-    """One utterance to answer."""
+    """One input to answer: features of an utterance, or signals of one or more."""
 
     name: str
     utterance: Utterance
     quality: Mapping[str, float] = field(default_factory=dict)
     """Per letter a score that came with it."""
+    frontends: Mapping[str, str] = field(default_factory=dict)
+    """Per letter the identity of what made the features, where it is named."""
+    signals: Signals | None = None
+    """In place of features."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +154,8 @@ class Reader:
     count: int | None
     """How many; None: known only at the end."""
     items: Callable[[], Iterator[LazySample]]
+    sounds: tuple[Path, ...] = ()
+    """Recordings among them."""
 
 
 _EXAMPLE = '{"id": "clip1", "a": [[0.1, 0.2], [0.3, 0.4]], "t": null}'
@@ -151,6 +167,9 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True):
     v: Frames | None = None
     t: Frames | None = None
     quality: Quality | None = None
+    sound: str | None = None
+    text: str | None = None
+    frontends: dict[str, str] = {}
 
 
 _decoder = msgspec.json.Decoder(_Line)
@@ -176,10 +195,18 @@ def read_line(line: bytes, name: str) -> Sample:
     name: for a line without `id`.
     """
     content = decode_line(_decoder, line, _EXAMPLE)
+    features = frames_by_letter(a=content.a, v=content.v, t=content.t)
+    signals = None
+    if content.sound is not None or content.text is not None:
+        if features:
+            raise InputError("got features and signals; give a, v, t, or sound and text")
+        signals = Signals(None if content.sound is None else Path(content.sound), content.text)
     return Sample(
         name if content.id is None else str(content.id),
-        frames_by_letter(a=content.a, v=content.v, t=content.t),
+        features,
         content.quality.scores if content.quality else {},
+        content.frontends,
+        signals,
     )
 
 
@@ -214,13 +241,21 @@ def _items(file: BinaryIO, reader: str) -> Iterator[LazySample]:
 STDIN = "-"
 
 
-def find_inputs(arguments: Sequence[str]) -> Reader:
-    """All inputs meant by `arguments`, directories in order of names; InputError if one is not."""
-    readers = [reader for argument in arguments for reader in _readers(argument)]
+def find_inputs(arguments: Sequence[str], text: str | None = None) -> Reader:
+    """All inputs meant by `arguments`, directories in order of names; InputError if one is not.
+
+    text: what is said in the one recording that is named, or an input by itself.
+    """
+    from .recordings import with_text
+
+    readers = list(with_text(text, arguments))
+    if not readers:
+        readers = [reader for argument in arguments for reader in _readers(argument)]
     known = [reader.count for reader in readers if reader.count is not None]
     return Reader(
         sum(known) if len(known) == len(readers) else None,
         lambda: chain.from_iterable(reader.items() for reader in readers),
+        tuple(path for reader in readers for path in reader.sounds),
     )
 
 
@@ -230,26 +265,33 @@ def _readers(argument: str) -> Iterator[Reader]:
 
 
 def _readers_of(argument: str, path: Path) -> Iterator[Reader]:
+    from .recordings import SOUNDS, is_sound, recording
+
     if argument == STDIN:
         yield jsonl_stdin()
     elif (path / "manifest.json").is_file():
         raise InputError(f"{path} is a bundle, not an input; name it by -b {path}")
     elif path.is_dir():
-        inside = sorted(path.glob("*.npz"))
+        inside = [p for p in sorted(path.iterdir()) if p.suffix == ".npz" or is_sound(p)]
         if not inside:
-            raise InputError(f"{path} holds no .npz file; each holds the arrays a, v, t")
-        yield from map(_npz_file, inside)
+            raise InputError(f"{path} holds no recording ({', '.join(SOUNDS)}) and no .npz file")
+        yield from (recording(p) if is_sound(p) else _npz_file(p) for p in inside)
     elif not path.exists():
         raise InputError(
-            f"no input at {path}; give .npz files, directories of them, .jsonl files, or - to read "
-            "lines of JSON from standard input"
+            f"no input at {path}; give recordings, .npz files, directories of them, .jsonl files, "
+            "or - to read lines of JSON from standard input"
         )
     elif path.suffix == ".jsonl":
         yield jsonl_file(path)
     elif path.suffix == ".npz":
         yield _npz_file(path)
+    elif is_sound(path):
+        yield recording(path)
     else:
-        raise InputError(f"{path}: got a {path.suffix or 'nameless'} file, wanted .npz or .jsonl")
+        raise InputError(
+            f"{path}: got a {path.suffix or 'nameless'} file, wanted {', '.join(SOUNDS)}, .npz or "
+            ".jsonl"
+        )
 
 
 def _npz_file(path: Path) -> Reader:
@@ -261,15 +303,18 @@ def _read_npz(path: Path) -> Sample:
     """The arrays of one .npz; InputError for another file, other names or pickled objects."""
     try:
         with open_regular(path, InputError) as file, zipfile.ZipFile(file) as archive:
-            return Sample(path.stem, dict(_arrays(archive)))
+            arrays = dict(_arrays(archive))
     except _UNREADABLE as error:
         raise InputError(f"cannot be read as .npz ({error}); save it with numpy.savez") from error
+    named = {m.value: arrays.pop(f"frontend_{m}") for m in MODALITIES if f"frontend_{m}" in arrays}
+    return Sample(path.stem, arrays, frontends={m: str(x) for m, x in named.items()})
 
 
 def _arrays(archive: zipfile.ZipFile) -> Iterator[tuple[str, NDArray[Any]]]:
     members = archive.infolist()
     names = [member.filename.removesuffix(".npy") for member in members]
-    unknown = sorted(set(names) - {m.value for m in MODALITIES})
+    known = {name for m in MODALITIES for name in (m.value, f"frontend_{m}")}
+    unknown = sorted(set(names) - known)
     if unknown:
         raise InputError(f"unknown array {unknown[0]!r}; name them a, v, t")
     if len(set(names)) < len(names):
@@ -278,14 +323,14 @@ def _arrays(archive: zipfile.ZipFile) -> Iterator[tuple[str, NDArray[Any]]]:
     require_size(sum(member.file_size for member in members), "unpacked it", InputError)
     for name, member in zip(names, members, strict=True):
         with archive.open(member) as file:
-            yield name, _read_array(file, member.file_size)
+            yield name, _read_array(file, member.file_size, "U" if len(name) > 1 else "fiub")
 
 
-def _read_array(file: IO[bytes], size: int) -> NDArray[Any]:
+def _read_array(file: IO[bytes], size: int, kinds: str) -> NDArray[Any]:
     """An array in the .npy format, in `size` bytes."""
     shape, by_columns, dtype = npy_header(file, InputError)
-    if dtype.kind not in "fiub":
-        raise InputError(f"got an array of {dtype}, wanted numbers")
+    if dtype.kind not in kinds:
+        raise InputError(f"got an array of {dtype}, wanted {'text' if kinds == 'U' else 'numbers'}")
     wanted = math.prod(shape) * dtype.itemsize
     if wanted > size:
         raise InputError(f"its header says {shape}, which is more than the file holds")

@@ -1,14 +1,14 @@
-"""Command `ifmmin-run`: the emotion of utterances, by a bundle, without torch."""
+"""Command `ifmmin-run`: the emotion of recordings, sentences and features, without torch."""
 
 from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
@@ -16,9 +16,10 @@ import typer
 from ..backends import BACKENDS, BackendOptions
 from ..console import Advance, log_line, markdown_table, print_table, progress, write
 from ..errors import IfmminError, InputError
-from ..modality import Pattern
+from ..modality import Modality, Pattern
 from ..prediction import Prediction
 from ..predictor import Predictor
+from ..recognizer import Recognizer
 from ..sessions import Trial
 from ..validate import Policy, validate
 from .app import BundleOption, command, entry_point, new_app, require_bundle
@@ -35,8 +36,11 @@ from .options import (
     parse_threads,
     streams,
 )  # fmt: skip
-from .readers import LazySample, Reader, Sample, find_inputs
+from .readers import LazySample, Reader, Sample, Signals, find_inputs
 from .writers import LAYOUT_OF, Answer, Write, Writer, make_writer, saved_lines
+
+if TYPE_CHECKING:
+    from ..frontends.sound import Sound
 
 
 def print_explanation(predictor: Predictor) -> None:
@@ -114,7 +118,7 @@ class Tally:
 
 
 def answer_all(
-    predictor: Predictor,
+    recognizer: Recognizer,
     reader: Reader,
     rules: RunOptions,
     writers: Sequence[Writer],
@@ -127,7 +131,10 @@ def answer_all(
     tally = Tally()
     for lazy in reader.items():
         try:
-            answer = _answer(predictor, lazy, rules)
+            for answer in _answers(recognizer, lazy, rules):
+                tally.seconds.append(answer.prediction.seconds)
+                for writer in writers:
+                    writer.add(answer)
         except _Unanswered as error:
             tally.failed += 1
             for writer in writers:
@@ -135,10 +142,6 @@ def answer_all(
             if reader.count == 1:
                 raise InputError(str(error)) from error
             log_line(f"error: {error}")
-        else:
-            tally.seconds.append(answer.prediction.seconds)
-            for writer in writers:
-                writer.add(answer)
         advance("")
     _require_some(tally)
     return tally
@@ -152,31 +155,63 @@ class _Unanswered(Exception):  # noqa: N818 - an outcome
         self.name = name
 
 
-def _answer(predictor: Predictor, lazy: LazySample, rules: RunOptions) -> Answer:
+def _answers(recognizer: Recognizer, lazy: LazySample, rules: RunOptions) -> Iterator[Answer]:
+    """The answer to an input; of a long recording one for every utterance in it."""
     try:
         sample = lazy.read()
     except InputError as error:
         raise _Unanswered(lazy, lazy.name, error) from error
+    name, found = _printable(sample.name), False
     try:
-        prediction = predictor.predict(
-            sample.utterance, pattern=rules.pattern, quality=sample.quality
-        )
+        for prediction, span in _predictions(recognizer, sample, rules):
+            found = True
+            sure = float(prediction.probabilities.max()) >= rules.threshold
+            ranking = _ranking(recognizer.labels, prediction, rules.top_k)
+            yield Answer(name, prediction, prediction.label if sure else None, ranking, span)
     except IfmminError as error:
-        if isinstance(error, InputError) or not _has_graph(predictor, sample, rules):
+        if isinstance(error, InputError) or not _has_graph(recognizer.predictor, sample, rules):
             raise _Unanswered(lazy, sample.name, error) from error
         raise
-    sure = float(prediction.probabilities.max()) >= rules.threshold
-    return Answer(
-        _printable(sample.name),
-        prediction,
-        prediction.label if sure else None,
-        _ranking(predictor.labels, prediction, rules.top_k),
-    )
+    if not found:
+        nothing = InputError("nothing to answer from: no speech was found in it")
+        raise _Unanswered(lazy, sample.name, nothing)
+
+
+Span = tuple[float, float] | None
+
+
+def _predictions(
+    recognizer: Recognizer, sample: Sample, rules: RunOptions
+) -> Iterator[tuple[Prediction, Span]]:
+    if sample.signals is None:
+        yield recognizer.predictor.predict(
+            sample.utterance, pattern=rules.pattern, quality=sample.quality,
+            frontends=sample.frontends,
+        ), None  # fmt: skip
+        return
+    sound, text, face = _taken(recognizer, sample.signals)
+    wanted = rules.pattern
+    if sound is None or face is not None or (wanted and Modality.A not in wanted):
+        yield recognizer.recognize(sound=sound, text=text, face=face, pattern=wanted), None
+        return
+    spoken = None
+    for spoken in recognizer.utterances(sound, text=text, pattern=wanted):
+        yield spoken.prediction, (spoken.start, spoken.end)
+    if spoken is None and text is not None:
+        yield recognizer.recognize(text=text, pattern=wanted), None
+
+
+def _taken(recognizer: Recognizer, signals: Signals) -> tuple[Path | None, str | None, Path | None]:
+    """What was named, and of what lies beside it that which the bundle takes."""
+    takes = recognizer.modalities
+    beside = signals.sound is not None
+    text = signals.text if not beside or Modality.T in takes else None
+    return signals.sound, text, signals.face if Modality.V in takes else None
 
 
 def _has_graph(predictor: Predictor, sample: Sample, rules: RunOptions) -> bool:
     """Whether the bundle can answer such an input, or none at all: then it is at fault itself."""
-    if not predictor.patterns:
+    if not predictor.patterns or sample.signals is not None:
         return True
     specs = predictor.bundle.manifest.modalities
     found = validate(sample.utterance, specs, rules.policy, sample.quality, only=rules.pattern)
@@ -214,16 +249,31 @@ app = new_app()
 # fmt: off
 @command(
     app,
-    "ifmmin-run clip.npz -b bundle",
+    "ifmmin-run clip.wav --text 'I am fine.'",
+    "ifmmin-run recordings/ --format csv -o answers.csv",
+    "arecord -f S16_LE -r 16000 | ifmmin-run --pcm 16000 -",
     "cat events.jsonl | ifmmin-run --stream - -b bundle --window 5 --hop 0.5",
 )
 def run(
     inputs: Annotated[list[str] | None, typer.Argument(
         metavar="INPUT...", show_default=False,
-        help=".npz with arrays a, v, t (frames, features), a directory of them, .jsonl, or - for "
-        "lines of JSON on standard input.",
+        help="Recordings (clip.txt beside clip.wav is its text), .npz with arrays a, v, t (frames, "
+        "features), directories of both, .jsonl, or - for lines of JSON on standard input.",
     )] = None,
     bundle: BundleOption = None,
+    text: Annotated[str | None, typer.Option(
+        help="What is said in the recording, or a sentence by itself.", metavar="TEXT")] = None,
+    asr: Annotated[bool, typer.Option(
+        "--asr", help="Recognise the words of recordings without text (English; extra asr).",
+    )] = False,
+    mic: Annotated[bool, typer.Option(
+        "--mic", help="Listen to the microphone until Ctrl-C (extra mic).")] = False,
+    pcm: Annotated[int | None, typer.Option(
+        help="Hear INPUT, a file or -, as raw 16-bit mono sound of this rate, as it comes.",
+        metavar="HZ")] = None,
+    plot: Annotated[Path | None, typer.Option(
+        help="Draw the answers over time, as .png, .svg or .pdf (extra plot).",
+        metavar="FILE")] = None,
     pattern: Annotated[str, answers("Use only these, e.g. a_t; auto: what is present.")] = "auto",
     nan: Annotated[NanFrames, answers("What to do with frames with a NaN.")] = "refuse",
     min_quality: Annotated[list[str] | None, answers(
@@ -287,8 +337,9 @@ def run(
         window, hop, stale_after or (), late, smooth, margin, patience, clock, tick, snapshot,
         replay, live,
     )  # fmt: skip
+    hears = mic or pcm is not None
     if stream is None:
-        session.require_none()
+        session.require_none(live=hears)
     else:
         _require_for_streams(inputs, pattern, layout, preload, explain)
         session.require_consistent()
@@ -320,27 +371,55 @@ def run(
         from .stream import run_stream
 
         return run_stream(stream, session, rules, open_predictor)
-    if not inputs and not explain:
-        raise InputError("got no input; give .npz or .jsonl files, a directory, or -")
-    reader = find_inputs(inputs or ())
+    if hears:
+        from .listen import listen
+
+        return listen(mic, pcm, inputs or (), text, session, rules, open_predictor)
+    if not inputs and text is None and not explain:
+        raise InputError(
+            "got no input; give recordings, .npz or .jsonl files, directories, --text, --mic, or -"
+        )
+    reader = find_inputs(inputs or (), text)
+    if plot is not None:
+        from .plot import require_plot
+
+        require_plot(plot)
     predictor = open_predictor()
     if explain:
         print_explanation(predictor)
-    return _answer_inputs(predictor, reader, rules) if inputs else 0
+    if reader.count == 0:
+        return 0
+    recognizer = Recognizer(predictor, transcribe=_transcriber(asr))
+    return _answer_inputs(recognizer, reader, rules, plot)
 
 
 # fmt: on
 main = entry_point(app, "ifmmin-run")
 
 
-def _answer_inputs(predictor: Predictor, reader: Reader, rules: RunOptions) -> int:
+def _transcriber(asked: bool) -> Callable[[Sound], str] | None:
+    if not asked:
+        return None
+    from ..frontends.moonshine import transcribe
+
+    return transcribe
+
+
+def _answer_inputs(
+    recognizer: Recognizer, reader: Reader, rules: RunOptions, plot: Path | None
+) -> int:
+    labels, timed = recognizer.labels, bool(reader.sounds)
     with ExitStack() as stack:
-        writers = [make_writer(rules.layout, predictor.labels, rules.top_k, write, print_table)]
+        writers = [make_writer(rules.layout, labels, rules.top_k, write, print_table, timed)]
         if rules.save is not None:
             keep = stack.enter_context(saved_lines(rules.save))
-            writers.append(_file_writer(rules, rules.save, predictor.labels, keep))
+            writers.append(_file_writer(rules, rules.save, labels, keep, timed))
+        if plot is not None:
+            from .plot import PlotWriter
+
+            writers.append(PlotWriter(labels, plot))
         with _progress(reader, rules.layout) as advance:
-            tally = answer_all(predictor, reader, rules, writers, advance)
+            tally = answer_all(recognizer, reader, rules, writers, advance)
         for writer in writers:
             writer.close()
     if rules.latency:
@@ -380,13 +459,15 @@ def _require_classes(top_k: int, classes: int) -> None:
         raise InputError(f"--top-k: got {top_k}, the bundle has {classes} classes")
 
 
-def _file_writer(rules: RunOptions, path: Path, labels: Sequence[str], keep: Write) -> Writer:
+def _file_writer(
+    rules: RunOptions, path: Path, labels: Sequence[str], keep: Write, timed: bool
+) -> Writer:
     layout = LAYOUT_OF.get(path.suffix) or rules.layout
 
     def show(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
         keep(f"{title}\n\n{markdown_table(headers, rows)}")
 
-    return make_writer(layout, labels, rules.top_k, keep, show)
+    return make_writer(layout, labels, rules.top_k, keep, show, timed)
 
 
 @contextmanager

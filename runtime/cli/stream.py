@@ -21,6 +21,7 @@ from ..console import log_line, write
 from ..errors import IfmminError, InputError, OutputError
 from ..files import atomic_file, line_limit_bytes, read_regular, require_writable
 from ..predictor import Predictor
+from ..recognizer import RecognizerStream
 from ..stream.options import Smoothing, StreamOptions
 from ..stream.stream import Stream
 from .app import end_by_signal
@@ -167,7 +168,7 @@ def require_place(path: Path) -> None:
 
 
 @contextmanager
-def kept(stream: Stream, path: Path) -> Iterator[None]:
+def kept(stream: Stream | RecognizerStream, path: Path) -> Iterator[None]:
     """Go on from the snapshot at `path` where there is one, and write one there at the end.
 
     The end is also Ctrl-C, the request to end, or that nobody reads the answers any more: a stream
@@ -189,7 +190,7 @@ def kept(stream: Stream, path: Path) -> Iterator[None]:
     _write(stream, path)
 
 
-def _write(stream: Stream, path: Path) -> None:
+def _write(stream: Stream | RecognizerStream, path: Path) -> None:
     content = stream.snapshot()
     with atomic_file(path) as part:
         part.write_bytes(content)

@@ -36,6 +36,8 @@ class Answer:
     """The winner; None where it was not sure enough."""
     ranking: list[tuple[str, float]]
     """The most probable classes with their probabilities, best first; empty: not asked for."""
+    span: tuple[float, float] | None = None
+    """From where to where in a recording, in seconds."""
 
 
 class Writer(ABC):
@@ -57,9 +59,10 @@ class TableWriter(Writer):
 
     def __init__(self, labels: Sequence[str], top_k: int, show: ShowTable) -> None:
         shares = [f"top {rank}" for rank in range(1, top_k + 1)] or list(labels)
-        self._headers = ["input", "pattern", "emotion", *shares, "ms"]
+        self._headers = ["pattern", "emotion", *shares, "ms"]
         self._show = show
         self._rows: list[list[str]] = []
+        self._spans: list[list[str]] = []
         self._backends: dict[str, None] = {}
 
     def add(self, answer: Answer) -> None:
@@ -68,19 +71,24 @@ class TableWriter(Writer):
         shares = [f"{label} {p:.3f}" for label, p in answer.ranking]
         self._rows.append(
             [
-                answer.name,
                 str(prediction.pattern or "-"),
                 answer.label or "-",
                 *(shares or [f"{p:.3f}" for p in prediction.probabilities]),
                 f"{prediction.seconds * 1e3:.2f}",
             ]
         )
+        times = [f"{seconds:.1f}" for seconds in answer.span or ()]
+        self._spans.append([answer.name, *(times or ["", ""])])
         self._backends[prediction.backend] = None
 
     def close(self) -> None:
         """Show the rows, if there are any."""
-        if self._rows:
-            self._show(self._headers, self._rows, f"backend: {', '.join(self._backends)}")
+        if not self._rows:
+            return
+        timed = any(start for _, start, _ in self._spans)
+        before = ["input", "from s", "to s"] if timed else ["input"]
+        rows = [s[: len(before)] + r for s, r in zip(self._spans, self._rows, strict=True)]
+        self._show(before + self._headers, rows, f"backend: {', '.join(self._backends)}")
 
 
 class JsonWriter(Writer):
@@ -91,7 +99,10 @@ class JsonWriter(Writer):
 
     def add(self, answer: Answer) -> None:
         """Write the answer's line."""
-        content = {"input": answer.name, **answer.prediction.to_dict(), "label": answer.label}
+        span = dict(zip(("start", "end"), answer.span or (), strict=False))
+        content = {
+            "input": answer.name, **span, **answer.prediction.to_dict(), "label": answer.label
+        }  # fmt: skip
         if answer.ranking:
             content["top"] = [{"label": label, "probability": p} for label, p in answer.ranking]
         self._write(json_line(content))
@@ -104,19 +115,23 @@ class JsonWriter(Writer):
 class CsvWriter(Writer):
     """A header and a row an answer."""
 
-    def __init__(self, labels: Sequence[str], top_k: int, write: Write) -> None:
+    def __init__(self, labels: Sequence[str], top_k: int, write: Write, timed: bool) -> None:
         self._write = write
+        self._timed = timed
         ranks = range(1, top_k + 1)
         shares = [word for rank in ranks for word in (f"top{rank}", f"probability{rank}")]
         end = ("backend", "seconds", "absent", "dropped_frames")
-        self._row("input", "pattern", "label", *(shares or labels), *end)
+        times = ("start", "end") if timed else ()
+        self._row("input", *times, "pattern", "label", *(shares or labels), *end)
 
     def add(self, answer: Answer) -> None:
         """Write the answer's row."""
         prediction = answer.prediction
         shares = [value for pair in answer.ranking for value in pair]
+        times = answer.span or ("", "")
         self._row(
             answer.name,
+            *(times if self._timed else ()),
             prediction.pattern or "-",
             answer.label or "-",
             *(shares or prediction.probabilities.tolist()),
@@ -131,13 +146,16 @@ class CsvWriter(Writer):
 
 
 def make_writer(
-    layout: str, labels: Sequence[str], top_k: int, write: Write, show: ShowTable
+    layout: str, labels: Sequence[str], top_k: int, write: Write, show: ShowTable, timed: bool
 ) -> Writer:
-    """The writer of one of FORMATS. top_k: columns of the best classes; 0: one for each class."""
+    """The writer of one of FORMATS.
+
+    top_k: columns of the best classes; 0: one for each class. timed: CSV has columns of times.
+    """
     if layout == "json":
         return JsonWriter(write)
     if layout == "csv":
-        return CsvWriter(labels, top_k, write)
+        return CsvWriter(labels, top_k, write, timed)
     return TableWriter(labels, top_k, show)
 
 
