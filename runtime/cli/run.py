@@ -162,10 +162,9 @@ def _answers(recognizer: Recognizer, lazy: LazySample, rules: RunOptions) -> Ite
         sample = lazy.read()
     except InputError as error:
         raise _Unanswered(lazy, lazy.name, error) from error
-    name, found = _printable(sample.name), False
+    name = _printable(sample.name)
     try:
         for prediction, span in _predictions(recognizer, sample, rules):
-            found = True
             sure = float(prediction.probabilities.max()) >= rules.threshold
             ranking = _ranking(recognizer.labels, prediction, rules.top_k)
             yield Answer(name, prediction, prediction.label if sure else None, ranking, span)
@@ -173,9 +172,6 @@ def _answers(recognizer: Recognizer, lazy: LazySample, rules: RunOptions) -> Ite
         if isinstance(error, InputError) or not _has_graph(recognizer.predictor, sample, rules):
             raise _Unanswered(lazy, sample.name, error) from error
         raise
-    if not found:
-        nothing = InputError("nothing to answer from: no speech was found in it")
-        raise _Unanswered(lazy, sample.name, nothing)
 
 
 Span = tuple[float, float] | None
@@ -195,11 +191,8 @@ def _predictions(
     if sound is None or face is not None or (wanted and Modality.A not in wanted):
         yield recognizer.recognize(sound=sound, text=text, face=face, pattern=wanted), None
         return
-    spoken = None
     for spoken in recognizer.utterances(sound, text=text, pattern=wanted):
         yield spoken.prediction, (spoken.start, spoken.end)
-    if spoken is None and text is not None:
-        yield recognizer.recognize(text=text, pattern=wanted), None
 
 
 def _taken(recognizer: Recognizer, signals: Signals) -> tuple[Path | None, str | None, Path | None]:
@@ -401,9 +394,9 @@ main = entry_point(app, "ifmmin-run")
 def _transcriber(asked: bool) -> Callable[[Sound], str] | None:
     if not asked:
         return None
-    from ..frontends.moonshine import transcribe
+    from ..frontends.moonshine import Moonshine
 
-    return transcribe
+    return Moonshine().transcribe
 
 
 def _answer_inputs(
