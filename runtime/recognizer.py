@@ -41,7 +41,7 @@ _NOTHING = {
 _SIGNAL = {SOUND: "sound", FACE: "face", WORDS: "text"}
 
 
-class _NothingFound(InputError):
+class _NothingFound(InputError):  # noqa: N818 - an outcome
     """Signals in which there is nothing to answer from."""
 
     def __init__(self, nothing: Mapping[Modality, str]) -> None:
@@ -129,24 +129,27 @@ class Recognizer:
         sound: path of a recording, or samples (N,) or (N, channels) with their rate in Hz. text:
         what is said in it. face: path of an OpenFace CSV, a picture or a video, or what else the
         bundle's front-end takes. pattern: use these only. A signal in which nothing is found, such
-        as silence, counts as missing. `seconds` of the answer are all that it took.
+        as silence, counts as missing. `seconds` of the answer are those of front-ends and network.
 
         Raises InputError for what is no such signal, and where nothing is found in any.
         """
+        given = {SOUND: sound, FACE: face, WORDS: text}
+        frontends = {m: self.frontend(m) for m, signal in given.items() if signal is not None}
+        transcribe = self._transcribe if text is None and sound is not None else None
+        if transcribe is not None:
+            frontends[WORDS] = self.frontend(WORDS)
         started = time.perf_counter()
+        if transcribe is not None:
+            given[SOUND] = as_sound(sound)
+            given[WORDS] = transcribe(given[SOUND])
         features, nothing = {}, {}
-        if text is None and sound is not None and self._transcribe is not None:
-            sound = as_sound(sound)
-            text = self._transcribe(sound)
-        for modality, signal in ((SOUND, sound), (FACE, face), (WORDS, text)):
-            if signal is None:
-                continue
-            found = self.frontend(modality).whole(signal)
+        for modality, frontend in frontends.items():
+            found = frontend.whole(given[modality])
             if len(found):
                 features[modality] = found
             else:
                 nothing[modality] = _NOTHING[modality]
-        return self._answer(features, nothing, pattern, started)
+        return self._answer(features, nothing, pattern, time.perf_counter() - started)
 
     def utterances(
         self,
@@ -237,7 +240,7 @@ class Recognizer:
         features: Mapping[Modality, Features],
         nothing: Mapping[Modality, str],
         pattern: Pattern | str | None,
-        started: float,
+        seconds: float,
     ) -> Prediction:
         utterance = {modality.value: array for modality, array in features.items()}
         try:
@@ -247,7 +250,7 @@ class Recognizer:
                 raise
             raise _NothingFound(nothing) from None
         absent = {m: nothing.get(m, reason) for m, reason in answer.absent.items()}
-        return answer._replace(absent=absent, seconds=time.perf_counter() - started)
+        return answer._replace(absent=absent, seconds=seconds + answer.seconds)
 
 
 class RecognizerStream:

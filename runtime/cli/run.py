@@ -411,7 +411,8 @@ def _answer_inputs(
         if plot is not None:
             from .plot import PlotWriter
 
-            writers.append(PlotWriter(labels, plot))
+            specs = recognizer.predictor.bundle.manifest.modalities
+            writers.append(PlotWriter(labels, list(specs), plot))
         with _progress(reader, rules.layout) as advance:
             tally = answer_all(recognizer, reader, rules, writers, advance)
         for writer in writers:

@@ -85,7 +85,7 @@ class TableWriter(Writer):
         """Show the rows, if there are any."""
         if not self._rows:
             return
-        timed = any(start for _, start, _ in self._spans)
+        timed = len({name for name, *_ in self._spans}) < len(self._spans)
         before = ["input", "from s", "to s"] if timed else ["input"]
         rows = [s[: len(before)] + r for s, r in zip(self._spans, self._rows, strict=True)]
         self._show(before + self._headers, rows, f"backend: {', '.join(self._backends)}")
