@@ -262,7 +262,7 @@ def make_ge2e(
         frame_rate=RATE / STEP / GROUP,
         features=f"states of GE2E's encoder of voices, LSTM layers {layers}, means of 100 ms of "
         "speech; they tell voices apart",
-        settings=msgspec.to_builtins(rules),
+        settings=msgspec.json.decode(msgspec.json.encode(rules)),
         files={role: FileEntry.of(names[role], content) for role, content in contents.items()},
         licence="Apache-2.0 AND MIT",
     )

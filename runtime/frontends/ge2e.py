@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BundleError
+from ..errors import BundleError, InputError
 from .base import Features, State, require_state, session
 from .sound import RATE, Mono, Sound, as_sound
 from .spec import FrontEndSpec, Read
@@ -174,45 +174,58 @@ class _Stream:
 
     def _encode(self, stretches: list[Stretch], last: bool) -> Features:
         made = [np.zeros((0, self._dim), np.float32)]
-        for frames in self._levelled(stretches):
-            self._frames = np.concatenate([self._frames, frames])
-            count = len(self._frames) - len(self._frames) % GROUP
-            ready, self._frames = self._frames[:count], self._frames[count:]
-            made += self._chunks(ready, last)
+        most = _MANY * self._rules.chunk
+        parts = [
+            Stretch(at, min(at + most, end), power)
+            for first, end, power in stretches
+            for at in range(first, end, most)
+        ]
+        while parts:
+            taken = 1
+            while taken < len(parts) and parts[taken - 1].last - parts[0].first < most:
+                taken += 1
+            ending = last and taken == len(parts)
+            count = len(self._frames) + sum(part.last - part.first for part in parts[:taken])
+            # Where nothing follows there is room to fill up the last chunk.
+            frames = np.zeros((count + ending * self._rules.chunk, FRAME), np.float32)
+            frames[: len(self._frames)] = self._frames
+            self._cut(parts[:taken], frames[len(self._frames) : count])
+            ready = count - count % GROUP
+            made += self._chunks(frames, ready, ending)
+            self._frames = frames[ready:count].copy()
+            del parts[:taken]
         return np.concatenate(made)
 
-    def _levelled(self, stretches: list[Stretch]) -> Iterator[NDArray[np.float32]]:
-        """The frames (N, 400) of stretches, not all at once where they are many."""
-        most = _MANY * self._rules.chunk
-        level = 10 ** (self._rules.level / 20)
+    def _cut(self, stretches: list[Stretch], frames: NDArray[np.float32]) -> None:
+        """Fill frames (N, 400) with those of stretches, levelled."""
+        level, at = 10 ** (self._rules.level / 20), 0
         for first, last, power in stretches:
+            start, stop = first * STEP - self._offset, (last - 1) * STEP + FRAME - self._offset
+            samples = self._samples[start:stop]
+            windows = np.lib.stride_tricks.sliding_window_view(samples, FRAME)[::STEP]
             gain = np.float32(level / np.sqrt(max(power, _SILENT)))
-            for at in range(first, last, most):
-                start = at * STEP - self._offset
-                windows = np.lib.stride_tricks.sliding_window_view(self._samples[start:], FRAME)
-                yield windows[: (min(at + most, last) - at - 1) * STEP + 1 : STEP] * gain
+            np.multiply(windows, gain, out=frames[at : at + len(windows)])
+            at += len(windows)
 
-    def _chunks(self, frames: NDArray[np.float32], last: bool) -> Iterator[Features]:
-        """Features of frames (N, 400), N a multiple of ten, which follow on those before."""
-        chunk = self._rules.chunk
-        while len(frames):
+    def _chunks(self, frames: NDArray[np.float32], count: int, ending: bool) -> Iterator[Features]:
+        """Features of the first `count` of frames (N, 400), in tens, which follow on those before.
+
+        ending: nothing follows, and N is larger by a chunk.
+        """
+        chunk, at = self._rules.chunk, 0
+        while at < count:
+            rows, size, left = 1, count - at, count - at
             if self._done:
-                rows, size = 1, min(len(frames), chunk - self._done)
-            elif len(frames) >= chunk:
+                size = min(left, chunk - self._done)
+            elif left >= chunk:
                 # Chunks know nothing of each other. Nothing follows on the last: it may be filled.
-                rows, size = -(-len(frames) // chunk) if last else len(frames) // chunk, chunk
-            else:
-                rows, size = 1, len(frames)
-            taken = min(len(frames), rows * size)
-            filler = np.zeros((rows * size - taken, FRAME), np.float32)
-            batch = np.concatenate([frames[:taken], filler]) if len(filler) else frames[:taken]
-            features, h, c = self._encoder.run(
-                None, {"frames": batch.reshape(rows, size, FRAME), **self._states(rows)}
-            )
-            yield features.reshape(-1, self._dim)[: taken // GROUP]
+                rows, size = -(-left // chunk) if ending else left // chunk, chunk
+            batch = frames[at : at + rows * size].reshape(rows, size, FRAME)
+            features, h, c = self._encoder.run(None, {"frames": batch, **self._states(rows)})
+            yield features.reshape(-1, self._dim)[: left // GROUP]
             self._done = (self._done + size) % chunk
             self._h, self._c = h[:, -1:], c[:, -1:]
-            frames = frames[taken:]
+            at += rows * size
 
     def _states(self, rows: int) -> dict[str, NDArray[np.float32]]:
         if self._done:
@@ -236,8 +249,7 @@ class _Stream:
             "gate": np.array([gate.hops, gate.until, gate.next, gate.speech], np.int64),
             "power": np.array(gate.power),
             "held": np.array(gate.held, np.int64).reshape(-1, 2),
-            "kept": np.array([s[:2] for s in self._kept], np.int64).reshape(-1, 2),
-            "kept_power": np.array([s.power for s in self._kept], np.float64),
+            "kept": np.array(self._kept, np.float64).reshape(-1, 3),
             "offset": np.array(self._offset, np.int64),
             "samples": self._samples.copy(),
             "frames": self._frames.copy(),
@@ -255,8 +267,18 @@ class _Stream:
         gate.hops, gate.until, gate.next, gate.speech = state["gate"].tolist()
         gate.power = float(state["power"])
         gate.held = [(first, last) for first, last in state["held"].tolist()]
-        pairs = zip(state["kept"].tolist(), state["kept_power"].tolist(), strict=True)
-        self._kept = [Stretch(first, last, power) for (first, last), power in pairs]
+        self._kept = [Stretch(int(first), int(last), power) for first, last, power in state["kept"]]
         self._offset, self._done = int(state["offset"]), int(state["done"])
         self._samples, self._frames = state["samples"], state["frames"]
         self._h, self._c = state["h"], state["c"]
+        frames = [n for pair in [*gate.held, *(s[:2] for s in self._kept)] for n in pair]
+        coherent = (
+            0 <= gate.hops * HOP - self._offset <= len(self._samples)
+            and min(frames, default=self._offset) * STEP >= self._offset >= 0
+            and sorted(frames) == frames
+            and len(self._frames) < GROUP
+            and 0 <= self._done < self._rules.chunk
+            and gate.speech >= 0 <= gate.power
+        )
+        if not coherent:
+            raise InputError("state of a front-end: its parts contradict each other")

@@ -26,6 +26,8 @@ __all__ = ["RATE", "Mono", "Sound", "as_sound", "blocks", "cut", "duration", "mo
 RATE = 16_000
 """Samples a second that every front-end for sound takes."""
 LOWEST, HIGHEST = 4_000, 384_000
+_LOUDEST = 64.0
+"""Of floats: what has been amplified may pass full scale, what passes it by far is of integers."""
 _FORMATS = "WAV, FLAC, OGG or MP3"
 
 
@@ -103,15 +105,18 @@ def _opened(path: str | Path, most: int | None = None) -> Iterator[Any]:
         ) from error
     try:
         content = open_regular(Path(path), InputError, most)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} cannot be read: {reason}") from error
     with content:
         try:
-            file = soundfile.SoundFile(content)
+            file = soundfile.SoundFile(content.fileno(), closefd=False)
         # A library written in C reads whatever the file holds: any of its complaints.
         except (soundfile.SoundFileError, TypeError, ValueError) as error:
             raise InputError(_no_sound(path, error)) from error
         with file:
+            # Else each read ends in a seek, after which the decoder of an MP3 begins anew.
+            file.seekable = lambda: False
             yield file
 
 
@@ -159,6 +164,8 @@ class Mono:
             self._heard, self._pending = state["heard"].copy(), state["pending"].copy()
             if self._rate:
                 self._filter = _filter(_check_rate(self._rate))
+            if bool(self._rate) != bool(len(self._heard)) or min(self._taken, self._given) < 0:
+                raise InputError("sound: this state is of no stream")
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Where it stands: `counts` (3,), `heard` (C,), `pending` (n,)."""
@@ -190,7 +197,7 @@ class Mono:
         return self._resampled(padding, wanted)
 
     def _averaged(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        if samples.shape[1] == 1:
+        if samples.shape[1] == 1 or not len(samples):
             return samples[:, 0]
         sounding = samples != 0
         first = np.where(sounding.any(0), sounding.argmax(0), len(samples))
@@ -239,6 +246,11 @@ def _checked(sound: Sound) -> NDArray[np.float32]:
             at = int(np.argwhere(~np.isfinite(made))[0][0])
             raise InputError(
                 f"sound: got {made[at].max()} at {at / sound.rate:.3f} s, wanted finite samples"
+            )
+        if len(made) and max(made.max(), -made.min()) > _LOUDEST:
+            raise InputError(
+                f"sound: got floats up to {np.abs(made).max():g}, wanted them from -1 to 1; divide "
+                "those of 16 bits by 32768, or give them as int16"
             )
         return made
     if samples.dtype not in (np.int16, np.int32):

@@ -94,18 +94,21 @@ class Gate:
     ) -> list[Stretch]:
         """Hops (N,) that follow on those before -> the stretches that they decide."""
         made = []
-        for place in np.flatnonzero(speech).tolist():
-            at = (self.hops + place) * HOP
-            start, stop = at - self.margin, at + HOP + self.margin
-            if self.until >= 0 and start - self.until <= self.pause:
+        places = np.flatnonzero(speech)
+        # Where the power is asked for once, what is said without a break is one step.
+        breaks = np.flatnonzero(np.diff(places) > (1 if self.settle is None else 0)) + 1
+        for run in np.split(places, breaks) if len(places) else []:
+            at, count = (self.hops + int(run[0])) * HOP, len(run)
+            start, stop = at - self.margin, at + count * HOP + self.margin
+            if 0 <= self.until and start - self.until <= self.pause:
                 start = self.until
             first, end = max(self.next, self._frame(start)), self._frame(stop)
             if self.held and self.held[-1][1] == first:
                 first = self.held.pop()[0]
             self.held.append((first, end))
             self.next, self.until = end, stop
-            self.speech += 1
-            self.power += float(powers[place])
+            self.speech += count
+            self.power += float(powers[run].sum())
             if self.settle is not None and self.speech >= self.settle:
                 made += self._release()
         self.hops += len(speech)
