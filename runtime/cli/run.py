@@ -34,6 +34,7 @@ from .options import (
     execution,
     numbers_by_modality,
     parse_threads,
+    signals,
     streams,
 )  # fmt: skip
 from .readers import LazySample, Reader, Sample, Signals, find_inputs
@@ -261,18 +262,18 @@ def run(
         "features), directories of both, .jsonl, or - for lines of JSON on standard input.",
     )] = None,
     bundle: BundleOption = None,
-    text: Annotated[str | None, typer.Option(
-        help="What is said in the recording, or a sentence by itself.", metavar="TEXT")] = None,
-    asr: Annotated[bool, typer.Option(
-        "--asr", help="Recognise the words of recordings without text (English; extra asr).",
-    )] = False,
-    mic: Annotated[bool, typer.Option(
-        "--mic", help="Listen to the microphone until Ctrl-C (extra mic).")] = False,
-    pcm: Annotated[int | None, typer.Option(
-        help="Hear INPUT, a file or -, as raw 16-bit mono sound of this rate, as it comes.",
+    text: Annotated[str | None, signals(
+        "What is said in the recording, or a sentence by itself.", "--text",
+        metavar="TEXT")] = None,
+    asr: Annotated[bool, signals(
+        "Recognise the words of recordings without text (English; extra asr).", "--asr")] = False,
+    mic: Annotated[bool, signals(
+        "Listen to the microphone until Ctrl-C (extra mic).", "--mic")] = False,
+    pcm: Annotated[int | None, signals(
+        "Hear INPUT, a file or -, as raw 16-bit mono sound of this rate.", "--pcm",
         metavar="HZ")] = None,
-    plot: Annotated[Path | None, typer.Option(
-        help="Draw the answers over time, as .png, .svg or .pdf (extra plot).",
+    plot: Annotated[Path | None, answers(
+        "Draw the answers, as .png, .svg or .pdf (extra plot).", "--plot",
         metavar="FILE")] = None,
     pattern: Annotated[str, answers("Use only these, e.g. a_t; auto: what is present.")] = "auto",
     nan: Annotated[NanFrames, answers("What to do with frames with a NaN.")] = "refuse",

@@ -1,0 +1,158 @@
+"""openSMILE features: 130 numbers of ComParE 2016, 10 times a second (Schuller et al. 2016).
+
+Those that IF-MMIN's released features hold: 65 low-level descriptors and their deltas, made by
+openSMILE 100 times a second and low-passed to every tenth. The descriptors of a recording depend on
+all of it (pitch is traced through it), so a stream has its frames at the last piece.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..console import log_line
+from ..errors import BundleError, InputError
+from ..files import require_size
+from .base import Features, State, require_state
+from .sound import RATE, Mono, as_sound, mono
+from .spec import FrontEndSpec, Read
+
+LICENCE = "audEERING Research License: private, research and educational use only"
+_DESCRIPTORS = 65
+_DOWN = 10
+"""Frames of openSMILE in one of the features."""
+_SHORTEST = 960
+"""Samples of openSMILE's longest window: of less it makes nothing."""
+
+
+def specify() -> FrontEndSpec:
+    """The specification of this front-end."""
+    return FrontEndSpec(
+        kind="opensmile",
+        version=1,
+        dim=2 * _DESCRIPTORS,
+        frame_rate=100 / _DOWN,
+        features="openSMILE ComParE_2016: 65 low-level descriptors and their deltas",
+        settings={"sample_rate": RATE, "set": "ComParE_2016", "down": _DOWN},
+        licence=LICENCE,
+    )
+
+
+def open(spec: FrontEndSpec, read: Read, threads: int = 1) -> OpenSmile:
+    """The front-end of a specification, which has no files; its licence is told once a process.
+
+    Raises BundleError for one of other make, InputError where openSMILE is not installed.
+    """
+    if spec.identity != specify().identity:
+        raise BundleError(
+            f"front-end {spec.identity}: this version of ifmmin has {specify().identity} alone"
+        )
+    _extractors()
+    return OpenSmile(spec)
+
+
+class OpenSmile:
+    """ComParE 2016 descriptors of a sound, by the package opensmile."""
+
+    def __init__(self, spec: FrontEndSpec) -> None:
+        self._spec = spec
+        self._pieces: list[NDArray[np.float32]] = []
+        self.reset()
+
+    def describe(self) -> FrontEndSpec:
+        """What it is."""
+        return self._spec
+
+    def whole(self, signal: Any) -> Features:
+        """Features (T, 130) of a Sound, samples and rate, or a file; none of less than 60 ms."""
+        return _features(mono(as_sound(signal)))
+
+    def stream(self, signal: Any, *, last: bool = False) -> Features:
+        """All frames (T, 130) of the pieces at the `last` one, none before.
+
+        Raises InputError where a piece does not fit those before, and where they take too much
+        memory together; the front-end is then as it was.
+        """
+        before = self.state()
+        try:
+            self._pieces.append(self._mono.feed(as_sound(signal)))
+            self._count += len(self._pieces[-1])
+            require_size(self._count * 4, "sound without an end", InputError)
+        except InputError:
+            self.reset(before)
+            raise
+        if not last:
+            return np.zeros((0, self._spec.dim), np.float32)
+        samples = np.concatenate([*self._pieces, self._mono.end()])
+        self.reset()
+        return _features(samples)
+
+    def reset(self, state: State | None = None) -> None:
+        """Begin anew, or where `state` left off."""
+        if state is None:
+            self._mono, self._count = Mono(), 0
+            self._pieces.clear()
+            return
+        kept = require_state(state, {"samples": np.zeros(0, np.float32), **_MONO})
+        samples = kept.pop("samples")
+        self._mono = Mono(kept)
+        self._pieces[:] = [samples]
+        self._count = len(samples)
+
+    def state(self) -> State:
+        """What `reset` goes on from: all of the sound."""
+        samples = np.concatenate([np.zeros(0, np.float32), *self._pieces])
+        return {"samples": samples, **self._mono.state()}
+
+
+_MONO = {
+    "counts": np.zeros(3, np.int64),
+    "heard": np.zeros(0, np.bool_),
+    "pending": np.zeros(0, np.float32),
+}
+
+
+@cache
+def _extractors() -> tuple[Any, ...]:
+    """openSMILE for the descriptors and for their deltas."""
+    try:
+        opensmile = import_module("opensmile")  # slow to import
+    except (ImportError, OSError) as error:
+        raise InputError(
+            f"features of openSMILE need it ({error}); pip install 'ifmmin[opensmile]', under the "
+            f"{LICENCE}"
+        ) from error
+    log_line(f"features by openSMILE (audEERING): {LICENCE}")
+    levels = opensmile.FeatureLevel
+    return tuple(
+        opensmile.Smile(feature_set=opensmile.FeatureSet.ComParE_2016, feature_level=level)
+        for level in (levels.LowLevelDescriptors, levels.LowLevelDescriptors_Deltas)
+    )
+
+
+def _features(samples: NDArray[np.float32]) -> Features:
+    """Samples (N,) at 16 kHz -> (T, 130)."""
+    if len(samples) < _SHORTEST:
+        return np.zeros((0, 2 * _DESCRIPTORS), np.float32)
+    parts = [made.process_signal(samples, RATE).to_numpy() for made in _extractors()]
+    count = min(map(len, parts))  # deltas run on for two frames behind the end
+    frames = np.concatenate([part[:count] for part in parts], axis=1)
+    return every_tenth(frames)
+
+
+def every_tenth(frames: NDArray[np.float32]) -> Features:
+    """Frames (T, D) low-passed to a tenth of their rate, (ceil(T / 10), D).
+
+    The polyphase filter of the released features: 201 taps of a sinc at a twentieth of the rate
+    under a Kaiser window of 5, nothing beyond the ends; `scipy.signal.resample_poly(x, 1, 10)`.
+    """
+    half = 10 * _DOWN
+    taps = np.sinc(np.arange(-half, half + 1) / _DOWN) * np.kaiser(2 * half + 1, 5.0)
+    padded = np.pad(frames, ((half, half), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1, axis=0)[::_DOWN]
+    made: Features = (windows @ (taps / taps.sum())).astype(np.float32)
+    return made
