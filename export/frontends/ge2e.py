@@ -44,6 +44,7 @@ class GraphBuilder:
         return made[0] if outputs == 1 else made
 
     def constant(self, array: Array) -> str:
+        """The name of an array as it is."""
         name = f"constant_{len(self._constants)}"
         self._constants.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
         return name
@@ -223,7 +224,7 @@ def detector_graph(weights: Mapping[str, Array]) -> bytes:
 
 
 def silero_weights(path: Path) -> dict[str, Array]:
-    """The weights of silero-vad by `detector_graph`'s names, from `silero_vad_16k_sequence.onnx`."""
+    """silero-vad's weights by `detector_graph`'s names, of `silero_vad_16k_sequence.onnx`."""
     graph = onnx.load(path).graph
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     [recurrent] = [node for node in graph.node if node.op_type == "LSTM"]

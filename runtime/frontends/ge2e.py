@@ -7,7 +7,9 @@ frames have one mean. The states tell voices apart: who keeps them, keeps what i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,9 +18,9 @@ from numpy.typing import NDArray
 
 from ..errors import BundleError, InputError
 from .base import Features, State, require_state, session
-from .sound import RATE, Mono, Sound, as_sound
+from .sound import RATE, Mono, Sound, as_sound, blocks, parts
 from .spec import FrontEndSpec, Read
-from .speech import HOP, Detector, Gate, Stretch, Utterance, utterances
+from .speech import HOP, LONGEST, Detector, Gate, Stretch, utterances
 
 __all__ = ["FRAME", "GROUP", "STEP", "UNITS", "VERSION", "Ge2e", "Rules", "open"]
 
@@ -27,7 +29,7 @@ FRAME, STEP, GROUP = 400, 160, 10
 """Samples of a frame and from one to the next; frames that have one mean."""
 UNITS = 256
 """Of each layer."""
-_MANY = 32
+_MANY = 4
 """Chunks that are run at once."""
 _SILENT = 1e-12
 """A power (mean square) that no gain lifts further."""
@@ -106,9 +108,30 @@ class Ge2e:
         """Of the stream: resampler, detector, samples not used yet, and the encoder's states."""
         return self._stream.state()
 
-    def utterances(self, pieces: Iterable[Sound]) -> Iterator[Utterance]:
-        """The utterances of a recording in pieces, such as `sound.blocks` gives of a file."""
-        return utterances(pieces, Detector(self._detector), self._rules.threshold)
+    def utterances(
+        self, signal: Sound | str | Path | tuple[Any, int]
+    ) -> Iterator[tuple[float, float, Features]]:
+        """Start and end in seconds of each utterance of a recording, and its features (T, D).
+
+        A recording of at most twelve seconds is one utterance, from the first speech to the last; a
+        longer one is cut at its pauses. Of a file no more is in memory than the utterance that is
+        being heard.
+        """
+        pieces = blocks(signal) if isinstance(signal, (str, Path)) else parts(as_sound(signal))
+        first, heard = [], 0.0
+        for piece in pieces:
+            first.append(piece)
+            heard += piece.seconds
+            if heard > LONGEST:
+                break
+        else:
+            yield from self._begin(None).spoken(first)
+            return
+        detector = Detector(self._detector)
+        for start, end, sound in utterances(chain(first, pieces), detector, self._rules.threshold):
+            features = self.whole(sound)
+            if len(features):
+                yield start, end, features
 
     def _begin(self, settle: int | None) -> _Stream:
         if self._rules.level_hops is not None:
@@ -162,6 +185,14 @@ class _Stream:
         features = self._encode(self._ready(end), last)
         self._forget()
         return features
+
+    def spoken(self, pieces: Sequence[Sound]) -> Iterator[tuple[float, float, Features]]:
+        """All pieces of a sound as one utterance from its first speech to its last; or none."""
+        for piece in pieces[:-1]:
+            self.feed(piece, last=False)
+        if pieces and len(features := self.feed(pieces[-1], last=True)):
+            end = self._offset + len(self._samples)
+            yield self._gate.began / RATE, min(self._gate.until, end) / RATE, features
 
     def _ready(self, end: int) -> list[Stretch]:
         """The frames chosen of which all samples are there."""
@@ -246,7 +277,7 @@ class _Stream:
         return {
             **{f"mono_{name}": array for name, array in self._mono.state().items()},
             **{f"detector_{name}": array.copy() for name, array in self._detector.arrays.items()},
-            "gate": np.array([gate.hops, gate.until, gate.next, gate.speech], np.int64),
+            "gate": np.array([gate.hops, gate.began, gate.until, gate.next, gate.speech], np.int64),
             "power": np.array(gate.power),
             "held": np.array(gate.held, np.int64).reshape(-1, 2),
             "kept": np.array(self._kept, np.float64).reshape(-1, 3),
@@ -264,7 +295,7 @@ class _Stream:
         self._mono = Mono({name: state[f"mono_{name}"] for name in names})
         self._detector.arrays = {n: state[f"detector_{n}"] for n in self._detector.arrays}
         gate = self._gate
-        gate.hops, gate.until, gate.next, gate.speech = state["gate"].tolist()
+        gate.hops, gate.began, gate.until, gate.next, gate.speech = state["gate"].tolist()
         gate.power = float(state["power"])
         gate.held = [(first, last) for first, last in state["held"].tolist()]
         self._kept = [Stretch(int(first), int(last), power) for first, last, power in state["kept"]]
@@ -273,7 +304,8 @@ class _Stream:
         self._h, self._c = state["h"], state["c"]
         frames = [n for pair in [*gate.held, *(s[:2] for s in self._kept)] for n in pair]
         coherent = (
-            0 <= gate.hops * HOP - self._offset <= len(self._samples)
+            self._mono.given == self._offset + len(self._samples)
+            and 0 <= gate.hops * HOP - self._offset <= len(self._samples)
             and min(frames, default=self._offset) * STEP >= self._offset >= 0
             and sorted(frames) == frames
             and len(self._frames) < GROUP

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -130,22 +131,20 @@ def loudness_detector() -> bytes:
     """A graph with the detector's interface: a hop is speech where it is loud, or the one before
     was very loud, which its state remembers."""
     build = GraphBuilder()
+
+    def scaled(value: str, factor: float) -> Any:
+        return build.node("Mul", value, np.array([factor], np.float32))
+
+    def cut(value: str, *ends: int) -> Any:
+        return build.node("Slice", value, *(np.array([end]) for end in ends))
+
     power = build.node("ReduceMean", build.node("Mul", "hops", "hops"), np.array([1]), keepdims=0)
-    before = build.node(
-        "Reshape", build.node("Slice", "h", *map(np.array, ([0], [1], [2]))), np.array([1])
-    )
-    all_but = build.node("Slice", power, *map(np.array, ([0], [-1], [0])))
-    shifted = build.node("Concat", before, all_but, axis=0)
-    loud = build.node(
-        "Mul",
-        build.node("Add", power, build.node("Mul", shifted, np.float32([0.02]))),
-        np.float32([1e4]),
-    )
-    value = build.node("Sub", loud, np.float32([1]))
-    last = build.node("Slice", power, *map(np.array, ([-1], [1 << 30], [0])))
-    state = build.node(
-        "Expand", build.node("Reshape", last, np.array([1, 1, 1])), np.array([1, 1, 128])
-    )
+    before = build.node("Reshape", cut("h", 0, 1, 2), np.array([1]))
+    shifted = build.node("Concat", before, cut(power, 0, -1, 0), axis=0)
+    loud = scaled(build.node("Add", power, scaled(shifted, 0.02)), 1e4)
+    value = build.node("Sub", loud, np.array([1], np.float32))
+    last = build.node("Reshape", cut(power, -1, 1 << 30, 0), np.array([1, 1, 1]))
+    state = build.node("Expand", last, np.array([1, 1, 128]))
     shape = [1, 1, 128]
     return build.model(
         {"hops": ["N", 576], "h": shape, "c": shape},
@@ -299,7 +298,7 @@ def test_a_whole_sound_goes_by_the_rules(frontend: Any, rules: Rules) -> None:
 
 
 def test_a_long_sound_is_run_in_parts_that_follow_on_each_other(frontend: Any) -> None:
-    samples = talk(3.4, 0.4, 0.6)
+    samples = talk(0.7, 0.4, 0.6)
     rules = Rules(chunk=10)
     made = frontend(rules).whole((samples, RATE))
     np.testing.assert_allclose(made, by_the_rules(samples, rules), atol=1e-4)
@@ -382,11 +381,11 @@ def test_a_state_that_is_none_is_refused_and_changes_nothing(frontend: Any) -> N
         {**state, "samples": state["samples"][:10]},
         {**state, "offset": np.array(-1)},
         {**state, "done": np.array(160)},
-        {**state, "mono_counts": np.array([7, 0, 0])},
+        {**state, "mono_counts": np.array([7, 6000, 6000])},
         {**state, "kept": np.array([[5.0, 3.0, 1.0]])},
     ]
     for each in wrong:
-        with pytest.raises(InputError, match="state") as caught:
+        with pytest.raises(InputError, match=r"state|rate") as caught:
             front.reset(each)
         assert "\n" not in str(caught.value)
     for name, array in front.state().items():
@@ -431,3 +430,51 @@ def test_a_folder_is_made_of_the_published_files(tmp_path: Path) -> None:
     graph = session((tmp_path / "made" / "ge2e.onnx").read_bytes())
     made = graph.run(None, {"frames": frames, "h": zeros, "c": zeros})[0][0]
     np.testing.assert_allclose(made, encode(frames[0], encoder_weights(), (2, 3)), atol=2e-5)
+
+
+def test_a_long_recording_is_cut_at_its_pauses(frontend: Any) -> None:
+    front = frontend()
+    samples = talk(1.5, 0.7, 2.0, 0.2, 1.0, 8.0, 0.1, 1.0, 1.0, 0.6)
+    found = list(front.utterances((samples, RATE)))
+    times = [(start, end) for start, end, _ in found]
+    # A breath of .2 s does not cut, and .1 s of speech is no utterance.
+    wanted = [(0.0, 1.5), (2.2, 5.4), (14.5, 15.5)]
+    np.testing.assert_allclose(times, wanted, atol=0.2)
+    for start, end, features in found:
+        part = samples[round(start * RATE) : round(end * RATE)]
+        np.testing.assert_allclose(features, front.whole((part, RATE)), atol=1e-5)
+
+
+def test_speech_without_a_pause_is_cut_at_twelve_seconds(frontend: Any) -> None:
+    found = list(frontend().utterances((talk(4.0, 0.3, 16.0), RATE)))
+    times = np.array([(start, end) for start, end, _ in found])
+    np.testing.assert_allclose(times, [(0, 4.15), (4.15, 16.1), (16.1, 20.3)], atol=0.5)
+    assert max(times[:, 1] - times[:, 0]) <= 12.1
+
+
+def test_a_short_recording_is_one_utterance_from_its_first_speech_to_its_last(
+    frontend: Any,
+) -> None:
+    front = frontend()
+    samples = np.concatenate([np.zeros(RATE, np.float32), talk(0.5, 0.8, 0.5, 1.0)])
+    [(start, end, features)] = front.utterances((samples, RATE))
+    np.testing.assert_allclose([start, end], [0.9, 2.9], atol=0.1)
+    np.testing.assert_allclose(features, front.whole((samples, RATE)), atol=1e-6)
+    for seconds in (0, 1, 13):
+        assert list(front.utterances((np.zeros(seconds * RATE), RATE))) == []
+
+
+def test_a_recording_of_a_file_is_held_in_part(frontend: Any, tmp_path: Path) -> None:
+    """As much is in memory of five minutes as of one."""
+    soundfile = pytest.importorskip("soundfile")
+    front, peaks = frontend(), []
+    for minutes in (1, 5):
+        path = tmp_path / f"{minutes}.wav"
+        with soundfile.SoundFile(path, "w", RATE, 1) as file:
+            for _ in range(minutes * 4):
+                file.write(talk(1.0, 14.0))
+        tracemalloc.start()
+        assert sum(1 for _ in front.utterances(path)) == minutes * 4
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.1 * peaks[0]
