@@ -394,9 +394,9 @@ main = entry_point(app, "ifmmin-run")
 def _transcriber(asked: bool) -> Callable[[Sound], str] | None:
     if not asked:
         return None
-    from ..frontends.moonshine import Moonshine
+    from ..frontends.moonshine import transcribe
 
-    return Moonshine().transcribe
+    return transcribe
 
 
 def _answer_inputs(
