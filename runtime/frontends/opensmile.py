@@ -7,6 +7,7 @@ all of it (pitch is traced through it), so a stream has its frames at the last p
 
 from __future__ import annotations
 
+import logging
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -14,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..console import log_line
 from ..errors import BundleError, InputError
 from ..files import require_size
 from .base import Features, State, require_state
@@ -22,6 +22,7 @@ from .sound import RATE, Mono, as_sound, mono
 from .spec import FrontEndSpec, Read
 
 LICENCE = "audEERING Research License: private, research and educational use only"
+_LOG = logging.getLogger("ifmmin.opensmile")
 _DESCRIPTORS = 65
 _DOWN = 10
 """Frames of openSMILE in one of the features."""
@@ -37,7 +38,7 @@ def specify() -> FrontEndSpec:
         dim=2 * _DESCRIPTORS,
         frame_rate=100 / _DOWN,
         features="openSMILE ComParE_2016: 65 low-level descriptors and their deltas",
-        settings={"sample_rate": RATE, "set": "ComParE_2016", "down": _DOWN},
+        settings={"rate": RATE, "set": "ComParE_2016", "down": _DOWN},
         licence=LICENCE,
     )
 
@@ -60,7 +61,7 @@ class OpenSmile:
 
     def __init__(self, spec: FrontEndSpec) -> None:
         self._spec = spec
-        self._pieces: list[NDArray[np.float32]] = []
+        self._pieces: tuple[NDArray[np.float32], ...] = ()
         self.reset()
 
     def describe(self) -> FrontEndSpec:
@@ -79,7 +80,7 @@ class OpenSmile:
         """
         before = self.state()
         try:
-            self._pieces.append(self._mono.feed(as_sound(signal)))
+            self._pieces = (*self._pieces, self._mono.feed(as_sound(signal)))
             self._count += len(self._pieces[-1])
             require_size(self._count * 4, "sound without an end", InputError)
         except InputError:
@@ -94,14 +95,11 @@ class OpenSmile:
     def reset(self, state: State | None = None) -> None:
         """Begin anew, or where `state` left off."""
         if state is None:
-            self._mono, self._count = Mono(), 0
-            self._pieces.clear()
+            self._mono, self._pieces, self._count = Mono(), (), 0
             return
         kept = require_state(state, {"samples": np.zeros(0, np.float32), **_MONO})
         samples = kept.pop("samples")
-        self._mono = Mono(kept)
-        self._pieces[:] = [samples]
-        self._count = len(samples)
+        self._mono, self._pieces, self._count = Mono(kept), (samples,), len(samples)
 
     def state(self) -> State:
         """What `reset` goes on from: all of the sound."""
@@ -126,7 +124,7 @@ def _extractors() -> tuple[Any, ...]:
             f"features of openSMILE need it ({error}); pip install 'ifmmin[opensmile]', under the "
             f"{LICENCE}"
         ) from error
-    log_line(f"features by openSMILE (audEERING): {LICENCE}")
+    _LOG.warning("features by openSMILE, under the %s", LICENCE)
     levels = opensmile.FeatureLevel
     return tuple(
         opensmile.Smile(feature_set=opensmile.FeatureSet.ComParE_2016, feature_level=level)
@@ -150,9 +148,10 @@ def every_tenth(frames: NDArray[np.float32]) -> Features:
     The polyphase filter of the released features: 201 taps of a sinc at a twentieth of the rate
     under a Kaiser window of 5, nothing beyond the ends; `scipy.signal.resample_poly(x, 1, 10)`.
     """
-    half = 10 * _DOWN
+    half, count = 10 * _DOWN, -(-len(frames) // _DOWN)
     taps = np.sinc(np.arange(-half, half + 1) / _DOWN) * np.kaiser(2 * half + 1, 5.0)
     padded = np.pad(frames, ((half, half), (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1, axis=0)[::_DOWN]
-    made: Features = (windows @ (taps / taps.sum())).astype(np.float32)
-    return made
+    made = np.zeros((count, frames.shape[1]))
+    for place, tap in enumerate(taps / taps.sum()):
+        made += tap * padded[place::_DOWN][:count]
+    return made.astype(np.float32)
