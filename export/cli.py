@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ifmmin.runtime.bundle import PRECISIONS
+from ifmmin.runtime.bundle import PRECISIONS, shipped
+from ifmmin.runtime.bundle.verify import CHECKPOINT_NAME
 from ifmmin.runtime.cli.app import command, entry_point, new_app, require_known
-from ifmmin.runtime.cli.options import frames_by_modality
+from ifmmin.runtime.cli.options import frames_by_modality, texts_by_modality
 from ifmmin.runtime.console import log_line, print_table
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.modality import Pattern
@@ -75,10 +76,12 @@ app = new_app()
     app,
     "ifmmin-export run/model.safetensors",
     "ifmmin-export run/model.safetensors --pattern a_t --precision int8 -o bundle",
+    "ifmmin-export --pattern a_t",
 )
 def export(
-    checkpoint: Annotated[Path, typer.Argument(
-        metavar="CHECKPOINT", help=".safetensors written by ifmmin-train.")],
+    checkpoint: Annotated[Path | None, typer.Argument(
+        metavar="[CHECKPOINT]",
+        help=".safetensors written by ifmmin-train; default: the one that ships.")] = None,
     out: Annotated[Path, typer.Option(
         "--out", "-o", help="Directory of the bundle.")] = Path("bundle"),
     pattern: Annotated[list[str] | None, typer.Option(
@@ -105,6 +108,10 @@ def export(
     missing_frames: Annotated[str | None, typer.Option(
         metavar="a=45,v=50,t=22",
         help="Zero frames that stand for a missing modality; default: the checkpoint's.")] = None,
+    frontend: Annotated[list[str] | None, typer.Option(
+        metavar="a=DIR",
+        help="Folder of a front-end that the checkpoint was trained on; default: the bundle that "
+        "ships. Repeat for more.")] = None,
     licence: Annotated[str | None, typer.Option(help="Of the weights, for the model card.")] = None,
     overwrite: Annotated[bool, typer.Option(
         "--overwrite", help="Replace the bundle that stands there, whatever is in it.")] = False,
@@ -150,9 +157,13 @@ def export(
         engine=engine,
         targets=tuple(target.split(",")) if target else (),
         licence=licence,
+        frontends={
+            m: Path(text) for m, text in texts_by_modality("--frontend", frontend or ()).items()
+        },
     )
     exported = export_bundle(
-        checkpoint, _patterns(pattern or ["all"]), out, overwrite=overwrite, request=request
+        checkpoint or shipped() / CHECKPOINT_NAME, _patterns(pattern or ["all"]), out,
+        overwrite=overwrite, request=request,
     )
     print_exported(exported)
     _warn(exported)

@@ -14,17 +14,19 @@ import onnx
 from numpy.typing import NDArray
 
 from ifmmin.runtime.backends.tensorrt_api import load_tensorrt
-from ifmmin.runtime.bundle import EngineEntry, Features, MissingSpec, ModalitySpec
+from ifmmin.runtime.bundle import EngineEntry, Features, MissingSpec, ModalitySpec, shipped
 from ifmmin.runtime.bundle.graph_file import graph_metadata
 from ifmmin.runtime.console import Advance, progress
 from ifmmin.runtime.errors import CheckpointError, CorpusError, InputError
 from ifmmin.runtime.files import require_writable
+from ifmmin.runtime.frontends.spec import FrontEndSpec
 from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.runtime.validate import pad_batch
 from ifmmin.train.checkpoint import Header, load_checkpoint
 from ifmmin.train.model.network import EmotionNetwork
 
 from .context import ExportContext, ExportedGraph, checkpoint_sha256
+from .frontends.files import CarriedFiles
 from .graph import plan_latency, plan_throughput, to_model
 from .quantize.dynamic import DynamicQuantiser
 from .quantize.search import Choice, choose_groups
@@ -172,6 +174,8 @@ class Request:
     """Compute capabilities for it; empty: its own default."""
     licence: str | None = None
     """Of the weights, for the model card."""
+    frontends: Mapping[Modality, Path] = field(default_factory=dict)
+    """Folders of front-ends whose files the bundle that ships has not."""
 
 
 @dataclass(frozen=True)
@@ -218,6 +222,7 @@ def export_bundle(
     require_settled(header, missing, request.missing_frames)
     standing = standing_bundle(out, sha256, missing, overwrite=overwrite)
     require_writable(out)
+    carried = CarriedFiles(_frontends(network), request.frontends, [shipped(), out])
     context = _context(network, header, sha256, missing, request)
     jobs = _count(network, patterns, request)
     if not jobs:
@@ -229,7 +234,9 @@ def export_bundle(
     require([violation for graph in made for violation in graph.violations])
     require_proven_heads(standing, made)
     engines = _build_engines(made, modality_specs(network, missing), request)
-    writer = BundleWriter(network, header, sha256, missing, context.probes, request.licence)
+    writer = BundleWriter(
+        network, header, sha256, missing, context.probes, request.licence, carried
+    )
     writer.write(out, made, engines, standing)
     taken = modalities_of(patterns)
     unobserved = [m for m in taken if not network.knows_scale(m)]
@@ -246,6 +253,12 @@ def _known(network: EmotionNetwork, patterns: Sequence[Pattern] | None) -> Seque
                 f"{pattern}; give one of {', '.join(map(str, every))}"
             )
     return every if patterns is None else patterns
+
+
+def _frontends(network: EmotionNetwork) -> dict[Modality, FrontEndSpec]:
+    """The front-ends that the checkpoint names."""
+    named = {m: feature.frontend for m, feature in network.config.features.items()}
+    return {m: spec for m, spec in named.items() if spec is not None}
 
 
 def _build_engines(

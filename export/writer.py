@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,7 @@ from ifmmin.train.model.network import EmotionNetwork
 
 from .card import model_card
 from .context import ExportedGraph
+from .frontends.files import CarriedFiles
 from .verify.probes import LONGEST, Probes
 
 ENGINE_SHAPES = ("latency", "throughput")
@@ -149,6 +151,7 @@ class BundleWriter:
         missing: Mapping[Modality, MissingSpec],
         probes: Probes,
         licence: str | None,
+        frontends: CarriedFiles,
     ) -> None:
         self._network = network
         self._header = header
@@ -156,6 +159,7 @@ class BundleWriter:
         self._missing = missing
         self._probes = probes
         self._licence = licence
+        self._frontends = frontends
 
     def write(
         self,
@@ -168,7 +172,7 @@ class BundleWriter:
 
         An engine stays as long as the graph stands from which it was built.
         """
-        files = {graph.entry.file: graph.content for graph in made}
+        files = self._frontends.contents | {graph.entry.file: graph.content for graph in made}
         files |= {engine.entry.file: engine.content for engine in ahead}
         graphs = {graph.entry.key: graph.entry for graph in made}
         engines = {engine.entry.file: engine.entry for engine in ahead}
@@ -190,14 +194,16 @@ class BundleWriter:
         files[MANIFEST_NAME] = manifest.to_json().encode()
         write_files(out, files)
 
-    def _golden(self, standing: Bundle | None) -> dict[str, NDArray[np.float32]]:
-        """Golden inputs and every pattern's answers. A bundle keeps its inputs and its answers."""
+    def _golden(self, standing: Bundle | None) -> dict[str, NDArray[Any]]:
+        """Golden inputs and every pattern's answers, and golden signals with their features. A
+        bundle keeps its own."""
         if standing is not None:
             return standing.golden_tensors()
         inputs = self._probes.golden_inputs()
-        tensors = {
+        tensors: dict[str, NDArray[Any]] = {
             f"inputs/{number}/{m}": x for number, f in enumerate(inputs) for m, x in f.items()
         }
+        tensors |= self._frontends.golden()
         for pattern, answers in self._probes.truth.answers(inputs).items():
             for number, logits in enumerate(answers.logits):
                 tensors[f"logits/{pattern}/{number}"] = logits.astype(np.float32)
@@ -251,6 +257,7 @@ def modality_specs(
             features=feature.features,
             missing=missing[m],
             normalised=feature.normalised,
+            frontend=feature.frontend,
         )
         for m, feature in config.features.items()
     }

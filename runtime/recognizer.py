@@ -19,7 +19,7 @@ import numpy as np
 
 from .errors import BundleError, InputError
 from .frontends.base import Features, FrontEnd, open_frontend
-from .frontends.sound import Sound, as_sound, cut
+from .frontends.sound import Sound, as_sound, blocks
 from .frontends.spec import reader_of
 from .modality import Modality, Pattern
 from .prediction import Prediction
@@ -38,6 +38,17 @@ _NOTHING = {
 """Why a signal that was given has no features."""
 
 
+_SIGNAL = {SOUND: "sound", FACE: "face", WORDS: "text"}
+
+
+class _NothingFound(InputError):
+    """Signals in which there is nothing to answer from."""
+
+    def __init__(self, nothing: Mapping[Modality, str]) -> None:
+        told = "; ".join(f"{_SIGNAL[m]}: {reason}" for m, reason in nothing.items())
+        super().__init__(f"nothing to answer from: {told}")
+
+
 @dataclass(frozen=True)
 class SpokenUtterance:
     """One utterance of a recording, and its answer."""
@@ -54,7 +65,7 @@ class Recognizer:
     bundle: directory of a bundle, or a predictor; None: the bundle that comes with the package.
     frontends: per modality, `a`, `v` or `t`, a front-end to use in place of the bundle's own, which
     must be the same by its identity where the bundle names one. transcribe: gives the words of a
-    sound that comes without, such as `ifmmin.runtime.frontends.moonshine.transcribe`.
+    sound that comes without, such as `frontends.moonshine.Moonshine().transcribe`.
     predictor_options: those of `Predictor`, such as `threads`.
 
     May be used from many threads, and in children that are forked. A pickle or a copy of it is its
@@ -147,7 +158,8 @@ class Recognizer:
         """Every utterance of a recording of any length, as it is found, with its answer.
 
         A recording of 12 seconds or less is one utterance; a longer one is cut where nobody speaks.
-        Of a path a few seconds are in memory at a time. text: what is said in all of it.
+        Of a path a few seconds are in memory at a time. text: what is said in all of it. Raises
+        InputError as `recognize` does, and where there was no utterance.
         """
         frontend = self.frontend(SOUND)
         if not hasattr(frontend, "utterances"):
@@ -155,15 +167,18 @@ class Recognizer:
                 f"the front-end {frontend.describe().kind} does not cut recordings; give it one "
                 "utterance at a time"
             )
-        said = {} if text is None else {WORDS: self.frontend(WORDS).whole(text)}
-        started = time.perf_counter()
-        for start, end, features in frontend.utterances(sound):
-            if text is None and self._transcribe is not None:
-                words = self._transcribe(cut(sound, start, end))
-                said = {WORDS: self.frontend(WORDS).whole(words)}
-            answer = self._answer({SOUND: features, **said}, {}, pattern, started)
-            yield SpokenUtterance(start, end, answer)
-            started = time.perf_counter()
+        pieces = blocks(sound) if isinstance(sound, (str, Path)) else [as_sound(sound)]
+        nothing, found = None, False
+        for spoken in frontend.utterances(pieces):
+            try:
+                answer = self.recognize(sound=spoken.sound, text=text, pattern=pattern)
+            except _NothingFound as error:
+                nothing = error
+                continue
+            found = True
+            yield SpokenUtterance(spoken.start, spoken.end, answer)
+        if not found:
+            raise nothing or _NothingFound({SOUND: _NOTHING[SOUND]})
 
     def stream(self, options: StreamOptions | None = None) -> RecognizerStream:
         """Sound, words and faces as they come; asked at any moment. options: of the features."""
@@ -230,13 +245,9 @@ class Recognizer:
         except InputError:
             if features or not nothing:
                 raise
-            told = "; ".join(f"{_SIGNAL[m]}: {reason}" for m, reason in nothing.items())
-            raise InputError(f"nothing to answer from: {told}") from None
+            raise _NothingFound(nothing) from None
         absent = {m: nothing.get(m, reason) for m, reason in answer.absent.items()}
         return answer._replace(absent=absent, seconds=time.perf_counter() - started)
-
-
-_SIGNAL = {SOUND: "sound", FACE: "face", WORDS: "text"}
 
 
 class RecognizerStream:

@@ -37,7 +37,12 @@ def test_runtime_equals_evaluate_clip_by_clip(composite: dict[str, Path], tmp_pa
         expected = {(row["pattern"], row["utterance"]): row for row in csv.DictReader(file)}
     clips = tmp_path / "clips"
     clips.mkdir()
-    corpus = load_corpus(load_recipe("composite").corpus, fold=1, **composite)
+    corpus = load_corpus(
+        load_recipe("composite").corpus,
+        fold=1,
+        features=composite["features"],
+        targets=composite["targets"],
+    )
     for utterance in corpus.parts["test"]:
         arrays: dict[str, Any] = {m.value: x for m, x in utterance.features.items()}
         np.savez(clips / f"{utterance.name}.npz", **arrays)

@@ -1,9 +1,11 @@
-"""The example session is the generator's, and fits the bundle that `make pipeline` leaves."""
+"""Examples: a session, its generator's, that fits `make pipeline`, and recordings of EMO-DB."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import re
+import wave
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +88,19 @@ def test_unfit_sessions(make_session: Any, make_bundle: Any, tmp_path: Path, cap
         assert make_session.main([*arguments, "--out", str(out)]) == 2
         assert wanted in capsys.readouterr().err
         assert not out.exists()
+
+
+def test_the_recordings_are_those_that_their_page_names(root: Path) -> None:
+    folder = root / "examples" / "recordings"
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"\| \[(\w+)\.wav\]\(\1\.wav\) \| (\d\d)\w\d\d([WFNT])\w \|", page)
+    emotions = {"angry": "W", "happy": "F", "neutral": "N", "sad": "T"}
+    assert {name: emotion for name, _, emotion in rows} == emotions
+    assert len({speaker for _, speaker, _ in rows}) == len(rows)
+    assert {path.stem for path in folder.glob("*.wav")} == set(emotions)
+    for path in folder.glob("*.wav"):
+        with wave.open(str(path)) as sound:
+            assert sound.getparams()[:3] == (1, 2, 16_000)
+            assert 2 < sound.getnframes() / 16_000 < 4
+    assert "CC0 1.0" in page
+    assert "Burkhardt" in page

@@ -15,7 +15,7 @@ import torch
 import typer
 
 from ifmmin.runtime.cli.app import command, entry_point, new_app
-from ifmmin.runtime.cli.options import frames_by_modality
+from ifmmin.runtime.cli.options import frames_by_modality, texts_by_modality
 from ifmmin.runtime.console import log_line, print_table
 from ifmmin.runtime.errors import CheckpointError, CorpusError, IfmminError, InputError, OutputError
 from ifmmin.runtime.modality import Modality, Pattern, incomplete_patterns
@@ -33,9 +33,11 @@ from .evaluate import (
     score,
     write_predictions,
 )
+from .extract import NEEDED, SOURCES
+from .extract import extract as extract_corpus
 from .metrics import Metrics, shown
 from .model.network import EmotionNetwork
-from .recipe import Recipe, load_recipe, recipe_names
+from .recipe import Recipe, corpus_roots, load_recipe, recipe_names
 from .reference.checkpoint import import_released
 from .sweep.executors import EXECUTORS
 from .sweep.plan import Plan, parse_numbers, resolve
@@ -51,13 +53,14 @@ _MOST_SEEDS = 1 << 32
 _MOST_THREADS = 1024
 _CORPUS = "Corpus"
 
-_RECIPE = f"A YAML file or one of {', '.join(recipe_names())}."
+_RECIPE = f"A YAML file, a folder that extract wrote, or one of {', '.join(recipe_names())}."
 RecipeOption = Annotated[str, typer.Option("--recipe", help=_RECIPE)]
 OptionalRecipe = Annotated[str | None, typer.Option("--recipe", help=_RECIPE)]
 CorpusOption = Annotated[
     str | None,
     typer.Option(
-        "--corpus", metavar="RECIPE", help="Take the corpus section of this recipe instead.",
+        "--corpus", metavar="RECIPE|DIR",
+        help="Take the corpus section of this recipe instead, or the corpus in this folder.",
         rich_help_panel=_CORPUS,
     ),
 ]  # fmt: skip
@@ -141,6 +144,7 @@ def fit(
     if not 0 <= seed < _MOST_SEEDS:
         raise InputError(f"--seed: got {seed}, wanted a whole number from 0 to {_MOST_SEEDS - 1}")
     loaded = load_recipe(recipe, overrides or (), model=model, corpus=corpus)
+    features, targets = corpus_roots((corpus, recipe), features, targets)
     data = load_corpus(
         loaded.corpus, fold=fold, features=features, targets=targets, modalities=loaded.modalities
     )
@@ -183,6 +187,7 @@ def evaluate(
     network, header = load_checkpoint(checkpoint)
     loaded = load_recipe(recipe) if recipe else _own(header, checkpoint)
     chosen = fold if fold is not None else header.training.get("fold", 1)
+    features, targets = corpus_roots((recipe,), features, targets)
     corpus = load_corpus(
         loaded.corpus, fold=chosen, features=features, targets=targets,
         modalities=network.modalities,
@@ -260,6 +265,7 @@ def sweep(
         threads=threads,
     )
     parallel = jobs or max(1, usable_cores() // threads)
+    features, targets = corpus_roots((corpus, recipe), features, targets)
     found = run_sweep(
         plan, out, EXECUTORS[executor], parallel=parallel, features=features, targets=targets
     )
@@ -296,6 +302,7 @@ def inspect(
     Ends with an error where a fold has problems.
     """
     loaded = load_recipe(recipe, overrides or (), corpus=corpus)
+    features, targets = corpus_roots((corpus, recipe), features, targets)
     folds = [fold] if fold is not None else range(1, fold_count(loaded.corpus) + 1)
     found: list[str] = []
     for number in folds:
@@ -358,6 +365,59 @@ def _class_table(corpus: Corpus) -> tuple[list[str], list[list[str]]]:
         lacking = [str(sum(m not in u.features for u in utterances)) for m in corpus.modalities]
         rows.append([part, str(len(utterances)), *shares, *lacking])
     return headers, rows
+
+
+# fmt: off
+@command(
+    app,
+    "ifmmin-train extract recordings.csv --out corpus",
+    "ifmmin-train extract recordings.csv --frontend v=blendshapes --noisy 1 --folds 10 -o corpus",
+)
+def extract(
+    table: Annotated[Path, typer.Argument(
+        metavar="CSV",
+        help=f"Columns {', '.join(NEEDED)} and some of {', '.join(SOURCES)}; paths are relative "
+        "to it.")],
+    out: Annotated[Path, typer.Option(
+        "--out", "-o", help="Directory of the corpus; one that was begun is gone on with.")],
+    frontend: Annotated[list[str] | None, typer.Option(
+        metavar="a=DIR", help="Front-end of a modality, a folder or package.module:function; "
+        "default: the bundle that ships. Repeat for more.")] = None,
+    labels: Annotated[str | None, typer.Option(
+        metavar="angry,happy,...", help="Classes in their order; default: those found, sorted."
+    )] = None,
+    folds: Annotated[int | None, typer.Option(
+        help="Groups of speakers; default 5, or one each where they are fewer.")] = None,
+    noisy: Annotated[int, typer.Option(
+        min=0, max=100, help="Copies of each sound with noise and another level, for training "
+        "alone.")] = 0,
+    jobs: Annotated[int | None, typer.Option(help="Processes; default: cores.")] = None,
+) -> int:
+    """Make a corpus of recordings, words and labels.
+
+    Ends with 1 where some of them are broken: a line each, the others are written.
+    """
+    if jobs is not None:
+        _require_one("--jobs", jobs)
+    made = extract_corpus(
+        table, out,
+        frontends=texts_by_modality("--frontend", frontend or ()),
+        labels=None if labels is None else [name.strip() for name in labels.split(",")],
+        folds=folds, copies=noisy, processes=jobs or usable_cores(),
+    )  # fmt: skip
+    for line in made.broken:
+        log_line(f"error: {line}", "error")
+    if made.silent:
+        log_line(f"note: {made.silent} signals have nothing in them: no speech, no words, no face")
+    for modality, spec in made.specs.items():
+        log_line(f"{modality}: {spec.identity}, {spec.dim} numbers a frame")
+    more = f", {made.copies} noisy copies" if made.copies else ""
+    log_line(
+        f"wrote {out}: {made.utterances} utterances{more}, {len(made.labels)} classes "
+        f"({', '.join(made.labels)}), {made.folds} folds by speaker"
+    )
+    return 1 if made.broken else 0
+# fmt: on
 
 
 # fmt: off

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 import msgspec
 
 from ifmmin.runtime.errors import InputError, RecipeError
+from ifmmin.runtime.frontends.spec import FrontEndSpec
 from ifmmin.runtime.modality import MODALITIES, Modality, Pattern, incomplete_patterns, patterns_of
 from ifmmin.runtime.prediction import check_labels
 
@@ -189,6 +190,8 @@ class FeatureConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     weight_column: int | None = None
     """Feature whose raw value, where positive, weighs the frames of the weighted functionals: of
     ComParE's low-level descriptors, 1 is the probability of voicing. None: nothing is weighted."""
+    frontend: FrontEndSpec | None = None
+    """What made the features of a signal; None where nobody said."""
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "dim", "missing_length")
@@ -200,6 +203,11 @@ class FeatureConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         if self.weight_column is not None and not 0 <= self.weight_column < self.dim:
             raise RecipeError(
                 f"weight_column must be in 0 to {self.dim - 1}, got {self.weight_column}"
+            )
+        if self.frontend is not None and self.frontend.dim != self.dim:
+            raise RecipeError(
+                f"the front-end {self.frontend.identity} makes {self.frontend.dim} features a "
+                f"frame, got {self.dim}"
             )
 
 

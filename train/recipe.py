@@ -121,7 +121,7 @@ def load_recipe(
     model: str | None = None,
     corpus: str | None = None,
 ) -> Recipe:
-    """Read a shipped recipe or a YAML file.
+    """Read a shipped recipe, a YAML file, or the one that a folder holds.
 
     model: train this one, with what the recipe's `models` section says of it; corpus: take the
     corpus section of this recipe instead; overrides: `stage1.epochs=3` and the like, applied last.
@@ -159,7 +159,27 @@ def load_recipe(
         raise RecipeError(f"recipe {name_or_file}: {one_line(error)}") from error
 
 
+RECIPE_NAME, FEATURES_NAME, TARGETS_NAME = "recipe.yaml", "features", "targets"
+"""What a folder of a corpus holds."""
+
+
+def corpus_roots(
+    sources: Sequence[str | None], features: Path | None, targets: Path | None
+) -> tuple[Path | None, Path | None]:
+    """Roots of features and targets: those given, else those in the first source that is a folder.
+
+    sources: what stands for `--corpus` and `--recipe`.
+    """
+    for source in sources:
+        if source is not None and Path(source).is_dir():
+            found = Path(source)
+            return features or found / FEATURES_NAME, targets or found / TARGETS_NAME
+    return features, targets
+
+
 def _read(name_or_file: str) -> dict[str, Any]:
+    if name_or_file not in recipe_names() and Path(name_or_file).is_dir():
+        name_or_file = str(Path(name_or_file) / RECIPE_NAME)
     if name_or_file in recipe_names():
         text = (files("ifmmin.train") / "recipes" / f"{name_or_file}.yaml").read_text("utf-8")
     elif os.path.lexists(name_or_file):
@@ -169,7 +189,8 @@ def _read(name_or_file: str) -> dict[str, Any]:
             raise RecipeError(f"recipe {name_or_file} cannot be read ({error})") from error
     else:
         raise RecipeError(
-            f"no recipe {name_or_file!r}; give a YAML file or one of {', '.join(recipe_names())}"
+            f"no recipe {name_or_file!r}; give a YAML file, a folder with a {RECIPE_NAME}, or one "
+            f"of {', '.join(recipe_names())}"
         )
     content = _parse(text, name_or_file)
     if not isinstance(content, dict) or not isinstance(content.get("stage1"), dict):

@@ -53,7 +53,7 @@ from .model.models import (
 )
 from .model.network import EmotionNetwork
 from .plots import draw_run
-from .recipe import Recipe, dump_recipe
+from .recipe import RECIPE_NAME, Recipe, dump_recipe
 
 HistoryRow = dict[str, float | int]
 
@@ -311,7 +311,6 @@ def _pooled_frames(
 
 
 CHECKPOINT_NAME = "model.safetensors"
-RECIPE_NAME = "recipe.yaml"
 METRICS_NAME = "metrics.json"
 HISTORY_NAME = "history.csv"
 PREDICTIONS_NAME = "predictions.csv"

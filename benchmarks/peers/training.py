@@ -75,7 +75,7 @@ class EagerTrainer:
     def __init__(self, dims: dict[Modality, int], classes: int) -> None:
         self._student, self._teacher = _Encoders(dims), _Encoders(dims).eval()
         self._teacher.requires_grad_(False)
-        self._imagination = Imagination(Architecture(), "cascade")
+        self._imagination = Imagination(Architecture(), "cascade", 3)
         self._classifier = MLP((320, 128, 128, classes), nn.ReLU, dropout=0.5)
         self._parts: list[nn.Module] = [
             *self._student.by_modality.values(), self._student.shared, self._imagination,

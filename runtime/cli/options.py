@@ -29,7 +29,7 @@ def _panel(name: str) -> Callable[..., Any]:
     return option
 
 
-answers, execution = _panel("Answers"), _panel("Execution")
+signals, answers, execution = _panel("Sound and words"), _panel("Answers"), _panel("Execution")
 streams = _panel("Streams: a session of events")
 """Options of a group of the help: what it is for, and flags where its name is another."""
 
@@ -98,6 +98,20 @@ def frames_by_modality(option: str, text: str | None) -> dict[Modality, int]:
             raise InputError(f"{option} names {modality} twice")
         frames[modality] = int(number)
     return frames
+
+
+def texts_by_modality(option: str, pairs: Sequence[str]) -> dict[Modality, str]:
+    """Text per modality of `a=DIR`, repeated; InputError says what is wanted."""
+    texts: dict[Modality, str] = {}
+    for pair in pairs:
+        letter, _, text = pair.partition("=")
+        if not text:
+            raise InputError(f"{option}: got {pair!r}, wanted for example a=DIR")
+        modality = Modality.of(letter.strip())
+        if modality in texts:
+            raise InputError(f"{option} names {modality} twice")
+        texts[modality] = text
+    return texts
 
 
 def _number(option: str, pair: str) -> tuple[Modality, float]:

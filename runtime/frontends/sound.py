@@ -5,7 +5,6 @@ What is made of pieces equals what is made of the whole, however it was cut.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from ..errors import InputError, one_line
 from ..files import open_regular, require_size
 from ..validate import as_numbers, is_finite
 
-__all__ = ["RATE", "Mono", "Sound", "as_sound", "blocks", "cut", "duration", "mono", "read_sound"]
+__all__ = ["RATE", "Mono", "Sound", "as_sound", "blocks", "duration", "mono", "read_sound"]
 
 RATE = 16_000
 """Samples a second that every front-end for sound takes."""
@@ -64,18 +63,6 @@ def read_sound(path: str | Path) -> Sound:
         size = file.frames * file.channels * 4
         require_size(size, f"{path}: {_clock(file.frames / file.samplerate)} of sound", InputError)
         return Sound(_read(file, file.frames, path), file.samplerate)
-
-
-def cut(signal: Any, start: float, end: float) -> Sound:
-    """What lies between two times, in seconds, of a sound as `as_sound` takes it."""
-    if isinstance(signal, (str, Path)):
-        with _opened(signal, most=1 << 62) as file:
-            file.seek(min(file.frames, int(start * file.samplerate)))
-            count = math.ceil((end - start) * file.samplerate)
-            return Sound(_read(file, count, signal), file.samplerate)
-    sound = as_sound(signal)
-    first, last = (round(seconds * sound.rate) for seconds in (start, end))
-    return Sound(sound.samples[first:last], sound.rate)
 
 
 def duration(path: str | Path) -> float:

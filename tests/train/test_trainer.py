@@ -179,4 +179,4 @@ def test_effective_dimensions_of_known_covariances() -> None:
     assert effective_dimensions(torch.ones(5, 3)) == 0.0
     network, rng = small_network(), np.random.default_rng(0)
     utterances = [small_utterance(rng, {"a": 5}) for _ in range(5)]
-    assert set(active_shares(embed(network, utterances))) == {"a"}
+    assert set(active_shares(network, embed(network, utterances))) == {"a"}

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ifmmin.runtime.errors import CorpusError, InputError, RecipeError, one_line
 from ifmmin.runtime.files import npy_header, open_regular, require_size
+from ifmmin.runtime.frontends.spec import FrontEndSpec
 from ifmmin.runtime.modality import MODALITIES, Modality, patterns_of
 from ifmmin.runtime.prediction import check_labels
 from ifmmin.runtime.validate import as_numbers
@@ -26,7 +27,7 @@ from ifmmin.runtime.validate import as_numbers
 from ..config import FeatureConfig, require_modalities
 from .corpus import PARTS, Corpus, Statistics, Utterance, shown_name, training_statistics
 
-_FILE_PREFIX = dict(zip(PARTS, ("trn", "val", "tst"), strict=True))
+FILE_PREFIX = dict(zip(PARTS, ("trn", "val", "tst"), strict=True))
 
 
 class FeatureFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -46,6 +47,9 @@ class FeatureFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     weight_column: int | None = None
     """Feature that weighs the frames of the weighted functionals, such as the probability of
     voicing; none: those are left out."""
+    frontend: FrontEndSpec | None = None
+    """What made the features of a signal, as `ifmmin-train extract` writes it; goes into checkpoint
+    and bundle, which then takes the signal itself."""
 
 
 def _check_folds(folds: int) -> None:
@@ -94,7 +98,7 @@ def read_released(
         raise CorpusError(f"fold {fold} has no directory in {targets}; is --targets right?")
     names_and_labels = {
         part: _read_targets(targets / str(fold), prefix, layout.labels)
-        for part, prefix in _FILE_PREFIX.items()
+        for part, prefix in FILE_PREFIX.items()
     }
     arrays, described = {}, {}
     wanted = {name for names, _ in names_and_labels.values() for name in names}
@@ -286,6 +290,7 @@ def _describe(
         frame_rate=file.frame_rate,
         missing_length=file.missing_length,
         weight_column=file.weight_column,
+        frontend=file.frontend,
     )
 
 

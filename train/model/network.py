@@ -334,6 +334,12 @@ class EmotionNetwork(nn.Module):
                     f"the checkpoint takes {ours} features of {modality}, corpus {corpus.name} has "
                     f"{theirs}; give the features that it was trained on"
                 )
+            made, given = (f[modality].frontend for f in (self.config.features, corpus.features))
+            if made is not None and given is not None and made.identity != given.identity:
+                raise CheckpointError(
+                    f"the checkpoint takes features of {modality} by {made.identity}, corpus "
+                    f"{corpus.name} has them by {given.identity}; extract them again"
+                )
 
     def head(self, h: Tensor, present: Tensor) -> Output:
         """From h (B, M, E) in canonical order to logits; present: (B, M) bool."""

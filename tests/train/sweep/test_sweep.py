@@ -33,9 +33,9 @@ from ifmmin.train.evaluate import read_projection
 from ifmmin.train.recipe import dump_recipe, load_recipe
 from ifmmin.train.sweep.plan import Plan, SweepFolder, Unit, parse_numbers, resolve
 from ifmmin.train.sweep.results import (
-    COLUMNS,
     Answers,
     Result,
+    columns_of,
     differences,
     pairs,
     read_results,
@@ -406,7 +406,7 @@ def test_differences_and_their_errors_equal_a_plain_loop() -> None:
     ]
     error = np.std(drawn, axis=0, ddof=1)
     assert (error > 0.01).all()
-    for column, one, other in zip(COLUMNS, value, error, strict=True):
+    for column, one, other in zip(columns_of(ALL_PATTERNS), value, error, strict=True):
         assert found.value[column] == pytest.approx(one, abs=1e-12)
         assert found.error[column] == pytest.approx(other, abs=1e-12)
         assert found.stands_out(column) == (abs(one) > 2 * other)
@@ -417,7 +417,7 @@ def test_the_same_entry_differs_by_nothing_and_a_better_one_stands_out() -> None
     some = [_made_result("same", 1, seed, 200) for seed in (0, 1)]
     better = [_made_result("better", 1, seed, 200, skill=0.9) for seed in (0, 1)]
     same, less, _ = differences({"same": some, "again": some, "better": better}, resamples=200)
-    for column in COLUMNS:
+    for column in columns_of(ALL_PATTERNS):
         assert same.value[column] == same.error[column] == 0
         assert not same.stands_out(column)
         assert less.value[column] < 0
@@ -458,7 +458,7 @@ def test_spreads_are_over_seeds_and_over_units() -> None:
                 statistics.fmean(r.metrics["test"][name]["ua"] for r in units if r.unit.seed == s)
                 for s in (0, 1)
             ]
-            spread = found[COLUMNS[column]]
+            spread = found[columns_of(ALL_PATTERNS)[column]]
             assert spread.mean == pytest.approx(statistics.fmean(figures))
             assert spread.over_units == pytest.approx(statistics.stdev(figures))
             assert spread.over_seeds == spread.shown == pytest.approx(statistics.stdev(by_seed))
