@@ -8,6 +8,7 @@ symmetry halves the spectrum's work, and weights are stored in 16 bits.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,8 @@ class GraphBuilder:
         )
         model.producer_name = "ifmmin"
         onnx.checker.check_model(model, full_check=True)
-        return model.SerializeToString(deterministic=True)
+        content: bytes = model.SerializeToString(deterministic=True)
+        return content
 
 
 def _cut(build: GraphBuilder, value: str, axis: int, start: int, stop: int, step: int = 1) -> str:
@@ -116,7 +118,8 @@ def mel_filters() -> Array:
     bins = np.arange(FRAME // 2 + 1)[:, None] * RATE / FRAME
     lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
     rising, falling = (bins - lower) / (centre - lower), (upper - bins) / (upper - centre)
-    return np.maximum(0, np.minimum(rising, falling)) * 2 / (upper - lower)
+    bands: Array = np.maximum(0, np.minimum(rising, falling)) * 2 / (upper - lower)
+    return bands
 
 
 def _iofc(array: Array) -> Array:
@@ -125,22 +128,21 @@ def _iofc(array: Array) -> Array:
     return np.concatenate([i, o, f, g])
 
 
-def encoder_graph(weights: dict[str, Array]) -> bytes:
-    """Frames of samples -> means of ten frames' LSTM outputs, layers 1 and 2 side by side.
+def encoder_graph(weights: Mapping[str, Array], layers: Sequence[int]) -> bytes:
+    """Frames of samples -> means of ten frames' LSTM outputs, those of `layers` side by side.
 
-    weights: a torch LSTM's by its names (`weight_ih_l0` ...). frames (B, T, 400) float32 at 16 kHz,
-    one each 160 samples, level set, T a multiple of 10; h and c (2, B, 256), zeros at first ->
-    features (B, T / 10, 512), h_next and c_next (2, B, 256).
+    weights: a torch LSTM's by its names (`weight_ih_l0` ...). layers: the first is 1; L the last
+    of them. frames (B, T, 400) float32 at 16 kHz, one each 160 samples, level set, T a multiple of
+    10; h and c (L, B, 256), zeros at first -> features (B, T / 10, 256 * layers), h_next and c_next
+    (L, B, 256).
     """
     build = GraphBuilder()
     power = power_spectrum(build, "frames", FRAME)
     value = build.node("MatMul", power, mel_filters().astype(np.float32))
     value = build.node("Transpose", value, perm=[1, 0, 2])
-    halves = np.array([1, 1])
-    hs = build.node("Split", "h", halves, outputs=2, axis=0)
-    cs = build.node("Split", "c", halves, outputs=2, axis=0)
-    layers, ends = [], []
-    for layer, (h, c) in enumerate(zip(hs, cs, strict=True)):
+    outputs, ends = [], []
+    for layer in range(max(layers)):
+        h, c = (_cut(build, name, 0, layer, layer + 1) for name in "hc")
         of_input = build.weight(_iofc(weights[f"weight_ih_l{layer}"])[None])
         recurrent = build.weight(_iofc(weights[f"weight_hh_l{layer}"])[None])
         both = [_iofc(weights[f"bias_{kind}_l{layer}"]) for kind in ("ih", "hh")]
@@ -149,28 +151,29 @@ def encoder_graph(weights: dict[str, Array]) -> bytes:
             "LSTM", value, of_input, recurrent, bias, "", h, c, outputs=3, hidden_size=UNITS
         )
         value = build.node("Squeeze", value, np.array([1]))
-        layers.append(value)
+        outputs.append(value)
         ends.append(end)
-    both_layers = build.node("Concat", *layers, axis=2)
+    chosen = build.node("Concat", *(outputs[layer - 1] for layer in layers), axis=2)
+    width = UNITS * len(layers)
     batch = build.node("Shape", "frames", start=0, end=1)
-    shape = build.node("Concat", np.array([-1, GROUP]), batch, np.array([2 * UNITS]), axis=0)
-    grouped = build.node("Reshape", both_layers, shape)
+    shape = build.node("Concat", np.array([-1, GROUP]), batch, np.array([width]), axis=0)
+    grouped = build.node("Reshape", chosen, shape)
     features = build.node("ReduceMean", grouped, np.array([1]), keepdims=0)
     features = build.node("Transpose", features, perm=[1, 0, 2])
     h_next, c_next = (build.node("Concat", *states, axis=0) for states in zip(*ends, strict=True))
-    state = [2, "B", UNITS]
+    state = [max(layers), "B", UNITS]
     return build.model(
         {"frames": ["B", "T", FRAME], "h": state, "c": state},
         {
-            "features": (features, ["B", "G", 2 * UNITS]),
+            "features": (features, ["B", "G", width]),
             "h_next": (h_next, state),
             "c_next": (c_next, state),
         },
-        "GE2E: frames of sound at 16 kHz to 512 numbers each 100 ms",
+        f"GE2E: frames of sound at 16 kHz to {width} numbers each 100 ms",
     )
 
 
-def detector_graph(weights: dict[str, Array]) -> bytes:
+def detector_graph(weights: Mapping[str, Array]) -> bytes:
     """Hops of samples -> probabilities of speech.
 
     weights: silero-vad's for 16 kHz, as `silero_weights` names them. hops (N, 576) float32: 64
@@ -234,42 +237,36 @@ def resemblyzer_weights(path: Path) -> dict[str, Array]:
     import torch
 
     state = torch.load(path, map_location="cpu", weights_only=True)["model_state"]
-    named = {name.removeprefix("lstm."): value for name, value in state.items()}
     return {
-        name: value.numpy()
-        for name, value in named.items()
-        if name[:7] in ("weight_", "bias_ih", "bias_hh")
+        name.removeprefix("lstm."): value.numpy()
+        for name, value in state.items()
+        if name.startswith("lstm.")
     }
 
 
-def make_ge2e(pretrained: Path, silero: Path, folder: Path) -> FrontEndSpec:
+def make_ge2e(
+    encoder: Mapping[str, Array], detector: Mapping[str, Array], folder: Path, rules: Rules
+) -> FrontEndSpec:
     """Make the folder of the front-end `ge2e`.
 
-    pretrained: `resemblyzer/pretrained.pt` of the wheel Resemblyzer 0.1.4. silero:
-    `silero_vad/data/silero_vad_16k_sequence.onnx` of the wheel silero-vad 6.2.3.
+    encoder: what `resemblyzer_weights` gives of the wheel Resemblyzer 0.1.4. detector: what
+    `silero_weights` gives of the wheel silero-vad 6.2.3.
     """
-    contents = {
-        "graph": encoder_graph(resemblyzer_weights(pretrained)),
-        "detector": detector_graph(silero_weights(silero)),
-    }
-    spec = ge2e_spec(contents)
+    contents = {"graph": encoder_graph(encoder, rules.layers), "detector": detector_graph(detector)}
+    names = {"graph": "ge2e.onnx", "detector": "silero.onnx"}
+    layers = " and ".join(map(str, rules.layers))
+    spec = FrontEndSpec(
+        kind="ge2e",
+        version=VERSION,
+        dim=UNITS * len(rules.layers),
+        frame_rate=RATE / STEP / GROUP,
+        features=f"states of GE2E's encoder of voices, LSTM layers {layers}, means of 100 ms of "
+        "speech; they tell voices apart",
+        settings=msgspec.to_builtins(rules),
+        files={role: FileEntry.of(names[role], content) for role, content in contents.items()},
+        licence="Apache-2.0 AND MIT",
+    )
     with atomic_directory(folder) as part:
         for name, content in folder_files(spec, contents).items():
             (part / name).write_bytes(content)
     return spec
-
-
-def ge2e_spec(contents: dict[str, bytes], rules: Rules | None = None) -> FrontEndSpec:
-    """The specification of a front-end with these graphs: `graph` and `detector`."""
-    names = {"graph": "ge2e.onnx", "detector": "silero.onnx"}
-    return FrontEndSpec(
-        kind="ge2e",
-        version=VERSION,
-        dim=2 * UNITS,
-        frame_rate=RATE / STEP / GROUP,
-        features="states of the first two LSTM layers of GE2E's encoder of voices, means of 100 ms "
-        "of speech; they tell voices apart",
-        settings=msgspec.to_builtins(rules or Rules()),
-        files={role: FileEntry.of(names[role], content) for role, content in contents.items()},
-        licence="Apache-2.0 AND MIT",
-    )

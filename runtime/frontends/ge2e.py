@@ -1,13 +1,13 @@
 """GE2E: what a recurrent encoder of voices hears in speech, 512 numbers each 100 ms.
 
 Sound becomes one channel at 16 kHz; the frames in which someone speaks are brought to one level;
-their mel spectrum goes through the first two LSTM layers of GE2E (Wan et al. 2018), and ten frames
-have one mean. The states tell voices apart: who keeps them, keeps what identifies a speaker.
+their mel spectrum goes through the LSTM layers of GE2E (Wan et al. 2018), and the states of ten
+frames have one mean. The states tell voices apart: who keeps them, keeps what identifies a speaker.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -18,7 +18,7 @@ from ..errors import BundleError
 from .base import Features, State, require_state, session
 from .sound import RATE, Mono, Sound, as_sound
 from .spec import FrontEndSpec, Read
-from .speech import HOP, Detector, Gate, Stretch
+from .speech import HOP, Detector, Gate, Stretch, Utterance, utterances
 
 __all__ = ["FRAME", "GROUP", "STEP", "UNITS", "VERSION", "Ge2e", "Rules", "open"]
 
@@ -26,7 +26,7 @@ VERSION = 1
 FRAME, STEP, GROUP = 400, 160, 10
 """Samples of a frame and from one to the next; frames that have one mean."""
 UNITS = 256
-"""Of each of the two layers."""
+"""Of each layer."""
 _MANY = 32
 """Chunks that are run at once."""
 _SILENT = 1e-12
@@ -50,6 +50,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     level_hops: int | None = None
     """Hops of speech after which its level is taken for known, and followed from there on. None:
     it is that of the whole sound."""
+    layers: tuple[int, ...] = (2, 3)
+    """Of the encoder, whose states are the features; the first is 1."""
     chunk: int = 160
     """Frames after which the encoder begins anew."""
 
@@ -82,12 +84,12 @@ class Ge2e:
         return self._spec
 
     def whole(self, signal: Any) -> Features:
-        """Features (T, 512) at 10 a second of speech; (0, 512) where nobody speaks."""
+        """Features (T, D) at 10 a second of speech; (0, D) where nobody speaks."""
         stream = self._begin(None)
         return stream.feed(as_sound(signal), last=True)
 
     def stream(self, signal: Any, *, last: bool = False) -> Features:
-        """The frames (N, 512) that this piece of sound completed."""
+        """The frames (N, D) that this piece of sound completed."""
         features = self._stream.feed(as_sound(signal), last=last)
         if last:
             self.reset()
@@ -103,6 +105,10 @@ class Ge2e:
     def state(self) -> State:
         """Of the stream: resampler, detector, samples not used yet, and the encoder's states."""
         return self._stream.state()
+
+    def utterances(self, pieces: Iterable[Sound]) -> Iterator[Utterance]:
+        """The utterances of a recording in pieces, such as `sound.blocks` gives of a file."""
+        return utterances(pieces, Detector(self._detector), self._rules.threshold)
 
     def _begin(self, settle: int | None) -> _Stream:
         if self._rules.level_hops is not None:
@@ -120,6 +126,7 @@ class _Stream:
 
     def __init__(self, rules: Rules, encoder: Any, detector: Any, settle: int | None) -> None:
         self._rules, self._encoder = rules, encoder
+        self._dim = UNITS * len(rules.layers)
         self._mono, self._detector = Mono(), Detector(detector)
         margin, pause = (round(seconds * RATE) for seconds in (rules.margin, rules.pause))
         self._gate = Gate(STEP, FRAME // 2, margin, pause, settle)
@@ -132,8 +139,8 @@ class _Stream:
         """Fewer than ten that wait for others, levelled."""
         self._done = 0
         """Frames that the encoder has taken of this chunk."""
-        self._h: NDArray[np.float32] = np.zeros((2, 1, UNITS), np.float32)
-        self._c: NDArray[np.float32] = np.zeros((2, 1, UNITS), np.float32)
+        self._h: NDArray[np.float32] = np.zeros((max(rules.layers), 1, UNITS), np.float32)
+        self._c: NDArray[np.float32] = self._h
 
     def feed(self, sound: Sound, last: bool) -> Features:
         heard = [self._mono.feed(sound), *([self._mono.end()] if last else [])]
@@ -146,7 +153,9 @@ class _Stream:
             fresh = fresh[: len(fresh) - rest]
         elif rest:
             fresh = np.concatenate([fresh, np.zeros(HOP - rest, np.float32)])
-        if len(fresh) or last:
+        if not len(fresh) and not last:
+            return np.zeros((0, self._dim), np.float32)
+        if len(fresh):
             powers = np.square(fresh.reshape(-1, HOP), dtype=np.float64).mean(axis=1)
             speech = self._detector.feed(fresh) > self._rules.threshold
             self._kept += self._gate.feed(speech, powers, last)
@@ -164,7 +173,7 @@ class _Stream:
         return ready
 
     def _encode(self, stretches: list[Stretch], last: bool) -> Features:
-        made = [np.zeros((0, 2 * UNITS), np.float32)]
+        made = [np.zeros((0, self._dim), np.float32)]
         for frames in self._levelled(stretches):
             self._frames = np.concatenate([self._frames, frames])
             count = len(self._frames) - len(self._frames) % GROUP
@@ -200,7 +209,7 @@ class _Stream:
             features, h, c = self._encoder.run(
                 None, {"frames": batch.reshape(rows, size, FRAME), **self._states(rows)}
             )
-            yield features.reshape(-1, 2 * UNITS)[: taken // GROUP]
+            yield features.reshape(-1, self._dim)[: taken // GROUP]
             self._done = (self._done + size) % chunk
             self._h, self._c = h[:, -1:], c[:, -1:]
             frames = frames[taken:]
@@ -208,7 +217,7 @@ class _Stream:
     def _states(self, rows: int) -> dict[str, NDArray[np.float32]]:
         if self._done:
             return {"h": self._h, "c": self._c}
-        zeros = np.zeros((2, rows, UNITS), np.float32)
+        zeros = np.zeros((len(self._h), rows, UNITS), np.float32)
         return {"h": zeros, "c": zeros}
 
     def _forget(self) -> None:

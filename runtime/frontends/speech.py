@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CONTEXT", "HOP", "Detector", "Gate", "Stretch"]
+from .sound import RATE, Mono, Sound
+
+__all__ = ["CONTEXT", "HOP", "Detector", "Gate", "Stretch", "Utterance", "utterances"]
 
 HOP = 512
 """Samples at 16 kHz of which each is speech or none, 32 ms."""
 CONTEXT = 64
 """Samples before a hop that are heard with it."""
 _UNITS = 128
+_AT_ONCE = 64
+"""Hops that are looked at in one call: more are hardly faster and take more memory."""
 
 
 class Detector:
@@ -32,15 +37,16 @@ class Detector:
 
     def feed(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities (N,) of N * 512 samples at 16 kHz, which follow on those before."""
-        if not len(samples):
-            return np.zeros(0, np.float32)
         heard = np.concatenate([self.arrays["context"], samples])
-        hops = np.lib.stride_tricks.sliding_window_view(heard, HOP + CONTEXT)[::HOP]
-        given = {"hops": np.ascontiguousarray(hops), "h": self.arrays["h"], "c": self.arrays["c"]}
-        probabilities, h, c = self._session.run(None, given)
-        self.arrays = {"context": heard[-CONTEXT:], "h": h, "c": c}
-        found: NDArray[np.float32] = probabilities
-        return found
+        h, c, found = self.arrays["h"], self.arrays["c"], [np.zeros(0, np.float32)]
+        for start in range(0, len(samples), _AT_ONCE * HOP):
+            part = heard[start : start + _AT_ONCE * HOP + CONTEXT]
+            hops = np.lib.stride_tricks.sliding_window_view(part, HOP + CONTEXT)[::HOP]
+            given = {"hops": np.ascontiguousarray(hops), "h": h, "c": c}
+            probabilities, h, c = self._session.run(None, given)
+            found.append(probabilities)
+        self.arrays = {"context": heard[-CONTEXT:].copy(), "h": h, "c": c}
+        return np.concatenate(found)
 
 
 class Stretch(NamedTuple):
@@ -123,3 +129,105 @@ class Gate:
     def _frame(self, sample: int) -> int:
         """The first frame whose middle is not before a sample."""
         return max(0, -(-(sample - self.middle) // self.step))
+
+
+LONGEST = 12.0
+"""Seconds of an utterance at most; a recording that is not longer is one."""
+_MOST = round((LONGEST - 0.3) * RATE / HOP)
+"""Hops of an utterance, margins apart."""
+_PAUSE = round(0.5 * RATE / HOP)
+"""Hops of silence that end an utterance."""
+_LEAST = round(0.3 * RATE / HOP)
+"""Hops of speech without which there is no utterance."""
+_MARGIN = RATE // 10
+
+
+@dataclass(frozen=True, eq=False)
+class Utterance:
+    """A part of a recording in which someone speaks."""
+
+    start: float
+    end: float
+    """In seconds of the recording."""
+    sound: Sound
+
+
+def utterances(
+    pieces: Iterable[Sound], detector: Detector, threshold: float
+) -> Iterator[Utterance]:
+    """The utterances of a recording that comes in pieces, each as soon as its end is known.
+
+    One ends at a pause of half a second; one that would grow longer than twelve is cut at its
+    longest pause. No more of the recording is held than the utterance that is being heard. A
+    recording of at most twelve seconds is one utterance, whatever is in it.
+    """
+    mono, samples = Mono(), np.zeros(0, np.float32)
+    cutter: _Cutter | None = None
+    for piece in pieces:
+        samples = np.concatenate([samples, mono.feed(piece)])
+        if cutter is None and len(samples) > LONGEST * RATE:
+            cutter = _Cutter(detector, threshold)
+        if cutter is not None:
+            yield from cutter.feed(samples)
+            samples = samples[:0]
+    samples = np.concatenate([samples, mono.end()])
+    if cutter is not None:
+        yield from cutter.feed(samples, last=True)
+    else:
+        yield Utterance(0.0, len(samples) / RATE, Sound(samples, RATE))
+
+
+class _Cutter:
+    """Cuts a long recording."""
+
+    def __init__(self, detector: Detector, threshold: float) -> None:
+        self._detector, self._threshold = detector, threshold
+        self._samples = np.zeros(0, np.float32)
+        self._offset = 0
+        """Of the first sample held, in the recording."""
+        self._hop = 0
+        """The next, in the recording."""
+        self._start = 0
+        """The sample before which all belongs to former utterances."""
+        self._speech: list[int] = []
+        """Hops of speech of the utterance that is being heard."""
+
+    def feed(self, samples: NDArray[np.float32], last: bool = False) -> Iterator[Utterance]:
+        self._samples = np.concatenate([self._samples, samples])
+        fresh = self._samples[self._hop * HOP - self._offset :]
+        fresh = fresh[: len(fresh) - len(fresh) % HOP]
+        for found in (self._detector.feed(fresh) > self._threshold).tolist():
+            if found:
+                self._speech.append(self._hop)
+            self._hop += 1
+            if self._speech and self._hop - self._speech[-1] > _PAUSE:
+                yield from self._end(len(self._speech))
+            elif (
+                self._speech and (self._hop - self._speech[0]) * HOP >= LONGEST * RATE - 2 * _MARGIN
+            ):
+                yield from self._end(self._longest_pause())
+        if last and self._speech:
+            yield from self._end(len(self._speech))
+        self._forget((self._speech[0] if self._speech else self._hop) * HOP - _MARGIN)
+
+    def _longest_pause(self) -> int:
+        """Which hop of speech the utterance's longest pause stands before; the end if none."""
+        pauses = np.diff(self._speech)
+        return int(pauses.argmax()) + 1 if pauses.max(initial=1) > 1 else len(self._speech)
+
+    def _end(self, count: int) -> Iterator[Utterance]:
+        """The first `count` hops of speech are an utterance."""
+        spoken, self._speech = self._speech[:count], self._speech[count:]
+        following = self._speech[0] if self._speech else self._hop
+        middle = (spoken[-1] + 1 + following) * HOP // 2
+        start = max(self._start, spoken[0] * HOP - _MARGIN)
+        end = min(middle, (spoken[-1] + 1) * HOP + _MARGIN)
+        self._start = end
+        if len(spoken) >= _LEAST:
+            held = self._samples[start - self._offset : end - self._offset].copy()
+            yield Utterance(start / RATE, end / RATE, Sound(held, RATE))
+
+    def _forget(self, before: int) -> None:
+        used = before - self._offset
+        if used > 0:
+            self._samples, self._offset = self._samples[used:].copy(), before
