@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import BackendUnavailable, InputError
+from ..errors import BackendUnavailable, InputError, OutputError
 from ..files import atomic_file, require_writable
 from ..modality import Modality
 from .writers import Answer, Writer
@@ -22,6 +22,8 @@ def require_plot(path: Path) -> None:
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"--plot {path}: wanted a name that ends in {', '.join(SUFFIXES)}")
     require_writable(path)
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: it is a directory; choose a file name")
     try:
         import matplotlib  # noqa: F401 - slow, and wanted only at the end
     except ImportError as error:
