@@ -19,7 +19,7 @@ import numpy as np
 
 from .errors import BundleError, InputError
 from .frontends.base import Features, FrontEnd, open_frontend
-from .frontends.sound import Sound, as_sound, blocks
+from .frontends.sound import Sound, as_sound, cut
 from .frontends.spec import reader_of
 from .modality import Modality, Pattern
 from .prediction import Prediction
@@ -65,7 +65,7 @@ class Recognizer:
     bundle: directory of a bundle, or a predictor; None: the bundle that comes with the package.
     frontends: per modality, `a`, `v` or `t`, a front-end to use in place of the bundle's own, which
     must be the same by its identity where the bundle names one. transcribe: gives the words of a
-    sound that comes without, such as `frontends.moonshine.Moonshine().transcribe`.
+    sound that comes without, such as `frontends.moonshine.transcribe`.
     predictor_options: those of `Predictor`, such as `threads`.
 
     May be used from many threads, and in children that are forked. A pickle or a copy of it is its
@@ -170,18 +170,20 @@ class Recognizer:
                 f"the front-end {frontend.describe().kind} does not cut recordings; give it one "
                 "utterance at a time"
             )
-        pieces = blocks(sound) if isinstance(sound, (str, Path)) else [as_sound(sound)]
-        nothing, found = None, False
-        for spoken in frontend.utterances(pieces):
-            try:
-                answer = self.recognize(sound=spoken.sound, text=text, pattern=pattern)
-            except _NothingFound as error:
-                nothing = error
-                continue
+        words = None if text is None else self.frontend(WORDS).whole(text)
+        found = False
+        started = time.perf_counter()
+        for start, end, features in frontend.utterances(sound):
+            if text is None and self._transcribe is not None:
+                said = self._transcribe(cut(sound, start, end))
+                words = self.frontend(WORDS).whole(said)
+            given = {SOUND: features} if words is None else {SOUND: features, WORDS: words}
+            answer = self._answer(given, {}, pattern, time.perf_counter() - started)
             found = True
-            yield SpokenUtterance(spoken.start, spoken.end, answer)
+            yield SpokenUtterance(start, end, answer)
+            started = time.perf_counter()
         if not found:
-            raise nothing or _NothingFound({SOUND: _NOTHING[SOUND]})
+            raise _NothingFound({SOUND: _NOTHING[SOUND]})
 
     def stream(self, options: StreamOptions | None = None) -> RecognizerStream:
         """Sound, words and faces as they come; asked at any moment. options: of the features."""
