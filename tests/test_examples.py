@@ -1,17 +1,20 @@
-"""The example session is the generator's, and fits the bundle that `make pipeline` leaves."""
+"""Examples: a session, its generator's, that fits `make pipeline`, and recordings of EMO-DB."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import re
+import wave
 from pathlib import Path
 from typing import Any
 
 import pytest
-from run_command import run
+from run_command import call, run
 from small_bundles import ALL
 
 from ifmmin.runtime.cli.events import read_event
+from ifmmin.runtime.cli.run import main
 from ifmmin.train.data.synthetic import SyntheticLayout
 from ifmmin.train.recipe import load_recipe
 
@@ -86,3 +89,33 @@ def test_unfit_sessions(make_session: Any, make_bundle: Any, tmp_path: Path, cap
         assert make_session.main([*arguments, "--out", str(out)]) == 2
         assert wanted in capsys.readouterr().err
         assert not out.exists()
+
+
+def test_the_recordings_are_those_that_their_page_names(root: Path) -> None:
+    folder = root / "examples" / "recordings"
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"\| \[(\w+)\.wav\]\(\1\.wav\) \| (\d\d)\w\d\d([WFNT])\w \|", page)
+    emotions = {"angry": "W", "happy": "F", "neutral": "N", "sad": "T"}
+    assert {name: emotion for name, _, emotion in rows} == emotions
+    assert len({speaker for _, speaker, _ in rows}) == len(rows)
+    assert {path.stem for path in folder.glob("*.wav")} == set(emotions)
+    for path in folder.glob("*.wav"):
+        with wave.open(str(path)) as sound:
+            assert sound.getparams()[:3] == (1, 2, 16_000)
+            assert 2 < sound.getnframes() / 16_000 < 4
+    assert "CC0 1.0" in page
+    assert "Burkhardt" in page
+
+
+def test_the_demo_answers_every_pattern(root: Path, tmp_path: Path) -> None:
+    plot = tmp_path / "answers.png"
+    ran = call(main, root / "examples" / "utterances.jsonl", "--format", "json", "--plot", plot)
+    assert (ran.code, ran.err) == (0, "")
+    answers = {answer["input"]: answer for answer in ran.answers}
+    for emotion in ("angry", "happy", "neutral", "sad"):
+        for name, pattern in ((f"{emotion}.wav", "a"), (f"{emotion}.wav, with its words", "a_t")):
+            assert (answers[name]["label"], answers[name]["pattern"]) == (emotion, pattern)
+    assert [answers[n]["label"] for n in ("good news", "bad news")] == ["happy", "sad"]
+    assert {answer["pattern"] for answer in ran.answers} == {"a", "t", "a_t"}
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert "examples/utterances.jsonl --plot" in (root / "Makefile").read_text()

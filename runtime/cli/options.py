@@ -29,7 +29,7 @@ def _panel(name: str) -> Callable[..., Any]:
     return option
 
 
-answers, execution = _panel("Answers"), _panel("Execution")
+signals, answers, execution = _panel("Sound and words"), _panel("Answers"), _panel("Execution")
 streams = _panel("Streams: a session of events")
 """Options of a group of the help: what it is for, and flags where its name is another."""
 

@@ -189,10 +189,10 @@ def jsonl_stdin() -> Reader:
     return Reader(None, _stdin_items)
 
 
-def read_line(line: bytes, name: str) -> Sample:
+def read_line(line: bytes, name: str, beside: Path = Path()) -> Sample:
     """The utterance in one line of JSON; InputError says where in the line it is not one.
 
-    name: for a line without `id`.
+    name: for a line without `id`. beside: directory from which paths of recordings start.
     """
     content = decode_line(_decoder, line, _EXAMPLE)
     features = frames_by_letter(a=content.a, v=content.v, t=content.t)
@@ -200,7 +200,8 @@ def read_line(line: bytes, name: str) -> Sample:
     if content.sound is not None or content.text is not None:
         if features:
             raise InputError("got features and signals; give a, v, t, or sound and text")
-        signals = Signals(None if content.sound is None else Path(content.sound), content.text)
+        sound = None if content.sound is None else beside / content.sound
+        signals = Signals(sound, content.text)
     return Sample(
         name if content.id is None else str(content.id),
         features,
@@ -212,12 +213,12 @@ def read_line(line: bytes, name: str) -> Sample:
 
 def _file_items(path: Path) -> Iterator[LazySample]:
     with readable(path), open_lines(path) as file:
-        yield from _items(file, str(path))
+        yield from _items(file, str(path), path.parent)
 
 
 def _stdin_items() -> Iterator[LazySample]:
     with readable("stdin"):
-        yield from _items(standard_input(), "stdin")
+        yield from _items(standard_input(), "stdin", Path())
 
 
 def open_lines(path: Path) -> BinaryIO:
@@ -232,10 +233,10 @@ def standard_input() -> BinaryIO:
     return sys.stdin.buffer
 
 
-def _items(file: BinaryIO, reader: str) -> Iterator[LazySample]:
+def _items(file: BinaryIO, reader: str, beside: Path) -> Iterator[LazySample]:
     for number, line in numbered(file):
         name = f"{Path(reader).name}:{number}"
-        yield LazySample(name, f"{reader}, line {number}", partial(read_line, line, name))
+        yield LazySample(name, f"{reader}, line {number}", partial(read_line, line, name, beside))
 
 
 STDIN = "-"

@@ -27,7 +27,7 @@ _FILE_BYTES = 1 << 31
 def require_file_name(name: str) -> None:
     """ValueError unless it is a plain name, which leads to nowhere else."""
     if not name.isprintable() or "/" in name or "\\" in name or name in ("", ".", ".."):
-        raise ValueError(f"got the file name {name!r}, wanted one inside of the folder")
+        raise ValueError(f"got the file name {name!r}, wanted one inside of the bundle")
 
 
 class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
