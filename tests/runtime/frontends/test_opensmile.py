@@ -38,7 +38,7 @@ def _voice(seconds: float, seed: int = 0) -> NDArray[np.float32]:
     """Pulses at 150 Hz in waves, and noise."""
     rng, times = np.random.default_rng(seed), np.arange(int(seconds * RATE)) / RATE
     pulses = np.sin(2 * np.pi * 150 * times) ** 31 * (1 + np.sin(2 * np.pi * 3 * times))
-    made: NDArray[np.float32] = 0.2 * pulses + 0.01 * rng.standard_normal(len(times))
+    made: NDArray[np.float64] = 0.2 * pulses + 0.01 * rng.standard_normal(len(times))
     return made.astype(np.float32)
 
 
