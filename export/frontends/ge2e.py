@@ -44,6 +44,7 @@ class GraphBuilder:
         return made[0] if outputs == 1 else made
 
     def constant(self, array: Array) -> str:
+        """The name of an array as it is."""
         name = f"constant_{len(self._constants)}"
         self._constants.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
         return name
@@ -223,7 +224,7 @@ def detector_graph(weights: Mapping[str, Array]) -> bytes:
 
 
 def silero_weights(path: Path) -> dict[str, Array]:
-    """The weights of silero-vad by `detector_graph`'s names, from `silero_vad_16k_sequence.onnx`."""
+    """silero-vad's weights by `detector_graph`'s names, of `silero_vad_16k_sequence.onnx`."""
     graph = onnx.load(path).graph
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     [recurrent] = [node for node in graph.node if node.op_type == "LSTM"]
@@ -262,7 +263,7 @@ def make_ge2e(
         frame_rate=RATE / STEP / GROUP,
         features=f"states of GE2E's encoder of voices, LSTM layers {layers}, means of 100 ms of "
         "speech; they tell voices apart",
-        settings=msgspec.to_builtins(rules),
+        settings=msgspec.json.decode(msgspec.json.encode(rules)),
         files={role: FileEntry.of(names[role], content) for role, content in contents.items()},
         licence="Apache-2.0 AND MIT",
     )

@@ -7,7 +7,6 @@ other, four syllables a second, each with a breath of noise before it.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ifmmin.runtime.frontends.sound import RATE, Sound
 

@@ -7,18 +7,20 @@ frames have one mean. The states tell voices apart: who keeps them, keeps what i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BundleError
+from ..errors import BundleError, InputError
 from .base import Features, State, require_state, session
-from .sound import RATE, Mono, Sound, as_sound
+from .sound import RATE, Mono, Sound, as_sound, blocks, parts
 from .spec import FrontEndSpec, Read
-from .speech import HOP, Detector, Gate, Stretch, Utterance, utterances
+from .speech import HOP, LONGEST, Detector, Gate, Stretch, utterances
 
 __all__ = ["FRAME", "GROUP", "STEP", "UNITS", "VERSION", "Ge2e", "Rules", "open"]
 
@@ -27,7 +29,7 @@ FRAME, STEP, GROUP = 400, 160, 10
 """Samples of a frame and from one to the next; frames that have one mean."""
 UNITS = 256
 """Of each layer."""
-_MANY = 32
+_MANY = 4
 """Chunks that are run at once."""
 _SILENT = 1e-12
 """A power (mean square) that no gain lifts further."""
@@ -106,9 +108,30 @@ class Ge2e:
         """Of the stream: resampler, detector, samples not used yet, and the encoder's states."""
         return self._stream.state()
 
-    def utterances(self, pieces: Iterable[Sound]) -> Iterator[Utterance]:
-        """The utterances of a recording in pieces, such as `sound.blocks` gives of a file."""
-        return utterances(pieces, Detector(self._detector), self._rules.threshold)
+    def utterances(
+        self, signal: Sound | str | Path | tuple[Any, int]
+    ) -> Iterator[tuple[float, float, Features]]:
+        """Start and end in seconds of each utterance of a recording, and its features (T, D).
+
+        A recording of at most twelve seconds is one utterance, from the first speech to the last; a
+        longer one is cut at its pauses. Of a file no more is in memory than the utterance that is
+        being heard.
+        """
+        pieces = blocks(signal) if isinstance(signal, (str, Path)) else parts(as_sound(signal))
+        first, heard = [], 0.0
+        for piece in pieces:
+            first.append(piece)
+            heard += piece.seconds
+            if heard > LONGEST:
+                break
+        else:
+            yield from self._begin(None).spoken(first)
+            return
+        detector = Detector(self._detector)
+        for start, end, sound in utterances(chain(first, pieces), detector, self._rules.threshold):
+            features = self.whole(sound)
+            if len(features):
+                yield start, end, features
 
     def _begin(self, settle: int | None) -> _Stream:
         if self._rules.level_hops is not None:
@@ -163,6 +186,14 @@ class _Stream:
         self._forget()
         return features
 
+    def spoken(self, pieces: Sequence[Sound]) -> Iterator[tuple[float, float, Features]]:
+        """All pieces of a sound as one utterance from its first speech to its last; or none."""
+        for piece in pieces[:-1]:
+            self.feed(piece, last=False)
+        if pieces and len(features := self.feed(pieces[-1], last=True)):
+            end = self._offset + len(self._samples)
+            yield self._gate.began / RATE, min(self._gate.until, end) / RATE, features
+
     def _ready(self, end: int) -> list[Stretch]:
         """The frames chosen of which all samples are there."""
         complete = max(0, (end - FRAME) // STEP + 1)
@@ -174,45 +205,58 @@ class _Stream:
 
     def _encode(self, stretches: list[Stretch], last: bool) -> Features:
         made = [np.zeros((0, self._dim), np.float32)]
-        for frames in self._levelled(stretches):
-            self._frames = np.concatenate([self._frames, frames])
-            count = len(self._frames) - len(self._frames) % GROUP
-            ready, self._frames = self._frames[:count], self._frames[count:]
-            made += self._chunks(ready, last)
+        most = _MANY * self._rules.chunk
+        parts = [
+            Stretch(at, min(at + most, end), power)
+            for first, end, power in stretches
+            for at in range(first, end, most)
+        ]
+        while parts:
+            taken = 1
+            while taken < len(parts) and parts[taken - 1].last - parts[0].first < most:
+                taken += 1
+            ending = last and taken == len(parts)
+            count = len(self._frames) + sum(part.last - part.first for part in parts[:taken])
+            # Where nothing follows there is room to fill up the last chunk.
+            frames = np.zeros((count + ending * self._rules.chunk, FRAME), np.float32)
+            frames[: len(self._frames)] = self._frames
+            self._cut(parts[:taken], frames[len(self._frames) : count])
+            ready = count - count % GROUP
+            made += self._chunks(frames, ready, ending)
+            self._frames = frames[ready:count].copy()
+            del parts[:taken]
         return np.concatenate(made)
 
-    def _levelled(self, stretches: list[Stretch]) -> Iterator[NDArray[np.float32]]:
-        """The frames (N, 400) of stretches, not all at once where they are many."""
-        most = _MANY * self._rules.chunk
-        level = 10 ** (self._rules.level / 20)
+    def _cut(self, stretches: list[Stretch], frames: NDArray[np.float32]) -> None:
+        """Fill frames (N, 400) with those of stretches, levelled."""
+        level, at = 10 ** (self._rules.level / 20), 0
         for first, last, power in stretches:
+            start, stop = first * STEP - self._offset, (last - 1) * STEP + FRAME - self._offset
+            samples = self._samples[start:stop]
+            windows = np.lib.stride_tricks.sliding_window_view(samples, FRAME)[::STEP]
             gain = np.float32(level / np.sqrt(max(power, _SILENT)))
-            for at in range(first, last, most):
-                start = at * STEP - self._offset
-                windows = np.lib.stride_tricks.sliding_window_view(self._samples[start:], FRAME)
-                yield windows[: (min(at + most, last) - at - 1) * STEP + 1 : STEP] * gain
+            np.multiply(windows, gain, out=frames[at : at + len(windows)])
+            at += len(windows)
 
-    def _chunks(self, frames: NDArray[np.float32], last: bool) -> Iterator[Features]:
-        """Features of frames (N, 400), N a multiple of ten, which follow on those before."""
-        chunk = self._rules.chunk
-        while len(frames):
+    def _chunks(self, frames: NDArray[np.float32], count: int, ending: bool) -> Iterator[Features]:
+        """Features of the first `count` of frames (N, 400), in tens, which follow on those before.
+
+        ending: nothing follows, and N is larger by a chunk.
+        """
+        chunk, at = self._rules.chunk, 0
+        while at < count:
+            rows, size, left = 1, count - at, count - at
             if self._done:
-                rows, size = 1, min(len(frames), chunk - self._done)
-            elif len(frames) >= chunk:
+                size = min(left, chunk - self._done)
+            elif left >= chunk:
                 # Chunks know nothing of each other. Nothing follows on the last: it may be filled.
-                rows, size = -(-len(frames) // chunk) if last else len(frames) // chunk, chunk
-            else:
-                rows, size = 1, len(frames)
-            taken = min(len(frames), rows * size)
-            filler = np.zeros((rows * size - taken, FRAME), np.float32)
-            batch = np.concatenate([frames[:taken], filler]) if len(filler) else frames[:taken]
-            features, h, c = self._encoder.run(
-                None, {"frames": batch.reshape(rows, size, FRAME), **self._states(rows)}
-            )
-            yield features.reshape(-1, self._dim)[: taken // GROUP]
+                rows, size = -(-left // chunk) if ending else left // chunk, chunk
+            batch = frames[at : at + rows * size].reshape(rows, size, FRAME)
+            features, h, c = self._encoder.run(None, {"frames": batch, **self._states(rows)})
+            yield features.reshape(-1, self._dim)[: left // GROUP]
             self._done = (self._done + size) % chunk
             self._h, self._c = h[:, -1:], c[:, -1:]
-            frames = frames[taken:]
+            at += rows * size
 
     def _states(self, rows: int) -> dict[str, NDArray[np.float32]]:
         if self._done:
@@ -233,11 +277,10 @@ class _Stream:
         return {
             **{f"mono_{name}": array for name, array in self._mono.state().items()},
             **{f"detector_{name}": array.copy() for name, array in self._detector.arrays.items()},
-            "gate": np.array([gate.hops, gate.until, gate.next, gate.speech], np.int64),
+            "gate": np.array([gate.hops, gate.began, gate.until, gate.next, gate.speech], np.int64),
             "power": np.array(gate.power),
             "held": np.array(gate.held, np.int64).reshape(-1, 2),
-            "kept": np.array([s[:2] for s in self._kept], np.int64).reshape(-1, 2),
-            "kept_power": np.array([s.power for s in self._kept], np.float64),
+            "kept": np.array(self._kept, np.float64).reshape(-1, 3),
             "offset": np.array(self._offset, np.int64),
             "samples": self._samples.copy(),
             "frames": self._frames.copy(),
@@ -252,11 +295,22 @@ class _Stream:
         self._mono = Mono({name: state[f"mono_{name}"] for name in names})
         self._detector.arrays = {n: state[f"detector_{n}"] for n in self._detector.arrays}
         gate = self._gate
-        gate.hops, gate.until, gate.next, gate.speech = state["gate"].tolist()
+        gate.hops, gate.began, gate.until, gate.next, gate.speech = state["gate"].tolist()
         gate.power = float(state["power"])
         gate.held = [(first, last) for first, last in state["held"].tolist()]
-        pairs = zip(state["kept"].tolist(), state["kept_power"].tolist(), strict=True)
-        self._kept = [Stretch(first, last, power) for (first, last), power in pairs]
+        self._kept = [Stretch(int(first), int(last), power) for first, last, power in state["kept"]]
         self._offset, self._done = int(state["offset"]), int(state["done"])
         self._samples, self._frames = state["samples"], state["frames"]
         self._h, self._c = state["h"], state["c"]
+        frames = [n for pair in [*gate.held, *(s[:2] for s in self._kept)] for n in pair]
+        coherent = (
+            self._mono.given == self._offset + len(self._samples)
+            and 0 <= gate.hops * HOP - self._offset <= len(self._samples)
+            and min(frames, default=self._offset) * STEP >= self._offset >= 0
+            and sorted(frames) == frames
+            and len(self._frames) < GROUP
+            and 0 <= self._done < self._rules.chunk
+            and gate.speech >= 0 <= gate.power
+        )
+        if not coherent:
+            raise InputError("state of a front-end: its parts contradict each other")

@@ -21,11 +21,24 @@ from ..errors import InputError, one_line
 from ..files import open_regular, require_size
 from ..validate import as_numbers, is_finite
 
-__all__ = ["RATE", "Mono", "Sound", "as_sound", "blocks", "cut", "duration", "mono", "read_sound"]
+__all__ = [
+    "RATE",
+    "Mono",
+    "Sound",
+    "as_sound",
+    "blocks",
+    "cut",
+    "duration",
+    "mono",
+    "parts",
+    "read_sound",
+]
 
 RATE = 16_000
 """Samples a second that every front-end for sound takes."""
 LOWEST, HIGHEST = 4_000, 384_000
+_LOUDEST = 64.0
+"""Of floats: what has been amplified may pass full scale, what passes it by far is of integers."""
 _FORMATS = "WAV, FLAC, OGG or MP3"
 
 
@@ -92,6 +105,13 @@ def blocks(path: str | Path, seconds: float = 1.0) -> Iterator[Sound]:
             yield Sound(samples, file.samplerate)
 
 
+def parts(sound: Sound, seconds: float = 1.0) -> Iterator[Sound]:
+    """A sound in pieces, as `blocks` gives those of a file."""
+    count = max(1, int(seconds * _check_rate(sound.rate)))
+    for at in range(0, len(sound.samples), count):
+        yield Sound(sound.samples[at : at + count], sound.rate)
+
+
 @contextmanager
 def _opened(path: str | Path, most: int | None = None) -> Iterator[Any]:
     try:
@@ -103,15 +123,18 @@ def _opened(path: str | Path, most: int | None = None) -> Iterator[Any]:
         ) from error
     try:
         content = open_regular(Path(path), InputError, most)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} cannot be read: {reason}") from error
     with content:
         try:
-            file = soundfile.SoundFile(content)
+            file = soundfile.SoundFile(content.fileno(), closefd=False)
         # A library written in C reads whatever the file holds: any of its complaints.
         except (soundfile.SoundFileError, TypeError, ValueError) as error:
             raise InputError(_no_sound(path, error)) from error
         with file:
+            # Else each read ends in a seek, after which the decoder of an MP3 begins anew.
+            file.seekable = lambda: False
             yield file
 
 
@@ -152,17 +175,21 @@ class Mono:
         self._rate = 0
         self._heard: NDArray[np.bool_] = np.zeros(0, bool)
         self._pending: NDArray[np.float32] = np.zeros(0, np.float32)
-        self._taken = self._given = 0
+        self._taken = 0
+        self.given = 0
+        """Samples at 16 kHz so far."""
         self._filter: _Filter | None = None
         if state is not None:
-            self._rate, self._taken, self._given = (int(n) for n in state["counts"])
+            self._rate, self._taken, self.given = (int(n) for n in state["counts"])
             self._heard, self._pending = state["heard"].copy(), state["pending"].copy()
             if self._rate:
                 self._filter = _filter(_check_rate(self._rate))
+            if bool(self._rate) != bool(len(self._heard)) or min(self._taken, self.given) < 0:
+                raise InputError("sound: this state is of no stream")
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Where it stands: `counts` (3,), `heard` (C,), `pending` (n,)."""
-        counts = np.array([self._rate, self._taken, self._given], np.int64)
+        counts = np.array([self._rate, self._taken, self.given], np.int64)
         return {"counts": counts, "heard": self._heard.copy(), "pending": self._pending.copy()}
 
     def feed(self, sound: Sound) -> NDArray[np.float32]:
@@ -185,12 +212,12 @@ class Mono:
         """The last samples, once no more pieces come."""
         if self._filter is None:
             return np.zeros(0, np.float32)
-        wanted = -(-self._taken * self._filter.up // self._filter.down) - self._given
+        wanted = -(-self._taken * self._filter.up // self._filter.down) - self.given
         padding = np.zeros(self._filter.width + self._filter.step, np.float32)
         return self._resampled(padding, wanted)
 
     def _averaged(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        if samples.shape[1] == 1:
+        if samples.shape[1] == 1 or not len(samples):
             return samples[:, 0]
         sounding = samples != 0
         first = np.where(sounding.any(0), sounding.argmax(0), len(samples))
@@ -204,12 +231,13 @@ class Mono:
 
     def _resampled(self, values: NDArray[np.float32], wanted: int | None) -> NDArray[np.float32]:
         if self._filter is None:
+            self.given += len(values)
             return values
         self._pending = np.concatenate([self._pending, values])
         made, used = self._filter.apply(self._pending)
         self._pending = self._pending[used:].copy()
         made = made[:wanted]
-        self._given += len(made)
+        self.given += len(made)
         return made
 
 
@@ -239,6 +267,11 @@ def _checked(sound: Sound) -> NDArray[np.float32]:
             at = int(np.argwhere(~np.isfinite(made))[0][0])
             raise InputError(
                 f"sound: got {made[at].max()} at {at / sound.rate:.3f} s, wanted finite samples"
+            )
+        if len(made) and max(made.max(), -made.min()) > _LOUDEST:
+            raise InputError(
+                f"sound: got floats up to {np.abs(made).max():g}, wanted them from -1 to 1; divide "
+                "those of 16 bits by 32768, or give them as int16"
             )
         return made
     if samples.dtype not in (np.int16, np.int32):

@@ -78,6 +78,8 @@ class Gate:
     """Heard so far."""
     until: int = -1
     """Sample up to which frames are kept; -1 before any speech."""
+    began: int = -1
+    """Sample from which they are; -1 likewise."""
     next: int = 0
     """First frame that is not kept yet."""
     speech: int = 0
@@ -94,18 +96,23 @@ class Gate:
     ) -> list[Stretch]:
         """Hops (N,) that follow on those before -> the stretches that they decide."""
         made = []
-        for place in np.flatnonzero(speech).tolist():
-            at = (self.hops + place) * HOP
-            start, stop = at - self.margin, at + HOP + self.margin
-            if self.until >= 0 and start - self.until <= self.pause:
+        places = np.flatnonzero(speech)
+        # Where the power is asked for once, what is said without a break is one step.
+        breaks = np.flatnonzero(np.diff(places) > (1 if self.settle is None else 0)) + 1
+        for run in np.split(places, breaks) if len(places) else []:
+            at, count = (self.hops + int(run[0])) * HOP, len(run)
+            start, stop = at - self.margin, at + count * HOP + self.margin
+            if self.until < 0:
+                self.began = max(0, start)
+            elif start - self.until <= self.pause:
                 start = self.until
             first, end = max(self.next, self._frame(start)), self._frame(stop)
             if self.held and self.held[-1][1] == first:
                 first = self.held.pop()[0]
             self.held.append((first, end))
             self.next, self.until = end, stop
-            self.speech += 1
-            self.power += float(powers[place])
+            self.speech += count
+            self.power += float(powers[run].sum())
             if self.settle is not None and self.speech >= self.settle:
                 made += self._release()
         self.hops += len(speech)
@@ -132,7 +139,7 @@ class Gate:
 
 
 LONGEST = 12.0
-"""Seconds of an utterance at most; a recording that is not longer is one."""
+"""Seconds of an utterance at most."""
 _MOST = round((LONGEST - 0.3) * RATE / HOP)
 """Hops of an utterance, margins apart."""
 _PAUSE = round(0.5 * RATE / HOP)
@@ -142,8 +149,7 @@ _LEAST = round(0.3 * RATE / HOP)
 _MARGIN = RATE // 10
 
 
-@dataclass(frozen=True, eq=False)
-class Utterance:
+class Utterance(NamedTuple):
     """A part of a recording in which someone speaks."""
 
     start: float
@@ -158,23 +164,12 @@ def utterances(
     """The utterances of a recording that comes in pieces, each as soon as its end is known.
 
     One ends at a pause of half a second; one that would grow longer than twelve is cut at its
-    longest pause. No more of the recording is held than the utterance that is being heard. A
-    recording of at most twelve seconds is one utterance, whatever is in it.
+    longest pause. No more of the recording is held than the utterance that is being heard.
     """
-    mono, samples = Mono(), np.zeros(0, np.float32)
-    cutter: _Cutter | None = None
+    mono, cutter = Mono(), _Cutter(detector, threshold)
     for piece in pieces:
-        samples = np.concatenate([samples, mono.feed(piece)])
-        if cutter is None and len(samples) > LONGEST * RATE:
-            cutter = _Cutter(detector, threshold)
-        if cutter is not None:
-            yield from cutter.feed(samples)
-            samples = samples[:0]
-    samples = np.concatenate([samples, mono.end()])
-    if cutter is not None:
-        yield from cutter.feed(samples, last=True)
-    else:
-        yield Utterance(0.0, len(samples) / RATE, Sound(samples, RATE))
+        yield from cutter.feed(mono.feed(piece))
+    yield from cutter.feed(mono.end(), last=True)
 
 
 class _Cutter:
