@@ -38,6 +38,17 @@ _NOTHING = {
 """Why a signal that was given has no features."""
 
 
+_SIGNAL = {SOUND: "sound", FACE: "face", WORDS: "text"}
+
+
+class _NothingFound(InputError):  # noqa: N818 - an outcome
+    """Signals in which there is nothing to answer from."""
+
+    def __init__(self, nothing: Mapping[Modality, str]) -> None:
+        told = "; ".join(f"{_SIGNAL[m]}: {reason}" for m, reason in nothing.items())
+        super().__init__(f"nothing to answer from: {told}")
+
+
 @dataclass(frozen=True)
 class SpokenUtterance:
     """One utterance of a recording, and its answer."""
@@ -54,7 +65,7 @@ class Recognizer:
     bundle: directory of a bundle, or a predictor; None: the bundle that comes with the package.
     frontends: per modality, `a`, `v` or `t`, a front-end to use in place of the bundle's own, which
     must be the same by its identity where the bundle names one. transcribe: gives the words of a
-    sound that comes without, such as `ifmmin.runtime.frontends.moonshine.transcribe`.
+    sound that comes without, such as `frontends.moonshine.transcribe`.
     predictor_options: those of `Predictor`, such as `threads`.
 
     May be used from many threads, and in children that are forked. A pickle or a copy of it is its
@@ -118,24 +129,27 @@ class Recognizer:
         sound: path of a recording, or samples (N,) or (N, channels) with their rate in Hz. text:
         what is said in it. face: path of an OpenFace CSV, a picture or a video, or what else the
         bundle's front-end takes. pattern: use these only. A signal in which nothing is found, such
-        as silence, counts as missing. `seconds` of the answer are all that it took.
+        as silence, counts as missing. `seconds` of the answer are those of front-ends and network.
 
         Raises InputError for what is no such signal, and where nothing is found in any.
         """
+        given = {SOUND: sound, FACE: face, WORDS: text}
+        frontends = {m: self.frontend(m) for m, signal in given.items() if signal is not None}
+        transcribe = self._transcribe if text is None and sound is not None else None
+        if transcribe is not None:
+            frontends[WORDS] = self.frontend(WORDS)
         started = time.perf_counter()
+        if transcribe is not None:
+            given[SOUND] = as_sound(sound)
+            given[WORDS] = transcribe(given[SOUND])
         features, nothing = {}, {}
-        if text is None and sound is not None and self._transcribe is not None:
-            sound = as_sound(sound)
-            text = self._transcribe(sound)
-        for modality, signal in ((SOUND, sound), (FACE, face), (WORDS, text)):
-            if signal is None:
-                continue
-            found = self.frontend(modality).whole(signal)
+        for modality, frontend in frontends.items():
+            found = frontend.whole(given[modality])
             if len(found):
                 features[modality] = found
             else:
                 nothing[modality] = _NOTHING[modality]
-        return self._answer(features, nothing, pattern, started)
+        return self._answer(features, nothing, pattern, time.perf_counter() - started)
 
     def utterances(
         self,
@@ -147,7 +161,8 @@ class Recognizer:
         """Every utterance of a recording of any length, as it is found, with its answer.
 
         A recording of 12 seconds or less is one utterance; a longer one is cut where nobody speaks.
-        Of a path a few seconds are in memory at a time. text: what is said in all of it.
+        Of a path a few seconds are in memory at a time. text: what is said in all of it. Raises
+        InputError as `recognize` does, and where there was no utterance.
         """
         frontend = self.frontend(SOUND)
         if not hasattr(frontend, "utterances"):
@@ -155,15 +170,20 @@ class Recognizer:
                 f"the front-end {frontend.describe().kind} does not cut recordings; give it one "
                 "utterance at a time"
             )
-        said = {} if text is None else {WORDS: self.frontend(WORDS).whole(text)}
+        words = None if text is None else self.frontend(WORDS).whole(text)
+        found = False
         started = time.perf_counter()
         for start, end, features in frontend.utterances(sound):
             if text is None and self._transcribe is not None:
-                words = self._transcribe(cut(sound, start, end))
-                said = {WORDS: self.frontend(WORDS).whole(words)}
-            answer = self._answer({SOUND: features, **said}, {}, pattern, started)
+                said = self._transcribe(cut(sound, start, end))
+                words = self.frontend(WORDS).whole(said)
+            given = {SOUND: features} if words is None else {SOUND: features, WORDS: words}
+            answer = self._answer(given, {}, pattern, time.perf_counter() - started)
+            found = True
             yield SpokenUtterance(start, end, answer)
             started = time.perf_counter()
+        if not found:
+            raise _NothingFound({SOUND: _NOTHING[SOUND]})
 
     def stream(self, options: StreamOptions | None = None) -> RecognizerStream:
         """Sound, words and faces as they come; asked at any moment. options: of the features."""
@@ -222,7 +242,7 @@ class Recognizer:
         features: Mapping[Modality, Features],
         nothing: Mapping[Modality, str],
         pattern: Pattern | str | None,
-        started: float,
+        seconds: float,
     ) -> Prediction:
         utterance = {modality.value: array for modality, array in features.items()}
         try:
@@ -230,13 +250,9 @@ class Recognizer:
         except InputError:
             if features or not nothing:
                 raise
-            told = "; ".join(f"{_SIGNAL[m]}: {reason}" for m, reason in nothing.items())
-            raise InputError(f"nothing to answer from: {told}") from None
+            raise _NothingFound(nothing) from None
         absent = {m: nothing.get(m, reason) for m, reason in answer.absent.items()}
-        return answer._replace(absent=absent, seconds=time.perf_counter() - started)
-
-
-_SIGNAL = {SOUND: "sound", FACE: "face", WORDS: "text"}
+        return answer._replace(absent=absent, seconds=seconds + answer.seconds)
 
 
 class RecognizerStream:

@@ -6,18 +6,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ifmmin.runtime.bundle import MANIFEST_NAME, Bundle
 from ifmmin.runtime.errors import BackendUnavailable, BundleError, InputError
 from ifmmin.runtime.frontends.base import open_frontend, pack_signal
+from ifmmin.runtime.frontends.sound import Sound
 from ifmmin.runtime.frontends.spec import FileEntry, FrontEndSpec, Read, read_folder, reader_of
 from ifmmin.runtime.modality import Modality
+
+from .voice import voice
 
 _SENTENCES = (
     "I am so happy that you came!",
     "Leave me alone. I do not want to talk about it, and you know why.",
 )
+_SECONDS = (1.5, 4.0)
 
 
 class CarriedFiles:
@@ -100,4 +105,7 @@ def _folder(modality: Modality, wanted: FrontEndSpec, folder: Path) -> dict[str,
 
 
 def _signals(modality: Modality) -> Sequence[Any]:
+    if modality is Modality.A:
+        made = [voice(seconds, seed) for seed, seconds in enumerate(_SECONDS)]
+        return [Sound(one.samples.astype(np.float32) / 32768, one.rate) for one in made]
     return _SENTENCES if modality is Modality.T else ()

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BackendUnavailable, InputError
-from ..files import atomic_file, require_writable
-from ..modality import MODALITIES
+from ..files import atomic_file, require_writable_file
+from ..modality import Modality
 from .writers import Answer, Writer
 
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -21,7 +21,7 @@ def require_plot(path: Path) -> None:
     """InputError or BackendUnavailable where nothing could be drawn there; before the work."""
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"--plot {path}: wanted a name that ends in {', '.join(SUFFIXES)}")
-    require_writable(path)
+    require_writable_file(path)
     try:
         import matplotlib  # noqa: F401 - slow, and wanted only at the end
     except ImportError as error:
@@ -31,8 +31,9 @@ def require_plot(path: Path) -> None:
 class PlotWriter(Writer):
     """Draws all answers when they are there: one strip per recording, or one for the inputs."""
 
-    def __init__(self, labels: Sequence[str], path: Path) -> None:
+    def __init__(self, labels: Sequence[str], modalities: Sequence[Modality], path: Path) -> None:
         self._labels = labels
+        self._modalities = modalities
         self._path = path
         self._answers: list[Answer] = []
 
@@ -56,6 +57,7 @@ class PlotWriter(Writer):
             (answer.span if timed and answer.span else (i - 0.4, i + 0.4))
             for i, answer in enumerate(self._answers)
         ]
+        above.set_xlim(spans[0][0], spans[-1][1])
         self._draw_shares(above, spans)
         self._draw_lights(below, spans)
         if timed:
@@ -82,19 +84,20 @@ class PlotWriter(Writer):
 
     def _draw_lights(self, axes: Any, spans: Sequence[tuple[float, float]]) -> None:
         """A row per modality, lit where it was present."""
-        for row, modality in enumerate(MODALITIES):
+        for row, modality in enumerate(self._modalities):
             lit = [modality in (answer.prediction.pattern or ()) for answer in self._answers]
             axes.barh(
                 [row] * len(spans), [end - start for start, end in spans], 0.7,
                 [start for start, _ in spans],
                 color=["#228833" if on else "#e4e4e4" for on in lit],
             )  # fmt: skip
-        axes.set_yticks(range(len(MODALITIES)), [m.word for m in MODALITIES], fontsize="small")
+        names = [modality.word for modality in self._modalities]
+        axes.set_yticks(range(len(names)), names, fontsize="small")
         axes.invert_yaxis()
 
     def _name_inputs(self, axes: Any) -> None:
         if len(self._answers) <= _MOST_NAMES:
-            names = [f"{a.name}\n{a.prediction.pattern or '-'}" for a in self._answers]
+            names = [answer.name for answer in self._answers]
             axes.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize="small")
         else:
             axes.set_xlabel("input")

@@ -16,6 +16,8 @@ import typer
 from ..backends import BACKENDS, BackendOptions
 from ..console import Advance, log_line, markdown_table, print_table, progress, write
 from ..errors import IfmminError, InputError
+from ..frontends.sound import duration
+from ..frontends.speech import LONGEST
 from ..modality import Modality, Pattern
 from ..prediction import Prediction
 from ..predictor import Predictor
@@ -162,10 +164,9 @@ def _answers(recognizer: Recognizer, lazy: LazySample, rules: RunOptions) -> Ite
         sample = lazy.read()
     except InputError as error:
         raise _Unanswered(lazy, lazy.name, error) from error
-    name, found = _printable(sample.name), False
+    name = _printable(sample.name)
     try:
         for prediction, span in _predictions(recognizer, sample, rules):
-            found = True
             sure = float(prediction.probabilities.max()) >= rules.threshold
             ranking = _ranking(recognizer.labels, prediction, rules.top_k)
             yield Answer(name, prediction, prediction.label if sure else None, ranking, span)
@@ -173,9 +174,6 @@ def _answers(recognizer: Recognizer, lazy: LazySample, rules: RunOptions) -> Ite
         if isinstance(error, InputError) or not _has_graph(recognizer.predictor, sample, rules):
             raise _Unanswered(lazy, sample.name, error) from error
         raise
-    if not found:
-        nothing = InputError("nothing to answer from: no speech was found in it")
-        raise _Unanswered(lazy, sample.name, nothing)
 
 
 Span = tuple[float, float] | None
@@ -192,14 +190,11 @@ def _predictions(
         return
     sound, text, face = _taken(recognizer, sample.signals)
     wanted = rules.pattern
-    if sound is None or face is not None or (wanted and Modality.A not in wanted):
+    if sound is None or face is not None or duration(sound) <= LONGEST:
         yield recognizer.recognize(sound=sound, text=text, face=face, pattern=wanted), None
         return
-    spoken = None
     for spoken in recognizer.utterances(sound, text=text, pattern=wanted):
         yield spoken.prediction, (spoken.start, spoken.end)
-    if spoken is None and text is not None:
-        yield recognizer.recognize(text=text, pattern=wanted), None
 
 
 def _taken(recognizer: Recognizer, signals: Signals) -> tuple[Path | None, str | None, Path | None]:
@@ -418,7 +413,8 @@ def _answer_inputs(
         if plot is not None:
             from .plot import PlotWriter
 
-            writers.append(PlotWriter(labels, plot))
+            specs = recognizer.predictor.bundle.manifest.modalities
+            writers.append(PlotWriter(labels, list(specs), plot))
         with _progress(reader, rules.layout) as advance:
             tally = answer_all(recognizer, reader, rules, writers, advance)
         for writer in writers:

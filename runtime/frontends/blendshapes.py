@@ -7,6 +7,7 @@ itself, so its numbers do not depend on those before.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import threading
@@ -14,7 +15,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..console import log_line, printable
+from ..console import printable
 from ..errors import BundleError, InputError, one_line
 from ..files import open_regular
 from ..validate import as_numbers
@@ -94,10 +95,10 @@ class Blendshapes:
                 f"blendshapes: the file is no face_landmarker.task ({one_line(error)}); take it "
                 "from its publisher"
             ) from error
-        # At the end of the process it is too late once Python has stopped its pools of threads.
-        close = weakref.finalize(self, self._landmarker.close)
-        close.atexit = False
-        threading._register_atexit(close)  # type: ignore[attr-defined]
+        # At the end of the process it would be too late: Python has stopped pools of threads then.
+        threading._register_atexit(  # type: ignore[attr-defined]
+            partial(_close, weakref.ref(self._landmarker))
+        )
 
     def describe(self) -> FrontEndSpec:
         """What it is."""
@@ -225,6 +226,11 @@ def _opencv(source: object) -> Any:
         ) from error
 
 
+def _close(landmarker: weakref.ref[Any]) -> None:
+    if (alive := landmarker()) is not None:
+        alive.close()
+
+
 @cache
 def _mediapipe() -> Any:
     try:
@@ -233,10 +239,10 @@ def _mediapipe() -> Any:
         raise InputError(f"blendshapes need MediaPipe ({one_line(error)}); {_INSTALL}") from error
     installed = version("mediapipe")
     if tuple(int(part) for part in installed.split(".")[:3] if part.isdigit()) > _SILENT:
-        log_line(
-            f"mediapipe {installed} sends figures about its use to Google; "
-            f"{'.'.join(map(str, _SILENT))} and earlier do not: {_INSTALL}"
-        )
+        logging.getLogger("ifmmin.blendshapes").warning(
+            "mediapipe %s sends figures about its use to Google; %s and earlier do not: %s",
+            installed, ".".join(map(str, _SILENT)), _INSTALL,
+        )  # fmt: skip
     return mediapipe
 
 

@@ -6,6 +6,8 @@ not run. An encoder of sound and a decoder of one token at a time, which keeps k
 
 from __future__ import annotations
 
+import os
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -30,10 +32,24 @@ quietest place a longer sound is cut."""
 _QUIET = RATE // 20
 
 
-class Moonshine:
-    """Recognises the words of English speech. Raises InputError without the weights."""
+def transcribe(sound: Any, threads: int = 1) -> str:
+    """The words of a Sound, samples and rate, or a file; empty where there are none.
 
-    def __init__(self, threads: int = 1) -> None:
+    Raises InputError for what is no sound, and without the weights. The model is loaded once.
+    """
+    return _model(threads, os.getpid()).transcribe(mono(as_sound(sound)))
+
+
+@cache
+def _model(threads: int, process: int) -> _Moonshine:
+    """That of this process: a session is of no use in a child that is forked."""
+    return _Moonshine(threads)
+
+
+class _Moonshine:
+    """Encoder, decoder and vocabulary."""
+
+    def __init__(self, threads: int) -> None:
         encoder, decoder, tokens = (_content(name) for name in _FILES)
         self._encoder, self._decoder = session(encoder, threads), session(decoder, threads)
         self._tokens = _tokens(tokens)
@@ -44,9 +60,9 @@ class Moonshine:
         }
         self._outputs = [given.name for given in self._decoder.get_outputs()]
 
-    def transcribe(self, sound: Any) -> str:
-        """The words of a Sound, samples and rate, or a file; empty where there are none."""
-        samples, texts = mono(as_sound(sound)), []
+    def transcribe(self, samples: NDArray[np.float32]) -> str:
+        """The words of samples (N,) at 16 kHz, of any length."""
+        texts = []
         while len(samples) > _LONGEST:
             at = _quietest(samples[:_LONGEST])
             texts.append(self._piece(samples[:at]))

@@ -7,6 +7,7 @@ all of it (pitch is traced through it), so a stream has its frames at the last p
 
 from __future__ import annotations
 
+import logging
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -14,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..console import log_line
 from ..errors import BundleError, InputError
 from ..files import require_size
 from .base import Features, State, require_state
@@ -22,7 +22,8 @@ from .sound import RATE, Mono, as_sound, mono
 from .spec import FrontEndSpec, Read
 
 LICENCE = "audEERING Research License: private, research and educational use only"
-_DESCRIPTORS = 65
+_LOG = logging.getLogger("ifmmin.opensmile")
+_DIM = 130
 _DOWN = 10
 """Frames of openSMILE in one of the features."""
 _SHORTEST = 960
@@ -34,10 +35,10 @@ def specify() -> FrontEndSpec:
     return FrontEndSpec(
         kind="opensmile",
         version=1,
-        dim=2 * _DESCRIPTORS,
+        dim=_DIM,
         frame_rate=100 / _DOWN,
         features="openSMILE ComParE_2016: 65 low-level descriptors and their deltas",
-        settings={"sample_rate": RATE, "set": "ComParE_2016", "down": _DOWN},
+        settings={"rate": RATE, "set": "ComParE_2016", "down": _DOWN},
         licence=LICENCE,
     )
 
@@ -51,16 +52,19 @@ def open(spec: FrontEndSpec, read: Read, threads: int = 1) -> OpenSmile:
         raise BundleError(
             f"front-end {spec.identity}: this version of ifmmin has {specify().identity} alone"
         )
-    _extractors()
+    _smile()
     return OpenSmile(spec)
 
 
 class OpenSmile:
     """ComParE 2016 descriptors of a sound, by the package opensmile."""
 
+    _mono: Mono
+    _pieces: list[NDArray[np.float32]]
+    _count: int
+
     def __init__(self, spec: FrontEndSpec) -> None:
         self._spec = spec
-        self._pieces: list[NDArray[np.float32]] = []
         self.reset()
 
     def describe(self) -> FrontEndSpec:
@@ -77,14 +81,15 @@ class OpenSmile:
         Raises InputError where a piece does not fit those before, and where they take too much
         memory together; the front-end is then as it was.
         """
-        before = self.state()
+        before = self._mono.state()
+        piece = self._mono.feed(as_sound(signal))
         try:
-            self._pieces.append(self._mono.feed(as_sound(signal)))
-            self._count += len(self._pieces[-1])
-            require_size(self._count * 4, "sound without an end", InputError)
+            require_size((self._count + len(piece)) * 4, "sound without an end", InputError)
         except InputError:
-            self.reset(before)
+            self._mono = Mono(before)
             raise
+        self._pieces.append(piece)
+        self._count += len(piece)
         if not last:
             return np.zeros((0, self._spec.dim), np.float32)
         samples = np.concatenate([*self._pieces, self._mono.end()])
@@ -94,14 +99,11 @@ class OpenSmile:
     def reset(self, state: State | None = None) -> None:
         """Begin anew, or where `state` left off."""
         if state is None:
-            self._mono, self._count = Mono(), 0
-            self._pieces.clear()
+            self._mono, self._pieces, self._count = Mono(), [], 0
             return
-        kept = require_state(state, {"samples": np.zeros(0, np.float32), **_MONO})
+        kept = require_state(state, {"samples": np.zeros(0, np.float32), **Mono().state()})
         samples = kept.pop("samples")
-        self._mono = Mono(kept)
-        self._pieces[:] = [samples]
-        self._count = len(samples)
+        self._mono, self._pieces, self._count = Mono(kept), [samples], len(samples)
 
     def state(self) -> State:
         """What `reset` goes on from: all of the sound."""
@@ -109,16 +111,9 @@ class OpenSmile:
         return {"samples": samples, **self._mono.state()}
 
 
-_MONO = {
-    "counts": np.zeros(3, np.int64),
-    "heard": np.zeros(0, np.bool_),
-    "pending": np.zeros(0, np.float32),
-}
-
-
 @cache
-def _extractors() -> tuple[Any, ...]:
-    """openSMILE for the descriptors and for their deltas."""
+def _smile() -> Any:
+    """openSMILE for the descriptors and their deltas."""
     try:
         opensmile = import_module("opensmile")  # slow to import
     except (ImportError, OSError) as error:
@@ -126,22 +121,18 @@ def _extractors() -> tuple[Any, ...]:
             f"features of openSMILE need it ({error}); pip install 'ifmmin[opensmile]', under the "
             f"{LICENCE}"
         ) from error
-    log_line(f"features by openSMILE (audEERING): {LICENCE}")
-    levels = opensmile.FeatureLevel
-    return tuple(
-        opensmile.Smile(feature_set=opensmile.FeatureSet.ComParE_2016, feature_level=level)
-        for level in (levels.LowLevelDescriptors, levels.LowLevelDescriptors_Deltas)
+    _LOG.warning("features by openSMILE, under the %s", LICENCE)
+    # Both levels at once, for half the time of one after the other.
+    return opensmile.Smile(
+        feature_set=opensmile.FeatureSet.ComParE_2016, feature_level="lld;lld_de"
     )
 
 
 def _features(samples: NDArray[np.float32]) -> Features:
     """Samples (N,) at 16 kHz -> (T, 130)."""
     if len(samples) < _SHORTEST:
-        return np.zeros((0, 2 * _DESCRIPTORS), np.float32)
-    parts = [made.process_signal(samples, RATE).to_numpy() for made in _extractors()]
-    count = min(map(len, parts))  # deltas run on for two frames behind the end
-    frames = np.concatenate([part[:count] for part in parts], axis=1)
-    return every_tenth(frames)
+        return np.zeros((0, _DIM), np.float32)
+    return every_tenth(_smile().process_signal(samples, RATE).to_numpy())
 
 
 def every_tenth(frames: NDArray[np.float32]) -> Features:
@@ -150,9 +141,10 @@ def every_tenth(frames: NDArray[np.float32]) -> Features:
     The polyphase filter of the released features: 201 taps of a sinc at a twentieth of the rate
     under a Kaiser window of 5, nothing beyond the ends; `scipy.signal.resample_poly(x, 1, 10)`.
     """
-    half = 10 * _DOWN
+    half, count = 10 * _DOWN, -(-len(frames) // _DOWN)
     taps = np.sinc(np.arange(-half, half + 1) / _DOWN) * np.kaiser(2 * half + 1, 5.0)
     padded = np.pad(frames, ((half, half), (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1, axis=0)[::_DOWN]
-    made: Features = (windows @ (taps / taps.sum())).astype(np.float32)
-    return made
+    made = np.zeros((count, frames.shape[1]))
+    for place, tap in enumerate(taps / taps.sum()):
+        made += tap * padded[place::_DOWN][:count]
+    return made.astype(np.float32)

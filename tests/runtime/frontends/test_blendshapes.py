@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import shutil
 import subprocess
@@ -75,6 +76,7 @@ def test_frames_without_a_face_are_left_out(frontend: FrontEnd, face: NDArray[np
 
 def test_a_stream_gives_what_the_whole_does(frontend: FrontEnd, face: NDArray[np.uint8]) -> None:
     pictures = np.stack([face, face[:, ::-1], np.roll(face, 20, axis=1)])
+    frontend = copy.copy(frontend)
     frontend.reset(frontend.state())
     streamed = [frontend.stream(picture) for picture in pictures[:2]]
     streamed.append(frontend.stream(pictures[2:], last=True))

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ifmmin.runtime.errors import InputError
-from ifmmin.runtime.frontends.moonshine import Moonshine
+from ifmmin.runtime.frontends.moonshine import transcribe
 from ifmmin.runtime.frontends.sound import mono, read_sound
 
 pytest.importorskip("onnxruntime")
@@ -23,11 +23,6 @@ SENTENCES = {"01": "kids are talking by the door", "02": "dogs are sitting by th
 needs_weights = pytest.mark.skipif(
     find_spec("moonshine_voice") is None, reason="moonshine-voice is not installed: the extra asr"
 )
-
-
-@pytest.fixture(scope="module")
-def moonshine() -> Moonshine:
-    return Moonshine()
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +49,10 @@ def _edits(wanted: list[str], got: list[str]) -> int:
     return row[-1]
 
 
-def error_rate(moonshine: Moonshine, recordings: list[Path]) -> float:
+def error_rate(recordings: list[Path]) -> float:
     """Edits per word of the sentences that the names of recordings tell."""
     pairs = [
-        (SENTENCES[path.stem.split("-")[4]].split(), _words(moonshine.transcribe(path)))
+        (SENTENCES[path.stem.split("-")[4]].split(), _words(transcribe(path)))
         for path in recordings
     ]
     return sum(_edits(*pair) for pair in pairs) / sum(len(wanted) for wanted, _ in pairs)
@@ -70,19 +65,17 @@ def test_edits_are_counted() -> None:
 
 
 @needs_weights
-def test_few_words_are_wrong(moonshine: Moonshine, recordings: list[Path]) -> None:
-    rate = error_rate(moonshine, recordings[::28])
+def test_few_words_are_wrong(recordings: list[Path]) -> None:
+    rate = error_rate(recordings[::28])
     print(f"word error rate {rate:.3f}")  # noqa: T201 - what pytest -s is asked for
     assert rate < 0.12
 
 
 @needs_weights
-def test_a_long_sound_is_cut_where_it_is_quiet(
-    moonshine: Moonshine, recordings: list[Path]
-) -> None:
+def test_a_long_sound_is_cut_where_it_is_quiet(recordings: list[Path]) -> None:
     """No word is lost at a cut, and the text goes on in the order of the sound."""
     clips = [mono(read_sound(path)) for path in recordings[::56]]
-    text = moonshine.transcribe((np.concatenate(clips), RATE))
+    text = transcribe((np.concatenate(clips), RATE))
     wanted = [word for path in recordings[::56] for word in SENTENCES[path.stem[12:14]].split()]
     assert len(np.concatenate(clips)) > 30 * RATE
     assert _edits(wanted, _words(text)) < 0.15 * len(wanted)
@@ -92,21 +85,19 @@ def test_a_long_sound_is_cut_where_it_is_quiet(
 @pytest.mark.parametrize(
     "samples", [np.zeros(0), np.zeros(3), np.ones(1599), np.zeros(2 * RATE), np.zeros((RATE, 2))]
 )
-def test_where_nothing_is_heard_there_are_no_words(
-    moonshine: Moonshine, samples: NDArray[np.float64]
-) -> None:
-    assert moonshine.transcribe((samples, RATE)) == ""
+def test_where_nothing_is_heard_there_are_no_words(samples: NDArray[np.float64]) -> None:
+    assert transcribe((samples, RATE)) == ""
 
 
 @needs_weights
 @pytest.mark.parametrize("sound", [b"", (np.full(RATE, np.nan), RATE), "nowhere.wav", None])
-def test_what_is_no_sound_is_refused(moonshine: Moonshine, sound: Any) -> None:
+def test_what_is_no_sound_is_refused(sound: Any) -> None:
     with pytest.raises(InputError, match=r"sound|nowhere.wav"):
-        moonshine.transcribe(sound)
+        transcribe(sound)
 
 
 @needs_weights
-def test_its_package_is_not_run(moonshine: Moonshine) -> None:
+def test_its_package_is_not_run() -> None:
     assert "moonshine_voice" not in sys.modules
 
 
@@ -119,4 +110,4 @@ def test_without_the_weights_the_cure_is_told(
     (package / "__init__.py").write_text("raise RuntimeError('run')")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(InputError, match=r"ifmmin\[asr\]"):
-        Moonshine()
+        transcribe((np.zeros(RATE), RATE), threads=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -100,8 +101,10 @@ def test_pieces_give_what_the_whole_does(per: str, cuts: list[int], saved: int) 
     frontend, made = _open(per), []
     for index, (start, end) in enumerate(pairwise([0, *sorted(cuts), len(CONTENT)])):
         if index == saved:
-            state, frontend = frontend.state(), _open(per)
-            frontend.reset(state)
+            state, other = frontend.state(), copy.copy(frontend)
+            other.reset(state)
+            frontend.reset()
+            frontend = other
         made.append(frontend.stream(CONTENT[start:end], last=index == len(cuts)))
     np.testing.assert_array_equal(np.concatenate(made), _open(per).whole(CONTENT))
 
