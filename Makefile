@@ -8,7 +8,17 @@ RUNTIME_PINS ?=
 BUDGET ?= 320
 RUNTIME_BIN := .venv-runtime/bin
 
-.PHONY: pipeline test test-runtime fuzz lint docs bench clean
+.PHONY: demo pipeline test test-runtime fuzz lint docs bench clean
+
+# Installs the runtime alone, without torch, and answers recordings, sentences and both.
+demo: .venv-demo/installed
+	mkdir -p demo
+	.venv-demo/bin/ifmmin-run examples/utterances.jsonl --plot demo/answers.png
+
+.venv-demo/installed: pyproject.toml $(shell find runtime -name '*.py' -o -path '*/models/*')
+	$(PYTHON) -m venv .venv-demo
+	.venv-demo/bin/python -m pip install --quiet --constraint constraints.txt '.[cpu,plot]'
+	touch $@
 
 # Trains on the synthetic corpus, exports all seven patterns, predicts and prints the table.
 pipeline: $(VENV)/installed
@@ -72,4 +82,4 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-runtime pipeline bench site build dist *.egg-info
+	rm -rf $(VENV) .venv-demo .venv-runtime demo pipeline bench site build dist *.egg-info

@@ -1,4 +1,7 @@
-"""Command `ifmmin-bundle`: verifies a bundle on this device, shows what is in it; torch-free."""
+"""Command `ifmmin-bundle`: verifies a bundle on this device, shows what is in it; torch-free.
+
+It also makes front-ends, for which export's packages are wanted.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from ifmmin.runtime.bundle.verify import CheckResult, check_bundle
 from ifmmin.runtime.cli.app import BundleOption, command, entry_point, new_app, require_bundle
 from ifmmin.runtime.console import log_line, print_table, printable, progress, write
 from ifmmin.runtime.errors import InputError
+from ifmmin.runtime.frontends.spec import read_folder
 from ifmmin.runtime.modality import Modality, Pattern
 
 from .card import MEASURED, measured, mega, provenance, short, without_empty
@@ -184,9 +188,10 @@ def _subjects(manifest: Manifest, shape: str) -> list[str]:
 EXIT_FAILED = 1
 
 app = new_app(
-    "Prove a bundle on this device, or say what is in it.",
+    "Prove a bundle on this device, say what is in it, or make a front-end for one.",
     "ifmmin-bundle verify -b bundle",
     "ifmmin-bundle inspect -b bundle",
+    "ifmmin-bundle frontend bert bert-large-uncased -o words",
 )
 
 
@@ -248,6 +253,56 @@ def verify(
         return EXIT_FAILED
     log_line(f"all {len(checks)} checks passed")
     return 0
+
+
+# fmt: off
+@command(
+    app,
+    "ifmmin-bundle frontend bert bert-large-uncased -o words",
+    "ifmmin-bundle frontend minilm all-MiniLM-L6-v2 --layers 3 --eight-bits comments.csv -o words",
+    "ifmmin-bundle frontend ge2e pretrained.pt --detector silero_vad_16k_sequence.onnx -o sound",
+)
+def frontend(
+    kind: Annotated[Literal["ge2e", "minilm", "bert"], typer.Argument(
+        help="ge2e makes features of sound; minilm and bert of words.")],
+    source: Annotated[Path, typer.Argument(
+        metavar="SOURCE", help="Weights that lie here: for words the folder of a BERT-like model, "
+        "as transformers saves it; for ge2e Resemblyzer's pretrained.pt.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Directory of the front-end.")],
+    layers: Annotated[int | None, typer.Option(
+        min=1, help="Words: take the states after so many layers; default: all.")] = None,
+    eight_bits: Annotated[Path | None, typer.Option(
+        metavar="COMMENTS.csv", help="Words: put the encoder into 8 bits, if answers on these "
+        "comments (columns label and text) stay.")] = None,
+    detector: Annotated[Path | None, typer.Option(
+        metavar="FILE", help="ge2e: silero-vad's silero_vad_16k_sequence.onnx, which finds "
+        "speech.")] = None,
+) -> None:
+    """Make a front-end, which makes features of sound or words, of published weights."""
+    # fmt: on
+    try:
+        if kind == "ge2e":
+            if detector is None or layers is not None or eight_bits is not None:
+                raise InputError("ge2e wants --detector, and neither --layers nor --eight-bits")
+            from ifmmin.runtime.frontends.ge2e import Rules
+
+            from .frontends.ge2e import make_ge2e, resemblyzer_weights, silero_weights
+
+            make_ge2e(resemblyzer_weights(source), silero_weights(detector), out, Rules())
+        else:
+            if detector is not None:
+                raise InputError(f"--detector is for ge2e, got {kind}")
+            from .frontends.words import make_words
+
+            rows = make_words(kind, source, out, layers, eight_bits)
+            print_table(["graph", "check", "found", "allowed"], rows)
+    except ImportError as error:
+        raise InputError(
+            f"to make a front-end is part of export ({error}); run pip install 'ifmmin[export]'"
+        ) from error
+    spec, _ = read_folder(out)
+    size = sum(entry.size for entry in spec.files.values())
+    log_line(f"{out}: {spec.identity}, {spec.dim} numbers a frame, {mega(size)} MB")
 
 
 main = entry_point(app, "ifmmin-bundle")

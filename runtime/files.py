@@ -276,6 +276,13 @@ def require_writable(path: Path, size: int = 1) -> None:
 _CHUNK_BYTES = 1 << 20
 
 
+def require_writable_file(path: Path) -> None:
+    """OutputError unless a file can be written at `path`."""
+    require_writable(path)
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: it is a directory; choose a file name")
+
+
 def cache_dir(chosen: str | Path | None = None) -> Path:
     """Root of what is kept between runs: `chosen`, else $IFMMIN_CACHE, else the user's cache; for a
     user without a home a place where nothing can be kept."""

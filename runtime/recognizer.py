@@ -54,9 +54,11 @@ class SpokenUtterance:
     """One utterance of a recording, and its answer."""
 
     start: float
+    """In seconds of the recording."""
     end: float
-    """In seconds."""
+    """In seconds of the recording."""
     prediction: Prediction
+    """Its answer."""
 
 
 class Recognizer:
@@ -83,9 +85,10 @@ class Recognizer:
         if isinstance(bundle, Predictor):
             if predictor_options:
                 raise InputError("got a predictor and options for one; give the options to it")
-            self.predictor = bundle
+            opened = bundle
         else:
-            self.predictor = Predictor(bundle, **predictor_options)
+            opened = Predictor(bundle, **predictor_options)
+        self.predictor = opened
         """What answers features."""
         self._new = partial(
             type(self), bundle, frontends=frontends, transcribe=transcribe, **predictor_options

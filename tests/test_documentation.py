@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import pytest
 import typer
 import yaml
-from run_command import run_python
+from run_command import call, run_python
 
-from ifmmin.runtime import Bundle, Modality
 from ifmmin.runtime.cli.commands import COMMANDS
+from ifmmin.runtime.cli.run import main as run
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -73,20 +74,32 @@ def test_links_outside_of_the_site_lead_somewhere(root: Path) -> None:
             assert (page.parent / link).exists(), f"{page.name}: {link}"
 
 
-def test_the_python_runs(root: Path, make_bundle: Callable[..., Path], tmp_path: Path) -> None:
-    blocks = FENCE.findall((root / "README.md").read_text())
+def cells(text: str) -> list[list[str]]:
+    """Rows of a table, without the line below its head."""
+    rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row] for row in rows if set("".join(row)) - set("-: ")]
+
+
+def test_the_first_screen_tells_the_truth(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first command and its Python give the answers that it shows; its licence is there."""
+    monkeypatch.chdir(root)
+    text = (root / "README.md").read_text()
+    blocks = FENCE.findall(text)
+    (words,) = command_lines(text[: text.index(blocks[1][1])])
+    head, *told = cells(blocks[0][1])
+    head_here, *here = cells(call(run, *words[1:]).out)
+    assert (words[0], head) == ("ifmmin-run", head_here)
+    assert [row[:3] for row in told] == [row[:3] for row in here]
+    for mine, theirs in zip(told, here, strict=True):  # the last is time
+        pairs = zip(mine[3:-1], theirs[3:-1], strict=True)
+        assert all(abs(float(a) - float(b)) < 0.02 for a, b in pairs)
     (script,) = [block for language, block in blocks if language == "python"]
-    bundle = make_bundle()
-    (tmp_path / "pipeline").mkdir()
-    (tmp_path / "pipeline" / "bundle").symlink_to(bundle)
-    # The pipeline's network is larger.
-    for width, modality in (("130", Modality.A), ("1024", Modality.T)):
-        assert script.count(f", {width})") == 1
-        dim = Bundle(bundle).manifest.modalities[modality].dim
-        script = script.replace(f", {width})", f", {dim})")
-    ran = run_python(script, cwd=tmp_path)
+    ran = run_python(script)
     assert (ran.code, ran.err) == (0, "")
-    assert " a_t onnxruntime-cpu" in ran.out
+    assert re.fullmatch(r"happy \[.*\] a_t\n", ran.out)
+    first = text[: text.index("```python")]
+    assert "**for non-commercial use**" in first
+    assert "(docs/responsible-use.md)" in first
 
 
 def test_the_citation_is_of_this_version(root: Path) -> None:

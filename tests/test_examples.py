@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_command import run
+from run_command import call, run
 from small_bundles import ALL
 
 from ifmmin.runtime.cli.events import read_event
+from ifmmin.runtime.cli.run import main
 from ifmmin.train.data.synthetic import SyntheticLayout
 from ifmmin.train.recipe import load_recipe
 
@@ -104,3 +105,17 @@ def test_the_recordings_are_those_that_their_page_names(root: Path) -> None:
             assert 2 < sound.getnframes() / 16_000 < 4
     assert "CC0 1.0" in page
     assert "Burkhardt" in page
+
+
+def test_the_demo_answers_every_pattern(root: Path, tmp_path: Path) -> None:
+    plot = tmp_path / "answers.png"
+    ran = call(main, root / "examples" / "utterances.jsonl", "--format", "json", "--plot", plot)
+    assert (ran.code, ran.err) == (0, "")
+    answers = {answer["input"]: answer for answer in ran.answers}
+    for emotion in ("angry", "happy", "neutral", "sad"):
+        for name, pattern in ((f"{emotion}.wav", "a"), (f"{emotion}.wav, with its words", "a_t")):
+            assert (answers[name]["label"], answers[name]["pattern"]) == (emotion, pattern)
+    assert [answers[n]["label"] for n in ("good news", "bad news")] == ["happy", "sad"]
+    assert {answer["pattern"] for answer in ran.answers} == {"a", "t", "a_t"}
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert "examples/utterances.jsonl --plot" in (root / "Makefile").read_text()

@@ -120,7 +120,13 @@ def test_without_an_engine_one_line_says_what_to_install() -> None:
     assert "ifmmin[gpu]" in ran.err
 
 
-WEIGHTS = ("README.md", "a.latency.fp32.onnx", "manifest.json", "model.safetensors", "vocab.txt")
+WEIGHTS = (
+    "README.md",
+    "a.latency.fp32.onnx",
+    "manifest.json",
+    "minilm-vocabulary.txt",
+    "model.safetensors",
+)
 """Files of each kind that lies in the bundle that ships."""
 LICENCES = {"MIT": "LICENSE", "Apache-2.0": "licenses/Apache-2.0.txt",
             "CC-BY-NC-SA-4.0": "licenses/CC-BY-NC-SA-4.0.txt"}  # fmt: skip

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ifmmin.runtime.console import csv_row, csv_rows, json_line, log_line
 from ifmmin.runtime.errors import CorpusError, InputError, OutputError
-from ifmmin.runtime.files import atomic_file, read_regular, require_writable
+from ifmmin.runtime.files import atomic_file, read_regular, require_writable_file
 from ifmmin.runtime.modality import Modality, Pattern, incomplete_patterns
 from ifmmin.runtime.prediction import softmax
 
@@ -368,7 +368,7 @@ def require_predictions_file(path: Path) -> None:
         )
     if path.is_dir():
         raise OutputError(f"cannot write {path}: it is a directory; choose a file name")
-    require_writable(path)
+    require_writable_file(path)
 
 
 def write_predictions(

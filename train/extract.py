@@ -168,7 +168,7 @@ def split(recordings: Sequence[Recording], folds: int | None) -> Folds:
         own = Counter(one.label for one in of[speaker])
         # Of the squares of a group's counts, how much they would grow.
         growth = [sum(n * (n + 2 * counts[name]) for name, n in own.items()) for counts in held]
-        chosen = growth.index(min(growth))
+        chosen = min(range(count), key=lambda i: (growth[i], held[i].total()))
         groups[chosen] += of[speaker]
         held[chosen] += own
     found: Folds = []
@@ -204,8 +204,8 @@ class Source:
                 f"give one: --frontend {self.modality}=DIR"
             )
         elif not Path(self.place).is_dir() and ":" in self.place:
-            own = _own(self.modality, self.place)
-            return own.describe(), lambda: own
+            own, described = _own(self.modality, self.place)
+            return described, lambda: own
         elif (Path(self.place) / MANIFEST_NAME).is_file():
             named = Bundle(self.place).manifest.modalities[self.modality].frontend
             if named is None:
@@ -216,16 +216,17 @@ class Source:
         return spec, partial(open_frontend, spec, read)
 
 
-def _own(modality: Modality, reference: str) -> FrontEnd:
+def _own(modality: Modality, reference: str) -> tuple[FrontEnd, FrontEndSpec]:
     module, _, name = reference.partition(":")
     try:
         made: FrontEnd = getattr(importlib.import_module(module), name)()
+        described = made.describe()
     except Exception as error:  # whatever a module of the user's own raises
         raise InputError(
             f"--frontend {modality}={reference}: {type(error).__name__}: {one_line(error)}; wanted "
             "a folder of a front-end, or package.module:function on PYTHONPATH that gives one"
         ) from error
-    return made
+    return made, described
 
 
 def choose_sources(columns: Sequence[str], given: Mapping[Modality, str]) -> list[Source]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..console import log_line, write
 from ..errors import BackendUnavailable, IfmminError, InputError
+from ..files import require_writable_file
 from ..frontends.sound import RATE, Sound
 from ..modality import Modality
 from ..predictor import Predictor
@@ -20,7 +21,7 @@ from ..stream.options import StreamOptions
 from .events import EventProcessor, Sink, Tick, UpdateLines
 from .options import SessionOptions
 from .run import RunOptions, Tally
-from .stream import Interrupts, kept, opened, require_place, stream_options
+from .stream import Interrupts, kept, opened, stream_options
 from .writers import LAYOUT_OF, saved_lines
 
 EVERY = 0.5
@@ -49,7 +50,7 @@ def listen(
             "standard input"
         )
     if options.snapshot is not None:
-        require_place(options.snapshot)
+        require_writable_file(options.snapshot)
     if rules.save is not None and LAYOUT_OF.get(rules.save.suffix) != "json":
         raise InputError(f"--save {rules.save}: answers of a stream are JSON; name it .jsonl")
     told = stream_options(options)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BackendUnavailable, InputError
-from ..files import atomic_file, require_writable
+from ..files import atomic_file, require_writable_file
 from ..modality import Modality
 from .writers import Answer, Writer
 
@@ -21,7 +21,7 @@ def require_plot(path: Path) -> None:
     """InputError or BackendUnavailable where nothing could be drawn there; before the work."""
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"--plot {path}: wanted a name that ends in {', '.join(SUFFIXES)}")
-    require_writable(path)
+    require_writable_file(path)
     try:
         import matplotlib  # noqa: F401 - slow, and wanted only at the end
     except ImportError as error:

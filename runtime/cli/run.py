@@ -16,6 +16,8 @@ import typer
 from ..backends import BACKENDS, BackendOptions
 from ..console import Advance, log_line, markdown_table, print_table, progress, write
 from ..errors import IfmminError, InputError
+from ..frontends.sound import duration
+from ..frontends.speech import LONGEST
 from ..modality import Modality, Pattern
 from ..prediction import Prediction
 from ..predictor import Predictor
@@ -188,7 +190,7 @@ def _predictions(
         return
     sound, text, face = _taken(recognizer, sample.signals)
     wanted = rules.pattern
-    if sound is None or face is not None or (wanted and Modality.A not in wanted):
+    if sound is None or face is not None or duration(sound) <= LONGEST:
         yield recognizer.recognize(sound=sound, text=text, face=face, pattern=wanted), None
         return
     for spoken in recognizer.utterances(sound, text=text, pattern=wanted):

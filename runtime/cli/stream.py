@@ -18,8 +18,8 @@ from types import FrameType
 from typing import Any, BinaryIO
 
 from ..console import log_line, write
-from ..errors import IfmminError, InputError, OutputError
-from ..files import atomic_file, line_limit_bytes, read_regular, require_writable
+from ..errors import IfmminError, InputError
+from ..files import atomic_file, line_limit_bytes, read_regular, require_writable_file
 from ..predictor import Predictor
 from ..recognizer import RecognizerStream
 from ..stream.options import Smoothing, StreamOptions
@@ -160,13 +160,6 @@ class Interrupts:
             end_by_signal(number)
 
 
-def require_place(path: Path) -> None:
-    """OutputError where a snapshot could not be written; before a session, not after it."""
-    require_writable(path)
-    if path.is_dir():
-        raise OutputError(f"cannot write {path}: it is a directory; choose a file name")
-
-
 @contextmanager
 def kept(stream: Stream | RecognizerStream, path: Path) -> Iterator[None]:
     """Go on from the snapshot at `path` where there is one, and write one there at the end.
@@ -304,6 +297,6 @@ def _require_places(options: SessionOptions, rules: RunOptions) -> None:
 
         require_terminal()
     if options.snapshot is not None:
-        require_place(options.snapshot)
+        require_writable_file(options.snapshot)
     if rules.save is not None and LAYOUT_OF.get(rules.save.suffix) != "json":
         raise InputError(f"--save {rules.save}: answers of a stream are JSON; name it .jsonl")

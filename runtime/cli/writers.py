@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..console import csv_row, json_line
 from ..errors import OutputError
-from ..files import atomic_file, require_writable
+from ..files import atomic_file, require_writable_file
 from ..prediction import Prediction
 
 FORMATS = ("table", "json", "csv")
@@ -171,9 +171,7 @@ def saved_lines(path: Path) -> Iterator[Write]:
     Lines wait in an unnamed temporary file, so after an error or Ctrl-C a file that stood at
     `path` is untouched. Raises OutputError at once where nothing can be written.
     """
-    require_writable(path)
-    if path.is_dir():
-        raise OutputError(f"cannot write {path}: it is a directory; choose a file name")
+    require_writable_file(path)
     with tempfile.SpooledTemporaryFile(
         _IN_MEMORY_BYTES, "w+", encoding="utf-8", newline=""
     ) as kept:

@@ -129,57 +129,19 @@ _IDEOGRAPHS = (
 )  # fmt: skip
 _CATEGORIES = {0x166D: "Po", 0x1734: "Mn", 0x111C9: "Po"}
 """Of characters that Unicode 8, which `tokenizers` keeps to, counted otherwise."""
+_LATER_THAN_8 = (
+    "61d 7fd 890-8e2 9fd-9fe a76 afa-aff b55 c04-c3c c77 c84 d00 d3b-d3c d81 eba ece 180f-1886 "
+    "1abf-1add 1b7d-1b7f 1df6-1dfb 2e43-2e5d a82c a8c5 a8ff a9bd 10d24-10f89 11070-11074 "
+    "110c2-110cd 111cf 1123e-11241 1133b 11380-113e2 11438-1145e 11660-1166c 116b9 1182f-11fff "
+    "12ff1-13455 16d40-16d7f 16e97-16f4f 16fe2-16fe4 1cf00-1cf46 1e000-1e5ff 1e944-1e95f"
+)
+"""Characters that came after Unicode 8, or lie among those: neither mark, sign nor control."""
+
+
 _LATER = [
     range(int(first, 16), int(last or first, 16) + 1)
-    for first, _, last in (
-        item.partition("-")
-        for item in [
-            "61d",
-            "7fd",
-            "890-8e2",
-            "9fd-9fe",
-            "a76",
-            "afa-aff",
-            "b55",
-            "c04-c3c",
-            "c77",
-            "c84",
-            "d00",
-            "d3b-d3c",
-            "d81",
-            "eba",
-            "ece",
-            "180f-1886",
-            "1abf-1add",
-            "1b7d-1b7f",
-            "1df6-1dfb",
-            "2e43-2e5d",
-            "a82c",
-            "a8c5",
-            "a8ff",
-            "a9bd",
-            "10d24-10f89",
-            "11070-11074",
-            "110c2-110cd",
-            "111cf",
-            "1123e-11241",
-            "1133b",
-            "11380-113e2",
-            "11438-1145e",
-            "11660-1166c",
-            "116b9",
-            "1182f-11fff",
-            "12ff1-13455",
-            "16d40-16d7f",
-            "16e97-16f4f",
-            "16fe2-16fe4",
-            "1cf00-1cf46",
-            "1e000-1e5ff",
-            "1e944-1e95f",
-        ]
-    )
+    for first, _, last in (item.partition("-") for item in _LATER_THAN_8.split())
 ]
-"""Characters that came after Unicode 8, or lie among those: neither mark, sign nor control."""
 
 
 def _category(code: int) -> str:

@@ -81,7 +81,7 @@ class Words:
         return {"text": np.frombuffer(self._text.encode(), np.uint8).copy()}
 
 
-def open(spec: FrontEndSpec, read: Read, threads: int = 1) -> Words:  # noqa: A001 - of every kind
+def open(spec: FrontEndSpec, read: Read, threads: int = 1) -> Words:
     """The front-end of a specification; BundleError where its files are not those of one."""
     return Words(spec, read, threads)
 

@@ -16,7 +16,7 @@ from run_command import SHAPES
 from small_bundles import copied, edit
 
 from ifmmin.runtime import BundleError, InputError, Modality, Predictor, Recognizer, StreamOptions
-from ifmmin.runtime.frontends.base import State, require_state
+from ifmmin.runtime.frontends.base import FrontEnd, State, require_state
 from ifmmin.runtime.frontends.sound import Sound, as_sound
 from ifmmin.runtime.frontends.spec import FrontEndSpec
 
@@ -80,7 +80,7 @@ class Letters:
         return {}
 
 
-FRONT_ENDS = {"a": Loudness(), "t": Letters()}
+FRONT_ENDS: dict[str, FrontEnd] = {"a": Loudness(), "t": Letters()}
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from run_command import arrays, call, line, npz, refused, run, run_documented
 from small_bundles import ALL, copied, flip
 
@@ -75,7 +76,7 @@ def test_inputs_that_are_not_there(bundle: Path, tmp_path: Path) -> None:
     assert "no input at" in refused(bundle, tmp_path / "none.npz")
     (tmp_path / "x.mkv").touch()
     assert "got a .mkv file, wanted .wav" in refused(bundle, tmp_path / "x.mkv")
-    (tmp_path / "x.wav").touch()
+    soundfile.write(tmp_path / "x.wav", np.zeros(100), 16000)
     assert "takes no sound, only features of 5" in refused(bundle, tmp_path / "x.wav")
     (tmp_path / "x.npz").write_bytes(b"not a zip")
     assert "cannot be read" in refused(bundle, tmp_path / "x.npz")
