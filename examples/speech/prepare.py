@@ -152,7 +152,10 @@ def prepare(
         for clip in clips_of(data.resolve() / "sound", name)
         for row in rows_of_clip(clip, comments[clip.part], draws)
     ]
-    with atomic_file(out) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as stream:
+    with (
+        atomic_file(out) as unfinished,
+        unfinished.open("w", encoding="utf-8", newline="") as stream,
+    ):
         writer = csv.DictWriter(stream, COLUMNS)
         writer.writeheader()
         writer.writerows(rows + alone["train"] + alone["validation"])
