@@ -103,8 +103,8 @@ def read_table(path: Path) -> list[Recording]:
         else:
             mistakes += [f"row {line}: {mistake}" for mistake in _mistakes(row)]
         signals = {name: row[name] for name in SOURCES if row.get(name)}
-        named = (row.get(name, "") for name in NEEDED)
-        found.append(Recording(*named, signals, row.get(PART, "")))
+        name, label, speaker = (row.get(column, "") for column in NEEDED)
+        found.append(Recording(name, label, speaker, signals, row.get(PART, "")))
     parts = {one.part for one in found}
     if found and parts not in ({""}, {*PARTS}):
         got = ", ".join(part or "an empty one" for part in sorted(parts))
@@ -332,7 +332,10 @@ def _digest(job: Job) -> str:
         return hashlib.sha256(job.signal.encode()).hexdigest()
     try:
         with open_regular(Path(job.signal), InputError, sys.maxsize) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            found = hashlib.sha256()
+            while piece := file.read(1 << 20):
+                found.update(piece)
+            return found.hexdigest()
     except OSError as error:
         raise InputError(f"{job.signal} cannot be read: {error.strerror}") from error
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -299,7 +300,8 @@ def test_noise_is_as_loud_as_it_says(tmp_path: Path) -> None:
     assert sum(share > 0.5 for share in low) > 15  # pink
 
 
-MISTAKES = {
+Rows = list[dict[str, str]]
+MISTAKES: dict[str, tuple[str, Callable[[Rows], object]]] = {
     "an id twice": ("id 0-both stands 2 times", lambda rows: rows.append(rows[0])),
     "no label": ("row 3: label is empty", lambda rows: rows[1].update(label=" ")),
     "no speaker": ("row 3: speaker is empty", lambda rows: rows[1].update(speaker="")),
