@@ -31,7 +31,8 @@ from ifmmin.train.checkpoint import load_checkpoint
 from ifmmin.train.cli import main
 from ifmmin.train.data import load_corpus
 from ifmmin.train.data.corpus import PARTS, Corpus
-from ifmmin.train.extract import Recording, noisy, split
+from ifmmin.train.data.recordings import Recording, split
+from ifmmin.train.extract import noisy
 from ifmmin.train.recipe import load_recipe
 
 RATE = 16_000
