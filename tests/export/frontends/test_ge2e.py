@@ -210,11 +210,11 @@ def detect(samples: Array, weights: dict[str, Array]) -> Array:
 def test_the_detector_is_what_numpy_computes_at_once_and_hop_by_hop() -> None:
     weights, samples = detector_weights(), sound_of(70 * 512 / RATE)
     graph = session(detector_graph(weights))
-    made = Detector(graph).feed(samples)
+    made = Detector(graph).feed(samples.reshape(-1, 512))
     np.testing.assert_allclose(made, detect(samples, weights), atol=2e-5)
     assert np.ptp(made) > 0.02
     hops = Detector(graph)
-    steps = [hops.feed(samples[at : at + 512]) for at in range(0, len(samples), 512)]
+    steps = [hops.feed(samples[None, at : at + 512]) for at in range(0, len(samples), 512)]
     np.testing.assert_allclose(np.concatenate(steps), made, atol=2e-6)
 
 
