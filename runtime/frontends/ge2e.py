@@ -31,6 +31,8 @@ UNITS = 256
 """Of each layer."""
 _MANY = 4
 """Chunks that are run at once."""
+_HELD = RATE
+"""Samples in memory beyond which frames are cut out of them, though they are too few."""
 _SILENT = 1e-12
 """A power (mean square) that no gain lifts further."""
 
@@ -171,7 +173,7 @@ class _Stream:
         powers = np.einsum("nk,nk->n", hops, hops, dtype=np.float64) / HOP
         speech = self._detector.feed(hops) > self._rules.threshold
         self._kept += self._gate.feed(speech, powers, last)
-        features = self._encode(self._ready(end), last)
+        features = self._encode(self._ready(end, last), last)
         self._forget()
         return features
 
@@ -179,9 +181,12 @@ class _Stream:
         """Seconds of the first speech and of the end of the last."""
         return self._gate.began / RATE, min(self._gate.until, self._mono.given) / RATE
 
-    def _ready(self, end: int) -> list[Stretch]:
-        """The frames chosen of which all samples are there."""
+    def _ready(self, end: int, last: bool) -> list[Stretch]:
+        """The frames chosen of which all samples are there, once they are enough for a feature."""
         complete = max(0, (end - FRAME) // STEP + 1)
+        count = sum(min(s.last, complete) - s.first for s in self._kept if s.first < complete)
+        if len(self._frames) + count < GROUP and len(self._samples) < _HELD and not last:
+            return []
         ready = [s._replace(last=min(s.last, complete)) for s in self._kept if s.first < complete]
         self._kept = [
             s._replace(first=max(s.first, complete)) for s in self._kept if s.last > complete
