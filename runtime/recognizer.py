@@ -54,9 +54,11 @@ class SpokenUtterance:
     """One utterance of a recording, and its answer."""
 
     start: float
+    """In seconds of the recording."""
     end: float
-    """In seconds."""
+    """In seconds of the recording."""
     prediction: Prediction
+    """Its answer."""
 
 
 class Recognizer:
@@ -80,12 +82,11 @@ class Recognizer:
         transcribe: Callable[[Sound], str] | None = None,
         **predictor_options: Any,
     ) -> None:
-        if isinstance(bundle, Predictor):
-            if predictor_options:
-                raise InputError("got a predictor and options for one; give the options to it")
-            self.predictor = bundle
-        else:
-            self.predictor = Predictor(bundle, **predictor_options)
+        if isinstance(bundle, Predictor) and predictor_options:
+            raise InputError("got a predictor and options for one; give the options to it")
+        self.predictor = (
+            bundle if isinstance(bundle, Predictor) else Predictor(bundle, **predictor_options)
+        )
         """What answers features."""
         self._new = partial(
             type(self), bundle, frontends=frontends, transcribe=transcribe, **predictor_options
