@@ -82,13 +82,11 @@ class Recognizer:
         transcribe: Callable[[Sound], str] | None = None,
         **predictor_options: Any,
     ) -> None:
-        if isinstance(bundle, Predictor):
-            if predictor_options:
-                raise InputError("got a predictor and options for one; give the options to it")
-            opened = bundle
-        else:
-            opened = Predictor(bundle, **predictor_options)
-        self.predictor = opened
+        if isinstance(bundle, Predictor) and predictor_options:
+            raise InputError("got a predictor and options for one; give the options to it")
+        self.predictor = (
+            bundle if isinstance(bundle, Predictor) else Predictor(bundle, **predictor_options)
+        )
         """What answers features."""
         self._new = partial(
             type(self), bundle, frontends=frontends, transcribe=transcribe, **predictor_options

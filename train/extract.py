@@ -54,6 +54,8 @@ SOURCES = {
 }  # fmt: skip
 """Columns of signals: files relative to the table, and words as they are."""
 NEEDED = ("id", "label", "speaker")
+PART = "part"
+"""Column of the parts of a single fold, in place of folds by speaker."""
 LEAST_SPEAKERS = 3
 """One part of a fold each."""
 _FOLDER = {Modality.A: "A", Modality.V: "V", Modality.T: "L"}
@@ -70,6 +72,8 @@ class Recording:
     speaker: str
     signals: dict[str, str]
     """By column: a path relative to the table's folder, or words."""
+    part: str = ""
+    """Train, validation or test, where the table says so."""
 
 
 def read_table(path: Path) -> list[Recording]:
@@ -88,7 +92,7 @@ def read_table(path: Path) -> list[Recording]:
             f"{path}: got the columns {printable(', '.join(columns))[:99]}, wanted each once: "
             f"{', '.join(NEEDED)} and some of {', '.join(SOURCES)}"
         )
-    unknown = [name for name in columns if name not in NEEDED and name not in SOURCES]
+    unknown = [name for name in columns if name not in (*NEEDED, *SOURCES, PART)]
     if unknown:
         log_line(f"note: {path}: columns that are not used: {printable(', '.join(unknown))[:99]}")
     found, mistakes = [], []
@@ -99,7 +103,12 @@ def read_table(path: Path) -> list[Recording]:
         else:
             mistakes += [f"row {line}: {mistake}" for mistake in _mistakes(row)]
         signals = {name: row[name] for name in SOURCES if row.get(name)}
-        found.append(Recording(*(row.get(name, "") for name in NEEDED), signals))
+        named = (row.get(name, "") for name in NEEDED)
+        found.append(Recording(*named, signals, row.get(PART, "")))
+    parts = {one.part for one in found}
+    if found and parts not in ({""}, {*PARTS}):
+        got = ", ".join(part or "an empty one" for part in sorted(parts))
+        mistakes.append(f"got the parts {printable(got)[:99]}, wanted {', '.join(PARTS)}, or none")
     for name, count in Counter(one.name for one in found).items():
         if count > 1:
             mistakes.append(f"id {printable(name)} stands {count} times, wanted once")
@@ -147,8 +156,16 @@ def split(recordings: Sequence[Recording], folds: int | None) -> Folds:
     others train, in turn.
 
     folds: default 5, or one a speaker where they are fewer. A group gets, of the largest speakers
-    first, who makes its counts of labels most even. CorpusError where there are too few speakers.
+    first, who makes its counts of labels most even. Where the table names parts they are the only
+    fold. CorpusError where there are too few speakers.
     """
+    if recordings[0].part:
+        if folds is not None:
+            raise CorpusError(f"--folds {folds}: the table has a column {PART}; leave one out")
+        named: dict[str, list[Recording]] = {part: [] for part in PARTS}
+        for one in recordings:
+            named[one.part].append(one)
+        return [named]
     of: dict[str, list[Recording]] = {}
     for one in recordings:
         of.setdefault(one.speaker, []).append(one)

@@ -308,6 +308,9 @@ MISTAKES = {
     "an id that does not print": ("that print", lambda rows: rows[1].update(id="a\x07")),
     "a single speaker": ("got 1 speaker, wanted 3", lambda rows: _all(rows, speaker="me")),
     "a single class": ("wanted", lambda rows: _all(rows, label="sad")),
+    "another part": ("got the parts dev, train", lambda rows: _parts(rows, "train", "dev")),
+    "a part lacks": ("wanted train, validation, test", lambda rows: _parts(rows, "train", "test")),
+    "a row without part": ("an empty one", lambda rows: _parts(rows, "train", "")),
     "no rows": ("it has no rows", lambda rows: rows.clear()),
 }
 
@@ -317,12 +320,19 @@ def _all(rows: list[dict[str, str]], **cells: str) -> None:
         row.update(cells)
 
 
+def _parts(rows: list[dict[str, str]], *names: str) -> None:
+    for number, row in enumerate(rows):
+        row["part"] = names[number % len(names)]
+
+
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_in_the_table_is_told_before_any_work(name: str, tmp_path: Path) -> None:
     message, spoil = MISTAKES[name]
     rows = _rows(tmp_path)
     spoil(rows)
-    said = mistake(main, "extract", _table(tmp_path, rows), "-o", tmp_path / "corpus", *OWN)
+    columns = (*COLUMNS, "part") if rows and "part" in rows[0] else COLUMNS
+    table = _table(tmp_path, rows, columns)
+    said = mistake(main, "extract", table, "-o", tmp_path / "corpus", *OWN)
     assert message in said
     assert not (tmp_path / "corpus").exists()
 
@@ -370,6 +380,24 @@ def test_what_is_no_front_end_is_told(place: str, tmp_path: Path) -> None:
     own = ("--frontend", f"a={place}", "--frontend", f"t={WORDS}")
     said = mistake(main, "extract", table, "-o", tmp_path / "corpus", *own)
     assert place in said
+
+
+def test_a_table_may_name_the_parts_of_a_single_fold(tmp_path: Path) -> None:
+    rows = _rows(tmp_path)
+    for number, row in enumerate(rows):
+        row |= {"part": PARTS[(number // 9) % 3], "speaker": "the only one"}
+    table = _table(tmp_path, rows, (*COLUMNS, "part"))
+    ran = _extract(table, tmp_path / "corpus", "--noisy", 1)
+    assert ran.code == 0, ran.err
+    corpus = _corpus(tmp_path / "corpus")
+    for part in PARTS:
+        wanted = {row["id"] for row in rows if row["part"] == part}
+        assert {u.name for u in corpus.parts[part] if "~" not in u.name} == wanted
+        assert any("~" in u.name for u in corpus.parts[part]) == (part == "train")
+    assert "1 fold" in ran.err
+    assert "leave one out" in mistake(
+        main, "extract", table, "-o", tmp_path / "c", *OWN, "--folds", 3
+    )
 
 
 def test_labels_set_the_classes_and_their_order_and_nothing_else_is_replaced(
