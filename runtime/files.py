@@ -299,6 +299,11 @@ def cache_dir(chosen: str | Path | None = None) -> Path:
     return path if path.is_absolute() else Path(os.devnull, "ifmmin")
 
 
+def keep_fonts_in_cache() -> None:
+    """Let Matplotlib, before it is imported, keep what it knows of fonts in our cache."""
+    os.environ.setdefault("MPLCONFIGDIR", str(cache_dir() / "matplotlib"))
+
+
 def _exchange(first: Path, second: Path) -> None:
     """Swap two directories, in one step where the kernel can (Linux), else in two renames."""
     try:

@@ -54,9 +54,9 @@ class SpokenUtterance:
     """One utterance of a recording, and its answer."""
 
     start: float
-    """In seconds."""
+    """In seconds of the recording."""
     end: float
-    """In seconds."""
+    """In seconds of the recording."""
     prediction: Prediction
     """Its answer."""
 

@@ -118,6 +118,9 @@ def test_what_is_loud_is_heard(tmp_path: Path, strace: None) -> None:
 _WORDS: dict[str, tuple[str, ...]] = {
     "ifmmin": ("runtime.cli.commands",),
     "run": ("runtime.cli.run", "-b", "BUNDLE", "INPUT.npz"),
+    "signals": ("runtime.cli.run", "RECORDINGS", "--plot", "plot.png"),
+    "words": ("runtime.cli.run", "--text", "I am fine."),
+    "extract": ("train.cli", "extract", "TABLE", "--out", "corpus", "--jobs", "2"),
     "stream": ("runtime.cli.run", "-b", "BUNDLE", "--stream", "INPUT.jsonl"),
     "doctor": ("runtime.doctor.cli", "-b", "BUNDLE"),
     "verify": ("export.bundle_cli", "verify", "-b", "BUNDLE"),
@@ -133,14 +136,21 @@ _WORDS: dict[str, tuple[str, ...]] = {
 
 @pytest.mark.parametrize("name", _WORDS)
 def test_commands_are_silent(
-    name: str, tmp_path: Path, make_bundle: Callable[..., Path], strace: None
+    name: str, tmp_path: Path, root: Path, make_bundle: Callable[..., Path], strace: None
 ) -> None:
     bundle = make_bundle(("a",), shapes=("latency", "stream"))
     np.savez(tmp_path / "input.npz", **arrays("a"))  # type: ignore[arg-type]
     (tmp_path / "input.jsonl").write_text(event("push", a=frames("a", 9)) + "\n")
+    recordings, table = root / "examples" / "recordings", tmp_path / "table.csv"
+    rows = [
+        f"{label}{n},{recordings / label}.wav,fine,{label},speaker {n}"
+        for label in ("angry", "sad") for n in range(3)
+    ]  # fmt: skip
+    table.write_text("\n".join(["id,sound,text,label,speaker", *rows]) + "\n")
     real = {
         "BUNDLE": bundle, "CHECKPOINT": bundle.parent / "model.safetensors",
         "INPUT.npz": tmp_path / "input.npz", "INPUT.jsonl": tmp_path / "input.jsonl",
+        "RECORDINGS": recordings, "TABLE": table,
     }  # fmt: skip
     module, *words = _WORDS[name]
     found = _watch(tmp_path, "-m", f"ifmmin.{module}", *(real.get(word, word) for word in words))

@@ -33,7 +33,7 @@ from .evaluate import (
     score,
     write_predictions,
 )
-from .extract import NEEDED, SOURCES
+from .extract import NEEDED, PART, SOURCES
 from .extract import extract as extract_corpus
 from .metrics import Metrics, shown
 from .model.network import EmotionNetwork
@@ -376,8 +376,8 @@ def _class_table(corpus: Corpus) -> tuple[list[str], list[list[str]]]:
 def extract(
     table: Annotated[Path, typer.Argument(
         metavar="CSV",
-        help=f"Columns {', '.join(NEEDED)} and some of {', '.join(SOURCES)}; paths are relative "
-        "to it.")],
+        help=f"Columns {', '.join(NEEDED)} and some of {', '.join(SOURCES)}, whose paths are "
+        f"relative to it; {PART} (train, validation, test) in place of folds.")],
     out: Annotated[Path, typer.Option(
         "--out", "-o", help="Directory of the corpus; one that was begun is gone on with.")],
     frontend: Annotated[list[str] | None, typer.Option(
@@ -414,7 +414,7 @@ def extract(
     more = f", {made.copies} noisy copies" if made.copies else ""
     log_line(
         f"wrote {out}: {made.utterances} utterances{more}, {len(made.labels)} classes "
-        f"({', '.join(made.labels)}), {made.folds} folds by speaker"
+        f"({', '.join(made.labels)}), {made.folds} fold{'s' if made.folds > 1 else ''}"
     )
     return 1 if made.broken else 0
 # fmt: on

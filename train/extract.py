@@ -54,6 +54,8 @@ SOURCES = {
 }  # fmt: skip
 """Columns of signals: files relative to the table, and words as they are."""
 NEEDED = ("id", "label", "speaker")
+PART = "part"
+"""Column of the parts of a single fold, in place of folds by speaker."""
 LEAST_SPEAKERS = 3
 """One part of a fold each."""
 _FOLDER = {Modality.A: "A", Modality.V: "V", Modality.T: "L"}
@@ -70,6 +72,8 @@ class Recording:
     speaker: str
     signals: dict[str, str]
     """By column: a path relative to the table's folder, or words."""
+    part: str = ""
+    """Train, validation or test, where the table says so."""
 
 
 def read_table(path: Path) -> list[Recording]:
@@ -88,7 +92,7 @@ def read_table(path: Path) -> list[Recording]:
             f"{path}: got the columns {printable(', '.join(columns))[:99]}, wanted each once: "
             f"{', '.join(NEEDED)} and some of {', '.join(SOURCES)}"
         )
-    unknown = [name for name in columns if name not in NEEDED and name not in SOURCES]
+    unknown = [name for name in columns if name not in (*NEEDED, *SOURCES, PART)]
     if unknown:
         log_line(f"note: {path}: columns that are not used: {printable(', '.join(unknown))[:99]}")
     found, mistakes = [], []
@@ -99,7 +103,12 @@ def read_table(path: Path) -> list[Recording]:
         else:
             mistakes += [f"row {line}: {mistake}" for mistake in _mistakes(row)]
         signals = {name: row[name] for name in SOURCES if row.get(name)}
-        found.append(Recording(*(row.get(name, "") for name in NEEDED), signals))
+        named = (row.get(name, "") for name in NEEDED)
+        found.append(Recording(*named, signals, row.get(PART, "")))
+    parts = {one.part for one in found}
+    if found and parts not in ({""}, {*PARTS}):
+        got = ", ".join(part or "an empty one" for part in sorted(parts))
+        mistakes.append(f"got the parts {printable(got)[:99]}, wanted {', '.join(PARTS)}, or none")
     for name, count in Counter(one.name for one in found).items():
         if count > 1:
             mistakes.append(f"id {printable(name)} stands {count} times, wanted once")
@@ -147,8 +156,16 @@ def split(recordings: Sequence[Recording], folds: int | None) -> Folds:
     others train, in turn.
 
     folds: default 5, or one a speaker where they are fewer. A group gets, of the largest speakers
-    first, who makes its counts of labels most even. CorpusError where there are too few speakers.
+    first, who makes its counts of labels most even. Where the table names parts they are the only
+    fold. CorpusError where there are too few speakers.
     """
+    if recordings[0].part:
+        if folds is not None:
+            raise CorpusError(f"--folds {folds}: the table has a column {PART}; leave one out")
+        named: dict[str, list[Recording]] = {part: [] for part in PARTS}
+        for one in recordings:
+            named[one.part].append(one)
+        return [named]
     of: dict[str, list[Recording]] = {}
     for one in recordings:
         of.setdefault(one.speaker, []).append(one)
@@ -168,7 +185,7 @@ def split(recordings: Sequence[Recording], folds: int | None) -> Folds:
         own = Counter(one.label for one in of[speaker])
         # Of the squares of a group's counts, how much they would grow.
         growth = [sum(n * (n + 2 * counts[name]) for name, n in own.items()) for counts in held]
-        chosen = growth.index(min(growth))
+        chosen = min(range(count), key=lambda i: (growth[i], held[i].total()))
         groups[chosen] += of[speaker]
         held[chosen] += own
     found: Folds = []
@@ -204,8 +221,8 @@ class Source:
                 f"give one: --frontend {self.modality}=DIR"
             )
         elif not Path(self.place).is_dir() and ":" in self.place:
-            own = _own(self.modality, self.place)
-            return own.describe(), lambda: own
+            own, described = _own(self.modality, self.place)
+            return described, lambda: own
         elif (Path(self.place) / MANIFEST_NAME).is_file():
             named = Bundle(self.place).manifest.modalities[self.modality].frontend
             if named is None:
@@ -216,16 +233,17 @@ class Source:
         return spec, partial(open_frontend, spec, read)
 
 
-def _own(modality: Modality, reference: str) -> FrontEnd:
+def _own(modality: Modality, reference: str) -> tuple[FrontEnd, FrontEndSpec]:
     module, _, name = reference.partition(":")
     try:
         made: FrontEnd = getattr(importlib.import_module(module), name)()
+        described = made.describe()
     except Exception as error:  # whatever a module of the user's own raises
         raise InputError(
             f"--frontend {modality}={reference}: {type(error).__name__}: {one_line(error)}; wanted "
             "a folder of a front-end, or package.module:function on PYTHONPATH that gives one"
         ) from error
-    return made
+    return made, described
 
 
 def choose_sources(columns: Sequence[str], given: Mapping[Modality, str]) -> list[Source]:

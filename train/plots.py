@@ -6,7 +6,6 @@ same numbers. matplotlib is imported when something is drawn.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ifmmin.runtime.files import cache_dir
+from ifmmin.runtime.files import keep_fonts_in_cache
 from ifmmin.runtime.modality import MODALITIES
 
 from .evaluate import Point
@@ -35,7 +34,7 @@ History = Sequence[Mapping[str, float]]
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of so many inches."""
-    os.environ.setdefault("MPLCONFIGDIR", str(cache_dir() / "matplotlib"))  # what it knows of fonts
+    keep_fonts_in_cache()
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")

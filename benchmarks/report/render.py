@@ -5,13 +5,12 @@ The HTML has no script and takes nothing from the network; it is for light, dark
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ifmmin.runtime.console import markdown_table, print_table, write
-from ifmmin.runtime.files import cache_dir
+from ifmmin.runtime.files import keep_fonts_in_cache
 
 from ..record import Report
 from .facts import Block, caveats, device_facts, headline, surroundings
@@ -112,7 +111,7 @@ def render_html(report: Report) -> str:
 
 def _figures(report: Report, names: Sequence[str]) -> dict[str, str] | None:
     """The figures of each section; none without matplotlib."""
-    os.environ.setdefault("MPLCONFIGDIR", str(cache_dir() / "matplotlib"))  # what it knows of fonts
+    keep_fonts_in_cache()
     try:
         from .plots import draw_plots
     except ModuleNotFoundError as error:

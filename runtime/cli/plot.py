@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ..errors import BackendUnavailable, InputError
-from ..files import atomic_file, require_writable_file
+from ..files import atomic_file, keep_fonts_in_cache, require_writable_file
 from ..modality import Modality
 from .writers import Answer, Writer
 
@@ -22,10 +23,8 @@ def require_plot(path: Path) -> None:
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"--plot {path}: wanted a name that ends in {', '.join(SUFFIXES)}")
     require_writable_file(path)
-    try:
-        import matplotlib  # noqa: F401 - slow, and wanted only at the end
-    except ImportError as error:
-        raise BackendUnavailable("--plot needs matplotlib: pip install 'ifmmin[plot]'") from error
+    if find_spec("matplotlib") is None:
+        raise BackendUnavailable("--plot needs matplotlib: pip install 'ifmmin[plot]'")
 
 
 class PlotWriter(Writer):
@@ -45,6 +44,7 @@ class PlotWriter(Writer):
         """Draw, if there is anything to draw."""
         if not self._answers:
             return
+        keep_fonts_in_cache()
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 

@@ -7,7 +7,7 @@ frames have one mean. The states tell voices apart: who keeps them, keeps what i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -44,17 +44,13 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """A hop of 32 ms is speech above this probability."""
     margin: float = 0.1
     """Seconds before and after a hop of speech that are kept."""
-    pause: float = 0.0
-    """Longest part of a pause beyond the margins that is kept, in seconds; longer ones are left
-    out."""
     level: float = -30.0
-    """Of the speech, dB below full scale (mean square)."""
-    level_hops: int | None = None
-    """Hops of speech after which its level is taken for known, and followed from there on. None:
-    it is that of the whole sound."""
+    """To which speech is brought, in dB below full scale (mean square)."""
+    level_hops: int = 16
+    """Hops of speech after which its level is taken for known; from there on it is followed."""
     layers: tuple[int, ...] = (2, 3)
     """Of the encoder, whose states are the features; the first is 1."""
-    chunk: int = 160
+    chunk: int = 100
     """Frames after which the encoder begins anew."""
 
 
@@ -79,7 +75,7 @@ class Ge2e:
             raise BundleError(f"front-end ge2e: its specification is damaged ({error})") from error
         self._spec = spec
         self._encoder, self._detector = (session(read(file), threads) for file in files)
-        self._stream = self._begin(STREAM_HOPS)
+        self._stream = self._begin()
 
     def describe(self) -> FrontEndSpec:
         """What it is."""
@@ -87,7 +83,7 @@ class Ge2e:
 
     def whole(self, signal: Any) -> Features:
         """Features (T, D) at 10 a second of speech; (0, D) where nobody speaks."""
-        stream = self._begin(None)
+        stream = self._begin()
         return stream.feed(as_sound(signal), last=True)
 
     def stream(self, signal: Any, *, last: bool = False) -> Features:
@@ -99,7 +95,7 @@ class Ge2e:
 
     def reset(self, state: State | None = None) -> None:
         """Begin anew, or where `state` left off."""
-        fresh = self._begin(STREAM_HOPS)
+        fresh = self._begin()
         if state is not None:
             fresh.restore(require_state(state, fresh.state()))
         self._stream = fresh
@@ -125,7 +121,11 @@ class Ge2e:
             if heard > LONGEST:
                 break
         else:
-            yield from self._begin(None).spoken(first)
+            if first:
+                stream, samples = self._begin(), np.concatenate([p.samples for p in first])
+                features = stream.feed(Sound(samples, first[0].rate), last=True)
+                if len(features):
+                    yield *stream.spoken(), features
             return
         detector = Detector(self._detector)
         for start, end, sound in utterances(chain(first, pieces), detector, self._rules.threshold):
@@ -133,26 +133,18 @@ class Ge2e:
             if len(features):
                 yield start, end, features
 
-    def _begin(self, settle: int | None) -> _Stream:
-        if self._rules.level_hops is not None:
-            settle = self._rules.level_hops
-        return _Stream(self._rules, self._encoder, self._detector, settle)
-
-
-STREAM_HOPS = 8
-"""Hops of speech after which a stream takes its level for known, where the rule is that of the
-whole sound."""
+    def _begin(self) -> _Stream:
+        return _Stream(self._rules, self._encoder, self._detector)
 
 
 class _Stream:
     """Sound in pieces -> features, and all that is between."""
 
-    def __init__(self, rules: Rules, encoder: Any, detector: Any, settle: int | None) -> None:
+    def __init__(self, rules: Rules, encoder: Any, detector: Any) -> None:
         self._rules, self._encoder = rules, encoder
         self._dim = UNITS * len(rules.layers)
         self._mono, self._detector = Mono(), Detector(detector)
-        margin, pause = (round(seconds * RATE) for seconds in (rules.margin, rules.pause))
-        self._gate = Gate(STEP, FRAME // 2, margin, pause, settle)
+        self._gate = Gate(STEP, FRAME // 2, round(rules.margin * RATE), rules.level_hops)
         self._samples: NDArray[np.float32] = np.zeros(0, np.float32)
         self._offset = 0
         """Of the first sample kept, in all."""
@@ -186,13 +178,10 @@ class _Stream:
         self._forget()
         return features
 
-    def spoken(self, pieces: Sequence[Sound]) -> Iterator[tuple[float, float, Features]]:
-        """All pieces of a sound as one utterance from its first speech to its last; or none."""
-        for piece in pieces[:-1]:
-            self.feed(piece, last=False)
-        if pieces and len(features := self.feed(pieces[-1], last=True)):
-            end = self._offset + len(self._samples)
-            yield self._gate.began / RATE, min(self._gate.until, end) / RATE, features
+    def spoken(self) -> tuple[float, float]:
+        """Seconds of the first speech and of the end of the last."""
+        end = self._offset + len(self._samples)
+        return self._gate.began / RATE, min(self._gate.until, end) / RATE
 
     def _ready(self, end: int) -> list[Stretch]:
         """The frames chosen of which all samples are there."""
@@ -205,38 +194,33 @@ class _Stream:
 
     def _encode(self, stretches: list[Stretch], last: bool) -> Features:
         made = [np.zeros((0, self._dim), np.float32)]
+        kept, gains = self._levels(stretches)
         most = _MANY * self._rules.chunk
-        parts = [
-            Stretch(at, min(at + most, end), power)
-            for first, end, power in stretches
-            for at in range(first, end, most)
-        ]
-        while parts:
-            taken = 1
-            while taken < len(parts) and parts[taken - 1].last - parts[0].first < most:
-                taken += 1
-            ending = last and taken == len(parts)
-            count = len(self._frames) + sum(part.last - part.first for part in parts[:taken])
+        for at in range(0, len(kept), most):
+            now, ending = slice(at, at + most), last and at + most >= len(kept)
+            waited = len(self._frames)
+            count = waited + len(kept[now])
             # Where nothing follows there is room to fill up the last chunk.
             frames = np.zeros((count + ending * self._rules.chunk, FRAME), np.float32)
-            frames[: len(self._frames)] = self._frames
-            self._cut(parts[:taken], frames[len(self._frames) : count])
+            frames[:waited] = self._frames
+            windows = np.lib.stride_tricks.sliding_window_view(self._samples, FRAME)
+            starts = kept[now] * STEP - self._offset
+            np.multiply(windows[starts], gains[now, None], out=frames[waited:count])
             ready = count - count % GROUP
             made += self._chunks(frames, ready, ending)
             self._frames = frames[ready:count].copy()
-            del parts[:taken]
         return np.concatenate(made)
 
-    def _cut(self, stretches: list[Stretch], frames: NDArray[np.float32]) -> None:
-        """Fill frames (N, 400) with those of stretches, levelled."""
-        level, at = 10 ** (self._rules.level / 20), 0
-        for first, last, power in stretches:
-            start, stop = first * STEP - self._offset, (last - 1) * STEP + FRAME - self._offset
-            samples = self._samples[start:stop]
-            windows = np.lib.stride_tricks.sliding_window_view(samples, FRAME)[::STEP]
-            gain = np.float32(level / np.sqrt(max(power, _SILENT)))
-            np.multiply(windows, gain, out=frames[at : at + len(windows)])
-            at += len(windows)
+    def _levels(self, stretches: list[Stretch]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The frames of stretches, and what each is multiplied by: (N,), (N,)."""
+        if not stretches:
+            return np.zeros(0, np.int64), np.zeros(0, np.float32)
+        first, last, power = np.array(stretches).T
+        counts = (last - first).astype(np.int64)
+        before = np.cumsum(counts) - counts
+        kept = np.arange(counts.sum()) + np.repeat(first.astype(np.int64) - before, counts)
+        gains = 10 ** (self._rules.level / 20) / np.sqrt(np.maximum(power, _SILENT))
+        return kept, np.repeat(gains, counts).astype(np.float32)
 
     def _chunks(self, frames: NDArray[np.float32], count: int, ending: bool) -> Iterator[Features]:
         """Features of the first `count` of frames (N, 400), in tens, which follow on those before.

@@ -49,6 +49,10 @@ class Detector:
         return np.concatenate(found)
 
 
+_MEMORY = 375
+"""Hops of speech, twelve seconds, that the power remembers."""
+
+
 class Stretch(NamedTuple):
     """Frames first .. last - 1 that are kept, and the power (mean square) of the speech there."""
 
@@ -59,10 +63,11 @@ class Stretch(NamedTuple):
 
 @dataclass
 class Gate:
-    """Chooses the frames of speech as its hops become known, and measures its power.
+    """Chooses the frames of speech as its hops become known, and follows its power.
 
     A frame is kept if its middle lies in a hop of speech or at most `margin` samples before or
-    after one; so are those of a pause of which at most `pause` samples would be left out.
+    after one. It has the power of all speech until the hop for which it is kept, or until the hop
+    by which the power is taken for known.
     """
 
     step: int
@@ -70,22 +75,20 @@ class Gate:
     middle: int
     """Of a frame, in samples."""
     margin: int
-    pause: int
-    settle: int | None
-    """Hops of speech after which the power is taken for known; each stretch then has that of all
-    speech until there. None: the end of the sound, one power for all."""
+    settle: int
+    """Hops of speech after which the power is taken for known."""
     hops: int = 0
     """Heard so far."""
-    until: int = -1
-    """Sample up to which frames are kept; -1 before any speech."""
     began: int = -1
-    """Sample from which they are; -1 likewise."""
+    """Sample from which frames are kept; -1 before any speech."""
+    until: int = -1
+    """Sample up to which they are; -1 likewise."""
     next: int = 0
     """First frame that is not kept yet."""
     speech: int = 0
     """Hops of speech so far."""
     power: float = 0.0
-    """Sum of their powers."""
+    """Their mean; of about the last twelve seconds."""
 
     def __post_init__(self) -> None:
         self.held: list[tuple[int, int]] = []
@@ -96,24 +99,17 @@ class Gate:
     ) -> list[Stretch]:
         """Hops (N,) that follow on those before -> the stretches that they decide."""
         made = []
-        places = np.flatnonzero(speech)
-        # Where the power is asked for once, what is said without a break is one step.
-        breaks = np.flatnonzero(np.diff(places) > (1 if self.settle is None else 0)) + 1
-        for run in np.split(places, breaks) if len(places) else []:
-            at, count = (self.hops + int(run[0])) * HOP, len(run)
-            start, stop = at - self.margin, at + count * HOP + self.margin
+        for place in np.flatnonzero(speech).tolist():
+            start = (self.hops + place) * HOP - self.margin
             if self.until < 0:
                 self.began = max(0, start)
-            elif start - self.until <= self.pause:
-                start = self.until
-            first, end = max(self.next, self._frame(start)), self._frame(stop)
-            if self.held and self.held[-1][1] == first:
-                first = self.held.pop()[0]
+            self.until = start + HOP + 2 * self.margin
+            first, end = max(self.next, self._frame(start)), self._frame(self.until)
             self.held.append((first, end))
-            self.next, self.until = end, stop
-            self.speech += count
-            self.power += float(powers[run].sum())
-            if self.settle is not None and self.speech >= self.settle:
+            self.next = end
+            self.speech += 1
+            self.power += (float(powers[place]) - self.power) / min(self.speech, _MEMORY)
+            if self.speech >= self.settle:
                 made += self._release()
         self.hops += len(speech)
         return [*made, *self._release()] if last else made
@@ -122,14 +118,10 @@ class Gate:
         """The first frame that may be kept yet."""
         if self.held:
             return self.held[0][0]
-        start = self.hops * HOP - self.margin
-        if self.until >= 0 and start - self.until <= self.pause:
-            return self.next
-        return max(self.next, self._frame(start))
+        return max(self.next, self._frame(self.hops * HOP - self.margin))
 
     def _release(self) -> list[Stretch]:
-        power = self.power / max(1, self.speech)
-        made = [Stretch(first, last, power) for first, last in self.held]
+        made = [Stretch(first, last, self.power) for first, last in self.held]
         self.held.clear()
         return made
 

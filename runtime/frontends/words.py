@@ -24,13 +24,13 @@ class Words:
 
     def __init__(self, spec: FrontEndSpec, read: Read, threads: int = 1) -> None:
         self._spec = spec
-        self._longest, lower_case = spec.settings.get("longest"), spec.settings.get("lower_case")
-        if not isinstance(self._longest, int) or self._longest < 3 or lower_case is None:
+        longest, lower_case = spec.settings.get("longest"), spec.settings.get("lower_case")
+        if not isinstance(longest, int) or longest < 3 or not isinstance(lower_case, bool):
             raise BundleError(f"front-end {spec.kind}: its settings lack longest or lower_case")
         if missing := {"graph", "vocabulary"} - spec.files.keys():
             raise BundleError(f"front-end {spec.kind}: it has no file {' or '.join(missing)}")
-        pieces = _pieces(spec, read)
-        self._wordpiece = WordPiece(pieces, lower_case=bool(lower_case))
+        self._longest = longest
+        self._wordpiece = WordPiece(_pieces(spec, read), lower_case=lower_case)
         self._session = session(read(spec.files["graph"]), threads)
         self._text = ""
         self._told = False

@@ -38,12 +38,13 @@ _STATISTICS = {*_TRANSFORMS, "ReduceMean", "ReduceMin", "Slice", "Sub", "Tanh"}
 MORE = {
     "sigmoid-s": {"Sigmoid"}, "attention": {"Tanh", "Softmax", "ReduceSum", "Mul"},
     "sum": {"ReduceSum"}, "transforms": _TRANSFORMS, "statistics": _STATISTICS,
+    "two-statistics": _STATISTICS,
 }  # fmt: skip
 MOST_NODES = {"if-mmin": {"a": 43, "v": 43, "t": 54, "a_v": 50, "a_t": 61, "v_t": 61, "a_v_t": 65}}
 """Constants not counted; three blocks of imagination."""
 
 
-ROUNDS_MORE = ("sum", "last", "statistics")
+ROUNDS_MORE = ("sum", "last", "statistics", "two-statistics")
 """A sum over 2,000 frames, a last state that has seen them all, and statistics that meet weights at
 once round more in float32."""
 

@@ -457,7 +457,7 @@ RECIPES: dict[str, bytes] = {
     "no network": b"stage1: {}\nnetwork: 5\n", "another model": b"stage1: {}\nmodels: {x: 5}\n",
 }  # fmt: skip
 SETS = (
-    "corpus.modalities={}", "corpus.modalities={a: {dim: 4, frames: [1, 2]}}",
+    "corpus.modalities={}", "modalities=[a, a]",
     "network=" + "x" * 9999, "corpus.modalities.a.missing_length=1000000",
     "corpus={", "corpus=", "corpus=5", "corpus=[", "=", "=5", "a", "stage1=", "stage1=5",
     "stage1.epochs=",

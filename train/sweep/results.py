@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ifmmin.runtime.errors import OutputError, one_line
+from ifmmin.runtime.errors import InputError, OutputError, one_line
 from ifmmin.runtime.files import JSON_ERRORS, read_regular
 from ifmmin.runtime.modality import MODALITIES, Pattern, patterns_of
 
@@ -102,11 +102,14 @@ def _patterns(figures: Iterable[str]) -> tuple[Pattern, ...]:
 def _read(run: Path, unit: Unit) -> Result:
     try:
         metrics = msgspec.json.decode(read_regular(run / METRICS_NAME, OutputError))
-        labels, answers = _read_answers(run / PREDICTIONS_NAME, _patterns(metrics["test"]))
-        _require_figures(msgspec.convert(metrics, _Metrics), len(labels))
+        known = msgspec.convert(metrics, _Metrics)
+        labels, answers = _read_answers(run / PREDICTIONS_NAME, _patterns(known.test))
+        _require_figures(known, len(labels))
         history = _read_history(run / HISTORY_NAME)
         points = read_projection(run / PROJECTION_NAME)
-    except (OSError, ValueError, KeyError, StopIteration, csv.Error, *JSON_ERRORS) as error:
+    except (
+        OSError, ValueError, KeyError, StopIteration, csv.Error, InputError, *JSON_ERRORS,
+    ) as error:  # fmt: skip
         raise OutputError(
             f"the run of {unit} is damaged ({type(error).__name__}: {one_line(error)}); "
             f"remove {run} and call again"

@@ -26,7 +26,7 @@ from ifmmin.export.frontends.ge2e import (
 )
 from ifmmin.runtime.errors import BundleError, InputError
 from ifmmin.runtime.frontends.base import open_frontend, session
-from ifmmin.runtime.frontends.ge2e import STREAM_HOPS, Ge2e, Rules
+from ifmmin.runtime.frontends.ge2e import Ge2e, Rules
 from ifmmin.runtime.frontends.sound import RATE, Sound
 from ifmmin.runtime.frontends.spec import FileEntry, FrontEndSpec, read_folder
 from ifmmin.runtime.frontends.speech import Detector
@@ -247,31 +247,21 @@ def talk(*parts: float) -> Array:
     return np.concatenate(made)
 
 
-def by_the_rules(samples: Array, rules: Rules, running: int | None = None) -> Array:
+def by_the_rules(samples: Array, rules: Rules) -> Array:
     """Features of samples at 16 kHz by a plain account: frame by frame, hop by hop."""
     hops = np.pad(samples, (64, -len(samples) % 512)).astype(np.float64)
     with_context = np.lib.stride_tricks.sliding_window_view(hops, 576)[::512]
     loud = np.square(with_context).mean(axis=1)
     speech = sigmoid((loud + 0.02 * np.concatenate([[0], loud[:-1]])) * 1e4 - 1) > rules.threshold
     powers = np.square(with_context[:, 64:]).mean(axis=1)
-    spans: list[list[float]] = []
-    for hop in np.flatnonzero(speech):
-        start, stop = hop * 512 - rules.margin * RATE, (hop + 1) * 512 + rules.margin * RATE
-        if spans and start - spans[-1][1] <= rules.pause * RATE:
-            spans[-1][1] = stop
-        else:
-            spans.append([start, stop])
-    frames = []
+    heard, margin, frames = np.flatnonzero(speech), rules.margin * RATE, []
     for index in range(max(0, (len(samples) - 400) // 160 + 1)):
         middle = index * 160 + 200
-        if any(start <= middle < stop for start, stop in spans):
-            heard = np.flatnonzero(speech)
-            if running is not None:
-                # The first hop of speech that keeps the frame, but not before the level is known.
-                reached = (heard + 1) * 512 + rules.margin * RATE > middle
-                until = max(int(reached.argmax()) + 1, min(running, len(heard)))
-                heard = heard[:until]
-            gain = 10 ** (rules.level / 20) / np.sqrt(powers[heard].mean())
+        near = (heard * 512 - margin <= middle) & (middle < (heard + 1) * 512 + margin)
+        if near.any():
+            # The power until the first hop that keeps the frame, but not before it is known.
+            until = max(int(near.argmax()) + 1, min(rules.level_hops, len(heard)))
+            gain = 10 ** (rules.level / 20) / np.sqrt(powers[heard[:until]].mean())
             frames.append(samples[index * 160 : index * 160 + 400] * gain)
     made = [
         encode(np.stack(frames[at : at + rules.chunk]), encoder_weights(), rules.layers)
@@ -284,15 +274,14 @@ def by_the_rules(samples: Array, rules: Rules, running: int | None = None) -> Ar
     "rules",
     [
         RULES,
-        Rules(pause=0.4, chunk=40, level=-20.0),
-        Rules(level_hops=6, margin=0.05),
-        Rules(pause=100.0, layers=(1, 2)),
+        Rules(chunk=40, level=-20.0, threshold=0.6),
+        Rules(level_hops=6, margin=0.05, layers=(1, 2)),
     ],
 )
 def test_a_whole_sound_goes_by_the_rules(frontend: Any, rules: Rules) -> None:
     samples = talk(0.5, 0.45, 0.6, 0.9, 0.4, 0.3)
     made = frontend(rules).whole((samples, RATE))
-    wanted = by_the_rules(samples, rules, running=rules.level_hops)
+    wanted = by_the_rules(samples, rules)
     assert len(made) == len(wanted) > 14
     np.testing.assert_allclose(made, wanted, atol=1e-4)
 
@@ -318,15 +307,9 @@ def streamed(front: Ge2e, samples: Array, rate: int, cuts: list[int]) -> Array:
 
 
 @settings(max_examples=12)
-@given(
-    rate=st.sampled_from([8000, 16000, 44100]),
-    cuts=st.lists(st.integers(1, 8000), max_size=5),
-    pause=st.sampled_from([0.0, 0.3]),
-)
-def test_pieces_give_what_the_whole_gives_where_the_level_is_followed(
-    frontend: Any, rate: int, cuts: list[int], pause: float
-) -> None:
-    front = frontend(Rules(level_hops=4, pause=pause))
+@given(rate=st.sampled_from([8000, 16000, 44100]), cuts=st.lists(st.integers(1, 8000), max_size=5))
+def test_pieces_give_what_the_whole_gives(frontend: Any, rate: int, cuts: list[int]) -> None:
+    front = frontend()
     samples = talk(0.3, 0.2, 0.3, 0.5, 0.3)[: rate + rate // 2]
     whole = front.whole((samples, rate))
     made = streamed(front, samples, rate, [cut for cut in cuts if cut < len(samples)])
@@ -334,19 +317,15 @@ def test_pieces_give_what_the_whole_gives_where_the_level_is_followed(
     np.testing.assert_allclose(made, whole, atol=1e-4)
 
 
-def test_a_stream_follows_the_level_that_the_whole_knows(frontend: Any) -> None:
-    samples = talk(0.5, 0.3, 0.5)
-    front = frontend()
+def test_features_are_there_soon(frontend: Any) -> None:
+    """Once the last frame's hop is known, not at the end; and a next signal begins anew."""
+    front, samples = frontend(), talk(0.8, 0.3, 0.5)
     made = [front.stream((samples[at : at + 160], RATE)) for at in range(0, len(samples), 160)]
-    stream = np.concatenate([*made, front.stream((samples[:0], RATE), last=True)])
-    wanted = by_the_rules(samples, RULES, running=STREAM_HOPS)
-    np.testing.assert_allclose(stream, wanted, atol=1e-4)
-    assert front.whole((samples, RATE)).shape == stream.shape
-    # Its next signal begins anew.
-    again = front.stream((samples, RATE), last=True)
-    np.testing.assert_allclose(again, stream, atol=1e-4)
-    # A feature is there once its last frame's hop is known, not at the end.
-    assert sum(map(len, made)) >= len(stream) - 2
+    rest = front.stream((samples[:0], RATE), last=True)
+    whole = front.whole((samples, RATE))
+    np.testing.assert_allclose(np.concatenate([*made, rest]), whole, atol=1e-4)
+    assert len(rest) <= 1
+    np.testing.assert_allclose(front.stream((samples, RATE), last=True), whole, atol=1e-4)
 
 
 def test_what_is_no_speech_has_no_features(frontend: Any) -> None:
@@ -380,7 +359,7 @@ def test_a_state_that_is_none_is_refused_and_changes_nothing(frontend: Any) -> N
         {**state, "samples": state["samples"] * np.nan},
         {**state, "samples": state["samples"][:10]},
         {**state, "offset": np.array(-1)},
-        {**state, "done": np.array(160)},
+        {**state, "done": np.array(100)},
         {**state, "mono_counts": np.array([7, 6000, 6000])},
         {**state, "kept": np.array([[5.0, 3.0, 1.0]])},
     ]

@@ -74,22 +74,23 @@ def test_they_are_those_of_the_released_layout(
 
 
 @needs_opensmile
-def test_pieces_give_what_the_whole_does(frontend: FrontEnd) -> None:
-    samples = _voice(1.3)
-    whole = frontend.whole(Sound(samples, RATE))
+@pytest.mark.parametrize("rate", [RATE, 24_000])
+def test_pieces_give_what_the_whole_does(frontend: FrontEnd, rate: int) -> None:
+    samples = _voice(1.95)[: int(1.3 * rate)]
+    whole = frontend.whole(Sound(samples, rate))
     assert whole.shape == (13, 130)
     assert np.isfinite(whole).all()
     pieces = np.split(samples, [1, 5000, 5001, 12000])
-    made = [frontend.stream(Sound(piece, RATE)) for piece in pieces[:3]]
+    made = [frontend.stream(Sound(piece, rate)) for piece in pieces[:3]]
     state = frontend.state()
     other = copy.copy(frontend)
     other.reset(state)
     frontend.reset()
-    made += [other.stream(Sound(pieces[3], RATE)), other.stream(Sound(pieces[4], RATE), last=True)]
+    made += [other.stream(Sound(pieces[3], rate)), other.stream(Sound(pieces[4], rate), last=True)]
     assert [len(frames) for frames in made] == [0, 0, 0, 0, 13]
     np.testing.assert_array_equal(made[-1], whole)
     # What followed is a stream of its own.
-    np.testing.assert_array_equal(other.stream((samples, RATE), last=True), whole)
+    np.testing.assert_array_equal(other.stream((samples, rate), last=True), whole)
 
 
 @needs_opensmile
@@ -119,13 +120,14 @@ def test_too_much_sound_is_refused_and_the_stream_as_before(
     frontend: FrontEnd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IFMMIN_INPUT_LIMIT", "1")
-    frontend.reset()
-    samples = _voice(10)
-    frontend.stream((samples, RATE))
+    stream, samples, rate = copy.copy(frontend), _voice(15), 24_000
+    stream.reset()
+    stream.stream((samples, rate))
     with pytest.raises(InputError, match="more than the 1 MiB allowed"):
-        frontend.stream((samples, RATE))
-    assert len(frontend.state()["samples"]) == len(samples)
-    frontend.reset()
+        stream.stream((samples[1000:], rate))
+    made = stream.stream((samples[:1000], rate), last=True)
+    whole = frontend.whole((np.concatenate([samples, samples[:1000]]), rate))
+    np.testing.assert_array_equal(made, whole)
 
 
 @needs_opensmile
