@@ -384,7 +384,7 @@ PROBES = (
     "Caf\u00e9 \u00c5NGSTR\u00d6M na\u00efve \u6211\u5f88\u9ad8\u5174 3.14 $5",
     "Oh \U0001f600 well\u2026 [SEP] un\u00adhappi\u200bness\u0300",
     "so very " * 40,
-    "so very glad " * 400,
+    "so very glad " * 100,
 )
 """Texts short and long, with accents, ideographs, an emoji, controls and a special token."""
 
