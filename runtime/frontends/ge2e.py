@@ -8,7 +8,7 @@ frames have one mean. The states tell voices apart: who keeps them, keeps what i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..errors import BundleError, InputError
 from .base import Features, State, require_state, session
-from .sound import RATE, Mono, Sound, as_sound, blocks, parts
+from .sound import RATE, Mono, Sound, as_sound, blocks, mono, parts
 from .spec import FrontEndSpec, Read
 from .speech import HOP, LONGEST, Detector, Gate, Stretch, utterances
 
@@ -31,6 +31,8 @@ UNITS = 256
 """Of each layer."""
 _MANY = 4
 """Chunks that are run at once."""
+_HELD = RATE
+"""Samples in memory beyond which frames are cut out of them, though they are too few."""
 _SILENT = 1e-12
 """A power (mean square) that no gain lifts further."""
 
@@ -104,6 +106,12 @@ class Ge2e:
         """Of the stream: resampler, detector, samples not used yet, and the encoder's states."""
         return self._stream.state()
 
+    def speech(self, signal: Any) -> NDArray[np.float32]:
+        """Probability (N,) that someone speaks in each 32 ms of a sound; its rest is left out."""
+        samples = mono(as_sound(signal))
+        hops = samples[: len(samples) - len(samples) % HOP].reshape(-1, HOP)
+        return Detector(self._detector).feed(hops)
+
     def utterances(
         self, signal: Sound | str | Path | tuple[Any, int]
     ) -> Iterator[tuple[float, float, Features]]:
@@ -159,33 +167,32 @@ class _Stream:
 
     def feed(self, sound: Sound, last: bool) -> Features:
         heard = [self._mono.feed(sound), *([self._mono.end()] if last else [])]
+        end = self._offset + len(self._samples) + sum(map(len, heard))
+        if last:
+            heard.append(np.zeros(-end % HOP, np.float32))
         self._samples = np.concatenate([self._samples, *heard])
-        end = self._offset + len(self._samples)
-        at = self._gate.hops * HOP - self._offset
-        fresh = self._samples[at:]
-        rest = len(fresh) % HOP
-        if not last:
-            fresh = fresh[: len(fresh) - rest]
-        elif rest:
-            fresh = np.concatenate([fresh, np.zeros(HOP - rest, np.float32)])
+        fresh = self._samples[self._gate.hops * HOP - self._offset :]
+        fresh = fresh[: len(fresh) - len(fresh) % HOP]
         if not len(fresh) and not last:
             return np.zeros((0, self._dim), np.float32)
-        if len(fresh):
-            powers = np.square(fresh.reshape(-1, HOP), dtype=np.float64).mean(axis=1)
-            speech = self._detector.feed(fresh) > self._rules.threshold
-            self._kept += self._gate.feed(speech, powers, last)
-        features = self._encode(self._ready(end), last)
+        hops = fresh.reshape(-1, HOP)
+        powers = np.einsum("nk,nk->n", hops, hops, dtype=np.float64) / HOP
+        speech = self._detector.feed(hops) > self._rules.threshold
+        self._kept += self._gate.feed(speech, powers, last)
+        features = self._encode(self._ready(end, last), last)
         self._forget()
         return features
 
     def spoken(self) -> tuple[float, float]:
         """Seconds of the first speech and of the end of the last."""
-        end = self._offset + len(self._samples)
-        return self._gate.began / RATE, min(self._gate.until, end) / RATE
+        return self._gate.began / RATE, min(self._gate.until, self._mono.given) / RATE
 
-    def _ready(self, end: int) -> list[Stretch]:
-        """The frames chosen of which all samples are there."""
+    def _ready(self, end: int, last: bool) -> list[Stretch]:
+        """The frames chosen of which all samples are there, once they are enough for a feature."""
         complete = max(0, (end - FRAME) // STEP + 1)
+        count = sum(min(s.last, complete) - s.first for s in self._kept if s.first < complete)
+        if len(self._frames) + count < GROUP and len(self._samples) < _HELD and not last:
+            return []
         ready = [s._replace(last=min(s.last, complete)) for s in self._kept if s.first < complete]
         self._kept = [
             s._replace(first=max(s.first, complete)) for s in self._kept if s.last > complete
@@ -203,13 +210,21 @@ class _Stream:
             # Where nothing follows there is room to fill up the last chunk.
             frames = np.zeros((count + ending * self._rules.chunk, FRAME), np.float32)
             frames[:waited] = self._frames
-            windows = np.lib.stride_tricks.sliding_window_view(self._samples, FRAME)
-            starts = kept[now] * STEP - self._offset
-            np.multiply(windows[starts], gains[now, None], out=frames[waited:count])
+            self._cut(kept[now], gains[now], frames[waited:count])
             ready = count - count % GROUP
             made += self._chunks(frames, ready, ending)
             self._frames = frames[ready:count].copy()
         return np.concatenate(made)
+
+    def _cut(
+        self, kept: NDArray[np.int64], gains: NDArray[np.float32], frames: NDArray[np.float32]
+    ) -> None:
+        """Fill frames (N, 400) with those of the sound, which is in memory from `_offset` on."""
+        windows = np.lib.stride_tricks.sliding_window_view(self._samples, FRAME)
+        breaks = np.flatnonzero(np.diff(kept) > 1) + 1
+        for start, stop in pairwise([0, *breaks.tolist(), len(kept)]):
+            run = windows[kept[start] * STEP - self._offset :: STEP][: stop - start]
+            np.multiply(run, gains[start:stop, None], out=frames[start:stop])
 
     def _levels(self, stretches: list[Stretch]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The frames of stretches, and what each is multiplied by: (N,), (N,)."""
@@ -233,8 +248,9 @@ class _Stream:
             if self._done:
                 size = min(left, chunk - self._done)
             elif left >= chunk:
-                # Chunks know nothing of each other. Nothing follows on the last: it may be filled.
-                rows, size = -(-left // chunk) if ending else left // chunk, chunk
+                # Chunks know nothing of each other. Nothing follows on the last: it may be filled,
+                # which is faster than to run it alone unless it is short.
+                rows, size = left // chunk + (ending and left % chunk > chunk // 3), chunk
             batch = frames[at : at + rows * size].reshape(rows, size, FRAME)
             features, h, c = self._encoder.run(None, {"frames": batch, **self._states(rows)})
             yield features.reshape(-1, self._dim)[: left // GROUP]

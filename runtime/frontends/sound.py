@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, one_line
 from ..files import open_regular, require_size
-from ..validate import as_numbers, is_finite
+from ..validate import as_numbers
 
 __all__ = [
     "RATE",
@@ -263,20 +263,26 @@ def _checked(sound: Sound) -> NDArray[np.float32]:
     if samples.dtype.kind == "f":
         with np.errstate(over="ignore"):
             made = np.ascontiguousarray(samples, np.float32)
-        if not is_finite(made):
-            at = int(np.argwhere(~np.isfinite(made))[0][0])
-            raise InputError(
-                f"sound: got {made[at].max()} at {at / sound.rate:.3f} s, wanted finite samples"
-            )
-        if len(made) and max(made.max(), -made.min()) > _LOUDEST:
-            raise InputError(
-                f"sound: got floats up to {np.abs(made).max():g}, wanted them from -1 to 1; divide "
-                "those of 16 bits by 32768, or give them as int16"
-            )
+        # Of a NaN neither holds.
+        if made.size and not (made.max() <= _LOUDEST and made.min() >= -_LOUDEST):
+            raise _no_samples(made, sound.rate)
         return made
     if samples.dtype not in (np.int16, np.int32):
         raise InputError(f"sound: got samples of {samples.dtype}, wanted int16, int32 or float")
     return samples.astype(np.float32) * np.float32(2.0 ** (1 - 8 * samples.dtype.itemsize))
+
+
+def _no_samples(samples: NDArray[np.float32], rate: int) -> InputError:
+    wrong = np.argwhere(~np.isfinite(samples))
+    if len(wrong):
+        at, channel = wrong[0]
+        return InputError(
+            f"sound: got {samples[at, channel]} at {at / rate:.3f} s, wanted finite samples"
+        )
+    return InputError(
+        f"sound: got floats up to {np.abs(samples).max():g}, wanted them from -1 to 1; divide "
+        "those of 16 bits by 32768, or give them as int16"
+    )
 
 
 _CROSSINGS = 16

@@ -35,17 +35,20 @@ class Detector:
         }
         """Its state."""
 
-    def feed(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Probabilities (N,) of N * 512 samples at 16 kHz, which follow on those before."""
-        heard = np.concatenate([self.arrays["context"], samples])
-        h, c, found = self.arrays["h"], self.arrays["c"], [np.zeros(0, np.float32)]
-        for start in range(0, len(samples), _AT_ONCE * HOP):
-            part = heard[start : start + _AT_ONCE * HOP + CONTEXT]
-            hops = np.lib.stride_tricks.sliding_window_view(part, HOP + CONTEXT)[::HOP]
-            given = {"hops": np.ascontiguousarray(hops), "h": h, "c": c}
-            probabilities, h, c = self._session.run(None, given)
+    def feed(self, hops: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probabilities (N,) of hops (N, 512) of sound at 16 kHz, which follow on those before."""
+        context, h, c = (self.arrays[name] for name in ("context", "h", "c"))
+        found = [np.zeros(0, np.float32)]
+        for at in range(0, len(hops), _AT_ONCE):
+            part = hops[at : at + _AT_ONCE]
+            heard = np.empty((len(part), CONTEXT + HOP), np.float32)
+            heard[0, :CONTEXT] = context
+            heard[1:, :CONTEXT] = part[:-1, -CONTEXT:]
+            heard[:, CONTEXT:] = part
+            probabilities, h, c = self._session.run(None, {"hops": heard, "h": h, "c": c})
+            context = part[-1, -CONTEXT:].copy()
             found.append(probabilities)
-        self.arrays = {"context": heard[-CONTEXT:].copy(), "h": h, "c": c}
+        self.arrays = {"context": context, "h": h, "c": c}
         return np.concatenate(found)
 
 
@@ -183,7 +186,7 @@ class _Cutter:
         self._samples = np.concatenate([self._samples, samples])
         fresh = self._samples[self._hop * HOP - self._offset :]
         fresh = fresh[: len(fresh) - len(fresh) % HOP]
-        for found in (self._detector.feed(fresh) > self._threshold).tolist():
+        for found in (self._detector.feed(fresh.reshape(-1, HOP)) > self._threshold).tolist():
             if found:
                 self._speech.append(self._hop)
             self._hop += 1

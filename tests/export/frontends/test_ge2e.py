@@ -210,11 +210,11 @@ def detect(samples: Array, weights: dict[str, Array]) -> Array:
 def test_the_detector_is_what_numpy_computes_at_once_and_hop_by_hop() -> None:
     weights, samples = detector_weights(), sound_of(70 * 512 / RATE)
     graph = session(detector_graph(weights))
-    made = Detector(graph).feed(samples)
+    made = Detector(graph).feed(samples.reshape(-1, 512))
     np.testing.assert_allclose(made, detect(samples, weights), atol=2e-5)
     assert np.ptp(made) > 0.02
     hops = Detector(graph)
-    steps = [hops.feed(samples[at : at + 512]) for at in range(0, len(samples), 512)]
+    steps = [hops.feed(samples[None, at : at + 512]) for at in range(0, len(samples), 512)]
     np.testing.assert_allclose(np.concatenate(steps), made, atol=2e-6)
 
 
@@ -457,3 +457,16 @@ def test_a_recording_of_a_file_is_held_in_part(frontend: Any, tmp_path: Path) ->
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.1 * peaks[0]
+
+
+def test_a_stream_holds_no_more_than_it_needs(frontend: Any) -> None:
+    front = frontend()
+    # Frames too few for a feature wait through the silence for those after it.
+    samples = talk(0.53, 6.0, 0.5)
+    held, made = [], []
+    for at in range(0, len(samples), 1600):
+        made.append(front.stream((samples[at : at + 1600], RATE)))
+        held.append(sum(array.nbytes for array in front.state().values()))
+    made.append(front.stream((samples[:0], RATE), last=True))
+    np.testing.assert_allclose(np.concatenate(made), front.whole((samples, RATE)), atol=1e-4)
+    assert max(held) < 120_000

@@ -85,6 +85,8 @@ def test_a_dead_channel_takes_nothing_away() -> None:
 WRONG: list[tuple[Any, str]] = [
     (Sound(np.array([0.0, np.nan, 0.0]), RATE), "got nan at 0.000 s, wanted finite samples"),
     (Sound(np.array([0.0] * 16000 + [np.inf]), RATE), "got inf at 1.000 s"),
+    (Sound(np.array([[0, 0], [0, -np.inf]]), RATE), "got -inf at 0.000 s"),
+    (Sound(np.array([0.0, -21312.0]), RATE), "got floats up to 21312, .* divide those of 16 bits"),
     (Sound(np.zeros((2, 3, 4)), RATE), r"got samples \(2, 3, 4\)"),
     (Sound(np.zeros(9, np.uint8), RATE), "got samples of uint8, wanted int16, int32 or float"),
     (Sound(np.array(["a"]), RATE), "got an array of <U1, wanted numbers"),
