@@ -31,7 +31,7 @@ CONTROL = "control"
 REFERENCE = "reference"
 """A fixed graph of our graphs' kind and size: it tells what the machine did between two runs."""
 Scenario = Literal[
-    "latency", "length", "throughput", "stream", "streams", "cold-start", "idle",
+    "latency", "length", "throughput", "stream", "streams", "signal", "cold-start", "idle",
     "memory", "single-stream", "multi-stream", "offline", "server",
 ]  # fmt: skip
 Unit = Literal["s", "bytes", "1/s", "J"]

@@ -256,6 +256,12 @@ KINDS = (
         ("pattern", "streams", "part", *_WHO, "samples"),
     ),
     Kind(
+        "signal", "From a recording to its emotion",
+        "A wav of four seconds with a synthetic voice, and a sentence: every part alone, and all "
+        "of it. Features of sound hold the detection of speech, which is also told apart.",
+        ("pattern", "part", *_WHO, "samples"),
+    ),
+    Kind(
         "cold-start", "Cold start",
         "A fresh process up to its first answer. Medians of parts need not add up to the median of "
         "the whole.",

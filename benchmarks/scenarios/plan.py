@@ -53,7 +53,7 @@ FEWEST_ROUNDS = 20
 """That a budget leaves to a group."""
 SHARES = {
     "latency": 120.0, "length": 80.0, "throughput": 50.0, "stream": 50.0, "streams": 25.0,
-    "cold-start": 40.0,
+    "signal": 25.0, "cold-start": 40.0,
 }  # fmt: skip
 """Weights of the scenarios whose groups can be cut."""
 FIXED = {"idle": 50.0, "memory": 30.0, "load": 50.0}

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..errors import BundleError, InputError
 from .base import Features, State, require_state, session
-from .sound import RATE, Mono, Sound, as_sound, blocks, parts
+from .sound import RATE, Mono, Sound, as_sound, blocks, mono, parts
 from .spec import FrontEndSpec, Read
 from .speech import HOP, LONGEST, Detector, Gate, Stretch, utterances
 
@@ -105,6 +105,12 @@ class Ge2e:
     def state(self) -> State:
         """Of the stream: resampler, detector, samples not used yet, and the encoder's states."""
         return self._stream.state()
+
+    def speech(self, signal: Any) -> NDArray[np.float32]:
+        """Probability (N,) that someone speaks in each 32 ms of a sound; its rest is left out."""
+        samples = mono(as_sound(signal))
+        hops = samples[: len(samples) - len(samples) % HOP].reshape(-1, HOP)
+        return Detector(self._detector).feed(hops)
 
     def utterances(
         self, signal: Sound | str | Path | tuple[Any, int]

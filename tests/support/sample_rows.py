@@ -183,6 +183,16 @@ def idle(machine: Machine) -> Iterator[Row]:
         yield _ours(machine, 30, SPECIALISED["a_t"] * factor, "idle", part=pause)
 
 
+def signal(machine: Machine) -> Iterator[Row]:
+    """From a wav to its emotion."""
+    shared = machine.group(machine.rounds)
+    for part, seconds in (("read", 1e-4), ("features", 9e-3), ("network", 3e-4), ("all", 9.5e-3)):
+        common: dict[str, Any] = {"scenario": "signal", "part": part, "pattern": "a", **ORT}
+        yield a_row(OURS, *machine.samples(seconds, shared), **common)
+        if part == "features":
+            yield a_row("opensmile", *machine.samples(87e-3, shared), **common)
+
+
 START = ("import", "load", "build", "first answer")
 COLD = {
     OURS: (0.061, 0.014, 0.019, 0.002), CONTROL: (0.061, 0.014, 0.019, 0.002),
@@ -236,7 +246,8 @@ def load(machine: Machine) -> Iterator[Row]:
 
 SCENARIOS: dict[str, Callable[[Machine], Iterator[Row]]] = {
     "latency": latency, "length": length, "throughput": throughput, "stream": stream,
-    "streams": streams, "cold-start": cold_start, "idle": idle, "memory": memory, "load": load,
+    "streams": streams, "signal": signal, "cold-start": cold_start, "idle": idle,
+    "memory": memory, "load": load,
 }  # fmt: skip
 
 
