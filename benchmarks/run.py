@@ -20,8 +20,9 @@ from .scenarios.plan import Pace, Plan
 
 SCENARIOS: Mapping[str, str] = {
     "latency": "latency:latency", "length": "latency:length", "throughput": "latency:throughput",
-    "stream": "stream:stream", "streams": "stream:streams", "signal": "signal:signal", "cold-start": "start:cold_start",
-    "idle": "start:idle", "memory": "memory:memory", "load": "load:load",
+    "stream": "stream:stream", "streams": "stream:streams", "signal": "signal:signal",
+    "cold-start": "start:cold_start", "idle": "start:idle", "memory": "memory:memory",
+    "load": "load:load",
 }  # fmt: skip
 """Module and function of each, in the order in which they run."""
 

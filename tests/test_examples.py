@@ -140,12 +140,12 @@ def test_the_table_of_the_speech_corpora(root: Path, tmp_path: Path, capsys: Any
     comments = tmp_path / "goemotions"
     comments.mkdir()
     for part in ("train", "validation"):
-        rows = [
+        comment_lines = [
             f"{part}{i}{label},{label},{part} {label}"
             for label in ("angry", "happy", "neutral", "sad")
             for i in range(4)
         ]
-        (comments / f"{part}.csv").write_text("\n".join(["id,label,text", *rows]))
+        (comments / f"{part}.csv").write_text("\n".join(["id,label,text", *comment_lines]))
     table = tmp_path / "table.csv"
     assert prepare.main([str(tmp_path), "--out", str(table)]) == 0
     made = table.read_bytes()

@@ -257,8 +257,8 @@ KINDS = (
     ),
     Kind(
         "signal", "From a recording to its emotion",
-        "A wav of four seconds with a synthetic voice, and a sentence: every part alone, and all of "
-        "it at once. Features hold the detection of speech, which is also told apart.",
+        "A wav of four seconds with a synthetic voice, and a sentence: every part alone, and all "
+        "of it. Features of sound hold the detection of speech, which is also told apart.",
         ("pattern", "part", *_WHO, "samples"),
     ),
     Kind(

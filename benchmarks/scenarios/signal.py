@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -98,8 +99,8 @@ def _parts(
     for pattern in patterns:
         given = {m: features[m] for m in pattern}
         named = {name: value for m in pattern for name, value in signals[m].items()}
-        yield own(pattern, "network", lambda given=given: recognizer.predictor.predict(given))
-        yield own(pattern, "all", lambda named=named: recognizer.recognize(**named))
+        yield own(pattern, "network", partial(recognizer.predictor.predict, given))
+        yield own(pattern, "all", partial(recognizer.recognize, **named))
 
 
 def _pushing(frontend: FrontEnd, sound: Sound) -> Call:

@@ -246,7 +246,8 @@ def load(machine: Machine) -> Iterator[Row]:
 
 SCENARIOS: dict[str, Callable[[Machine], Iterator[Row]]] = {
     "latency": latency, "length": length, "throughput": throughput, "stream": stream,
-    "streams": streams, "signal": signal, "cold-start": cold_start, "idle": idle, "memory": memory, "load": load,
+    "streams": streams, "signal": signal, "cold-start": cold_start, "idle": idle,
+    "memory": memory, "load": load,
 }  # fmt: skip
 
 

@@ -94,6 +94,9 @@ def test_every_character_that_is_no_plain_letter_counts_as_in_tokenizers(lower_c
         if unicodedata.category(c) not in ("Lo", "Cn", "Co") or unicodedata.normalize("NFD", c) != c
     ]
     assert len(chosen) > 20_000
+    edges = (0x3400, 0x4DC0, 0x4E00, 0xA000, 0xF900, 0xFB00, 0x20000, 0x2A6E0, 0x2A700, 0x2B820,
+             0x2B920, 0x2CEB0, 0x2F800, 0x2FA20)  # fmt: skip
+    chosen += [chr(edge + step) for edge in edges for step in (-1, 0)]  # of ideographs
     texts = [f"a{c}b {c} {c}{c}" for c in chosen]
     assert [f"{ord(t[1]):x}" for t in differing(texts, lower_case=lower_case)] == []
 
