@@ -24,6 +24,21 @@ demo: .venv-demo/installed
 pipeline: $(VENV)/installed
 	$(BIN)/python -m ifmmin.benchmarks.pipeline --out pipeline
 
+# The bundle that ships, from local corpora (examples/speech), in some minutes. SPEECH: their folder;
+# RECIPE: speech or speech-cc0; FRONTENDS: others than those of the bundle that ships.
+SPEECH ?= ../shared/data
+RECIPE ?= speech
+FRONTENDS ?=
+model: $(VENV)/installed
+	mkdir -p model
+	$(BIN)/python examples/speech/prepare.py $(SPEECH) $(if $(filter speech-cc0,$(RECIPE)),--corpus emodb) \
+	  --out model/$(RECIPE).csv
+	OMP_NUM_THREADS=1 $(BIN)/ifmmin-train extract model/$(RECIPE).csv --out model/$(RECIPE)-corpus --noisy 1 $(FRONTENDS)
+	OMP_NUM_THREADS=1 $(BIN)/ifmmin-train fit --recipe $(RECIPE) --corpus model/$(RECIPE)-corpus --seed 1 \
+	  --out model/$(RECIPE)-run
+	$(BIN)/ifmmin-export model/$(RECIPE)-run/model.safetensors $(FRONTENDS) -o model/$(RECIPE)-bundle
+	cp model/$(RECIPE)-run/model.safetensors model/$(RECIPE)-bundle
+
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 

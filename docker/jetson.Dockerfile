@@ -6,7 +6,8 @@
 
 FROM python:3.12.8-slim-bookworm AS wheel
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE MANIFEST.in ./
+COPY pyproject.toml README.md LICENSE NOTICE MANIFEST.in ./
+COPY licenses licenses
 COPY train train
 COPY export export
 COPY runtime runtime

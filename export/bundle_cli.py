@@ -19,11 +19,17 @@ from ifmmin.runtime.bundle.verify import CheckResult, check_bundle
 from ifmmin.runtime.cli.app import BundleOption, command, entry_point, new_app, require_bundle
 from ifmmin.runtime.console import log_line, print_table, printable, progress, write
 from ifmmin.runtime.errors import InputError
-from ifmmin.runtime.frontends.spec import read_folder
+from ifmmin.runtime.files import atomic_directory, read_regular
+from ifmmin.runtime.frontends import blendshapes, openface, opensmile
+from ifmmin.runtime.frontends.base import open_frontend
+from ifmmin.runtime.frontends.spec import folder_files, read_folder
 from ifmmin.runtime.modality import Modality, Pattern
 
 from .card import MEASURED, measured, mega, provenance, short, without_empty
 
+Kind = Literal["ge2e", "opensmile", "minilm", "bert", "openface", "blendshapes"]
+_OF_OTHERS = ("opensmile", "openface", "blendshapes")
+"""Those whose code or model the user installs; their folder only says so."""
 Table = tuple[str, list[str], list[list[str]]]
 """Title, headers and rows."""
 
@@ -261,14 +267,18 @@ def verify(
     "ifmmin-bundle frontend bert bert-large-uncased -o words",
     "ifmmin-bundle frontend minilm all-MiniLM-L6-v2 --layers 3 --eight-bits comments.csv -o words",
     "ifmmin-bundle frontend ge2e pretrained.pt --detector silero_vad_16k_sequence.onnx -o sound",
+    "ifmmin-bundle frontend blendshapes face_landmarker.task -o face",
 )
 def frontend(
-    kind: Annotated[Literal["ge2e", "minilm", "bert"], typer.Argument(
-        help="ge2e makes features of sound; minilm and bert of words.")],
-    source: Annotated[Path, typer.Argument(
-        metavar="SOURCE", help="Weights that lie here: for words the folder of a BERT-like model, "
-        "as transformers saves it; for ge2e Resemblyzer's pretrained.pt.")],
+    kind: Annotated[Kind, typer.Argument(
+        help="ge2e and opensmile make features of sound, minilm and bert of words, openface and "
+        "blendshapes of faces.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Directory of the front-end.")],
+    source: Annotated[Path | None, typer.Argument(
+        metavar="SOURCE", help="What lies here: for words the folder of a BERT-like model, as "
+        "transformers saves it; for ge2e Resemblyzer's pretrained.pt; for blendshapes "
+        "face_landmarker.task. For openface whether there is a frame per clip or per frame of the "
+        "video: clip, frame. For opensmile nothing.")] = None,
     layers: Annotated[int | None, typer.Option(
         min=1, help="Words: take the states after so many layers; default: all.")] = None,
     eight_bits: Annotated[Path | None, typer.Option(
@@ -278,10 +288,16 @@ def frontend(
         metavar="FILE", help="ge2e: silero-vad's silero_vad_16k_sequence.onnx, which finds "
         "speech.")] = None,
 ) -> None:
-    """Make a front-end, which makes features of sound or words, of published weights."""
+    """Make a front-end, which makes features of sound, words or faces, of published weights."""
     # fmt: on
+    if (source is None) != (kind == "opensmile"):
+        raise InputError(f"{kind} wants {'a' if source is None else 'no'} SOURCE; see --help")
+    if kind in _OF_OTHERS and (detector or layers or eight_bits):
+        raise InputError(f"{kind} takes none of --detector, --layers and --eight-bits")
     try:
-        if kind == "ge2e":
+        if source is None or kind in _OF_OTHERS:
+            _write_frontend(kind, source, out)
+        elif kind == "ge2e":
             if detector is None or layers is not None or eight_bits is not None:
                 raise InputError("ge2e wants --detector, and neither --layers nor --eight-bits")
             from ifmmin.runtime.frontends.ge2e import Rules
@@ -306,6 +322,23 @@ def frontend(
 
 
 main = entry_point(app, "ifmmin-bundle")
+
+
+def _write_frontend(kind: Kind, source: Path | None, out: Path) -> None:
+    """The folder of a front-end that runs what was installed; it is opened to see that it can."""
+    contents = {}
+    if kind == "blendshapes":
+        try:
+            contents["task"] = read_regular(Path(source or ""), InputError)
+        except OSError as error:
+            raise InputError(f"{source} cannot be read: {error.strerror}") from error
+        spec = blendshapes.specify(contents["task"])
+    else:
+        spec = opensmile.specify() if source is None else openface.specify(str(source))
+    open_frontend(spec, lambda entry: contents["task"])
+    with atomic_directory(out) as folder:
+        for name, content in folder_files(spec, contents).items():
+            (folder / name).write_bytes(content)
 
 
 def _again(bundle: Bundle, checkpoint: Path) -> list[CheckResult]:

@@ -1,7 +1,8 @@
-"""Examples: a session, its generator's, that fits `make pipeline`, and recordings of EMO-DB."""
+"""Examples: a session and a table that scripts make, and recordings of EMO-DB."""
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import json
 import re
@@ -24,16 +25,19 @@ SMALL = (
 )
 
 
-@pytest.fixture
-def make_session(root: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(
-        "make_session", root / "examples" / "make_session.py"
-    )
+def load_example(root: Path, name: str) -> Any:
+    path = root / "examples" / name
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def make_session(root: Path) -> Any:
+    return load_example(root, "make_session.py")
 
 
 def test_it_makes_what_is_committed(make_session: Any, root: Path, tmp_path: Path) -> None:
@@ -119,3 +123,51 @@ def test_the_demo_answers_every_pattern(root: Path, tmp_path: Path) -> None:
     assert {answer["pattern"] for answer in ran.answers} == {"a", "t", "a_t"}
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert "examples/utterances.jsonl --plot" in (root / "Makefile").read_text()
+
+
+def test_the_table_of_the_speech_corpora(root: Path, tmp_path: Path, capsys: Any) -> None:
+    prepare = load_example(root, "speech/prepare.py")
+    names = {
+        "ravdess": [f"03-01-0{e}-01-01-01-{a}" for e in (1, 3, 4, 5) for a in ("01", "09")],
+        "emodb": [f"{s}a01{e}a" for s in ("03", "14") for e in "WFNT"],
+        "nemo": [f"{s}_{e}_7" for s in ("EB0", "SM0") for e in ("anger", "neutral", "sadness")],
+    }
+    for corpus, files in names.items():
+        folder = tmp_path / "sound" / corpus
+        folder.mkdir(parents=True)
+        for name in files:
+            (folder / f"{name}.flac").touch()
+    comments = tmp_path / "goemotions"
+    comments.mkdir()
+    for part in ("train", "validation"):
+        rows = [
+            f"{part}{i}{label},{label},{part} {label}"
+            for label in ("angry", "happy", "neutral", "sad")
+            for i in range(4)
+        ]
+        (comments / f"{part}.csv").write_text("\n".join(["id,label,text", *rows]))
+    table = tmp_path / "table.csv"
+    assert prepare.main([str(tmp_path), "--out", str(table)]) == 0
+    made = table.read_bytes()
+    rows = list(csv.DictReader(made.decode().splitlines()))
+    assert len(rows) == len({row["id"] for row in rows}) == 2 * 22 + 2 * 16
+    parts = {"train", "validation", "test"}
+    assert {row["part"] for row in rows} == parts
+    trained = {row["speaker"] for row in rows if row["part"] == "train"}
+    assert trained.isdisjoint(row["speaker"] for row in rows if row["part"] != "train")
+    for row in rows:
+        if row["text"].startswith(("train", "validation")):
+            assert row["text"].startswith("train") == (row["part"] == "train")
+        if row["id"].endswith("+own"):
+            own = {"r": "Kids are", "e": "Der Lappen", "n": row["text"].split()[0] + " neutral"}
+            assert row["text"].startswith(own[row["id"][0]])
+        if row["id"].endswith("+comment"):
+            assert row["text"].endswith(row["label"])
+    assert prepare.main([str(tmp_path), "-o", str(table)]) == 0
+    assert table.read_bytes() == made
+    assert prepare.main([str(tmp_path), "--corpus", "emodb", "-o", str(table)]) == 0
+    assert "ravdess" not in table.read_text()
+    capsys.readouterr()
+    (tmp_path / "sound" / "emodb" / "03a01Xa.flac").touch()
+    assert prepare.main([str(tmp_path), "-o", str(table)]) == 2
+    assert "03a01Xa.flac: not a name that emodb gives" in capsys.readouterr().err

@@ -165,6 +165,14 @@ def test_wheel_and_sdist_hold_what_they_should(root: Path, tmp_path: Path) -> No
     assert {*wanted, *texts, *weights} <= files
 
 
+def test_images_are_built_from_all_that_a_wheel_wants(root: Path) -> None:
+    project = _project(root)["project"]
+    wanted = {name.partition("/")[0] for name in (*project["license-files"], project["readme"])}
+    for path in (root / "docker").glob("*.Dockerfile"):
+        copied = re.findall(r"^COPY (?!--)(.*) \S+$", path.read_text(), re.MULTILINE)
+        assert {*FOLDERS, *wanted, "pyproject.toml"} <= set(" ".join(copied).split()), path.name
+
+
 def test_the_notice_says_whose_the_weights_that_ship_are(root: Path) -> None:
     notice = (root / "NOTICE").read_text()
     heads = re.findall(r"^\S+\.\w+(?:, \S+)*$", notice, re.MULTILINE)

@@ -25,6 +25,7 @@ from .checkpoint import Header, load_checkpoint, save_checkpoint
 from .config import Form, Model
 from .data import fold_count, load_corpus, read_corpus
 from .data.corpus import PARTS, Corpus, Utterance, problems, remarks
+from .data.recordings import NEEDED, PART, SOURCES
 from .evaluate import (
     labels_of,
     mean_over_incomplete,
@@ -33,7 +34,6 @@ from .evaluate import (
     score,
     write_predictions,
 )
-from .extract import NEEDED, PART, SOURCES
 from .extract import extract as extract_corpus
 from .metrics import Metrics, shown
 from .model.network import EmotionNetwork

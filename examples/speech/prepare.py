@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,7 @@ from ifmmin.runtime.console import log_line
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.files import atomic_file
 
+PARTS = ("train", "validation", "test")
 COLUMNS = ("id", "sound", "text", "label", "speaker", "part")
 CORPORA = ("ravdess", "emodb", "nemo")
 LABELS = {
@@ -46,8 +48,8 @@ SENTENCES = {
     "nemo": {},
 }
 """By corpus: what is said, by its code in the names of files; of nEMO the names do not tell."""
-VALIDATION = {"ravdess": ("09", "18"), "emodb": ("14",), "nemo": ("SM0",)}
-"""Speakers kept from training, on whom temperatures are fitted."""
+HELD_BACK = {"ravdess": ("09", "18"), "emodb": ("14",), "nemo": ("SM0",)}
+"""Speakers kept from training: every other clip fits the temperatures, the rest are the test."""
 
 Row = dict[str, str]
 Comments = dict[str, list[str]]
@@ -69,7 +71,7 @@ class Clip:
         self.label = LABELS[corpus][emotion]
         self.speaker = f"{corpus}-{speaker}"
         self.sentence = SENTENCES[corpus].get(sentence, "")
-        self.part = "validation" if speaker in VALIDATION[corpus] else "train"
+        self.held_back = speaker in HELD_BACK[corpus]
 
 
 def clips_of(folder: Path, corpus: str) -> list[Clip]:
@@ -89,7 +91,17 @@ def clips_of(folder: Path, corpus: str) -> list[Clip]:
     return clips
 
 
-def rows_of_clip(clip: Clip, comments: Comments, draws: np.random.Generator) -> Iterator[Row]:
+def parts_of(clips: Sequence[Clip]) -> Iterator[str]:
+    """The part of each."""
+    held = 0
+    for clip in clips:
+        held += clip.held_back
+        yield PARTS[1 + held % 2] if clip.held_back else PARTS[0]
+
+
+def rows_of_clip(
+    clip: Clip, part: str, comments: Comments, draws: np.random.Generator
+) -> Iterator[Row]:
     """The clip with its own sentence, or a neutral comment where that is not known, and the clip
     beside a comment of its class."""
 
@@ -98,19 +110,22 @@ def rows_of_clip(clip: Clip, comments: Comments, draws: np.random.Generator) -> 
 
     own = clip.sentence or drawn("neutral")
     for kind, text in (("own", own), ("comment", drawn(clip.label))):
-        values = (f"{clip.name}+{kind}", str(clip.file), text, clip.label, clip.speaker, clip.part)
+        values = (f"{clip.name}+{kind}", str(clip.file), text, clip.label, clip.speaker, part)
         yield dict(zip(COLUMNS, values, strict=True))
 
 
-def rows_of_comments(file: Path, part: str) -> list[Row]:
-    """Comments alone, each a speaker of its own: a CSV file with the columns id, label, text."""
+def rows_of_comments(file: Path, parts: Sequence[str]) -> list[Row]:
+    """Comments alone, each a speaker of its own, the parts in turn: a CSV file with the columns id,
+    label, text."""
     try:
         with file.open(encoding="utf-8", newline="") as stream:
             found = [(row["id"], row["text"], row["label"]) for row in csv.DictReader(stream)]
     except (OSError, KeyError) as error:
         raise InputError(f"{file}: wanted a CSV file of id, label, text; got {error}") from error
-    values = [(f"comment-{name}", "", text, label, name, part) for name, text, label in found]
-    return [dict(zip(COLUMNS, row, strict=True)) for row in values]
+    return [
+        dict(zip(COLUMNS, (f"comment-{name}", "", text, label, name, part), strict=True))
+        for (name, text, label), part in zip(found, cycle(parts), strict=False)
+    ]
 
 
 def by_class(rows: Sequence[Row]) -> Comments:
@@ -140,25 +155,25 @@ def prepare(
     for name in chosen:
         if name not in CORPORA:
             raise InputError(f"--corpus: got {name!r}, wanted {', '.join(CORPORA)}")
-    alone = {
-        part: rows_of_comments(data.resolve() / "goemotions" / f"{part}.csv", part)
-        for part in ("train", "validation")
+    folder = data.resolve() / "goemotions"
+    alone = rows_of_comments(folder / "train.csv", PARTS[:1])
+    held_back = rows_of_comments(folder / "validation.csv", PARTS[1:])
+    comments = {
+        part: by_class([row for row in alone + held_back if row["part"] == part]) for part in PARTS
     }
-    comments = {part: by_class(rows) for part, rows in alone.items()}
     draws = np.random.default_rng(seed)
-    rows = [
-        row
-        for name in chosen
-        for clip in clips_of(data.resolve() / "sound", name)
-        for row in rows_of_clip(clip, comments[clip.part], draws)
-    ]
+    rows: list[Row] = []
+    for name in chosen:
+        clips = clips_of(data.resolve() / "sound", name)
+        for clip, part in zip(clips, parts_of(clips), strict=True):
+            rows += rows_of_clip(clip, part, comments[part], draws)
     with (
         atomic_file(out) as unfinished,
         unfinished.open("w", encoding="utf-8", newline="") as stream,
     ):
         writer = csv.DictWriter(stream, COLUMNS)
         writer.writeheader()
-        writer.writerows(rows + alone["train"] + alone["validation"])
+        writer.writerows(rows + alone + held_back)
     log_line(f"{out}: {len(rows)} rows of clips of {', '.join(chosen)}, the rest comments")
 
 

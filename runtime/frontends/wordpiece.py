@@ -60,6 +60,8 @@ class WordPiece:
     def _split(self, word: str) -> list[int]:
         """The longest piece that a word begins with, the longest that goes on from there, ...; or
         [UNK] for a word that does not come out even."""
+        if len(word) > _LONGEST_WORD:
+            return [self._unknown]
         found = self._known.get(word)
         if found is None:
             if len(self._known) >= _KEPT_WORDS:
@@ -71,7 +73,7 @@ class WordPiece:
         """Empty where the word is unknown."""
         numbers: list[int] = []
         start, prefix = 0, ""
-        while start < len(word) <= _LONGEST_WORD:
+        while start < len(word):
             for end in range(min(len(word), start + self._longest), start, -1):
                 number = self._numbers.get(prefix + word[start:end])
                 if number is not None:

@@ -23,6 +23,9 @@ from ifmmin.export.verify.parity import DEFAULTS, Comparison, Evaluation, fresh_
 from ifmmin.runtime import bundle as manifest
 from ifmmin.runtime.bundle import PRECISIONS, SCHEMA_VERSION, Bundle, GraphEntry, Manifest
 from ifmmin.runtime.errors import BundleError
+from ifmmin.runtime.frontends import openface
+from ifmmin.runtime.frontends.base import open_frontend
+from ifmmin.runtime.frontends.spec import read_folder
 from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.runtime.predictor import Predictor
 
@@ -240,3 +243,31 @@ def test_every_field_is_described(section: str, struct: Any) -> None:
 
 def test_the_schema_is_the_one_that_is_written(section: str) -> None:
     assert section.startswith(f", schema {SCHEMA_VERSION}\n")
+
+
+@pytest.mark.parametrize("per", ["clip", "frame"])
+def test_a_front_end_of_what_is_installed_is_a_folder(per: str, tmp_path: Path) -> None:
+    ran = _run("frontend", "openface", per, "-o", tmp_path / "face")
+    assert (ran.code, ran.out) == (0, "")
+    assert re.search(r"openface-1-[0-9a-f]{12}, 35 numbers a frame", ran.err)
+    frontend = open_frontend(*read_folder(tmp_path / "face"))
+    assert frontend.describe() == openface.specify(per)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("openface", "second"), "per: got 'second', wanted clip or frame"),
+        (("openface",), "openface wants a SOURCE"),
+        (("opensmile", "clip.wav"), "opensmile wants no SOURCE"),
+        (("openface", "clip", "--layers", "3"), "takes none of --detector, --layers"),
+        (("blendshapes", "nowhere.task"), "nowhere.task cannot be read: No such file"),
+        (("bert", "model", "--detector", "x.onnx"), "--detector is for ge2e, got bert"),
+        (("ge2e", "pretrained.pt"), "ge2e wants --detector"),
+    ],
+)
+def test_a_front_end_that_cannot_be_made_is_one_line(
+    words: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    assert said in mistake(main, "frontend", *words, "-o", tmp_path / "made")
+    assert not (tmp_path / "made").exists()

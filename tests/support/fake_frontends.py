@@ -23,7 +23,8 @@ LOG, WAIT = "FAKE_FRONTEND_LOG", "FAKE_FRONTEND_WAIT"
 class _Whole:
     """What needs no streams."""
 
-    kind, dim, frame_rate = "levels", 4, 10.0
+    kind, dim = "levels", 4
+    frame_rate: float | None = 10.0
 
     def describe(self) -> FrontEndSpec:
         """What it is."""
@@ -72,7 +73,8 @@ class Levels(_Whole):
 class Words(_Whole):
     """Eight numbers a word, which depend on it alone."""
 
-    kind, dim, frame_rate = "words", 8, None
+    kind, dim = "words", 8
+    frame_rate = None
 
     def features(self, signal: Any) -> Features:
         """(T, 8)."""

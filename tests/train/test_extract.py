@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ from ifmmin.train.checkpoint import load_checkpoint
 from ifmmin.train.cli import main
 from ifmmin.train.data import load_corpus
 from ifmmin.train.data.corpus import PARTS, Corpus
-from ifmmin.train.extract import Recording, noisy, split
+from ifmmin.train.data.recordings import Recording, split
+from ifmmin.train.extract import noisy
 from ifmmin.train.recipe import load_recipe
 
 RATE = 16_000
@@ -299,7 +301,8 @@ def test_noise_is_as_loud_as_it_says(tmp_path: Path) -> None:
     assert sum(share > 0.5 for share in low) > 15  # pink
 
 
-MISTAKES = {
+Rows = list[dict[str, str]]
+MISTAKES: dict[str, tuple[str, Callable[[Rows], object]]] = {
     "an id twice": ("id 0-both stands 2 times", lambda rows: rows.append(rows[0])),
     "no label": ("row 3: label is empty", lambda rows: rows[1].update(label=" ")),
     "no speaker": ("row 3: speaker is empty", lambda rows: rows[1].update(speaker="")),

@@ -107,10 +107,13 @@ def read_released(
             continue
         arrays[modality] = _read_features(features / file.file, wanted)
         described[modality] = _describe(file, modality, arrays[modality])
+    # What has none of those that were asked for is no mistake where there are others.
+    whole = len(arrays) == len(layout.files)
     parts = {
         part: [
-            Utterance(name, _features_of(name, arrays), label)
+            Utterance(name, found, label)
             for name, label in zip(names, labels, strict=True)
+            if (found := _features_of(name, arrays)) or whole
         ]
         for part, (names, labels) in names_and_labels.items()
     }

@@ -18,6 +18,7 @@ from small_bundles import ALL
 from ifmmin.runtime import Recognizer
 from ifmmin.runtime.errors import InputError
 from ifmmin.runtime.frontends.base import FrontEnd
+from ifmmin.runtime.frontends.openface import COLUMNS
 
 ROOT = Path(__file__).parents[3]
 BLOCKS = re.findall(
@@ -25,6 +26,7 @@ BLOCKS = re.findall(
 )
 (EXAMPLE,) = [block for block in BLOCKS if "class Octaves" in block]
 (USE,) = [block for block in BLOCKS if "Octaves()" in block]
+(OPENFACE,) = [block for block in BLOCKS if "OpenFace(" in block]
 RATE = 16_000
 
 
@@ -100,3 +102,14 @@ def test_a_bundle_answers_it(
 def test_another_width_is_refused(make_bundle: Callable[..., Path]) -> None:
     with pytest.raises(InputError, match="octaves makes 5 features a frame, the bundle takes 7"):
         Recognizer(make_bundle(ALL, shapes=("latency", "stream")), frontends={"v": _octaves()})
+
+
+def test_the_lines_on_openface_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [["success", *COLUMNS], *[["1"] + ["0.5"] * len(COLUMNS)] * 3]
+    for name in ("clip.csv", "growing.csv"):
+        Path(name).write_text("".join(", ".join(row) + "\n" for row in rows))
+    names: dict[str, Any] = {}
+    exec(OPENFACE, names)
+    assert names["frontend"].stream("growing.csv").shape == (0, 35)  # the lines have read it
+    assert names["frontend"].whole("clip.csv").shape == (3, 35)
