@@ -470,3 +470,11 @@ def test_a_stream_holds_no_more_than_it_needs(frontend: Any) -> None:
     made.append(front.stream((samples[:0], RATE), last=True))
     np.testing.assert_allclose(np.concatenate(made), front.whole((samples, RATE)), atol=1e-4)
     assert max(held) < 120_000
+
+
+def test_every_node_has_a_name_of_its_own() -> None:
+    """Older versions of ONNX Runtime refuse what they make of nodes without."""
+    for content in (encoder_graph(encoder_weights(), (2, 3)), detector_graph(detector_weights())):
+        names = [node.name for node in onnx.load_from_string(content).graph.node]
+        assert len(set(names)) == len(names)
+        assert all(names)
