@@ -40,7 +40,7 @@ class GraphBuilder:
         """The output's name, or a list of names; an array among the inputs becomes a constant."""
         names = [i if isinstance(i, str) else self.constant(i) for i in inputs]
         made = [f"{operator.lower()}_{len(self._nodes)}_{i}" for i in range(outputs)]
-        self._nodes.append(helper.make_node(operator, names, made, **attributes))
+        self._nodes.append(helper.make_node(operator, names, made, made[0], **attributes))
         return made[0] if outputs == 1 else made
 
     def constant(self, array: Array) -> str:
@@ -58,7 +58,7 @@ class GraphBuilder:
     ) -> bytes:
         """The graph as bytes. inputs: shapes by name. outputs: value and shape by name."""
         for name, (value, _) in outputs.items():
-            self._nodes.append(helper.make_node("Identity", [value], [name]))
+            self._nodes.append(helper.make_node("Identity", [value], [name], name))
         info = helper.make_tensor_value_info
         graph = helper.make_graph(
             self._nodes,
