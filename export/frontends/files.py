@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ifmmin.runtime.bundle import MANIFEST_NAME, Bundle
-from ifmmin.runtime.errors import BackendUnavailable, BundleError, InputError
+from ifmmin.runtime.errors import BackendUnavailable, InputError
 from ifmmin.runtime.frontends.base import open_frontend, pack_signal
 from ifmmin.runtime.frontends.sound import Sound
 from ifmmin.runtime.frontends.spec import FileEntry, FrontEndSpec, Read, read_folder, reader_of
@@ -64,7 +64,7 @@ class CarriedFiles:
         for modality, spec in self._specs.items():
             try:
                 frontend = open_frontend(spec, lambda entry: self.contents[entry.file])
-            except (BackendUnavailable, BundleError):
+            except BackendUnavailable:
                 continue  # of a package that is not here, or a user's own
             for number, signal in enumerate(_signals(modality)):
                 yield f"signal/{modality}/{number}", pack_signal(signal)

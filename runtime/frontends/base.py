@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BundleError, InputError
+from ..errors import BackendUnavailable, InputError
 from .spec import FrontEndSpec, Read
 
 Features = NDArray[np.float32]
@@ -52,10 +52,10 @@ _MODULES = {
 def open_frontend(spec: FrontEndSpec, read: Read, threads: int = 1) -> FrontEnd:
     """The front-end of a specification; `read` gives the contents of its files.
 
-    Raises BundleError for a kind that is not built in, and what opening it raises.
+    Raises BackendUnavailable for a kind that is not built in, and what opening it raises.
     """
     if spec.kind not in _MODULES:
-        raise BundleError(
+        raise BackendUnavailable(
             f"this version of ifmmin has no front-end {spec.kind}, only {', '.join(_MODULES)}; "
             f"give your own: Recognizer(frontends={{...}})"
         )

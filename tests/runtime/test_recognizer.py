@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from run_command import SHAPES
 from small_bundles import copied, edit
 
-from ifmmin.runtime import BundleError, InputError, Modality, Predictor, Recognizer, StreamOptions
+from ifmmin.runtime import (
+    BackendUnavailable,
+    BundleError,
+    InputError,
+    Modality,
+    Predictor,
+    Recognizer,
+    StreamOptions,
+)
 from ifmmin.runtime.frontends.base import FrontEnd, State, require_state
 from ifmmin.runtime.frontends.sound import Sound, as_sound
 from ifmmin.runtime.frontends.spec import FrontEndSpec
@@ -145,7 +153,7 @@ def test_another_front_end_is_refused(predictor: Predictor, bundle: Path, tmp_pa
     assert Recognizer(own, frontends={"a": Loudness()}).modalities == (Modality.A,)
     with pytest.raises(InputError, match=f"wanted|made for {spec.identity}"):
         Recognizer(own, frontends={"a": Loudness(version=2)})
-    with pytest.raises(BundleError, match="has no front-end loudness"):
+    with pytest.raises(BackendUnavailable, match="has no front-end loudness"):
         Recognizer(own).recognize(sound=(loud(200), RATE))
     features = {"a": Loudness().whole((loud(2000), RATE))}
     named = Predictor(own)

@@ -22,9 +22,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from run_command import Ran, call, mistake
 
+from ifmmin.export.bundle_cli import main as bundle_main
 from ifmmin.export.cli import main as export
 from ifmmin.runtime.bundle import Bundle
 from ifmmin.runtime.errors import CorpusError
+from ifmmin.runtime.frontends import openface
 from ifmmin.runtime.frontends.sound import mono, read_sound
 from ifmmin.runtime.modality import Modality
 from ifmmin.train.checkpoint import load_checkpoint
@@ -32,6 +34,7 @@ from ifmmin.train.cli import main
 from ifmmin.train.data import load_corpus
 from ifmmin.train.data.corpus import PARTS, Corpus
 from ifmmin.train.data.recordings import Recording, split
+from ifmmin.train.data.released import ReleasedLayout
 from ifmmin.train.extract import noisy
 from ifmmin.train.recipe import load_recipe
 
@@ -132,9 +135,37 @@ def test_a_table_becomes_a_corpus_that_trains_and_a_bundle_that_names_its_front_
     made = load_checkpoint(checkpoint)[0].config.features[Modality.A].frontend
     assert made == Levels().describe()
     assert call(export, checkpoint, "--shape", "latency", "-o", tmp_path / "bundle").code == 0
+    verified = call(bundle_main, "verify", "-b", tmp_path / "bundle")
+    assert verified.code == 0, verified.err
+    assert "has no front-end levels" in verified.err  # which is the user's to have
     bundle = Bundle(tmp_path / "bundle")
     assert [str(p) for p in bundle.patterns] == ["a", "t", "a_t"]
     assert bundle.manifest.modalities[Modality.T].frontend == Words().describe()
+
+
+def test_openface_needs_no_front_end_to_be_named(tmp_path: Path) -> None:
+    rows, draws = [], np.random.default_rng(0)
+    for number in range(12):
+        units = draws.uniform(0, 5, (2, len(openface.COLUMNS))).round(2)
+        lines = [
+            ",".join(["frame", "face_id", "timestamp", "confidence", "success", *openface.COLUMNS]),
+            *(",".join(["1", "0", "0.0", "0.9", "1", *map(str, frame)]) for frame in units),
+        ]
+        (tmp_path / f"{number}.csv").write_text("\n".join(lines) + "\n")
+        rows.append({"id": str(number), "openface": f"{number}.csv", "label": "ab"[number % 2],
+                     "speaker": str(number // 2)})  # fmt: skip
+    table = _table(tmp_path, rows, ("id", "openface", "label", "speaker"))
+    ran = call(main, "extract", table, "-o", tmp_path / "corpus", "--jobs", "1")
+    assert ran.code == 0, ran.err
+    layout = load_recipe(str(tmp_path / "corpus")).corpus
+    assert isinstance(layout, ReleasedLayout)
+    assert {m: file.frontend for m, file in layout.files.items()} == {
+        Modality.V: openface.specify()
+    }  # fmt: skip
+    found = _datasets(tmp_path / "corpus" / "features" / "V" / "openface.h5")
+    assert {name: x.shape for name, x in found.items()} == {
+        str(n): (1, len(openface.COLUMNS)) for n in range(12)
+    }
 
 
 def _speaker(name: str) -> str:
