@@ -20,7 +20,7 @@ from .scenarios.plan import Pace, Plan
 
 SCENARIOS: Mapping[str, str] = {
     "latency": "latency:latency", "length": "latency:length", "throughput": "latency:throughput",
-    "stream": "stream:stream", "streams": "stream:streams", "signal": "signal:signal",
+    "stream": "stream:stream", "streams": "stream:streams", "signal": "latency:signal",
     "cold-start": "start:cold_start", "idle": "start:idle", "memory": "memory:memory",
     "load": "load:load",
 }  # fmt: skip

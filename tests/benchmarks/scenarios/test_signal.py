@@ -12,8 +12,8 @@ from made_bench import made_bench, rows_of
 from small_bundles import copied, edit
 
 from ifmmin.benchmarks.record import OURS
-from ifmmin.benchmarks.scenarios import signal as module
-from ifmmin.benchmarks.scenarios.signal import PEER, SENTENCE, signal
+from ifmmin.benchmarks.scenarios import latency as module
+from ifmmin.benchmarks.scenarios.latency import PEER, SENTENCE, signal
 from ifmmin.runtime import InputError, recognizer
 from ifmmin.runtime.frontends.sound import as_sound
 

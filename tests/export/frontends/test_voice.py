@@ -29,7 +29,8 @@ def frontend() -> Ge2e:
 def test_it_is_as_long_and_as_loud_as_asked() -> None:
     for level in (-20.0, -40.0):
         sound = voice(1.5, level=level)
-        assert (sound.samples.dtype, sound.rate, sound.seconds) == (np.int16, 16000, 1.5)
+        assert sound.samples.dtype == np.int16
+        assert (sound.rate, sound.seconds) == (16000, 1.5)
         loudness = 20 * np.log10(np.sqrt(np.mean(mono(sound) ** 2)))
         assert loudness == pytest.approx(level, abs=0.2)
     np.testing.assert_array_equal(voice(0.5, seed=3).samples, voice(0.5, seed=3).samples)
