@@ -18,7 +18,7 @@ from ifmmin.runtime.bundle import SHAPES, Bundle, GraphEntry, Manifest, Modality
 from ifmmin.runtime.bundle.verify import CheckResult, check_bundle
 from ifmmin.runtime.cli.app import BundleOption, command, entry_point, new_app, require_bundle
 from ifmmin.runtime.console import log_line, print_table, printable, progress, write
-from ifmmin.runtime.errors import InputError
+from ifmmin.runtime.errors import InputError, one_line
 from ifmmin.runtime.files import atomic_directory, read_regular
 from ifmmin.runtime.frontends import blendshapes, openface, opensmile
 from ifmmin.runtime.frontends.base import open_frontend
@@ -300,11 +300,7 @@ def frontend(
         elif kind == "ge2e":
             if detector is None or layers is not None or eight_bits is not None:
                 raise InputError("ge2e wants --detector, and neither --layers nor --eight-bits")
-            from ifmmin.runtime.frontends.ge2e import Rules
-
-            from .frontends.ge2e import make_ge2e, resemblyzer_weights, silero_weights
-
-            make_ge2e(resemblyzer_weights(source), silero_weights(detector), out, Rules())
+            _make_ge2e(source, detector, out)
         else:
             if detector is not None:
                 raise InputError(f"--detector is for ge2e, got {kind}")
@@ -319,6 +315,25 @@ def frontend(
     spec, _ = read_folder(out)
     size = sum(entry.size for entry in spec.files.values())
     log_line(f"{out}: {spec.identity}, {spec.dim} numbers a frame, {mega(size)} MB")
+
+
+def _make_ge2e(source: Path, detector: Path, out: Path) -> None:
+    from ifmmin.runtime.frontends.ge2e import Rules
+
+    from .frontends.ge2e import make_ge2e, resemblyzer_weights, silero_weights
+
+    weights = []
+    for path, read in ((source, resemblyzer_weights), (detector, silero_weights)):
+        try:
+            weights.append(read(path))
+        except Exception as error:  # whatever readers of archives raise of other files
+            if isinstance(error, ImportError):
+                raise
+            raise InputError(
+                f"{path} cannot be read ({one_line(error)}); wanted Resemblyzer's pretrained.pt, "
+                "and silero-vad's silero_vad_16k_sequence.onnx as --detector"
+            ) from error
+    make_ge2e(weights[0], weights[1], out, Rules())
 
 
 main = entry_point(app, "ifmmin-bundle")

@@ -213,7 +213,9 @@ def test_what_is_no_model_is_told_in_a_line(model: Path, comments: Path, tmp_pat
     assert "has 1 to 3" in mistake(main, "frontend", "bert", model, "--layers", 4, *out)
     wrong = mistake(main, "frontend", "bert", model, "--detector", comments, *out)
     assert "--detector is for ge2e" in wrong
-    assert "ge2e wants --detector" in mistake(main, "frontend", "ge2e", model, *out)
+    ge2e = ("frontend", "ge2e", comments)
+    assert "ge2e wants --detector" in mistake(main, *ge2e, *out)
+    assert "wanted Resemblyzer's" in mistake(main, *ge2e, "--detector", comments, *out)
     latin = tmp_path / "latin.csv"
     latin.write_bytes(b"label,text\nhappy,gl\xe4d\n")
     columns = tmp_path / "columns.csv"
