@@ -36,8 +36,10 @@ model: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/ifmmin-train extract model/$(RECIPE).csv --out model/$(RECIPE)-corpus --noisy 1 $(FRONTENDS)
 	OMP_NUM_THREADS=1 $(BIN)/ifmmin-train fit --recipe $(RECIPE) --corpus model/$(RECIPE)-corpus --seed 1 \
 	  --out model/$(RECIPE)-run
-	$(BIN)/ifmmin-export model/$(RECIPE)-run/model.safetensors $(FRONTENDS) -o model/$(RECIPE)-bundle
+	$(BIN)/ifmmin-export model/$(RECIPE)-run/model.safetensors $(FRONTENDS) -o model/$(RECIPE)-bundle \
+	  --licence $(if $(filter speech-cc0,$(RECIPE)),Apache-2.0,CC-BY-NC-SA-4.0)
 	cp model/$(RECIPE)-run/model.safetensors model/$(RECIPE)-bundle
+	cat examples/speech/$(RECIPE).md >> model/$(RECIPE)-bundle/README.md
 
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
