@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,11 @@ def test_every_pattern_is_found_from_what_is_present(make_bundle: Any) -> None:
 
 
 def test_every_command_of_the_page_runs(root: Path, bundle: Path, tmp_path: Path) -> None:
+    recordings = root / "examples" / "recordings"
+    shutil.copytree(recordings, tmp_path / "recordings")
+    shutil.copy(recordings / "sad.wav", tmp_path / "clip.wav")
+    sad, rate = soundfile.read(recordings / "sad.wav")
+    soundfile.write(tmp_path / "talk.wav", np.concatenate([sad, 0 * sad] * 3), rate)
     npz(tmp_path / "clip.npz", **arrays("at"))
     (tmp_path / "clips").mkdir()
     npz(tmp_path / "clips" / "one.npz", **arrays("a"))
@@ -133,6 +139,7 @@ def test_every_command_of_the_page_runs(root: Path, bundle: Path, tmp_path: Path
     done = run_documented(root, tmp_path, "sh")
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "answers.csv").read_text().startswith("input,pattern,label,")
+    assert (tmp_path / "talk.png").stat().st_size
 
 
 def test_every_option_is_described(root: Path) -> None:
