@@ -6,10 +6,12 @@ import csv
 import importlib.util
 import json
 import re
+import sys
 import wave
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from run_command import call, run
 from small_bundles import ALL
@@ -31,6 +33,7 @@ def load_example(root: Path, name: str) -> Any:
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for it
     spec.loader.exec_module(module)
     return module
 
@@ -171,3 +174,16 @@ def test_the_table_of_the_speech_corpora(root: Path, tmp_path: Path, capsys: Any
     (tmp_path / "sound" / "emodb" / "03a01Xa.flac").touch()
     assert prepare.main([str(tmp_path), "-o", str(table)]) == 2
     assert "03a01Xa.flac: not a name that emodb gives" in capsys.readouterr().err
+
+
+def test_noise_and_figures_of_the_cross_validation(root: Path) -> None:
+    example = load_example(root, "speech/crossvalidate.py")
+    tone = np.sin(np.arange(32000) / 5).astype(np.float32) * 0.1
+    noise = example.pink(example.Sound(tone, 16000), 10.0, 1).samples - tone
+    assert 10 * np.log10(np.mean(tone**2) / np.mean(noise**2)) == pytest.approx(10, abs=0.3)
+    low, high = (np.abs(np.fft.rfft(noise))[a:b].mean() for a, b in ((20, 200), (2000, 9000)))
+    assert low > 3 * high, "pink, not white"
+    answers = example.Answers()
+    answers.add("nemo", np.array([[4.0, 0, 0, 0], [0, 4, 0, 0]]), [0, 2])
+    answers.add("ravdess", np.array([[4.0, 0, 0, 0]]), [0])
+    assert answers.row()[:4] == ["1.000", "-", "0.500", "-"]
