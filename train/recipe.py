@@ -171,14 +171,14 @@ def corpus_roots(
     sources: what stands for `--corpus` and `--recipe`.
     """
     for source in sources:
-        if source is not None and Path(source).is_dir():
+        if source is not None and os.path.isdir(source):  # noqa: PTH112 - a name may be too long
             found = Path(source)
             return features or found / FEATURES_NAME, targets or found / TARGETS_NAME
     return features, targets
 
 
 def _read(name_or_file: str) -> dict[str, Any]:
-    if name_or_file not in recipe_names() and Path(name_or_file).is_dir():
+    if name_or_file not in recipe_names() and os.path.isdir(name_or_file):  # noqa: PTH112
         name_or_file = str(Path(name_or_file) / RECIPE_NAME)
     if name_or_file in recipe_names():
         text = (files("ifmmin.train") / "recipes" / f"{name_or_file}.yaml").read_text("utf-8")

@@ -33,7 +33,7 @@ from ifmmin.export.writer import modality_specs
 from ifmmin.runtime.backends import LoadedGraph, Runner
 from ifmmin.runtime.backends.profile import profile_of
 from ifmmin.runtime.bundle import ProfileSpec
-from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Modality, Pattern
+from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
 from ifmmin.runtime.stream.graphs import ModalityStream, fit_to_profile
 from ifmmin.train.config import FeatureConfig, ModelConfig
 from ifmmin.train.model.models import build_network
@@ -273,7 +273,7 @@ class _Case:
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8-qdq"])
 def test_cut_calls_say_what_one_call_says(kind: str, precision: str) -> None:
     network = small_network(kind)
-    for modality in MODALITIES:
+    for modality in network.config.modalities:
         case = _Case(network, modality, precision)
         cut = ModalityStream(case.entry, case.cut(), streams=5)
         whole = ModalityStream(case.entry, case.run, streams=5)
