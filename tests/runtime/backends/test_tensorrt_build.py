@@ -6,7 +6,6 @@ Native TensorRT is built with as TensorRT-RTX is, by names that every version ha
 from __future__ import annotations
 
 import gc
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType, SimpleNamespace
@@ -195,35 +194,7 @@ def test_progress_names_phases_and_its_errors_stop_the_build(lstm: tuple[bytes, 
 
     with pytest.raises(ValueError, match="Building engine"):
         build(lstm, progress=fail)
-    with pytest.raises(KeyboardInterrupt):
-        build(lstm, progress=lambda _phase: signal.raise_signal(signal.SIGINT))
     assert build(lstm).content
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_waits_for_the_end_of_a_callback(
-    lstm: tuple[bytes, Profile], number: signal.Signals
-) -> None:
-    came: list[tuple[int, bool]] = []
-    inside = [False]
-
-    def progress(_phase: str) -> None:
-        inside[0] = True
-        signal.raise_signal(number)
-        inside[0] = False
-
-    def handler(signum: int, _frame: object) -> None:
-        came.append((signum, inside[0]))
-        raise SystemExit(signum)
-
-    before = signal.signal(number, handler)
-    try:
-        with pytest.raises(SystemExit):
-            build(lstm, progress=progress)
-        assert signal.getsignal(number) is handler
-    finally:
-        signal.signal(number, before)
-    assert came == [(number, False)]
 
 
 def test_an_interrupted_build_is_not_carried_on() -> None:
