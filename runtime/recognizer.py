@@ -166,7 +166,8 @@ class Recognizer:
         InputError as `recognize` does, and where there was no utterance.
         """
         frontend = self.frontend(SOUND)
-        if not hasattr(frontend, "utterances"):
+        find_utterances = getattr(frontend, "utterances", None)
+        if find_utterances is None:
             raise BundleError(
                 f"the front-end {frontend.describe().kind} does not cut recordings; give it one "
                 "utterance at a time"
@@ -174,7 +175,7 @@ class Recognizer:
         words = None if text is None else self.frontend(WORDS).whole(text)
         found = False
         started = time.perf_counter()
-        for start, end, features in frontend.utterances(sound):
+        for start, end, features in find_utterances(sound):
             if text is None and self._transcribe is not None:
                 said = self._transcribe(cut(sound, start, end))
                 words = self.frontend(WORDS).whole(said)

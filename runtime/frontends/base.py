@@ -27,19 +27,24 @@ class FrontEnd(Protocol):
 
     def describe(self) -> FrontEndSpec:
         """What it is, by which a bundle refuses the features of another."""
+        ...
 
     def whole(self, signal: Any) -> Features:
         """Features (T, D) of a whole signal; (0, D) where nothing is in it: silence, no words."""
+        ...
 
     def stream(self, signal: Any, *, last: bool = False) -> Features:
         """The frames (N, D) that this piece of signal completed; `last`: no other follows."""
+        ...
 
     def reset(self, state: State | None = None) -> None:
         """Begin anew, or where `state` left off; InputError, and nothing replaced, if it is not
         one of this front-end's."""
+        ...
 
     def state(self) -> State:
         """What `reset` goes on from: copies."""
+        ...
 
 
 _MODULES = {

@@ -102,6 +102,7 @@ def test_a_table_becomes_a_corpus_that_trains_and_a_bundle_that_names_its_front_
     ran = _extract(_table(tmp_path, rows), out)
     assert ran.code == 0, ran.err
     tested: Counter[str] = Counter()
+    corpus, found = _corpus(out, 1), {}
     for fold in range(1, 5):
         corpus = _corpus(out, fold)
         assert corpus.labels == ("angry", "happy", "sad")

@@ -39,7 +39,8 @@ def recordings(root: Path) -> Path:
 
 @pytest.fixture
 def sad(recordings: Path) -> Samples:
-    samples: Samples = soundfile.read(recordings / "sad.wav")[0]
+    read: Any = soundfile.read(recordings / "sad.wav")
+    samples: Samples = read[0]
     return samples
 
 
