@@ -35,6 +35,10 @@ class CommandSpec:
 
 COMMANDS = (
     CommandSpec("ifmmin-run", "ifmmin.runtime.cli.run", "recognise emotion", "cpu"),
+    CommandSpec(
+        "ifmmin-serve", "ifmmin.runtime.server.cli", "answer over the network", "serve",
+        ("grpc", "httptools", "prometheus_client", "starlette", "uvicorn", "uvloop", "websockets"),
+    ),
     CommandSpec("ifmmin-doctor", "ifmmin.runtime.doctor.cli", "say what runs here, and cures"),
     CommandSpec("ifmmin-bundle", "ifmmin.export.bundle_cli", "verify or show a bundle", "cpu"),
     CommandSpec(
@@ -86,6 +90,7 @@ def run_command(name: str, arguments: Sequence[str] | None = None) -> int:
 
 
 run: Callable[[], int] = partial(run_command, "ifmmin-run")
+serve: Callable[[], int] = partial(run_command, "ifmmin-serve")
 doctor: Callable[[], int] = partial(run_command, "ifmmin-doctor")
 bundle: Callable[[], int] = partial(run_command, "ifmmin-bundle")
 train: Callable[[], int] = partial(run_command, "ifmmin-train")
