@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
 from ..errors import InputError
-
-Result = TypeVar("Result")
 
 DATATYPES = {
     "BOOL": "|b1", "UINT8": "|u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8",
@@ -37,6 +34,8 @@ class Limits:
 
     body: int = 16 << 20
     """Bytes of a request."""
+    message: int = 1 << 20
+    """Bytes of one message to a listener."""
     frames: int = 20_000
     """Of one modality."""
     seconds: float = 300
@@ -98,30 +97,31 @@ class InferResponse:
 class Model(Protocol):
     """What the server answers with."""
 
-    name: str
-    platform: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    sequential: bool
-    """Whether requests of one sequence go on from each other."""
-
-    def answer(self, requests: Sequence[InferRequest]) -> list[InferResponse | Exception]:
-        """Answers, in order, in a thread of the scheduler; an error is of its request alone."""
-        ...
-
-
-Submit = Callable[[InferRequest], Awaitable[InferResponse]]
-"""Of the scheduler: checks, waits for a place, answers. Raises RefusedError and InputError."""
-
-
-class Runner(Protocol):
-    """The scheduler, for what is no request: work of listeners."""
-
-    async def run(self, work: Callable[[], Result]) -> Result:
-        """`work()` in a worker's thread, never on the event loop; RefusedError with 429 and 503."""
+    @property
+    def name(self) -> str:
+        """By which clients ask for it."""
         ...
 
     @property
-    def draining(self) -> asyncio.Event:
-        """Set when the server stops: who listens is told, and ends."""
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What it takes."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What it answers; those that are optional only where they are asked for."""
+        ...
+
+    @property
+    def sequential(self) -> bool:
+        """Whether requests of one sequence go on from each other."""
+        ...
+
+    @property
+    def batches(self) -> bool:
+        """Whether several requests together take less time than one after the other."""
+        ...
+
+    def answer(self, requests: Sequence[InferRequest]) -> list[InferResponse | Exception]:
+        """Answers, in order, in a thread of the scheduler; an error is of its request alone."""
         ...

@@ -1,0 +1,188 @@
+"""Scheduler: a bounded queue, and the threads that answer what waits in it.
+
+The event loop never computes. What is of one sequence is answered in the order in which it came;
+requests that wait for the same graph are answered as one batch where that is faster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from .models import sequence_of
+from .request import InferRequest, InferResponse, Model, RefusedError
+
+Result = TypeVar("Result")
+
+_BATCH = 32
+"""Requests, at most, in one call."""
+
+
+@dataclass(eq=False)
+class _Job:
+    """What waits: a model's request, or work of another kind."""
+
+    model: Model | None
+    content: Any
+    future: asyncio.Future[Any]
+    lane: Hashable | None
+    """Of what is answered one after the other."""
+    since: float = field(default_factory=time.perf_counter)
+
+    @property
+    def batches(self) -> bool:
+        return self.model is not None and self.model.batches
+
+
+class Scheduler:
+    """Answers requests in worker threads. To be made, and called, on the event loop.
+
+    workers: threads. capacity: jobs that may wait. delay: seconds that a batch waits for more of
+    its kind while others are being answered. on_batch: told of every batch: the requests in it, and
+    the seconds that its first one waited.
+    """
+
+    def __init__(
+        self,
+        workers: int,
+        capacity: int,
+        delay: float = 0.001,
+        on_batch: Callable[[int, float], None] | None = None,
+    ) -> None:
+        self._capacity, self._delay, self._on_batch = capacity, delay, on_batch
+        self._loop = asyncio.get_running_loop()
+        self._ready: deque[_Job] = deque()
+        self._changed = threading.Condition()
+        self._lanes: dict[Hashable, deque[_Job]] = {}
+        self._open: set[_Job] = set()
+        """Accepted and not answered."""
+        self._stopped = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"ifmmin-{n}", daemon=True)
+            for n in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def __len__(self) -> int:
+        """Jobs that were accepted and are not answered."""
+        return len(self._open)
+
+    async def submit(self, model: Model, request: InferRequest) -> InferResponse:
+        """The model's answer. Raises what it raises; RefusedError where too many wait."""
+        lane = (model.name, sequence_of(request)) if model.sequential else None
+        answer: InferResponse = await self._accept(model, request, lane)
+        return answer
+
+    async def run(self, work: Callable[[], Result], lane: Hashable | None = None) -> Result:
+        """`work()` in a worker's thread. lane: what has the same one is done in order."""
+        result: Result = await self._accept(None, work, lane)
+        return result
+
+    async def stop(self) -> None:
+        """Take nothing more, answer what was taken, and end the threads."""
+        self._stopped = True
+        await self._idle.wait()
+        with self._changed:
+            self._changed.notify_all()
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
+
+    def _accept(
+        self, model: Model | None, content: Any, lane: Hashable | None
+    ) -> asyncio.Future[Any]:
+        if self._stopped:
+            raise RefusedError("the server stops", 503)
+        if len(self._open) >= self._capacity:
+            raise RefusedError(f"{len(self._open)} requests wait already; try again", 429)
+        job = _Job(model, content, self._loop.create_future(), lane)
+        self._open.add(job)
+        self._idle.clear()
+        if lane is None:
+            self._put(job)
+        elif lane in self._lanes:
+            self._lanes[lane].append(job)
+        else:
+            self._lanes[lane] = deque()
+            self._put(job)
+        return job.future
+
+    def _put(self, job: _Job) -> None:
+        with self._changed:
+            self._ready.append(job)
+            self._changed.notify()
+
+    def _work(self) -> None:
+        while jobs := self._take():
+            results = _answer(jobs)
+            if self._on_batch is not None and jobs[0].model is not None:
+                self._on_batch(len(jobs), time.perf_counter() - jobs[0].since)
+            self._loop.call_soon_threadsafe(self._deliver, jobs, results)
+
+    def _take(self) -> list[_Job]:
+        """The next job, and those that can be answered with it; none: the end."""
+        with self._changed:
+            while not self._ready:
+                if self._stopped and not self._open:
+                    return []
+                self._changed.wait()
+            jobs = [self._ready.popleft()]
+            if not jobs[0].batches:
+                return jobs
+            self._gather(jobs)
+            until = time.perf_counter() + self._delay
+            # Others are on their way only if there are others.
+            while len(jobs) < min(_BATCH, len(self._open)):
+                left = until - time.perf_counter()
+                if left <= 0 or not self._changed.wait(left):
+                    break
+                self._gather(jobs)
+            return jobs
+
+    def _gather(self, jobs: list[_Job]) -> None:
+        """Take from those that are ready what is of the same model."""
+        others: list[_Job] = []
+        while self._ready and len(jobs) < _BATCH:
+            job = self._ready.popleft()
+            (jobs if job.model is jobs[0].model else others).append(job)
+        self._ready.extendleft(reversed(others))
+        if others:
+            self._changed.notify()
+
+    def _deliver(self, jobs: Sequence[_Job], results: Sequence[Any]) -> None:
+        for job, result in zip(jobs, results, strict=True):
+            self._open.discard(job)
+            if job.lane is not None:
+                self._go_on(job.lane)
+            if job.future.cancelled():
+                continue
+            if isinstance(result, BaseException):
+                job.future.set_exception(result)
+            else:
+                job.future.set_result(result)
+        if not self._open:
+            self._idle.set()
+
+    def _go_on(self, lane: Hashable) -> None:
+        if waiting := self._lanes[lane]:
+            self._put(waiting.popleft())
+        else:
+            del self._lanes[lane]
+
+
+def _answer(jobs: Sequence[_Job]) -> list[Any]:
+    """Results in order; whatever is raised is the result of all."""
+    model = jobs[0].model
+    try:
+        if model is None:
+            return [jobs[0].content()]
+        return list(model.answer([job.content for job in jobs]))
+    except BaseException as error:
+        return [error] * len(jobs)
