@@ -22,7 +22,7 @@ from ifmmin.runtime.errors import InputError, one_line
 from ifmmin.runtime.files import atomic_directory, read_regular
 from ifmmin.runtime.frontends import blendshapes, openface, opensmile
 from ifmmin.runtime.frontends.base import open_frontend
-from ifmmin.runtime.frontends.spec import folder_files, read_folder
+from ifmmin.runtime.frontends.spec import FrontEndSpec, folder_files, read_folder
 from ifmmin.runtime.modality import Modality, Pattern
 
 from .card import MEASURED, measured, mega, provenance, short, without_empty
@@ -58,6 +58,9 @@ def tables(manifest: Manifest) -> Iterator[Table]:
     """What is in the bundle, empty columns left out."""
     headers = ["modality", "dim", "frames/s", "minimum", "verified to", "standardised", "features"]
     yield "modalities", headers, [_modality(m, s) for m, s in manifest.modalities.items()]
+    fronts = [_front_end(m, s.frontend) for m, s in manifest.modalities.items() if s.frontend]
+    if fronts:
+        yield "front-ends", ["modality", "identity", "MB", "licence", "files"], fronts
     headers = ["missing", "zero frames", "longer ones change", "settled at", "tolerance"]
     yield (
         "for a missing modality",
@@ -134,6 +137,17 @@ def _modality(modality: Modality, spec: ModalitySpec) -> list[str]:
         str(spec.verified_length),
         "by the caller" if spec.normalised else "inside",
         spec.features,
+    ]
+
+
+def _front_end(modality: Modality, spec: FrontEndSpec) -> list[str]:
+    files = spec.files.values()
+    return [
+        f"{modality} {modality.word}",
+        spec.identity,
+        mega(sum(entry.size for entry in files)),
+        spec.licence or "",
+        " ".join(entry.file for entry in files),
     ]
 
 

@@ -14,9 +14,9 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Literal
+from typing import Literal, Protocol
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -98,7 +98,15 @@ def escaped(text: str) -> str:
 
 _PLAIN_EVERY_SECONDS = 5.0
 
-Advance = Callable[[str], None]
+
+class Advance(Protocol):
+    """Tells of a step that was done, or of several."""
+
+    def __call__(self, note: str, steps: int = 1) -> None:
+        """note: what stands beside the progress now."""
+        ...
+
+
 """Called once per finished step with a short note (`""` for none)."""
 
 
@@ -132,7 +140,7 @@ def progress(title: str, total: int) -> Iterator[Advance]:
     A bar on a terminal; elsewhere a line at most every few seconds and always one at the end.
     """
     if not _shown["note"]:
-        yield lambda note: None
+        yield lambda note, steps=1: None
     elif sys.stderr.isatty():
         with _bar(title, total) as advance:
             yield advance
@@ -152,16 +160,16 @@ def _bar(title: str, total: int) -> Iterator[Advance]:
     # Answers on standard output stay there: rich would lead them to the bar's terminal.
     with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as bar:
         task = bar.add_task(title, total=total, note="")
-        yield lambda note: bar.update(task, advance=1, note=note)
+        yield lambda note, steps=1: bar.update(task, advance=steps, note=note)
 
 
 def _plain(title: str, total: int) -> Advance:
     done = 0
     last = time.monotonic()
 
-    def advance(note: str) -> None:
+    def advance(note: str, steps: int = 1) -> None:
         nonlocal done, last
-        done += 1
+        done += steps
         now = time.monotonic()
         if done == total or now - last >= _PLAIN_EVERY_SECONDS:
             last = now

@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 
 from .errors import BundleError, InputError
+from .files import JSON_ERRORS
 from .frontends.base import Features, FrontEnd, open_frontend
 from .frontends.sound import Sound, as_sound, cut
 from .frontends.spec import reader_of
@@ -420,5 +421,5 @@ def _unpack(content: object) -> _Snapshot:
         raise InputError("the snapshot is damaged; it cannot be resumed")
     try:
         return msgspec.msgpack.decode(body, type=_Snapshot)
-    except msgspec.MsgspecError as error:
+    except JSON_ERRORS as error:
         raise InputError(f"the snapshot is damaged ({error}); it cannot be resumed") from error

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from ..backends import LoadedGraph, Runner
 from ..backends.onnxruntime import OnnxRuntimeCpu
-from ..console import Advance
 from ..errors import BackendUnavailable, BundleError, IfmminError, one_line
 from ..frontends.base import open_frontend
 from ..frontends.spec import FrontEndSpec, reader_of
@@ -399,7 +398,10 @@ def _fault(golden: GoldenVerifier, loaded: LoadedGraph, *, whole: bool = False) 
 
 
 def check_bundle(
-    bundle: Bundle, *, backend: OnnxRuntimeCpu | None = None, advance: Advance | None = None
+    bundle: Bundle,
+    *,
+    backend: OnnxRuntimeCpu | None = None,
+    advance: Callable[[str], None] | None = None,
 ) -> list[CheckResult]:
     """Look at everything in a bundle; the result says what was found, right or wrong.
 

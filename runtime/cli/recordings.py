@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from ..console import progress
 from ..errors import InputError
 from ..files import read_regular
+from ..frontends.sound import duration
 from .readers import LazySample, Reader, Sample, Signals
 
 SOUNDS = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 """Suffixes of files that are taken for recordings."""
 _TEXT_BYTES = 1 << 24
+_BAR_FROM = 50
+"""Number of inputs from which progress is shown."""
+_LONG = 120
+"""Seconds of sound, altogether, from which progress in it is shown."""
+Tell = Callable[[LazySample, float | None], None]
+"""Of an input: the second until which it was answered; None: all of it."""
 
 
 def is_sound(path: Path) -> bool:
@@ -65,3 +75,37 @@ def _read(path: Path, text: str | None) -> Sample:
     face = path.with_suffix(".csv")
     signals = Signals(path, text, face if face.is_file() else None)
     return Sample(path.name, {}, signals=signals)
+
+
+@contextmanager
+def shown_progress(reader: Reader, layout: str) -> Iterator[Tell]:
+    """A bar for many inputs or long ones, unless it would stand among answers on a terminal."""
+    seconds = _seconds(reader)
+    total = sum(seconds.values()) or reader.count or 0
+    if total < (_LONG if seconds else _BAR_FROM) or (layout != "table" and sys.stdout.isatty()):
+        yield lambda lazy, until: None
+        return
+    heard = 0
+    """Seconds of the present recording."""
+    with progress("seconds heard" if seconds else "predict", total) as advance:
+
+        def tell(lazy: LazySample, until: float | None) -> None:
+            nonlocal heard
+            now = seconds.get(lazy.where, 0) if until is None else int(until)
+            if now > heard:
+                advance("", now - heard)
+            elif not seconds and until is None:
+                advance("")
+            heard = 0 if until is None else now
+
+        yield tell
+
+
+def _seconds(reader: Reader) -> dict[str, int]:
+    """How long every recording is; empty where there are other inputs, or some cannot be read."""
+    if reader.count != len(reader.sounds):
+        return {}
+    try:
+        return {str(path): int(duration(path)) for path in reader.sounds}
+    except InputError:
+        return {}

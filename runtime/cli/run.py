@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +14,7 @@ import numpy as np
 import typer
 
 from ..backends import BACKENDS, BackendOptions
-from ..console import Advance, log_line, markdown_table, print_table, progress, write
+from ..console import log_line, markdown_table, print_table, write
 from ..errors import IfmminError, InputError
 from ..frontends.sound import duration
 from ..frontends.speech import LONGEST
@@ -40,6 +40,7 @@ from .options import (
     streams,
 )  # fmt: skip
 from .readers import LazySample, Reader, Sample, Signals, find_inputs
+from .recordings import Tell, shown_progress
 from .writers import LAYOUT_OF, Answer, Write, Writer, make_writer, saved_lines
 
 if TYPE_CHECKING:
@@ -121,13 +122,11 @@ class Tally:
 
 
 def answer_all(
-    recognizer: Recognizer,
-    reader: Reader,
-    rules: RunOptions,
-    writers: Sequence[Writer],
-    advance: Advance,
+    recognizer: Recognizer, reader: Reader, rules: RunOptions, writers: Sequence[Writer], tell: Tell
 ) -> Tally:
     """Answer every input with every writer, not closing them; broken ones go to standard error.
+
+    tell: of every answer within a recording, and of every input that is done.
 
     Raises InputError for a broken input when it is the only one, and when none has an answer.
     """
@@ -138,6 +137,8 @@ def answer_all(
                 tally.seconds.append(answer.prediction.seconds)
                 for writer in writers:
                     writer.add(answer)
+                if answer.span is not None:
+                    tell(lazy, answer.span[1])
         except _Unanswered as error:
             tally.failed += 1
             for writer in writers:
@@ -145,7 +146,7 @@ def answer_all(
             if reader.count == 1:
                 raise InputError(str(error)) from error
             log_line(f"error: {error}")
-        advance("")
+        tell(lazy, None)
     _require_some(tally)
     return tally
 
@@ -234,8 +235,6 @@ def _require_some(tally: Tally) -> None:
         log_line(f"{tally.failed} of {tally.total} inputs could not be answered")
 
 
-_BAR_FROM = 50
-"""Number of inputs from which progress is shown."""
 EXIT_SOME_FAILED = 1
 
 
@@ -415,8 +414,8 @@ def _answer_inputs(
 
             specs = recognizer.predictor.bundle.manifest.modalities
             writers.append(PlotWriter(labels, list(specs), plot))
-        with _progress(reader, rules.layout) as advance:
-            tally = answer_all(recognizer, reader, rules, writers, advance)
+        with shown_progress(reader, rules.layout) as tell:
+            tally = answer_all(recognizer, reader, rules, writers, tell)
         for writer in writers:
             writer.close()
     if rules.latency:
@@ -465,17 +464,6 @@ def _file_writer(
         keep(f"{title}\n\n{markdown_table(headers, rows)}")
 
     return make_writer(layout, labels, rules.top_k, keep, show, timed)
-
-
-@contextmanager
-def _progress(reader: Reader, layout: str) -> Iterator[Advance]:
-    """A bar for many inputs, unless it would stand among answers on the same terminal."""
-    streams = layout != "table" and sys.stdout.isatty()
-    if reader.count is None or reader.count < _BAR_FROM or streams:
-        yield lambda note: None
-    else:
-        with progress("predict", reader.count) as advance:
-            yield advance
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..cli.app import BundleOption, command, entry_point, new_app, schema_option
+from ..cli.app import BundleOption, command, entry_point, new_app, require_bundle, schema_option
 from ..console import write
 from .collect import collect
 from .probes import Host
@@ -26,11 +26,11 @@ def doctor(
 ) -> int:
     """Say what this machine can run, and how to mend what it cannot.
 
-    With a bundle, its golden inputs are run by every backend too. Exit code 1 where no backend runs
-    or a self-test fails.
+    Every backend that runs here proves the bundle, with its golden inputs. Exit code 1 where no
+    backend runs or a self-test fails.
     """
     facts = collect(Host())
-    report = make_report(facts, () if bundle is None else run_selftests(facts, bundle))
+    report = make_report(facts, run_selftests(facts, require_bundle(bundle)))
     if as_json:
         write(to_json(report))
     else:

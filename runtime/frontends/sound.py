@@ -6,6 +6,8 @@ What is made of pieces equals what is made of the whole, however it was cut.
 from __future__ import annotations
 
 import math
+import os
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -112,6 +114,14 @@ def parts(sound: Sound, seconds: float = 1.0) -> Iterator[Sound]:
         yield Sound(sound.samples[at : at + count], sound.rate)
 
 
+_OPENING = threading.Lock()
+"""soundfile opens under a lock of its own: a process forked meanwhile would wait for it forever."""
+if hasattr(os, "register_at_fork"):  # not on every system
+    os.register_at_fork(
+        before=_OPENING.acquire, after_in_parent=_OPENING.release, after_in_child=_OPENING.release
+    )
+
+
 @contextmanager
 def _opened(path: str | Path, most: int | None = None) -> Iterator[Any]:
     try:
@@ -128,7 +138,8 @@ def _opened(path: str | Path, most: int | None = None) -> Iterator[Any]:
         raise InputError(f"{path} cannot be read: {reason}") from error
     with content:
         try:
-            file = soundfile.SoundFile(content.fileno(), closefd=False)
+            with _OPENING:
+                file = soundfile.SoundFile(content.fileno(), closefd=False)
         # A library written in C reads whatever the file holds: any of its complaints.
         except (soundfile.SoundFileError, TypeError, ValueError) as error:
             raise InputError(_no_sound(path, error)) from error

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ..files import JSON_ERRORS
 from .request import DATATYPES, InferRequest, InferResponse, RefusedError, Tensor
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -56,7 +57,7 @@ def decode_request(model: str, body: bytes, header_length: str | None) -> InferR
     length = _json_length(body, header_length)
     try:
         found = _DECODER.decode(body[:length])
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+    except JSON_ERRORS as error:
         raise RefusedError(f"the request is no JSON of the protocol: {error}") from error
     position, inputs = length, {}
     for one in found.inputs:

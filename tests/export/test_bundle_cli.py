@@ -271,3 +271,9 @@ def test_a_front_end_that_cannot_be_made_is_one_line(
 ) -> None:
     assert said in mistake(main, "frontend", *words, "-o", tmp_path / "made")
     assert not (tmp_path / "made").exists()
+
+
+def test_front_ends_of_the_bundle_that_ships_are_shown() -> None:
+    out = _run("inspect").out
+    assert re.search(r"a acoustic .* ge2e-\d+-[0-9a-f]{12} .* ge2e.onnx", out), out
+    assert re.search(r"t textual .* minilm-\d+-[0-9a-f]{12} .* minilm.onnx", out), out

@@ -106,6 +106,45 @@ def test_children_forked_beside_busy_threads(bundle: Path, threads: int, preload
     assert (ran.code, ran.err) == (0, ""), ran
 
 
+_SIGNALS = """
+from ifmmin.runtime import Recognizer
+recognizer = Recognizer(backend="onnxruntime-cpu")
+sound, text = sys.argv[1], "what a nice surprise"
+wanted = recognizer.recognize(sound=sound, text=text)
+stream = recognizer.stream()
+stream.push_sound(np.ones(1600, np.float32))
+kept, busy = stream.snapshot(), True
+
+def answer():
+    while busy:
+        recognizer.recognize(sound=sound, text=text)
+
+def work():
+    found = recognizer.recognize(sound=sound, text=text)
+    assert found.pattern == wanted.pattern
+    assert np.abs(found.logits - wanted.logits).max() < 1e-4
+    own = recognizer.stream()
+    own.resume(kept)
+    own.push_sound(np.ones(1600, np.float32))
+    own.set_text(text)
+    assert str(own.predict().pattern) == "t"
+
+other = threading.Thread(target=answer)
+other.start()
+try:
+    for _ in range(3):
+        in_child(work)
+finally:
+    busy = False
+work()
+"""
+
+
+def test_sound_and_words_in_forked_children(root: Path) -> None:
+    ran = run_python(_START + _SIGNALS, root / "examples" / "recordings" / "sad.wav")
+    assert (ran.code, ran.err) == (0, ""), ran
+
+
 _METHODS = """
 bundle, method = sys.argv[1:]
 predictor = Predictor(bundle, backend="onnxruntime-cpu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
@@ -16,11 +17,15 @@ from mutations import Change, bounded, fuzzed, mutated, mutations
 from run_command import arrays, call, frames, line
 from small_bundles import copied, put
 
-from ifmmin.runtime import BundleError, InputError, Predictor, Smoothing, StreamOptions
-from ifmmin.runtime.bundle import MANIFEST_NAME, Bundle
+from ifmmin.runtime import BundleError, InputError, Predictor, Recognizer, Smoothing, StreamOptions
+from ifmmin.runtime.bundle import MANIFEST_NAME, Bundle, shipped
 from ifmmin.runtime.bundle.graph_file import read_graph_file
 from ifmmin.runtime.cli.readers import find_inputs
 from ifmmin.runtime.cli.run import main
+from ifmmin.runtime.frontends.base import open_frontend
+from ifmmin.runtime.frontends.sound import read_sound
+from ifmmin.runtime.frontends.spec import FRONT_END_NAME, folder_files, read_folder, reader_of
+from ifmmin.runtime.modality import Modality
 
 CPU = "onnxruntime-cpu"
 GOLDEN = "golden.safetensors"
@@ -157,3 +162,98 @@ def test_snapshot(bundle: Path, agrees: bool, changes: list[Change]) -> None:
             _one_line(error)
     stream.resume(content)
     assert np.array_equal(stream.predict().logits, wanted.logits)
+
+
+@pytest.fixture(scope="module")
+def sad(root: Path) -> Any:
+    return read_sound(root / "examples" / "recordings" / "sad.wav")
+
+
+@fuzzed(100)
+@given(changes=mutations())
+def test_front_end(
+    tmp_path_factory: pytest.TempPathFactory, sad: Any, changes: list[Change]
+) -> None:
+    spec = Bundle(shipped()).manifest.modalities[Modality.A].frontend
+    assert spec is not None
+    read = reader_of(shipped())
+    folder = tmp_path_factory.getbasetemp() / "front-end"
+    if not folder.is_dir():
+        folder.mkdir()
+        contents = {role: read(entry) for role, entry in spec.files.items()}
+        for name, content in folder_files(spec, contents).items():
+            (folder / name).write_bytes(content)
+        (folder / "whole").write_bytes((folder / FRONT_END_NAME).read_bytes())
+    (folder / FRONT_END_NAME).write_bytes(mutated((folder / "whole").read_bytes(), changes))
+    with bounded():
+        try:
+            found, opened = read_folder(folder)
+            features = open_frontend(found, opened).whole(sad)
+        except (BundleError, InputError) as error:
+            _one_line(error)
+        else:
+            assert features.shape[1] == spec.dim
+            assert np.isfinite(features).all()
+            if found.identity == spec.identity:
+                assert np.array_equal(features, open_frontend(spec, read).whole(sad))
+
+
+@fuzzed(100)
+@given(changes=mutations())
+def test_front_ends_of_a_manifest(
+    tmp_path_factory: pytest.TempPathFactory, sad: Any, changes: list[Change]
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "speech"
+    if not folder.is_dir():
+        folder.mkdir()
+        for file in shipped().iterdir():
+            (folder / file.name).symlink_to(file)
+        (folder / MANIFEST_NAME).unlink()
+    manifest = json.loads((shipped() / MANIFEST_NAME).read_bytes())
+    whole = json.dumps(manifest)
+    told = json.dumps(manifest["modalities"])
+    assert told in whole
+    begins = whole.index(told)
+    forged = mutated(told.encode(), changes)
+    (folder / MANIFEST_NAME).write_bytes(
+        whole[:begins].encode() + forged + whole[begins + len(told) :].encode()
+    )
+    with bounded():
+        try:
+            found = Recognizer(folder, backend=CPU).recognize(sound=sad)
+        except (BundleError, InputError) as error:
+            _one_line(error)
+        else:
+            assert np.isfinite(found.logits).all()
+
+
+@pytest.mark.parametrize("agrees", [False, True])
+@fuzzed(120)
+@given(changes=mutations())
+def test_snapshot_of_sound(sad: Any, agrees: bool, changes: list[Change]) -> None:
+    stream = _recognizer().stream()
+    stream.push_sound(sad.samples, sad.rate)
+    wanted, content = stream.predict(), stream.snapshot()
+    head, body = content.split(b"\n", 1)
+    forged = mutated(body[32:] if agrees else content, changes)
+    if agrees:
+        forged = head + b"\n" + hashlib.sha256(forged).digest() + forged
+    with bounded():
+        try:
+            stream.resume(forged)
+        except InputError as error:
+            _one_line(error)
+            assert np.array_equal(stream.predict().logits, wanted.logits), "it has changed"
+        else:
+            try:
+                stream.push_sound(sad.samples[:800], sad.rate)
+                stream.predict()
+            except InputError as error:
+                _one_line(error)
+    stream.resume(content)
+    assert np.array_equal(stream.predict().logits, wanted.logits)
+
+
+@functools.cache
+def _recognizer() -> Recognizer:
+    return Recognizer(backend=CPU)

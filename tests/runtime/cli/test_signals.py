@@ -116,6 +116,14 @@ def test_a_long_recording_has_an_answer_for_every_utterance(
     rows = list(csv.DictReader(io.StringIO((tmp_path / "long.csv").read_text())))
     assert [float(row["start"]) for row in rows] == [one["start"] for one in found]
     assert "from s" in run(long)
+    assert "seconds heard" not in call(main, long).err, "it takes no time"
+    samples, _ = soundfile.read(long)
+    hour = write(tmp_path / "hour.wav", np.tile(samples, 5))
+    seconds = int(5 * len(samples) / RATE)
+    ran = call(main, hour, long, "--format", "csv", "-o", tmp_path / "hour.csv")
+    both = seconds + len(samples) // RATE
+    assert ran.err.splitlines()[-1] == f"seconds heard {both}/{both}"
+    assert len(ran.out.splitlines()) > 5 * len(found)
     silence = write(tmp_path / "silence.wav", np.zeros(20 * RATE))
     assert "no speech was found" in refused(silence)
 
