@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from enum import IntEnum
 from functools import cache
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -439,6 +440,8 @@ class Machine:
         for name, module in {
             "cuda.bindings.runtime": self.cuda, "tensorrt": self.trt, "tensorrt_rtx": self.rtx
         }.items():  # fmt: skip
+            # torch looks for a module's specification, whether it has one or not.
+            monkeypatch.setattr(module, "__spec__", ModuleSpec(name, None), raising=False)
             monkeypatch.setitem(sys.modules, name, module)
 
     def graph(self, name: str = LSTM) -> tuple[bytes, Profile]:

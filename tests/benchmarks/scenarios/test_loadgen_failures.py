@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_system import BRIEF, COUNT, TRUTH, FakeSystem, generator_called, plan
+from run_command import run_python
 
 from ifmmin.benchmarks.scenarios.loadgen.base import SCENARIOS, Scenario, Settings
 from ifmmin.benchmarks.scenarios.loadgen.measure import Generator, check_answers, measure_scenario
@@ -70,17 +71,33 @@ def test_an_answer_of_another_shape(generator: Generator, scenario: Scenario) ->
         generator.perform(Flat(), plan(scenario))
 
 
-@pytest.mark.parametrize("scenario", ["single-stream", "server"])
-def test_an_interrupt_ends_a_long_run_soon(generator: Generator, scenario: Scenario) -> None:
-    class Interrupted(FakeSystem):
-        def issue(self, indices: Any) -> Any:
-            if len(self.issues) == 5:
-                os.kill(os.getpid(), signal.SIGINT)
-            return super().issue(indices)
+_INTERRUPTED = """
+import os, signal
+from fake_system import FakeSystem, generator_called, plan
 
-    with pytest.raises(KeyboardInterrupt):
-        generator.perform(Interrupted(0.001), plan(scenario, **LONG))
-    assert works(generator, scenario)
+class Interrupted(FakeSystem):
+    def issue(self, indices):
+        if len(self.issues) == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().issue(indices)
+
+generator = generator_called(sys.argv[1])
+try:
+    generator.perform(Interrupted(0.001), plan(sys.argv[2], seconds=100.0, queries=100, rate=300.0))
+except KeyboardInterrupt:
+    run = generator.perform(FakeSystem(), plan(sys.argv[2], seconds=0.05, queries=20))
+    print("interrupted", run.queries >= 20)
+"""
+
+
+@pytest.mark.parametrize("scenario", ["single-stream", "server"])
+@pytest.mark.parametrize("name", ["own", "loadgen"])
+def test_an_interrupt_ends_a_long_run_soon(name: str, scenario: Scenario) -> None:
+    """In a process of its own, whose main thread asks."""
+    assert generator_called(name)
+    folders = os.pathsep.join(path for path in sys.path if path)
+    ran = run_python(_INTERRUPTED, name, scenario, env={**os.environ, "PYTHONPATH": folders})
+    assert ran.out.splitlines()[-1:] == ["interrupted True"], ran.err
 
 
 def test_from_another_thread(generator: Generator) -> None:
