@@ -37,6 +37,8 @@ _LARGE = 1 << 17
 _BODY_SECONDS = 30
 """In which a client has to send its request."""
 _JSON = "application/json"
+EXTENSIONS = ["binary_tensor_data", "model_configuration", "sequence"]
+"""Of the protocol, that it speaks."""
 _ENCODE = msgspec.json.Encoder().encode
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -151,7 +153,7 @@ async def _ready(service: Service, request: Request) -> Response:
 async def _metadata(service: Service, request: Request) -> Response:
     return _json(
         {"name": "ifmmin", "version": package_version(),
-         "extensions": ["binary_tensor_data", "model_configuration", "sequence"]}
+         "extensions": EXTENSIONS}
     )  # fmt: skip
 
 

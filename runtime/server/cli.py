@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import grpc
 import typer
 import uvicorn
 import uvloop
@@ -28,6 +29,7 @@ from ..recognizer import Recognizer
 from .app import Access, create_app
 from .metrics import log
 from .request import Limits
+from .rpc import open_rpc
 from .service import Service
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -117,10 +119,11 @@ async def _serve(make: Callable[[], Service], access: Access, address: _Address)
         loop.add_signal_handler(number, stop.set)
     sockets = _bind(address.host, address.port)
     service = make()
+    rpc, rpc_port = await _open_rpc(service, access, address)
     server = _Server(_config(create_app(service, access), address))
     serving = asyncio.create_task(server.serve(sockets))
     log(
-        "serving", host=address.host, http=sockets[0].getsockname()[1],
+        "serving", host=address.host, http=sockets[0].getsockname()[1], grpc=rpc_port,
         models=list(service.models),
     )  # fmt: skip
     stopping = asyncio.create_task(stop.wait())
@@ -129,9 +132,26 @@ async def _serve(make: Callable[[], Service], access: Access, address: _Address)
     service.draining.set()
     await asyncio.sleep(_GRACE)
     server.should_exit = True
-    await serving
+    await asyncio.gather(serving, rpc.stop(_LONGEST_STOP) if rpc else asyncio.sleep(0))
     await service.stop()
     log("stopped")
+
+
+async def _open_rpc(
+    service: Service, access: Access, address: _Address
+) -> tuple[grpc.aio.Server | None, int | None]:
+    if address.grpc_port is None:
+        return None, None
+    tls = None
+    if address.certificate is not None and address.key is not None:
+        pair = (address.key.read_bytes(), address.certificate.read_bytes())
+        tls = grpc.ssl_server_credentials([pair])
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    place = f"{host}:{address.grpc_port}"
+    try:
+        return await open_rpc(service, access, place, tls)
+    except RuntimeError as error:
+        raise OutputError(f"{place} cannot be listened at for gRPC; see --grpc-port") from error
 
 
 def _bind(host: str, port: int) -> list[socket.socket]:

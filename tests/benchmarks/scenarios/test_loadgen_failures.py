@@ -94,7 +94,7 @@ except KeyboardInterrupt:
 @pytest.mark.parametrize("name", ["own", "loadgen"])
 def test_an_interrupt_ends_a_long_run_soon(name: str, scenario: Scenario) -> None:
     """In a process of its own, whose main thread asks."""
-    assert generator_called(name)
+    generator_called(name)  # or the test is skipped
     folders = os.pathsep.join(path for path in sys.path if path)
     ran = run_python(_INTERRUPTED, name, scenario, env={**os.environ, "PYTHONPATH": folders})
     assert ran.out.splitlines()[-1:] == ["interrupted True"], ran.err
