@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from ..console import package_version
+from .listen import listen
 from .models import config_of, metadata_of
 from .request import InferRequest, RefusedError
 from .service import Service, counted
@@ -76,6 +77,7 @@ def create_app(service: Service, access: Access | None = None) -> Starlette:
         post("/v2/repository/index", partial(_index, service)),
         get("/metrics", partial(_metrics, service)),
         get("/openapi.json", _openapi),
+        WebSocketRoute("/v1/listen", partial(_listen, service)),
         *(get(path, partial(_page, name)) for path, name in _PAGE.items()),
     ]
     middleware = [Middleware(_Guard, access=access)]
@@ -206,6 +208,10 @@ async def _page(name: str, request: Request) -> Response:
             "cache-control": "no-cache",
         },
     )
+
+
+async def _listen(service: Service, websocket: WebSocket) -> None:
+    await listen(websocket, service)
 
 
 async def _refused(request: Request, error: Exception) -> Response:
