@@ -77,6 +77,7 @@ def create_app(service: Service, access: Access | None = None) -> Starlette:
         post("/v2/repository/index", partial(_index, service)),
         get("/metrics", partial(_metrics, service)),
         get("/openapi.json", _openapi),
+        get("/favicon.ico", _nothing),
         WebSocketRoute("/v1/listen", partial(_listen, service)),
         *(get(path, partial(_page, name)) for path, name in _PAGE.items()),
     ]
@@ -146,6 +147,10 @@ def _require_version(request: Request) -> None:
 
 async def _live(request: Request) -> Response:
     return Response()
+
+
+async def _nothing(request: Request) -> Response:
+    return Response(status_code=204)
 
 
 async def _ready(service: Service, request: Request) -> Response:

@@ -1,0 +1,299 @@
+// The page of ifmmin-serve. The same file is the worklet that takes the microphone's samples.
+"use strict";
+
+if (typeof registerProcessor === "function") {
+  // In the thread of the sound: pieces of 20 ms as 16-bit samples.
+  registerProcessor("pieces", class extends AudioWorkletProcessor {
+    constructor() {
+      super();
+      this.piece = new Int16Array(Math.round(sampleRate / 50));
+      this.filled = 0;
+    }
+    process([[samples]]) {
+      for (const sample of samples || []) {
+        this.piece[this.filled++] = Math.max(-1, Math.min(1, sample)) * 32767;
+        if (this.filled === this.piece.length) {
+          this.port.postMessage(this.piece.slice());
+          this.filled = 0;
+        }
+      }
+      return true;
+    }
+  });
+} else {
+  const WINDOW = 8;  // seconds that an answer to live sound looks back
+  const KEPT = 240;  // answers on the timeline
+  const PIECE = 8192;  // samples of a recording that are sent at once
+  const NAMES = {a: "voice", v: "face", t: "words"};
+  const at = (id) => document.getElementById(id);
+
+  /** Answers by the server that the page came from. Another engine has the same methods. */
+  class ServerEngine {
+    /** `told` is called with every message of the server, `lost` when the connection ends. */
+    constructor(told, lost) {
+      this.told = told;
+      this.lost = lost;
+    }
+    /** What the bundle takes: the message `ready`. */
+    connect() {
+      const place = new URL("v1/listen" + location.search, location.href);
+      place.protocol = place.protocol.replace("http", "ws");
+      return new Promise((ready, refused) => {
+        this.socket = new WebSocket(place);
+        this.socket.onmessage = ({data}) => {
+          const message = JSON.parse(data);
+          if (message.type === "ready") ready(message);
+          this.told(message);
+        };
+        this.socket.onclose = ({reason}) => {
+          refused(new Error(reason || "The server cannot be reached."));
+          this.lost(reason);
+        };
+      });
+    }
+    begin(rate, window) {
+      this.say({type: "reset"});
+      this.say({type: "start", rate, window, every: 0.2});
+    }
+    pushSound(samples) { if (this.open) this.socket.send(samples); }
+    setText(text) { this.say({type: "text", text}); }
+    setFace(csv) { this.say({type: "face", csv}); }
+    drop(modality) { this.say({type: "drop", modality}); }
+    restore(modality) { this.say({type: "restore", modality}); }
+    predict() { this.say({type: "predict"}); }
+    get open() { return this.socket.readyState === WebSocket.OPEN; }
+    get waiting() { return this.socket.bufferedAmount; }
+    say(message) { if (this.open) this.socket.send(JSON.stringify(message)); }
+  }
+
+  const engine = new ServerEngine(hear, lose);
+  const history = [];
+  const off = new Set();
+  let labels = [], modalities = {}, microphone = null, spoken = "", retry = 1000;
+
+  function say(text, wrong = false) {
+    at("status").textContent = text;
+    at("status").className = wrong ? "wrong" : "";
+  }
+
+  async function connect() {
+    try {
+      const ready = await engine.connect();
+      retry = 1000;
+      build(ready);
+      say("Ready. Press Listen, open a recording, or type words.");
+      resume();
+    } catch (error) {
+      // `lose` says it, and tries again
+    }
+  }
+
+  function lose(reason) {
+    stop();
+    say(`The connection is lost${reason ? ` (${reason})` : ""}; trying again.`, true);
+    setTimeout(connect, retry);
+    retry = Math.min(2 * retry, 15000);
+  }
+
+  function build(ready) {
+    labels = ready.labels;
+    modalities = ready.modalities;
+    at("bars").replaceChildren(...labels.map((name, number) => {
+      const bar = element("div", "bar");
+      bar.style.background = `var(--c${number % 8})`;
+      const track = element("div", "track", "", [bar]);
+      return element("li", "", "", [element("span", "name", name), track, element("span", "share", "0 %")]);
+    }));
+    at("modalities").replaceChildren(...Object.keys(modalities).map((letter) => {
+      const button = element("button", "", NAMES[letter]);
+      button.type = "button";
+      button.id = `switch-${letter}`;
+      button.setAttribute("role", "switch");
+      button.setAttribute("aria-checked", String(!off.has(letter)));
+      button.addEventListener("click", () => toggle(letter));
+      const why = element("span", "why", "nothing yet");
+      why.id = `why-${letter}`;
+      button.setAttribute("aria-describedby", why.id);
+      return element("li", "", "", [button, why]);
+    }));
+    at("sound").hidden = !modalities.a?.frontend;
+    at("words").hidden = !modalities.t?.frontend;
+    at("face").hidden = modalities.v?.frontend !== "openface";
+    at("licence").textContent = ready.licence ? `Licence of the weights: ${ready.licence}.` : "";
+    draw();
+  }
+
+  function element(name, kind = "", text = "", children = []) {
+    const made = document.createElement(name);
+    if (kind) made.className = kind;
+    if (text) made.textContent = text;
+    made.append(...children);
+    return made;
+  }
+
+  /** Tell a stream that began anew what still holds. */
+  function resume() {
+    for (const letter of off) engine.drop(letter);
+    if (at("text").value) engine.setText(at("text").value);
+  }
+
+  function toggle(letter) {
+    const was = off.has(letter);
+    if (was) { off.delete(letter); engine.restore(letter); } else { off.add(letter); engine.drop(letter); }
+    at(`switch-${letter}`).setAttribute("aria-checked", String(was));
+  }
+
+  function hear(message) {
+    if (message.type === "error") say(message.message, true);
+    if (message.type === "update") show(message);
+  }
+
+  function show(update) {
+    const shares = labels.map((name) => update.probabilities?.[name] ?? 0);
+    [...at("bars").children].forEach((row, number) => {
+      row.querySelector(".bar").style.transform = `scaleX(${shares[number]})`;
+      row.querySelector(".share").textContent = `${Math.round(100 * shares[number])} %`;
+    });
+    const sure = Math.max(...shares);
+    at("label").textContent = update.label ?? "Nothing to answer from";
+    at("confidence").textContent = update.label ? `Confidence ${Math.round(100 * sure)} %` : update.reason ?? "";
+    at("pattern").textContent = update.pattern
+      ? update.pattern.split("_").map((letter) => NAMES[letter]).join(", ") : "none";
+    at("latency").textContent = update.latency_ms === undefined ? "" : `${update.latency_ms.toFixed(1)} ms`;
+    at("heard").textContent = `${update.at.toFixed(1)} s`;
+    for (const letter of Object.keys(modalities)) {
+      const used = update.pattern?.split("_").includes(letter);
+      const why = off.has(letter) ? "switched off" : update.absent?.[letter] ?? "nothing yet";
+      at(`why-${letter}`).textContent = used ? `used, ${update.frames[letter]} frames` : `missing: ${why}`;
+    }
+    if (update.label && update.label !== spoken) {
+      spoken = update.label;
+      at("spoken").textContent = `${update.label}, ${Math.round(100 * sure)} percent`;
+    }
+    history.push(update.label ? shares : null);
+    if (history.length > KEPT) history.shift();
+    draw();
+  }
+
+  /** Shares on top of each other, the newest at the right. */
+  function draw() {
+    const canvas = at("timeline"), pen = canvas.getContext("2d");
+    const style = getComputedStyle(document.documentElement);
+    const {width, height} = canvas, step = width / KEPT;
+    pen.clearRect(0, 0, width, height);
+    history.forEach((shares, index) => {
+      if (!shares) return;
+      const x = width - (history.length - index) * step;
+      let y = height;
+      shares.forEach((share, number) => {
+        pen.fillStyle = style.getPropertyValue(`--c${number % 8}`);
+        pen.fillRect(x, y - share * height, step + 0.5, share * height);
+        y -= share * height;
+      });
+    });
+  }
+
+  function begin(rate, window) {
+    history.length = 0;
+    engine.begin(rate, window);
+    resume();
+  }
+
+  async function listen() {
+    if (microphone) { stop(); say("Stopped. Nothing was stored."); return; }
+    if (!navigator.mediaDevices || !window.AudioWorkletNode) {
+      say("This browser gives pages no microphone here; open the page by https, or at localhost.", true);
+      return;
+    }
+    let source;
+    try {
+      source = await navigator.mediaDevices.getUserMedia({audio: {channelCount: 1}});
+    } catch (error) {
+      say(error.name === "NotFoundError" ? "No microphone was found; connect one."
+        : error.name === "NotAllowedError" ? "The microphone was refused; allow it for this page to be heard."
+        : `The microphone cannot be used: ${error.message}`, true);
+      return;
+    }
+    const context = new AudioContext();
+    await context.audioWorklet.addModule("page.js");
+    const node = new AudioWorkletNode(context, "pieces", {numberOfOutputs: 0});
+    microphone = {source, context};
+    begin(context.sampleRate, WINDOW);
+    node.port.onmessage = ({data}) => engine.pushSound(data);
+    context.createMediaStreamSource(source).connect(node);
+    at("listen").setAttribute("aria-pressed", "true");
+    at("listen").textContent = "Stop";
+    say("Listening.");
+  }
+
+  function stop() {
+    if (!microphone) return;
+    microphone.source.getTracks().forEach((track) => track.stop());
+    microphone.context.close();
+    microphone = null;
+    at("listen").setAttribute("aria-pressed", "false");
+    at("listen").textContent = "Listen";
+  }
+
+  async function open(file) {
+    stop();
+    const context = new OfflineAudioContext(1, 1, 16000);
+    let sound;
+    try {
+      sound = await context.decodeAudioData(await file.arrayBuffer());
+    } catch (error) {
+      say(`${file.name} is no sound that this browser can read.`, true);
+      return;
+    }
+    say(`Hearing ${file.name}.`);
+    begin(sound.sampleRate, sound.duration > 12 ? WINDOW : null);
+    const channels = Array.from({length: sound.numberOfChannels}, (_, number) => sound.getChannelData(number));
+    const piece = new Int16Array(PIECE);
+    for (let first = 0; first < sound.length; first += PIECE) {
+      const count = Math.min(PIECE, sound.length - first);
+      for (let index = 0; index < count; index++) {
+        let sum = 0;
+        for (const channel of channels) sum += channel[first + index];
+        piece[index] = Math.max(-1, Math.min(1, sum / channels.length)) * 32767;
+      }
+      engine.pushSound(piece.slice(0, count));
+      while (engine.waiting > 1 << 18) await new Promise((go) => setTimeout(go, 20));
+    }
+    engine.predict();
+    say(`${file.name}: ${sound.duration.toFixed(1)} seconds were sent.`);
+  }
+
+  async function openFace(file) {
+    // Of hundreds of columns those that count: the answer is the same, and the message small.
+    const [head, ...rows] = (await file.text()).split(/\r?\n/).filter(Boolean).map((line) => line.split(","));
+    const kept = head?.flatMap((name, index) => /^\s*(face_id|success|AU\d\d_[rc])\s*$/.test(name) ? [index] : []) ?? [];
+    engine.setFace([head ?? [], ...rows].map((cells) => kept.map((index) => cells[index] ?? "").join(",")).join("\n") + "\n");
+    say(`${file.name} was sent.`);
+  }
+
+  let typed = 0;
+  at("listen").addEventListener("click", listen);
+  at("recording").addEventListener("change", ({target}) => {
+    if (target.files[0]) open(target.files[0]);
+    target.value = "";
+  });
+  at("openface").addEventListener("change", ({target}) => {
+    if (target.files[0]) openFace(target.files[0]);
+    target.value = "";
+  });
+  at("forget-face").addEventListener("click", () => engine.setFace(null));
+  at("text").addEventListener("input", ({target}) => {
+    clearTimeout(typed);
+    typed = setTimeout(() => engine.setText(target.value || null), 150);
+  });
+  document.addEventListener("dragover", (event) => { event.preventDefault(); document.body.classList.add("over"); });
+  document.addEventListener("dragleave", () => document.body.classList.remove("over"));
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    document.body.classList.remove("over");
+    const file = event.dataTransfer.files[0];
+    if (file) (file.name.endsWith(".csv") ? openFace : open)(file);
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  connect();
+}
