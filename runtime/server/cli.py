@@ -38,7 +38,8 @@ _HEADER_SECONDS, _HEADER_BYTES = 10.0, 1 << 16
 _REFUSED_SECONDS = 5.0
 """In which a client may go on sending a body that was refused."""
 _GRACE = 0.5
-"""Seconds in which a server that stops still answers who has not heard of it."""
+"""Seconds in which a server that stops still answers who has not heard of it, each time saying so
+by `connection: close`; and then those who are connected."""
 _LONGEST_STOP = 30
 """Seconds after which connections that are still open are closed."""
 
@@ -131,6 +132,9 @@ async def _serve(make: Callable[[], Service], access: Access, address: _Address)
     log("stopping", waiting=service.waiting)
     service.draining.set()
     await asyncio.sleep(_GRACE)
+    for listening in server.servers:
+        listening.close()
+    await asyncio.sleep(_GRACE)  # for requests of those who came until now
     server.should_exit = True
     await asyncio.gather(serving, rpc.stop(_LONGEST_STOP) if rpc else asyncio.sleep(0))
     await service.stop()
