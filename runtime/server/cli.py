@@ -102,7 +102,11 @@ def serve(
     if host not in _LOOPBACK and token is None:
         log_line(f"--host {host}: everybody who reaches it may use it; see --token", "note")
     predictor = Predictor(
-        require_bundle(bundle), backend=backend, threads=parse_threads(threads), preload=True
+        require_bundle(bundle),
+        backend=backend,
+        threads=parse_threads(threads),
+        preload=True,
+        share=False,
     )
     recognizer = Recognizer(predictor)
     for modality in recognizer.modalities:

@@ -18,7 +18,6 @@ from ..modality import Modality, Pattern
 from ..prediction import Prediction
 from ..recognizer import Recognizer
 from ..stream.stream import Stream
-from ..validate import is_finite
 from .request import InferRequest, InferResponse, Limits, Model, RefusedError, Tensor, TensorSpec
 
 PLATFORM = "ifmmin"
@@ -96,8 +95,6 @@ def _require_spec(model: str, spec: TensorSpec, tensor: Tensor) -> None:
             f"model {model}, input {spec.name}: got {tensor.datatype} {list(shape)}, wanted "
             f"{spec.datatype} {list(spec.shape)}"
         )
-    if spec.datatype == "FP32" and not is_finite(tensor.array):
-        raise RefusedError(f"model {model}, input {spec.name}: some numbers are NaN or infinite")
 
 
 def _list(specs: Sequence[TensorSpec]) -> str:

@@ -21,6 +21,9 @@ Result = TypeVar("Result")
 
 _BATCH = 32
 """Requests, at most, in one call."""
+_QUICK = 0.0005
+"""Seconds of a processor: what takes less is left to the thread that is at work, since to wake another takes as
+long."""
 
 
 @dataclass(eq=False)
@@ -33,10 +36,6 @@ class _Job:
     lane: Hashable | None
     """Of what is answered one after the other."""
     since: float = field(default_factory=time.perf_counter)
-
-    @property
-    def batches(self) -> bool:
-        return self.model is not None and self.model.batches
 
 
 class Scheduler:
@@ -57,7 +56,15 @@ class Scheduler:
         self._capacity, self._delay, self._on_batch = capacity, delay, on_batch
         self._loop = asyncio.get_running_loop()
         self._ready: deque[_Job] = deque()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._work_here = threading.Condition(self._lock)
+        """For threads without work."""
+        self._more = threading.Condition(self._lock)
+        """For those that wait for more of a batch."""
+        self._gathering = self._quick = 0
+        """Threads that wait for more of a batch, and that are back soon."""
+        self._usual: dict[Model | None, float] = {}
+        """Seconds of a processor that one takes, by model."""
         self._lanes: dict[Hashable, deque[_Job]] = {}
         self._open: set[_Job] = set()
         """Accepted and not answered."""
@@ -90,8 +97,8 @@ class Scheduler:
         """Take nothing more, answer what was taken, and end the threads."""
         self._stopped = True
         await self._idle.wait()
-        with self._changed:
-            self._changed.notify_all()
+        with self._lock:
+            self._work_here.notify_all()
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
 
@@ -115,46 +122,69 @@ class Scheduler:
         return job.future
 
     def _put(self, job: _Job) -> None:
-        with self._changed:
+        with self._lock:
             self._ready.append(job)
-            self._changed.notify()
+            if self._gathering:
+                self._more.notify_all()
+            elif not self._quick:
+                self._work_here.notify()
 
     def _work(self) -> None:
         while jobs := self._take():
+            model = jobs[0].model
+            quick = self._usual.get(model, 0.0) < _QUICK
+            with self._lock:
+                self._quick += quick
+                if self._ready and not quick:
+                    self._work_here.notify()
+            started = time.thread_time()
             results = _answer(jobs)
-            if self._on_batch is not None and jobs[0].model is not None:
+            spent = time.thread_time() - started
+            with self._lock:
+                self._quick -= quick
+                usual = self._usual.get(model, 0.0)
+                self._usual[model] = 0.8 * usual + 0.2 * spent / len(jobs)
+            if self._on_batch is not None and model is not None:
                 self._on_batch(len(jobs), time.perf_counter() - jobs[0].since)
             self._loop.call_soon_threadsafe(self._deliver, jobs, results)
 
     def _take(self) -> list[_Job]:
-        """The next job, and those that can be answered with it; none: the end."""
-        with self._changed:
+        """The next job, and those that are answered with it; none: the end."""
+        with self._lock:
             while not self._ready:
                 if self._stopped and not self._open:
                     return []
-                self._changed.wait()
+                self._work_here.wait()
             jobs = [self._ready.popleft()]
-            if not jobs[0].batches:
-                return jobs
-            self._gather(jobs)
-            until = time.perf_counter() + self._delay
-            # Others are on their way only if there are others.
-            while len(jobs) < min(_BATCH, len(self._open)):
-                left = until - time.perf_counter()
-                if left <= 0 or not self._changed.wait(left):
-                    break
-                self._gather(jobs)
+            model = jobs[0].model
+            if model is not None and model.batches:
+                self._fill(jobs)
+            elif model is not None:
+                quick = self._usual.get(model, 0.0) < _QUICK
+                self._gather(jobs, _BATCH if quick else 1 + len(self._ready) // len(self._threads))
             return jobs
 
-    def _gather(self, jobs: list[_Job]) -> None:
+    def _fill(self, jobs: list[_Job]) -> None:
+        """Wait a little for a batch to become full; others are on their way if there are others."""
+        until = time.perf_counter() + self._delay
+        self._gathering += 1
+        self._gather(jobs, _BATCH)
+        while len(jobs) < min(_BATCH, len(self._open)):
+            left = until - time.perf_counter()
+            if left <= 0 or not self._more.wait(left):
+                break
+            self._gather(jobs, _BATCH)
+        self._gathering -= 1
+
+    def _gather(self, jobs: list[_Job], most: int) -> None:
         """Take from those that are ready what is of the same model."""
         others: list[_Job] = []
-        while self._ready and len(jobs) < _BATCH:
+        while self._ready and len(jobs) < most:
             job = self._ready.popleft()
             (jobs if job.model is jobs[0].model else others).append(job)
         self._ready.extendleft(reversed(others))
         if others:
-            self._changed.notify()
+            self._work_here.notify()
 
     def _deliver(self, jobs: Sequence[_Job], results: Sequence[Any]) -> None:
         for job, result in zip(jobs, results, strict=True):

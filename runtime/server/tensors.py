@@ -118,7 +118,10 @@ def decode_raw(
             f"input {name[:100]!r}: got {len(content)} bytes, wanted {count * kind.itemsize} of "
             f"{datatype} {list(shape)}"
         )
-    return Tensor(name, datatype, np.frombuffer(content, kind).reshape(shape))
+    array = np.frombuffer(content, kind)
+    if not array.flags.aligned:  # as its place after the JSON has it; slow to compute with
+        array = array.copy()
+    return Tensor(name, datatype, array.reshape(shape))
 
 
 def encode_raw(tensor: Tensor) -> bytes:
