@@ -67,7 +67,7 @@ def _handlers(service: Service) -> tuple[grpc.GenericRpcHandler, ...]:
             "name": "ifmmin", "version": package_version(), "extensions": EXTENSIONS,
         },
         "ModelReady": lambda asked: {
-            "ready": bool(_model(service, asked)) and not service.draining.is_set()
+            "ready": _model(service, asked) is not None and not service.draining.is_set()
         },
         "ModelMetadata": lambda asked: metadata_of(_model(service, asked)),
         "ModelConfig": lambda asked: {"config": _config(_model(service, asked))},
