@@ -20,7 +20,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from ..bundle import Bundle
 from ..errors import IfmminError, InputError
 from ..files import JSON_ERRORS
-from ..frontends.sound import Sound
+from ..frontends.sound import HIGHEST, LOWEST
 from ..modality import Modality
 from ..recognizer import Recognizer
 from ..stream.options import StreamOptions
@@ -191,7 +191,8 @@ class Listener:
     def _on_start(self, message: _Start) -> None:
         if self._begun:
             raise InputError("start: sound has begun; send it first, or after a reset")
-        Sound(np.zeros(1, np.int16), message.rate)  # whose check of rates this is
+        if not LOWEST <= message.rate <= HIGHEST:
+            raise InputError(f"start: got rate {message.rate}, wanted {LOWEST} to {HIGHEST} Hz")
         if not 1 <= message.channels <= 8:
             raise InputError(f"start: got {message.channels} channels, wanted 1 to 8")
         if not 0.02 <= message.every <= 60:

@@ -22,8 +22,8 @@ Result = TypeVar("Result")
 _BATCH = 32
 """Requests, at most, in one call."""
 _QUICK = 0.0005
-"""Seconds of a processor: what takes less is left to the thread that is at work, since to wake another takes as
-long."""
+"""Seconds: what takes less is left to the thread that is at work, since to wake
+another takes as long."""
 
 
 @dataclass(eq=False)
@@ -36,6 +36,11 @@ class _Job:
     lane: Hashable | None
     """Of what is answered one after the other."""
     since: float = field(default_factory=time.perf_counter)
+
+    @property
+    def name(self) -> str:
+        """Of what takes about as long."""
+        return self.model.name if self.model is not None else ""
 
 
 class Scheduler:
@@ -63,8 +68,8 @@ class Scheduler:
         """For those that wait for more of a batch."""
         self._gathering = self._quick = 0
         """Threads that wait for more of a batch, and that are back soon."""
-        self._usual: dict[Model | None, float] = {}
-        """Seconds of a processor that one takes, by model."""
+        self._usual: dict[str, float] = {}
+        """Seconds that one keeps its thread, by model."""
         self._lanes: dict[Hashable, deque[_Job]] = {}
         self._open: set[_Job] = set()
         """Accepted and not answered."""
@@ -131,19 +136,20 @@ class Scheduler:
 
     def _work(self) -> None:
         while jobs := self._take():
-            model = jobs[0].model
-            quick = self._usual.get(model, 0.0) < _QUICK
+            model, name = jobs[0].model, jobs[0].name
+            quick = self._is_quick(name)
             with self._lock:
                 self._quick += quick
                 if self._ready and not quick:
                     self._work_here.notify()
-            started = time.thread_time()
+            began, started = time.perf_counter(), time.thread_time()
             results = _answer(jobs)
-            spent = time.thread_time() - started
+            # Of the wall's time a part is waiting for the interpreter's lock, or for a device.
+            spent = max(time.thread_time() - started, (time.perf_counter() - began) / 4)
             with self._lock:
                 self._quick -= quick
-                usual = self._usual.get(model, 0.0)
-                self._usual[model] = 0.8 * usual + 0.2 * spent / len(jobs)
+                usual = self._usual.get(name, 0.0)
+                self._usual[name] = 0.8 * usual + 0.2 * spent / len(jobs)
             if self._on_batch is not None and model is not None:
                 self._on_batch(len(jobs), time.perf_counter() - jobs[0].since)
             self._loop.call_soon_threadsafe(self._deliver, jobs, results)
@@ -160,9 +166,12 @@ class Scheduler:
             if model is not None and model.batches:
                 self._fill(jobs)
             elif model is not None:
-                quick = self._usual.get(model, 0.0) < _QUICK
-                self._gather(jobs, _BATCH if quick else 1 + len(self._ready) // len(self._threads))
+                share = 1 + len(self._ready) // len(self._threads)
+                self._gather(jobs, _BATCH if self._is_quick(model.name) else share)
             return jobs
+
+    def _is_quick(self, name: str) -> bool:
+        return self._usual.get(name, 0.0) < _QUICK
 
     def _fill(self, jobs: list[_Job]) -> None:
         """Wait a little for a batch to become full; others are on their way if there are others."""

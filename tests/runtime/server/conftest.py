@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from small_bundles import ALL
+
+from ifmmin.runtime.frontends import openface
+from ifmmin.runtime.frontends.openface import COLUMNS
 
 for _name in ("starlette", "uvicorn", "grpc", "prometheus_client", "websockets"):
     pytest.importorskip(_name, reason=f"{_name} is not installed: the extra serve")
@@ -31,4 +35,45 @@ def small(batches: Path) -> Iterator[Served]:
 def speech() -> Iterator[Served]:
     """A server of the bundle that ships."""
     with served() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def openface_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As OpenFace writes it, with a column that does not count."""
+    path = tmp_path_factory.mktemp("face") / "face.csv"
+    columns = ["frame", "face_id", "success", "gaze_0_x", *COLUMNS]
+    rng = np.random.default_rng(0)
+    rows = [[number, 0, 1, 0.1, *rng.random(len(COLUMNS)).round(2)] for number in range(1, 9)]
+    lines = [", ".join(map(str, row)) for row in [columns, *rows]]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server of a tiny bundle whose faces come from OpenFace."""
+    pytest.importorskip("torch", reason="torch, which makes bundles, is not installed")
+    import msgspec
+    import small_networks
+
+    from ifmmin.export.export import Request, export_bundle
+    from ifmmin.runtime.modality import ALL_PATTERNS, Modality
+    from ifmmin.train.checkpoint import save_checkpoint
+
+    folder = tmp_path_factory.mktemp("faces")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(small_networks.DIMS, "v", len(COLUMNS))
+        network = small_networks.small_network()
+    features = dict(network.config.features)
+    features[Modality.V] = msgspec.structs.replace(
+        features[Modality.V], frontend=openface.specify("frame")
+    )
+    network.config = msgspec.structs.replace(network.config, features=features)
+    save_checkpoint(folder / "model.safetensors", network, {"corpus": "made"})
+    request = Request(precisions=("fp32",), shapes=("latency", "stream"))
+    export_bundle(
+        folder / "model.safetensors", list(ALL_PATTERNS), folder / "bundle", request=request
+    )
+    with served("-b", folder / "bundle", rpc=False) as server:
         yield server

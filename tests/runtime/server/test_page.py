@@ -1,0 +1,183 @@
+"""The page: what a person does with it, in headless Chromium with a recording for a microphone."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from served import Served
+
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="Playwright is not installed: pip install playwright"
+)
+_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_SCREENS = {"desk": (1280, 820), "phone": (390, 844)}
+
+
+@pytest.fixture(scope="module")
+def chromium(root: Path) -> Iterator[Any]:
+    program = next(filter(None, map(shutil.which, _NAMES)), None)
+    if program is None:
+        pytest.skip("no Chromium is installed here: apt-get install chromium")
+    sound = root / "examples" / "recordings" / "angry.wav"
+    flags = [
+        "--no-sandbox", "--disable-gpu", "--use-fake-device-for-media-stream",
+        "--use-fake-ui-for-media-stream", f"--use-file-for-fake-audio-capture={sound}",
+    ]  # fmt: skip
+    with playwright.sync_playwright() as driver:
+        made = driver.chromium.launch(executable_path=program, args=flags)
+        yield made
+        made.close()
+
+
+Open = Callable[..., Any]
+
+
+@pytest.fixture
+def open_page(chromium: Any) -> Iterator[Open]:
+    """Opens the page of a server; nothing may be asked of another, and nothing may fail."""
+    contexts, wrong = [], []
+
+    def opened(server: Served, screen: str = "desk", scheme: str = "light", **more: Any) -> Any:
+        width, height = _SCREENS[screen]
+        context = chromium.new_context(
+            viewport={"width": width, "height": height}, color_scheme=scheme, **more
+        )
+        contexts.append(context)
+        page = context.new_page()
+        own = f"127.0.0.1:{server.http}/"
+        page.on("request", lambda r: wrong.append(r.url) if own not in r.url else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
+        page.goto(f"http://127.0.0.1:{server.http}/")
+        page.wait_for_selector("#bars li")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+def shows(page: Any, selector: str, pattern: str, seconds: float = 15) -> None:
+    """Wait until a text is there."""
+    playwright.expect(page.locator(selector)).to_have_text(
+        re.compile(pattern, re.IGNORECASE), timeout=1000 * seconds
+    )
+
+
+def test_listening_words_and_switches(speech: Served, open_page: Open) -> None:
+    page = open_page(speech)
+    shows(page, "#status", "Ready")
+    assert page.is_hidden("#face")
+    page.click("#listen")
+    shows(page, "#label", "angry")
+    shows(page, "#pattern", "^voice$")
+    shows(page, "#latency", r"\d\.\d ms")
+    shows(page, "#confidence", r"Confidence \d+ %")
+    page.fill("#text", "I am so happy to see you")
+    shows(page, "#pattern", "voice, words")
+    page.click("#switch-a")
+    shows(page, "#pattern", "^words$")
+    shows(page, "#why-a", "switched off")
+    shows(page, "#label", "happy")
+    page.click("#switch-a")
+    shows(page, "#pattern", "voice, words")
+    page.fill("#text", "")
+    shows(page, "#pattern", "^voice$")
+    drawn = "() => document.querySelector('canvas').getContext('2d').getImageData(950, 170, 1, 1)"
+    assert page.evaluate(drawn + ".data[3]") > 0
+    page.click("#listen")
+    shows(page, "#status", "Nothing was stored")
+    assert page.evaluate("() => localStorage.length + sessionStorage.length") == 0
+    assert page.context.cookies() == []
+
+
+@pytest.mark.parametrize("name", ["sad", "neutral"])
+def test_a_recording(speech: Served, open_page: Open, root: Path, name: str) -> None:
+    page = open_page(speech, "phone")
+    page.set_input_files("#recording", root / "examples" / "recordings" / f"{name}.wav")
+    shows(page, "#label", name)
+    shows(page, "#status", f"{name}.wav: .* seconds were sent")
+    page.set_input_files("#recording", Path(__file__))
+    shows(page, "#status", "test_page.py is no sound that this browser can read")
+
+
+def test_keys_alone(speech: Served, open_page: Open) -> None:
+    page = open_page(speech)
+    reached = []
+    for _ in range(5):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("() => document.activeElement.id"))
+    assert [one for one in reached if one] == [
+        "listen",
+        "recording",
+        "text",
+        "switch-a",
+        "switch-t",
+    ]
+    page.focus("#text")
+    page.keyboard.type("what a nice surprise")
+    shows(page, "#label", "happy")
+    page.focus("#switch-t")
+    page.keyboard.press("Space")
+    shows(page, "#why-t", "switched off")
+    assert page.get_attribute("#switch-t", "aria-checked") == "false"
+
+
+def test_a_face(faces: Served, open_page: Open, openface_csv: Path) -> None:
+    page = open_page(faces)
+    assert page.is_hidden("#sound")
+    assert page.is_hidden("#words")
+    page.set_input_files("#openface", openface_csv)
+    shows(page, "#pattern", "^face$")
+    shows(page, "#why-v", "used")
+    page.click("#switch-v")
+    shows(page, "#pattern", "none")
+    page.click("#switch-v")
+    shows(page, "#pattern", "^face$")
+    page.click("#forget-face")
+    shows(page, "#pattern", "none")
+
+
+def test_no_microphone(speech: Served, open_page: Open) -> None:
+    page = open_page(speech)
+    for name, said in (("NotAllowedError", "was refused"), ("NotFoundError", "No microphone")):
+        page.evaluate(
+            "name => { navigator.mediaDevices.getUserMedia = async () => {"
+            " throw new DOMException('no', name); }; }", name,
+        )  # fmt: skip
+        page.click("#listen")
+        shows(page, "#status", said)
+
+
+@pytest.mark.parametrize("screen", _SCREENS)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everybody_can_use_it(
+    speech: Served, open_page: Open, root: Path, screen: str, scheme: str
+) -> None:
+    axe = root / ".venv" / "axe" / "axe.min.js"
+    if not axe.is_file():
+        pytest.skip("axe-core is not in .venv/axe: npm pack axe-core, as the Makefile does")
+    page = open_page(speech, screen, scheme)
+    page.fill("#text", "what a nice surprise")
+    shows(page, "#label", "happy")
+    page.evaluate(axe.read_text())
+    found = page.evaluate("() => axe.run()")
+    assert [(one["id"], [n["html"] for n in one["nodes"]]) for one in found["violations"]] == []
+    assert len(found["passes"]) > 20
+    assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_it_is_small_and_whole(speech: Served, root: Path) -> None:
+    folder = root / "runtime" / "server" / "page"
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 200_000
+    for path in ("/", "/page.js", "/page.css"):
+        status, content, headers = speech.ask("GET", path)
+        assert status == 200
+        assert b"http" not in content.replace(b'"http", "ws"', b"").replace(b"https, or at", b"")
+        assert "default-src 'self'" in headers["content-security-policy"]
