@@ -448,9 +448,9 @@ def soak(
         write(f"{what:<8} {count}")
     mb, files, threads = growth(outcome.resources)
     write(
-        f"growth, last third over the middle: {mb:+.1f} MB, {files:+.1f} files, {threads:+.1f} threads"
+        f"at the end {outcome.resources[-1][0]:.0f} MB; last third over the middle one: "
+        f"{mb:+.1f} MB, {files:+.1f} descriptors, {threads:+.1f} threads"
     )
-    write(f"at the end {outcome.resources[-1][0]:.0f} MB")
     for line in outcome.wrong[:20]:
         log_line(f"error: {line}")
     return 1 if outcome.wrong else 0

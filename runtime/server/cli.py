@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 import sys
@@ -27,7 +28,7 @@ from ..errors import InputError, OutputError
 from ..predictor import Predictor
 from ..recognizer import Recognizer
 from .app import Access, create_app
-from .metrics import log
+from .metrics import LogLines, log
 from .request import Limits
 from .rpc import open_rpc
 from .service import Service
@@ -119,6 +120,8 @@ def serve(
 
 async def _serve(make: Callable[[], Service], access: Access, address: _Address) -> None:
     """Serve until a signal, then answer what was accepted."""
+    logging.getLogger().addHandler(LogLines(logging.WARNING))
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # below it are clients' mistakes
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)

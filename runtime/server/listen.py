@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
-from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ..bundle import Bundle
 from ..errors import IfmminError, InputError
@@ -24,7 +24,6 @@ from ..frontends.sound import HIGHEST, LOWEST
 from ..modality import Modality
 from ..recognizer import Recognizer
 from ..stream.options import StreamOptions
-from .metrics import log
 from .request import Limits, RefusedError
 from .service import Service
 
@@ -320,10 +319,9 @@ async def listen(websocket: WebSocket, service: Service) -> None:
     conversation = _Conversation(websocket, service)
     watch = asyncio.create_task(conversation.end_with_server())
     try:
-        await conversation.go()
-    except (WebSocketDisconnect, RuntimeError) as error:  # the latter: sent after it went
-        if websocket.client_state is WebSocketState.CONNECTED:
-            log("listener failed", error=str(error)[:200])
+        # Who goes away is told nothing, and Starlette raises RuntimeError for what is sent to him.
+        with suppress(WebSocketDisconnect, RuntimeError):
+            await conversation.go()
     finally:
         watch.cancel()
         service.listeners -= 1

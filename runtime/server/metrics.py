@@ -5,6 +5,7 @@ Metrics are those of Prometheus, log lines are JSON objects on standard error.
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,16 @@ def log(event: str, **fields: Any) -> None:
     """One line about something that happened."""
     line = {"time": round(time.time(), 3), "event": event} | fields
     sys.stderr.write(msgspec.json.encode(line).decode() + "\n")
+
+
+class LogLines(logging.Handler):
+    """What libraries complain of, as such lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line; of a traceback its last."""
+        error = record.exc_info[1] if record.exc_info else None
+        more = {"error": f"{type(error).__name__}: {error}"[:500]} if error else {}
+        log("library", name=record.name, message=record.getMessage()[:500], **more)
 
 
 class Metrics:

@@ -100,7 +100,8 @@ def served(*arguments: object, rpc: bool = True, **environment: str) -> Iterator
             raise
     server.told = [json.loads(line) for line in rest.splitlines()]
     assert process.returncode == 0, rest
-    assert [line for line in server.told if line["event"] not in ("stopping", "stopped")] == []
+    unwanted = [line for line in server.told if line["event"] not in ("stopping", "stopped")]
+    assert unwanted == [], unwanted
 
 
 def request_of(
