@@ -8,7 +8,7 @@ RUNTIME_PINS ?=
 BUDGET ?= 320
 RUNTIME_BIN := .venv-runtime/bin
 
-.PHONY: demo pipeline model test test-runtime fuzz lint docs bench clean
+.PHONY: demo pipeline model test test-runtime test-triton test-serve-clients fuzz lint docs bench clean
 
 # Installs the runtime alone, without torch, and answers recordings, sentences and both.
 demo: .venv-demo/installed
@@ -59,6 +59,28 @@ $(BUNDLES)/made: $(VENV)/installed $(shell find export runtime train tests/runti
 	OMP_NUM_THREADS=1 IFMMIN_TEST_BUNDLES=$(BUNDLES) $(BIN)/python -m pytest -n 2 --dist worksteal tests/runtime
 	touch $@
 
+# A repository of the bundle that ships, served unmodified by a real Triton core, in an environment
+# of its own; BUNDLE: another one.
+BUNDLE ?= runtime/models/speech
+test-triton: $(VENV)/installed .venv-triton/installed
+	rm -rf .venv-triton/check && mkdir .venv-triton/check
+	$(BIN)/python tests/triton/expect.py $(BUNDLE) .venv-triton/check
+	.venv-triton/bin/python tests/triton/check.py .venv-triton/check/repository .venv-triton/check/expected.npz
+
+.venv-triton/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-triton
+	.venv-triton/bin/python -m pip install --quiet --editable '.[cpu]' 'numpy<2' 'nvidia-pytriton==0.7.0'
+	touch $@
+
+# The server as Triton's own client sees it, which wants other packages than the server.
+test-serve-clients: $(VENV)/installed .venv-clients/installed
+	$(BIN)/python tests/clients/serve.py .venv-clients/bin/python tests/clients/ask.py
+
+.venv-clients/installed:
+	$(PYTHON) -m venv .venv-clients
+	.venv-clients/bin/python -m pip install --quiet 'tritonclient[grpc,http]==2.73.0'
+	touch $@
+
 # 20,000 mutations of everything that is read, in about half an hour; make test has some hundred.
 fuzz: $(VENV)/installed
 	IFMMIN_FUZZ=20000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal \
@@ -96,7 +118,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	-$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[rtx]'
 	-$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[loadgen]'
 	-$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/onnxruntime-oldest 'onnxruntime==1.20.*'
+	-cd $(VENV) && npm pack --silent axe-core@4.14 && mkdir -p axe && \
+	  tar -xzf axe-core-*.tgz -C axe --strip-components=1 package/axe.min.js && rm axe-core-*.tgz
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-demo .venv-runtime demo pipeline bench site build dist *.egg-info
+	rm -rf $(VENV) .venv-demo .venv-runtime .venv-triton .venv-clients demo pipeline bench site build dist *.egg-info

@@ -208,9 +208,10 @@ def _subjects(manifest: Manifest, shape: str) -> list[str]:
 EXIT_FAILED = 1
 
 app = new_app(
-    "Prove a bundle on this device, say what is in it, or make a front-end for one.",
+    "Prove a bundle on this device, say what is in it, write it for Triton, or make a front-end.",
     "ifmmin-bundle verify -b bundle",
     "ifmmin-bundle inspect -b bundle",
+    "ifmmin-bundle triton -b bundle -o repository",
     "ifmmin-bundle frontend bert bert-large-uncased -o words",
 )
 
@@ -273,6 +274,22 @@ def verify(
         return EXIT_FAILED
     log_line(f"all {len(checks)} checks passed")
     return 0
+
+
+@command(app, "ifmmin-bundle triton -b bundle -o repository")
+def triton(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Directory of the repository.")],
+    bundle: BundleOption = None,
+    device: Annotated[
+        Literal["cpu", "gpu", "tensorrt"],
+        typer.Option(help="Where Triton runs the graphs; tensorrt: engines, built as it loads."),
+    ] = "cpu",
+) -> None:
+    """Write a repository of models for NVIDIA Triton: patterns, a router, and streams."""
+    from .triton.repository import write_repository
+
+    names = write_repository(Bundle(require_bundle(bundle)), out, device)
+    log_line(f"wrote {out}: {', '.join(names)}")
 
 
 # fmt: off

@@ -1,0 +1,1 @@
+"""Triton: a bundle as a repository of models for NVIDIA's server."""
