@@ -155,7 +155,8 @@ class _Unanswered(Exception):  # noqa: N818 - an outcome
     """One input has no answer; the message is one line that begins with where it is."""
 
     def __init__(self, lazy: LazySample, name: str, error: IfmminError) -> None:
-        super().__init__(f"{lazy.where}: {' '.join(str(error).split())}")
+        told = " ".join(str(error).split())
+        super().__init__(told if told.startswith(lazy.where) else f"{lazy.where}: {told}")
         self.name = name
 
 

@@ -193,6 +193,21 @@ def test_words_of_every_kind(recordings: Path, tmp_path: Path) -> None:
     assert "--text goes with one recording" in refused(recordings, "--text", "fine")
 
 
+def test_where_a_long_recording_is_broken_is_told(sad: Samples, tmp_path: Path) -> None:
+    samples = np.concatenate([np.tile(sad, 5), [np.nan] * 9])
+    ran = call(main, write(tmp_path / "x.wav", samples, subtype="FLOAT"), "--format", "csv")
+    assert ran.code == 2
+    seconds = 5 * len(sad) / RATE
+    assert ran.err.splitlines() == [
+        f"error: {tmp_path / 'x.wav'}: sound: got nan at {seconds:.3f} s, wanted finite samples"
+    ]
+
+
+def test_a_modality_that_the_bundle_lacks_is_named(recordings: Path) -> None:
+    said = refused(recordings / "sad.wav", "--pattern", "a_v")
+    assert "needs modality v, which the bundle does not have; it has a, t" in said
+
+
 def test_one_that_is_broken_among_many(recordings: Path, tmp_path: Path) -> None:
     shutil.copy(recordings / "sad.wav", tmp_path / "a.wav")
     (tmp_path / "b.wav").write_bytes(b"RIFF")
@@ -228,6 +243,9 @@ def test_raw_sound_as_it_comes(recordings: Path, tmp_path: Path) -> None:
     ]
     assert "takes one" in refused("--pcm", RATE)
     assert "wanted a rate" in refused("--pcm", 5, tmp_path / "sad.pcm")
+    assert "no input at" in refused("--pcm", RATE, tmp_path / "none.pcm")
+    (tmp_path / "short.pcm").write_bytes(samples[: RATE // 4].tobytes())
+    assert "got 0.250 s of sound" in refused("--pcm", RATE, tmp_path / "short.pcm")
     assert "--mic takes no input" in refused("--mic", tmp_path / "sad.pcm")
     assert "is for streams" in refused(recordings, "--window", 3)
 
