@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, one_line
 from ..files import open_regular, require_size
+from ..process import unforked
 from ..validate import as_numbers
 
 __all__ = [
@@ -118,14 +118,6 @@ def parts(sound: Sound, seconds: float = 1.0) -> Iterator[Sound]:
         yield Sound(sound.samples[at : at + count], sound.rate)
 
 
-_OPENING = threading.Lock()
-"""soundfile opens under a lock of its own: a process forked meanwhile would wait for it forever."""
-if hasattr(os, "register_at_fork"):  # not on every system
-    os.register_at_fork(
-        before=_OPENING.acquire, after_in_parent=_OPENING.release, after_in_child=_OPENING.release
-    )
-
-
 @contextmanager
 def _opened(path: str | Path, most: int | None = None) -> Iterator[Any]:
     try:
@@ -142,7 +134,8 @@ def _opened(path: str | Path, most: int | None = None) -> Iterator[Any]:
         raise InputError(f"{path} cannot be read: {reason}") from error
     with content:
         try:
-            with _OPENING:
+            # soundfile opens under a lock of its own.
+            with unforked(silent=_is_mpeg(content.fileno())):
                 file = soundfile.SoundFile(content.fileno(), closefd=False)
         # A library written in C reads whatever the file holds: any of its complaints.
         except (soundfile.SoundFileError, TypeError, ValueError) as error:
@@ -153,11 +146,23 @@ def _opened(path: str | Path, most: int | None = None) -> Iterator[Any]:
             yield file
 
 
+_MPEG = "MP3"
+"""Format whose decoder tells standard error what it thinks of a file."""
+
+
+def _is_mpeg(descriptor: int) -> bool:
+    """By the first bytes of a file, which is left at its beginning."""
+    begins = os.read(descriptor, 3)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return begins == b"ID3" or (len(begins) > 1 and begins[0] == 0xFF and begins[1] >= 0xE0)
+
+
 def _read(file: Any, count: int, path: str | Path) -> NDArray[np.float32]:
     import soundfile
 
     try:
-        samples: NDArray[np.float32] = file.read(count, dtype="float32")
+        with unforked(silent=True) if file.format == _MPEG else nullcontext():
+            samples: NDArray[np.float32] = file.read(count, dtype="float32")
     except (soundfile.SoundFileError, ValueError) as error:
         raise InputError(_no_sound(path, error)) from error
     return samples

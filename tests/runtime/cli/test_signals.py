@@ -208,6 +208,25 @@ def test_a_modality_that_the_bundle_lacks_is_named(recordings: Path) -> None:
     assert "needs modality v, which the bundle does not have; it has a, t" in said
 
 
+def test_the_decoder_of_mp3_is_not_heard(sad: Samples, tmp_path: Path) -> None:
+    """It writes past Python: only the process as a whole shows it."""
+    whole = write(tmp_path / "whole.mp3", np.tile(sad, 4)).read_bytes()
+    noise = np.random.default_rng(0).bytes(6000)
+    for name, content in {
+        "cut": whole[: len(whole) // 2],
+        "no frame": whole[:200] + bytes(5000),
+        "no frame later": whole[:9000] + noise + whole[15000:],
+    }.items():
+        (tmp_path / "x.mp3").write_bytes(content)
+        ran = subprocess.run(
+            [sys.executable, "-m", "ifmmin.runtime.cli.run", tmp_path / "x.mp3"],
+            capture_output=True, text=True,
+        )  # fmt: skip
+        lines = [line for line in ran.stderr.splitlines() if not line.startswith("backend:")]
+        assert (ran.returncode, len(lines)) == ((0, 0) if name == "cut" else (2, 1)), ran.stderr
+        assert name == "cut" or "x.mp3 holds no sound that can be read" in lines[0]
+
+
 def test_one_that_is_broken_among_many(recordings: Path, tmp_path: Path) -> None:
     shutil.copy(recordings / "sad.wav", tmp_path / "a.wav")
     (tmp_path / "b.wav").write_bytes(b"RIFF")
