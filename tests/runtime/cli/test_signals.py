@@ -19,12 +19,15 @@ import soundfile
 from numpy.typing import NDArray
 from run_command import call
 
-from ifmmin.runtime import Recognizer
-from ifmmin.runtime.cli.run import main
+from ifmmin.runtime import Modality, Recognizer
+from ifmmin.runtime.cli.readers import find_inputs
+from ifmmin.runtime.cli.run import RunOptions, answer_all, main
+from ifmmin.runtime.cli.writers import Answer
+from ifmmin.runtime.frontends.base import FrontEnd
 
 EMOTIONS = ("angry", "happy", "neutral", "sad")
 RATE = 16000
-Samples = NDArray[np.floating]
+Samples = NDArray[Any]
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +129,31 @@ def test_a_long_recording_has_an_answer_for_every_utterance(
     assert len(ran.out.splitlines()) > 5 * len(found)
     silence = write(tmp_path / "silence.wav", np.zeros(20 * RATE))
     assert "no speech was found" in refused(silence)
+
+
+class Uncut:
+    """The front-end for sound without its sixth method, as openSMILE's has none."""
+
+    def __init__(self, given: FrontEnd) -> None:
+        self.describe, self.whole, self.stream = given.describe, given.whole, given.stream
+        self.reset, self.state = given.reset, given.state
+
+
+def test_a_front_end_that_does_not_cut_answers_a_long_recording_as_one(
+    sad: Samples, tmp_path: Path, recognizer: Recognizer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = write(tmp_path / "long.wav", np.tile(sad, 5))
+    uncut = Recognizer(
+        recognizer.predictor, frontends={"a": Uncut(recognizer.frontend(Modality.A))}
+    )
+    found: list[Answer] = []
+    writer: Any = SimpleNamespace(add=found.append)
+    tally = answer_all(uncut, find_inputs([str(long)]), RunOptions(), [writer], lambda *_: None)
+    (answer,) = found
+    assert (tally.total, answer.span) == (1, None)
+    wanted = recognizer.recognize(sound=long)
+    np.testing.assert_array_equal(answer.prediction.logits, wanted.logits)
+    assert "ge2e does not cut recordings: answered as one utterance" in capsys.readouterr().err
 
 
 def test_plots_of_other_inputs_and_places(recordings: Path, tmp_path: Path) -> None:
