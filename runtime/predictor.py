@@ -281,6 +281,11 @@ class Predictor:
         """The pattern to answer; None where nothing is present and the prior is asked for."""
         if pattern is not None:
             for modality in pattern:
+                if modality not in self._specs:
+                    raise InputError(
+                        f"pattern {pattern} needs modality {modality}, which the bundle does not "
+                        f"have; it has {', '.join(self._specs)}"
+                    )
                 if modality not in found.features:
                     raise InputError(
                         f"pattern {pattern} needs modality {modality}, which is missing "

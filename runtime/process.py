@@ -11,7 +11,9 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -170,5 +172,36 @@ def _in_child() -> None:
         begin_anew(holder)
 
 
+_CALLING = threading.RLock()
+"""Held where a library works under a lock of its own, for which a forked child would wait."""
+
+
+@contextmanager
+def unforked(*, silent: bool = False) -> Iterator[None]:
+    """No other thread forks the process until the block ends.
+
+    silent: and nothing goes to standard error, where libraries in C greet and complain.
+    """
+    with _CALLING:
+        try:
+            kept = os.dup(2) if silent else None
+        except OSError:  # it is closed
+            kept = None
+        if kept is None:
+            yield
+            return
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(nowhere)
+            os.close(kept)
+
+
 if hasattr(os, "register_at_fork"):  # not on every system
+    os.register_at_fork(
+        before=_CALLING.acquire, after_in_parent=_CALLING.release, after_in_child=_CALLING.release
+    )
     os.register_at_fork(after_in_child=_in_child)

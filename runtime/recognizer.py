@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -93,6 +95,10 @@ class Recognizer:
             type(self), bundle, frontends=frontends, transcribe=transcribe, **predictor_options
         )
         """Makes another like this one."""
+        if transcribe is not None and not callable(transcribe):
+            raise InputError(
+                f"transcribe: got {type(transcribe).__name__}, wanted a function of sound"
+            )
         self._transcribe = transcribe
         self._specs = self.predictor.bundle.manifest.modalities
         self._given = {Modality.of(m): f for m, f in (frontends or {}).items()}
@@ -226,6 +232,10 @@ class Recognizer:
         return open_frontend(spec.frontend, reader_of(directory), threads)
 
     def _require_same(self, modality: Modality, frontend: FrontEnd) -> None:
+        if not hasattr(frontend, "describe"):
+            raise InputError(
+                f"modality {modality}: got {type(frontend).__name__}, wanted a front-end"
+            )
         spec, given = self._specs.get(modality), frontend.describe()
         if spec is None:
             raise InputError(f"got a front-end for {modality}, which the bundle does not have")
@@ -277,7 +287,7 @@ class RecognizerStream:
     def push_sound(self, samples: Any, rate: int = 16000, *, at: float | None = None) -> None:
         """The next samples, (N,) or (N, channels), at `rate` Hz. at: time of the newest in seconds;
         default: how much sound there was. Raises InputError, and then has heard nothing of it."""
-        piece = Sound(samples, rate)
+        piece = as_sound((samples, rate))
         heard = self._heard + piece.seconds
         self._push(SOUND, piece, heard if at is None else at)
         self._heard = heard
@@ -357,6 +367,8 @@ class RecognizerStream:
         self.reset()
 
     def _push(self, modality: Modality, piece: Any, at: float | None) -> None:
+        if at is not None:
+            at = self.features.state.resolve_time(at)
         if at is not None and self._now is not None and at < self._now:
             raise InputError(f"at: got {at:g} seconds, wanted {self._now:g} or later")
         found = self._frontend(modality).stream(piece)
@@ -396,14 +408,20 @@ _FIRST_LINE = b"ifmmin recognizer 1\n"
 _DIGEST = hashlib.sha256().digest_size
 
 
+_DTYPE = re.compile("[<>|][biuf][1-8]")
+"""Of arrays in a snapshot: numpy would evaluate whatever stands there."""
+
+
 def _pack(array: Any) -> _Array:
     return _Array(array.dtype.str, array.shape, array.tobytes())
 
 
 def _array(kept: _Array) -> Any:
     try:
+        if not _DTYPE.fullmatch(kept.dtype):
+            raise ValueError("an array of no numbers")
         return np.frombuffer(kept.content, np.dtype(kept.dtype)).reshape(kept.shape).copy()
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"the snapshot is damaged ({error}); it cannot be resumed") from error
 
 
@@ -420,6 +438,9 @@ def _unpack(content: object) -> _Snapshot:
     if hashlib.sha256(body).digest() != content[len(_FIRST_LINE) : begins]:
         raise InputError("the snapshot is damaged; it cannot be resumed")
     try:
-        return msgspec.msgpack.decode(body, type=_Snapshot)
+        record = msgspec.msgpack.decode(body, type=_Snapshot)
     except JSON_ERRORS as error:
         raise InputError(f"the snapshot is damaged ({error}); it cannot be resumed") from error
+    if not (0 <= record.heard < math.inf and math.isfinite(record.now or 0)):
+        raise InputError("the snapshot is damaged (its times); it cannot be resumed")
+    return record

@@ -77,6 +77,11 @@ def listen(
                 if heard + 1e-9 >= due:
                     due += EVERY
                     _show(processor, sinks, heard, tally)
+        if heard + 1e-9 < EVERY:
+            raise InputError(
+                f"--pcm: got {heard:.3f} s of sound, wanted {EVERY} s for an answer, as 16-bit "
+                f"samples at {rate} Hz"
+            )
     if rules.latency and len(tally.seconds):
         log_line(tally.latency())
     return 0

@@ -155,7 +155,8 @@ class _Unanswered(Exception):  # noqa: N818 - an outcome
     """One input has no answer; the message is one line that begins with where it is."""
 
     def __init__(self, lazy: LazySample, name: str, error: IfmminError) -> None:
-        super().__init__(f"{lazy.where}: {' '.join(str(error).split())}")
+        told = " ".join(str(error).split())
+        super().__init__(told if told.startswith(lazy.where) else f"{lazy.where}: {told}")
         self.name = name
 
 
@@ -191,7 +192,12 @@ def _predictions(
         return
     sound, text, face = _taken(recognizer, sample.signals)
     wanted = rules.pattern
-    if sound is None or face is not None or duration(sound) <= LONGEST:
+    whole = sound is None or face is not None or duration(sound) <= LONGEST
+    if not whole and not hasattr(recognizer.frontend(Modality.A), "utterances"):
+        kind = recognizer.frontend(Modality.A).describe().kind
+        log_line(f"note: {sound}: {kind} does not cut recordings: answered as one utterance")
+        whole = True
+    if whole or sound is None:
         yield recognizer.recognize(sound=sound, text=text, face=face, pattern=wanted), None
         return
     for spoken in recognizer.utterances(sound, text=text, pattern=wanted):

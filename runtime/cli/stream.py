@@ -62,7 +62,7 @@ def opened(reader: str) -> Iterator[BinaryIO]:
         yield standard_input()
         return
     if not Path(reader).exists():
-        raise InputError(f"no session at {reader}; give a file of events, or - for standard input")
+        raise InputError(f"no input at {reader}; give a file, or - for standard input")
     with ExitStack() as stack:
         with readable(reader):
             file = stack.enter_context(Path(reader).open("rb"))  # a pipe is waited for

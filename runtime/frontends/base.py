@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BackendUnavailable, InputError
+from ..errors import BackendUnavailable, BundleError, InputError, one_line
 from .spec import FrontEndSpec, Read
 
 Features = NDArray[np.float32]
@@ -70,7 +70,36 @@ def open_frontend(spec: FrontEndSpec, read: Read, threads: int = 1) -> FrontEnd:
 
 
 def session(content: bytes, threads: int = 1) -> Any:
-    """An ONNX Runtime session on the CPU for a graph of a front-end."""
+    """An ONNX Runtime session on the CPU for a graph of a front-end.
+
+    Raises BundleError where the content is no graph; so does its `run` where the graph does not
+    take what it is given, as one of another front-end.
+    """
+    return _Session(content, threads)
+
+
+class _Session:
+    def __init__(self, content: bytes, threads: int) -> None:
+        try:
+            self._session = _onnxruntime_session(content, threads)
+        except Exception as error:  # the types that it raises are private
+            raise BundleError(
+                f"a graph of a front-end cannot be opened ({one_line(error)}); make the front-end "
+                "again"
+            ) from error
+        self.get_inputs, self.get_outputs = self._session.get_inputs, self._session.get_outputs
+
+    def run(self, names: None, given: Mapping[str, NDArray[Any]]) -> Any:
+        try:
+            return self._session.run(names, given)
+        except Exception as error:
+            raise BundleError(
+                f"a graph of a front-end cannot be run ({one_line(error)}); make the front-end "
+                "again"
+            ) from error
+
+
+def _onnxruntime_session(content: bytes, threads: int) -> Any:
     import onnxruntime as ort  # slow to import
 
     options = ort.SessionOptions()

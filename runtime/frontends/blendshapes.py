@@ -14,7 +14,6 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache, partial
 from importlib import import_module
 from importlib.metadata import version
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 from ..console import printable
 from ..errors import BundleError, InputError, one_line
 from ..files import open_regular
+from ..process import unforked
 from ..validate import as_numbers
 from .base import Features, State, require_state
 from .spec import FileEntry, FrontEndSpec, Read
@@ -86,7 +86,7 @@ class Blendshapes:
             output_face_blendshapes=True,
         )
         try:
-            with _silence():
+            with unforked(silent=True):
                 self._landmarker = self._mediapipe.tasks.vision.FaceLandmarker.create_from_options(
                     options
                 )
@@ -174,7 +174,7 @@ def pictures(source: str | Path | int) -> Iterator[Picture]:
 
 
 def _video(cv2: Any, path: str | Path) -> Iterator[Picture]:
-    with _silence():
+    with unforked(silent=True):
         video = cv2.VideoCapture(str(path))
     try:
         rate = video.get(cv2.CAP_PROP_FPS)
@@ -197,7 +197,7 @@ def _video(cv2: Any, path: str | Path) -> Iterator[Picture]:
 
 
 def _camera(cv2: Any, number: int) -> Iterator[Picture]:
-    with _silence():
+    with unforked(silent=True):
         camera = cv2.VideoCapture(number)
     try:
         if not camera.isOpened():
@@ -244,19 +244,6 @@ def _mediapipe() -> Any:
             installed, ".".join(map(str, _SILENT)), _INSTALL,
         )  # fmt: skip
     return mediapipe
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Nothing goes to standard error: libraries written in C++ greet there."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(nowhere)
-        os.close(kept)
 
 
 def _shown(source: object) -> str:

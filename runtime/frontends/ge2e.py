@@ -33,6 +33,7 @@ _MANY = 4
 """Chunks that are run at once."""
 _HELD = RATE
 """Samples in memory beyond which frames are cut out of them, though they are too few."""
+_MOST_LAYERS = 16
 _SILENT = 1e-12
 """A power (mean square) that no gain lifts further."""
 
@@ -55,6 +56,21 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     chunk: int = 100
     """Frames after which the encoder begins anew."""
 
+    def __post_init__(self) -> None:
+        whole = self.chunk % GROUP == 0 and list(self.layers) == sorted(set(self.layers))
+        within = (
+            self.rate == RATE
+            and 0 < self.threshold < 1
+            and 0 <= self.margin <= 1
+            and -100 <= self.level <= 0
+            and 1 <= self.level_hops <= 10_000
+            and GROUP <= self.chunk <= 10_000
+            and self.layers
+            and 1 <= self.layers[0] <= self.layers[-1] <= _MOST_LAYERS
+        )
+        if not (whole and within):
+            raise ValueError(f"settings that no front-end has: {self}")
+
 
 def open(spec: FrontEndSpec, read: Read, threads: int = 1) -> Ge2e:
     """The front-end of a specification; BundleError where it is not one of this version's."""
@@ -75,6 +91,10 @@ class Ge2e:
             files = spec.files["graph"], spec.files["detector"]
         except (msgspec.ValidationError, KeyError) as error:
             raise BundleError(f"front-end ge2e: its specification is damaged ({error})") from error
+        if spec.dim != UNITS * len(self._rules.layers):
+            raise BundleError(
+                f"front-end ge2e: got dim {spec.dim}, wanted {UNITS} for each of its layers"
+            )
         self._spec = spec
         self._encoder, self._detector = (session(read(file), threads) for file in files)
         self._stream = self._begin()
@@ -306,11 +326,13 @@ class _Stream:
         coherent = (
             self._mono.given == self._offset + len(self._samples)
             and 0 <= gate.hops * HOP - self._offset <= len(self._samples)
-            and min(frames, default=self._offset) * STEP >= self._offset >= 0
+            and min([gate.oldest(), *frames]) * STEP >= self._offset >= 0
             and sorted(frames) == frames
+            and max(frames, default=0) <= gate.next
+            and gate.coherent()
             and len(self._frames) < GROUP
             and 0 <= self._done < self._rules.chunk
-            and gate.speech >= 0 <= gate.power
+            and self._done % GROUP == 0
         )
         if not coherent:
             raise InputError("state of a front-end: its parts contradict each other")

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, one_line
 from ..files import open_regular, require_size
+from ..process import unforked
 from ..validate import as_numbers
 
 __all__ = [
@@ -56,7 +56,9 @@ class Sound:
 
     @property
     def seconds(self) -> float:
-        """Its duration."""
+        """Its duration. InputError where the rate is none."""
+        if not _is_whole(self.rate) or self.rate <= 0:
+            raise _no_rate(self.rate)
         return len(self.samples) / self.rate
 
 
@@ -67,7 +69,9 @@ def as_sound(signal: Any) -> Sound:
     if isinstance(signal, (str, Path)):
         return read_sound(signal)
     if isinstance(signal, tuple) and len(signal) == 2:
-        return Sound(as_numbers(signal[0], "sound"), signal[1])
+        samples = as_numbers(signal[0], "sound")
+        _check_shape(samples)
+        return Sound(samples, signal[1])
     raise InputError(
         f"sound: got {type(signal).__name__}, wanted a path, or samples and their rate in Hz"
     )
@@ -114,14 +118,6 @@ def parts(sound: Sound, seconds: float = 1.0) -> Iterator[Sound]:
         yield Sound(sound.samples[at : at + count], sound.rate)
 
 
-_OPENING = threading.Lock()
-"""soundfile opens under a lock of its own: a process forked meanwhile would wait for it forever."""
-if hasattr(os, "register_at_fork"):  # not on every system
-    os.register_at_fork(
-        before=_OPENING.acquire, after_in_parent=_OPENING.release, after_in_child=_OPENING.release
-    )
-
-
 @contextmanager
 def _opened(path: str | Path, most: int | None = None) -> Iterator[Any]:
     try:
@@ -138,7 +134,8 @@ def _opened(path: str | Path, most: int | None = None) -> Iterator[Any]:
         raise InputError(f"{path} cannot be read: {reason}") from error
     with content:
         try:
-            with _OPENING:
+            # soundfile opens under a lock of its own.
+            with unforked(silent=_is_mpeg(content.fileno())):
                 file = soundfile.SoundFile(content.fileno(), closefd=False)
         # A library written in C reads whatever the file holds: any of its complaints.
         except (soundfile.SoundFileError, TypeError, ValueError) as error:
@@ -149,18 +146,36 @@ def _opened(path: str | Path, most: int | None = None) -> Iterator[Any]:
             yield file
 
 
+_MPEG = "MP3"
+"""Format whose decoder tells standard error what it thinks of a file."""
+
+
+def _is_mpeg(descriptor: int) -> bool:
+    """By the first bytes of a file, which is left at its beginning."""
+    begins = os.read(descriptor, 3)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return begins == b"ID3" or (len(begins) > 1 and begins[0] == 0xFF and begins[1] >= 0xE0)
+
+
 def _read(file: Any, count: int, path: str | Path) -> NDArray[np.float32]:
     import soundfile
 
     try:
-        samples: NDArray[np.float32] = file.read(count, dtype="float32")
+        with unforked(silent=True) if file.format == _MPEG else nullcontext():
+            samples: NDArray[np.float32] = file.read(count, dtype="float32")
     except (soundfile.SoundFileError, ValueError) as error:
         raise InputError(_no_sound(path, error)) from error
     return samples
 
 
+_NO_FILE = 7
+"""libsndfile's code of an MP3 in which it finds no frame, in the words "no regular file"."""
+
+
 def _no_sound(path: str | Path, error: Exception) -> str:
     reason = one_line(error).rpartition(": ")[2].rstrip(".")
+    if getattr(error, "code", None) == _NO_FILE:
+        reason = "it cannot be decoded"
     return f"{path} holds no sound that can be read ({reason}); wanted {_FORMATS}"
 
 
@@ -195,7 +210,11 @@ class Mono:
             self._heard, self._pending = state["heard"].copy(), state["pending"].copy()
             if self._rate:
                 self._filter = _filter(_check_rate(self._rate))
-            if bool(self._rate) != bool(len(self._heard)) or min(self._taken, self.given) < 0:
+            counts = self._taken, self.given
+            if (
+                bool(self._rate) != bool(len(self._heard))
+                or not 0 <= min(counts) <= max(counts) < 1 << 53
+            ):
                 raise InputError("sound: this state is of no stream")
 
     def state(self) -> dict[str, NDArray[Any]]:
@@ -205,7 +224,7 @@ class Mono:
 
     def feed(self, sound: Sound) -> NDArray[np.float32]:
         """The samples that this piece completes. InputError where it does not fit the others."""
-        samples = _checked(sound)
+        samples = _checked(sound, self._taken)
         if not self._rate:
             self._rate, self._heard = sound.rate, np.zeros(samples.shape[1], bool)
             self._filter = _filter(sound.rate)
@@ -253,22 +272,33 @@ class Mono:
 
 
 def _check_rate(rate: Any) -> int:
-    whole = isinstance(rate, (int, np.integer)) and not isinstance(rate, bool)
-    if not whole or not LOWEST <= rate <= HIGHEST:
-        raise InputError(
-            f"sound: got a rate of {rate!r}, wanted a whole number of Hz, {LOWEST} to {HIGHEST}"
-        )
+    if not _is_whole(rate) or not LOWEST <= rate <= HIGHEST:
+        raise _no_rate(rate)
     return int(rate)
 
 
-def _checked(sound: Sound) -> NDArray[np.float32]:
-    """Samples (N, C) from -1 to 1, whatever they were."""
-    _check_rate(sound.rate)
-    samples = as_numbers(sound.samples, "sound")
+def _is_whole(rate: Any) -> bool:
+    return isinstance(rate, (int, np.integer)) and not isinstance(rate, bool)
+
+
+def _no_rate(rate: Any) -> InputError:
+    return InputError(
+        f"sound: got a rate of {rate!r}, wanted a whole number of Hz, {LOWEST} to {HIGHEST}"
+    )
+
+
+def _check_shape(samples: NDArray[Any]) -> None:
     if samples.ndim not in (1, 2) or (samples.ndim == 2 and not 1 <= samples.shape[1] <= 64):
         raise InputError(
             f"sound: got samples {samples.shape}, wanted (N,) or (N, C) of 1 to 64 channels"
         )
+
+
+def _checked(sound: Sound, before: int) -> NDArray[np.float32]:
+    """Samples (N, C) from -1 to 1, whatever they were, of which so many came `before`."""
+    _check_rate(sound.rate)
+    samples = as_numbers(sound.samples, "sound")
+    _check_shape(samples)
     if samples.ndim == 1:
         samples = samples[:, None]
     if samples.dtype.kind == "f":
@@ -276,19 +306,20 @@ def _checked(sound: Sound) -> NDArray[np.float32]:
             made = np.ascontiguousarray(samples, np.float32)
         # Of a NaN neither holds.
         if made.size and not (made.max() <= _LOUDEST and made.min() >= -_LOUDEST):
-            raise _no_samples(made, sound.rate)
+            raise _no_samples(made, before, sound.rate)
         return made
     if samples.dtype not in (np.int16, np.int32):
         raise InputError(f"sound: got samples of {samples.dtype}, wanted int16, int32 or float")
     return samples.astype(np.float32) * np.float32(2.0 ** (1 - 8 * samples.dtype.itemsize))
 
 
-def _no_samples(samples: NDArray[np.float32], rate: int) -> InputError:
+def _no_samples(samples: NDArray[np.float32], before: int, rate: int) -> InputError:
     wrong = np.argwhere(~np.isfinite(samples))
     if len(wrong):
         at, channel = wrong[0]
         return InputError(
-            f"sound: got {samples[at, channel]} at {at / rate:.3f} s, wanted finite samples"
+            f"sound: got {samples[at, channel]} at {(before + at) / rate:.3f} s, wanted finite "
+            "samples"
         )
     return InputError(
         f"sound: got floats up to {np.abs(samples).max():g}, wanted them from -1 to 1; divide "

@@ -123,6 +123,16 @@ class Gate:
             return self.held[0][0]
         return max(self.next, self._frame(self.hops * HOP - self.margin))
 
+    def coherent(self) -> bool:
+        """Whether its numbers can be those of some sound."""
+        heard = self.hops * HOP + self.margin
+        return (
+            -1 <= self.began <= self.until <= heard
+            and 0 <= self.next <= self._frame(heard)
+            and 0 <= self.speech <= self.hops
+            and self.power >= 0
+        )
+
     def _release(self) -> list[Stretch]:
         made = [Stretch(first, last, self.power) for first, last in self.held]
         self.held.clear()

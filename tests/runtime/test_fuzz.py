@@ -10,14 +10,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
-from mutations import Change, bounded, fuzzed, mutated, mutations
+from hypothesis import strategies as st
+from mutations import Change, Edit, bounded, edited, edits, fuzzed, mutated, mutations
 from run_command import arrays, call, frames, line
 from small_bundles import copied, put
 
-from ifmmin.runtime import BundleError, InputError, Predictor, Recognizer, Smoothing, StreamOptions
+from ifmmin.runtime import (
+    BackendUnavailable,
+    BundleError,
+    InputError,
+    Predictor,
+    Recognizer,
+    Smoothing,
+    StreamOptions,
+)
 from ifmmin.runtime.bundle import MANIFEST_NAME, Bundle, shipped
 from ifmmin.runtime.bundle.graph_file import read_graph_file
 from ifmmin.runtime.cli.readers import find_inputs
@@ -30,6 +40,9 @@ from ifmmin.runtime.modality import Modality
 CPU = "onnxruntime-cpu"
 GOLDEN = "golden.safetensors"
 VOICE = "a.latency.fp32.onnx"
+WIDE = st.one_of(
+    st.integers(-100, 200), st.integers(-(1 << 63), (1 << 63) - 1), st.integers(0, 60_000)
+)
 UTTERANCE = {"a": np.array(frames("a", 9), np.float32)}
 
 
@@ -250,6 +263,71 @@ def test_snapshot_of_sound(sad: Any, agrees: bool, changes: list[Change]) -> Non
                 stream.predict()
             except InputError as error:
                 _one_line(error)
+    stream.resume(content)
+    assert np.array_equal(stream.predict().logits, wanted.logits)
+
+
+@fuzzed(150)
+@given(changes=edits())
+def test_fields_of_a_front_end(
+    tmp_path_factory: pytest.TempPathFactory, sad: Any, changes: list[Edit]
+) -> None:
+    """Specifications that are JSON, of which fields have other types, sizes or contradict."""
+    specs = Bundle(shipped()).manifest.modalities
+    folder = tmp_path_factory.getbasetemp() / "fields"
+    if not folder.is_dir():
+        folder.mkdir()
+        for file in shipped().iterdir():
+            (folder / file.name).symlink_to(file)
+    for modality, signal in ((Modality.A, sad), (Modality.T, "fine " * 300)):
+        spec = msgspec.to_builtins(specs[modality].frontend)
+        (folder / FRONT_END_NAME).write_text(json.dumps(edited(spec, changes), default=str))
+        with bounded():
+            try:
+                found, opened = read_folder(folder)
+                features = open_frontend(found, opened).whole(signal)
+            except (BundleError, InputError, BackendUnavailable) as error:
+                _one_line(error)
+            else:
+                assert features.ndim == 2
+                assert np.isfinite(features).all()
+                assert found.kind != "ge2e" or features.shape[1] == found.dim
+
+
+@fuzzed(300)
+@given(changes=edits(), numbers=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), WIDE)))
+def test_fields_of_a_snapshot_of_sound(
+    sad: Any, changes: list[Edit], numbers: list[tuple[float, int]]
+) -> None:
+    """Its checksum agrees; its fields, or the counts in its arrays, are what they cannot be."""
+    stream = _recognizer().stream()
+    stream.push_sound(sad.samples[:24_000], sad.rate)
+    wanted, content = stream.predict(), stream.snapshot()
+    head, body = content.split(b"\n", 1)
+    tree = msgspec.msgpack.decode(body[32:])
+    arrays = tree["frontends"]["a"]["state"]
+    counts = [kept for kept in arrays.values() if kept["dtype"] == "<i8" and kept["content"]]
+    for place, number in numbers:
+        kept = counts[int(place * len(counts))]
+        values = np.frombuffer(kept["content"], "<i8").copy()
+        values[int(place * len(counts) % 1 * len(values))] = number
+        kept["content"] = values.tobytes()
+    forged = msgspec.msgpack.encode(tree if numbers else edited(tree, changes))
+    forged = head + b"\n" + hashlib.sha256(forged).digest() + forged
+    with bounded():
+        try:
+            stream.resume(forged)
+        except (InputError, BundleError) as error:
+            _one_line(error)
+            assert stream.snapshot() == content, "it has changed"
+        else:
+            for _ in range(3):
+                try:
+                    stream.push_sound(sad.samples[24_000:32_000], sad.rate)
+                    stream.predict()
+                    stream.snapshot()
+                except InputError as error:
+                    _one_line(error)
     stream.resume(content)
     assert np.array_equal(stream.predict().logits, wanted.logits)
 

@@ -243,6 +243,38 @@ def test_time_goes_on_with_the_sound(recognizer: Recognizer) -> None:
         stream.push_sound(loud(10), RATE, at=1.0)
 
 
+WRONG: list[tuple[Any, dict[str, Any], str]] = [
+    (None, {}, "sound"),
+    (3, {}, "wanted \\(N,\\) or"),
+    ([[1.0, 2.0], [3.0]], {}, "no array"),
+    ([0.5], {"rate": 0}, "got a rate of 0"),
+    ([0.5], {"rate": "16000"}, "got a rate of '16000'"),
+    ([0.5], {"at": "now"}, "time: got 'now'"),
+    ([0.5], {"at": np.nan}, "time: got nan"),
+    ([0.5], {"at": 0.0}, "wanted 1.03 or later"),
+]
+
+
+@pytest.mark.parametrize(("samples", "more", "message"), WRONG)
+def test_a_piece_that_is_wrong_is_not_heard(
+    recognizer: Recognizer, samples: Any, more: dict[str, Any], message: str
+) -> None:
+    stream = recognizer.stream()
+    stream.push_sound(loud(1030), RATE)
+    wanted, before = stream.predict(), stream.snapshot()
+    with pytest.raises(InputError, match=message):
+        stream.push_sound(samples, **{"rate": RATE, **more})
+    assert stream.snapshot() == before
+    assert np.array_equal(stream.predict().logits, wanted.logits)
+
+
+def test_what_cannot_make_features_or_words_is_refused(predictor: Predictor) -> None:
+    with pytest.raises(InputError, match="modality a: got int, wanted a front-end"):
+        Recognizer(predictor, frontends={"a": 1})  # type: ignore[dict-item]
+    with pytest.raises(InputError, match="transcribe: got int"):
+        Recognizer(predictor, transcribe=1)  # type: ignore[arg-type]
+
+
 def test_copies_are_made_of_the_arguments(predictor: Predictor, bundle: Path) -> None:
     recognizer = Recognizer(bundle, frontends=FRONT_ENDS, backend="onnxruntime-cpu")
     wanted = recognizer.recognize(text="fine").logits

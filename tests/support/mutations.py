@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import os
 import resource
 import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -55,6 +58,63 @@ def mutated(content: bytes, changes: list[Change]) -> bytes:
     for change in changes:
         content = change(content) if content else content
     return content
+
+
+_VALUES: tuple[Any, ...] = (
+    None, True, -1, 0, 1, 7, 1 << 31, (1 << 63) - 1, -(1 << 63), (1 << 64) - 1, -0.5, 1e300, -1e300,
+    math.nan, math.inf, "", "f8,(", "O", "../x", "\x00", "x" * 5000, b"", b"\xff" * 16, [], [0],
+    [[]], [1 << 62, 1 << 62], {}, {"": None},
+)  # fmt: skip
+"""What a field is not to be, or not so large."""
+Edit = Callable[[Any], Any]
+
+
+def edits() -> st.SearchStrategy[list[Edit]]:
+    """One to three changes of a tree of dicts and lists, each of a value anywhere in it."""
+    place = st.floats(0.0, 1.0, exclude_max=True)
+    values = st.one_of(st.sampled_from(_VALUES), st.integers(-300, 300), st.floats(-1e6, 1e6))
+    return st.lists(
+        st.one_of(st.builds(_set, place, values), st.builds(_exchange, place, place)),
+        min_size=1,
+        max_size=3,
+    )
+
+
+def edited(tree: Any, changes: list[Edit]) -> Any:
+    """A tree after all changes."""
+    for change in changes:
+        tree = change(copy.deepcopy(tree))
+    return tree
+
+
+def _places(tree: Any) -> list[tuple[Any, Any]]:
+    """Every value in a tree, as what holds it and its key or number there."""
+    keys = tree if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ()
+    return [place for key in keys for place in ((tree, key), *_places(tree[key]))]
+
+
+def _set(place: float, value: Any) -> Edit:
+    def change(tree: Any) -> Any:
+        if places := _places(tree):
+            holder, key = places[int(place * len(places))]
+            holder[key] = copy.deepcopy(value)
+        return tree
+
+    return change
+
+
+def _exchange(place: float, other: float) -> Edit:
+    """One value stands where another stood."""
+
+    def change(tree: Any) -> Any:
+        places = _places(tree)
+        if places:
+            holder, key = places[int(other * len(places))]
+            value = copy.deepcopy(holder[key])
+            return _set(place, value)(tree)
+        return tree
+
+    return change
 
 
 def _flip(place: float, bit: int) -> Change:

@@ -377,7 +377,7 @@ TABLES = {
     "no columns": (b"1,a.wav,sad,s\n", "wanted each once: id, label, speaker and some of"),
     "a column twice": (b"id,text,text,label,speaker\n", "wanted each once"),
     "no signals": (b"id,label,speaker\n1,sad,s\n", "some of sound, text, openface, video"),
-    "nothing": (b"", "is no table in CSV"),
+    "nothing": (b"", "is no table in CSV: it is empty"),
     "a cell too many": (b"id,text,label,speaker\n1,a,sad,s,5\n", "row 2: got 5 cells, wanted 4"),
     "faces by two ways": (
         b"id,openface,video,label,speaker\n1,a,b,sad,s\n", "openface and video are both filled"),
@@ -390,6 +390,8 @@ def test_what_is_no_table_is_told(name: str, tmp_path: Path) -> None:
     content, message = TABLES[name]
     (tmp_path / "t.csv").write_bytes(content)
     assert message in mistake(main, "extract", tmp_path / "t.csv", "-o", tmp_path / "c", *OWN)
+    said = mistake(main, "extract", tmp_path / "none.csv", "-o", tmp_path / "c", *OWN)
+    assert "none.csv cannot be read: No such file or directory" in said
 
 
 OPTIONS = {

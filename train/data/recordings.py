@@ -47,11 +47,17 @@ def read_table(path: Path) -> list[Recording]:
     others."""
     try:
         text = read_regular(path, CorpusError).decode("utf-8-sig")
-        columns, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+        lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except UnicodeDecodeError as error:
         raise CorpusError(f"{path} is not in UTF-8 ({error.reason}); save it as UTF-8") from error
-    except (OSError, csv.Error, ValueError) as error:
+    except csv.Error as error:
         raise CorpusError(f"{path} is no table in CSV: {one_line(error)}") from error
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        reason = getattr(error, "strerror", None) or error
+        raise CorpusError(f"{path} cannot be read: {reason}") from error
+    if not lines:
+        raise CorpusError(f"{path} is no table in CSV: it is empty")
+    columns, *rows = lines
     lacking = [name for name in NEEDED if name not in columns]
     if lacking or len(set(columns)) < len(columns) or not set(columns) & SOURCES.keys():
         raise CorpusError(

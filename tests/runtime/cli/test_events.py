@@ -170,7 +170,7 @@ def test_deeply_nested_garbage(tmp_path: Path) -> None:
     for text in (b"[" * 100_000, b'{"event":"push","a":' + b"[" * 100_000):
         with pytest.raises(InputError):
             read_event(text)
-    for place, wanted in ((tmp_path / "none", "no session at"), (tmp_path, "Is a directory")):
+    for place, wanted in ((tmp_path / "none", "no input at"), (tmp_path, "Is a directory")):
         with pytest.raises(InputError, match=wanted), opened(str(place)):
             pass
 

@@ -19,12 +19,15 @@ import soundfile
 from numpy.typing import NDArray
 from run_command import call
 
-from ifmmin.runtime import Recognizer
-from ifmmin.runtime.cli.run import main
+from ifmmin.runtime import Modality, Recognizer
+from ifmmin.runtime.cli.readers import find_inputs
+from ifmmin.runtime.cli.run import RunOptions, answer_all, main
+from ifmmin.runtime.cli.writers import Answer
+from ifmmin.runtime.frontends.base import FrontEnd
 
 EMOTIONS = ("angry", "happy", "neutral", "sad")
 RATE = 16000
-Samples = NDArray[np.floating]
+Samples = NDArray[Any]
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +131,31 @@ def test_a_long_recording_has_an_answer_for_every_utterance(
     assert "no speech was found" in refused(silence)
 
 
+class Uncut:
+    """The front-end for sound without its sixth method, as openSMILE's has none."""
+
+    def __init__(self, given: FrontEnd) -> None:
+        self.describe, self.whole, self.stream = given.describe, given.whole, given.stream
+        self.reset, self.state = given.reset, given.state
+
+
+def test_a_front_end_that_does_not_cut_answers_a_long_recording_as_one(
+    sad: Samples, tmp_path: Path, recognizer: Recognizer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = write(tmp_path / "long.wav", np.tile(sad, 5))
+    uncut = Recognizer(
+        recognizer.predictor, frontends={"a": Uncut(recognizer.frontend(Modality.A))}
+    )
+    found: list[Answer] = []
+    writer: Any = SimpleNamespace(add=found.append)
+    tally = answer_all(uncut, find_inputs([str(long)]), RunOptions(), [writer], lambda *_: None)
+    (answer,) = found
+    assert (tally.total, answer.span) == (1, None)
+    wanted = recognizer.recognize(sound=long)
+    np.testing.assert_array_equal(answer.prediction.logits, wanted.logits)
+    assert "ge2e does not cut recordings: answered as one utterance" in capsys.readouterr().err
+
+
 def test_plots_of_other_inputs_and_places(recordings: Path, tmp_path: Path) -> None:
     run(recordings, "--plot", tmp_path / "all.svg")
     assert "<svg" in (tmp_path / "all.svg").read_text()
@@ -193,6 +221,40 @@ def test_words_of_every_kind(recordings: Path, tmp_path: Path) -> None:
     assert "--text goes with one recording" in refused(recordings, "--text", "fine")
 
 
+def test_where_a_long_recording_is_broken_is_told(sad: Samples, tmp_path: Path) -> None:
+    samples = np.concatenate([np.tile(sad, 5), [np.nan] * 9])
+    ran = call(main, write(tmp_path / "x.wav", samples, subtype="FLOAT"), "--format", "csv")
+    assert ran.code == 2
+    seconds = 5 * len(sad) / RATE
+    assert ran.err.splitlines() == [
+        f"error: {tmp_path / 'x.wav'}: sound: got nan at {seconds:.3f} s, wanted finite samples"
+    ]
+
+
+def test_a_modality_that_the_bundle_lacks_is_named(recordings: Path) -> None:
+    said = refused(recordings / "sad.wav", "--pattern", "a_v")
+    assert "needs modality v, which the bundle does not have; it has a, t" in said
+
+
+def test_the_decoder_of_mp3_is_not_heard(sad: Samples, tmp_path: Path) -> None:
+    """It writes past Python: only the process as a whole shows it."""
+    whole = write(tmp_path / "whole.mp3", np.tile(sad, 4)).read_bytes()
+    noise = np.random.default_rng(0).bytes(6000)
+    for name, content in {
+        "cut": whole[: len(whole) // 2],
+        "no frame": whole[:200] + bytes(5000),
+        "no frame later": whole[:9000] + noise + whole[15000:],
+    }.items():
+        (tmp_path / "x.mp3").write_bytes(content)
+        ran = subprocess.run(
+            [sys.executable, "-m", "ifmmin.runtime.cli.run", tmp_path / "x.mp3"],
+            capture_output=True, text=True,
+        )  # fmt: skip
+        lines = [line for line in ran.stderr.splitlines() if not line.startswith("backend:")]
+        assert (ran.returncode, len(lines)) == ((0, 0) if name == "cut" else (2, 1)), ran.stderr
+        assert name == "cut" or "x.mp3 holds no sound that can be read" in lines[0]
+
+
 def test_one_that_is_broken_among_many(recordings: Path, tmp_path: Path) -> None:
     shutil.copy(recordings / "sad.wav", tmp_path / "a.wav")
     (tmp_path / "b.wav").write_bytes(b"RIFF")
@@ -228,6 +290,9 @@ def test_raw_sound_as_it_comes(recordings: Path, tmp_path: Path) -> None:
     ]
     assert "takes one" in refused("--pcm", RATE)
     assert "wanted a rate" in refused("--pcm", 5, tmp_path / "sad.pcm")
+    assert "no input at" in refused("--pcm", RATE, tmp_path / "none.pcm")
+    (tmp_path / "short.pcm").write_bytes(samples[: RATE // 4].tobytes())
+    assert "got 0.250 s of sound" in refused("--pcm", RATE, tmp_path / "short.pcm")
     assert "--mic takes no input" in refused("--mic", tmp_path / "sad.pcm")
     assert "is for streams" in refused(recordings, "--window", 3)
 

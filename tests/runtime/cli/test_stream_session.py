@@ -406,7 +406,7 @@ MISTAKES: list[tuple[tuple[object, ...], str]] = [
     (("--stream", "-", "--pattern", "a"), "leave a modality out with a drop event"),
     (("--stream", "-", "--format", "csv"), "--format csv does not go with --stream"),
     (("clip.npz", "--stream", "-"), "an input does not go with --stream"),
-    (("--stream", "none.jsonl"), "no session at none.jsonl"),
+    (("--stream", "none.jsonl"), "no input at none.jsonl"),
     (("--stream", "-", "--save", "x.csv"), "name it .jsonl"),
     (("--stream", "-", "--top-k", 9), "the bundle has 4 classes"),
     (("--stream", "-"), "got no event; stdin held no line"),
