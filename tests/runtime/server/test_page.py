@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -164,8 +165,12 @@ def test_everybody_can_use_it(
     if not axe.is_file():
         pytest.skip("axe-core is not in .venv/axe: npm pack axe-core, as the Makefile does")
     page = open_page(speech, screen, scheme)
+    page.set_input_files("#recording", root / "examples" / "recordings" / "angry.wav")
+    shows(page, "#label", "angry")
     page.fill("#text", "what a nice surprise")
-    shows(page, "#label", "happy")
+    shows(page, "#pattern", "voice, words")
+    if folder := os.environ.get("IFMMIN_SCREENSHOTS"):  # for docs/images
+        page.screenshot(path=f"{folder}/page-{screen}-{scheme}.png", full_page=True)
     page.evaluate(axe.read_text())
     found = page.evaluate("() => axe.run()")
     assert [(one["id"], [n["html"] for n in one["nodes"]]) for one in found["violations"]] == []
