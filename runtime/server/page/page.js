@@ -154,6 +154,11 @@ if (typeof registerProcessor === "function") {
   /** Tell a stream that began anew what still holds. */
   function resume() {
     for (const letter of off) if (letter in modalities) engine.drop(letter);
+    hold();
+  }
+
+  /** Words and face that this page shows count, however long it has listened. */
+  function hold() {
     if (at("text").value) engine.setText(at("text").value);
     if (face) engine.setFace(face);
   }
@@ -229,7 +234,9 @@ if (typeof registerProcessor === "function") {
     }
     const asked = ++turn, context = new AudioContext();
     let source;
+    let holding = 0;
     const release = () => {
+      clearInterval(holding);
       source?.getTracks().forEach((track) => track.stop());
       context.close();
     };
@@ -246,6 +253,7 @@ if (typeof registerProcessor === "function") {
     }
     if (turn !== asked) { release(); return; }
     microphone = {release};
+    holding = setInterval(hold, 1000 * WINDOW / 2);
     const node = new AudioWorkletNode(context, "pieces", {numberOfOutputs: 0});
     const own = begin(context.sampleRate, WINDOW);
     node.port.onmessage = ({data}) => { if (turn === own) engine.pushSound(data); };
