@@ -312,8 +312,9 @@ async def listen(websocket: WebSocket, service: Service) -> None:
         await websocket.close(GOING_AWAY)
         return
     if service.listeners >= service.limits.sequences:
-        await _tell(websocket, {"type": "error", "message": "too many listen already; try later"})
-        await websocket.close(TRY_LATER)
+        full = "too many listen already; try later"
+        await _tell(websocket, {"type": "error", "message": full})
+        await websocket.close(TRY_LATER, full)
         return
     service.listeners += 1
     conversation = _Conversation(websocket, service)

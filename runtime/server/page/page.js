@@ -25,6 +25,7 @@ if (typeof registerProcessor === "function") {
   const KEPT = 240;  // answers on the timeline
   const PIECE = 8192;  // samples of a recording that are sent at once
   const NAMES = {a: "voice", v: "face", t: "words"};
+  const COLOURS = ["ang", "hap|joy", "neu", "sad", "fear", "disg", "surp", "."];  // of names that begin so
   const at = (id) => document.getElementById(id);
 
   /** Answers by the server that the page came from. Another engine has the same methods. */
@@ -69,7 +70,8 @@ if (typeof registerProcessor === "function") {
   const engine = new ServerEngine(hear, lose);
   const history = [];
   const off = new Set();
-  let labels = [], modalities = {}, microphone = null, spoken = "", retry = 1000;
+  let labels = [], colours = [], modalities = {}, microphone = null, face = null, spoken = "", retry = 1000, known = "";
+  let turn = 0;  // counts what is heard: a microphone or recording whose turn is over sends no more
 
   function say(text, wrong = false) {
     at("status").textContent = text;
@@ -80,27 +82,45 @@ if (typeof registerProcessor === "function") {
     try {
       const ready = await engine.connect();
       retry = 1000;
-      build(ready);
-      say("Ready. Press Listen, open a recording, or type words.");
+      const same = JSON.stringify(ready) === known;
+      if (!same) build(ready);
+      const ways = [!at("sound").hidden && "press Listen, open a recording", !at("words").hidden && "type words",
+        !at("face").hidden && "open a CSV of OpenFace"].filter(Boolean);
+      say(`${same ? "Connected again" : "Ready"}${ways.length ? `: ${ways.join(", or ")}` : ""}.`);
       resume();
+      if (same) engine.predict();  // what was heard before is gone
     } catch (error) {
       // `lose` says it, and tries again
     }
   }
 
   function lose(reason) {
+    const why = reason ? ` (${reason})` : "";
+    turn++;
+    if (known && !microphone && retry === 1000) say("Connecting again.");
+    else if (known) say(`The connection is lost${why}; trying again.`, true);
+    else say(`The server takes no connection${why}; trying again. If it wants a token, open this page with ?token= and the token.`, true);
     stop();
-    say(`The connection is lost${reason ? ` (${reason})` : ""}; trying again.`, true);
     setTimeout(connect, retry);
     retry = Math.min(2 * retry, 15000);
   }
 
   function build(ready) {
+    known = JSON.stringify(ready);
     labels = ready.labels;
+    const free = new Set(COLOURS.keys());
+    colours = labels.map((name) => COLOURS.findIndex((start) => new RegExp(`^(${start})`, "i").test(name)));
+    colours.forEach((colour) => colour < COLOURS.length - 1 && free.delete(colour));
+    colours = colours.map((colour, number) => {
+      if (colour < COLOURS.length - 1) return `--c${colour}`;
+      const [next = number % COLOURS.length] = [...free].reverse();
+      free.delete(next);
+      return `--c${next}`;
+    });
     modalities = ready.modalities;
     at("bars").replaceChildren(...labels.map((name, number) => {
       const bar = element("div", "bar");
-      bar.style.background = `var(--c${number % 8})`;
+      bar.style.background = `var(${colours[number]})`;
       const track = element("div", "track", "", [bar]);
       return element("li", "", "", [element("span", "name", name), track, element("span", "share", "0 %")]);
     }));
@@ -133,8 +153,14 @@ if (typeof registerProcessor === "function") {
 
   /** Tell a stream that began anew what still holds. */
   function resume() {
-    for (const letter of off) engine.drop(letter);
+    for (const letter of off) if (letter in modalities) engine.drop(letter);
+    hold();
+  }
+
+  /** Words and face that this page shows count, however long it has listened. */
+  function hold() {
     if (at("text").value) engine.setText(at("text").value);
+    if (face) engine.setFace(face);
   }
 
   function toggle(letter) {
@@ -186,7 +212,7 @@ if (typeof registerProcessor === "function") {
       const x = width - (history.length - index) * step;
       let y = height;
       shares.forEach((share, number) => {
-        pen.fillStyle = style.getPropertyValue(`--c${number % 8}`);
+        pen.fillStyle = style.getPropertyValue(colours[number]);
         pen.fillRect(x, y - share * height, step + 0.5, share * height);
         y -= share * height;
       });
@@ -197,6 +223,7 @@ if (typeof registerProcessor === "function") {
     history.length = 0;
     engine.begin(rate, window);
     resume();
+    return ++turn;
   }
 
   async function listen() {
@@ -205,39 +232,53 @@ if (typeof registerProcessor === "function") {
       say("This browser gives pages no microphone here; open the page by https, or at localhost.", true);
       return;
     }
+    const asked = ++turn, context = new AudioContext();
     let source;
+    let holding = 0;
+    const release = () => {
+      clearInterval(holding);
+      source?.getTracks().forEach((track) => track.stop());
+      context.close();
+    };
     try {
       source = await navigator.mediaDevices.getUserMedia({audio: {channelCount: 1}});
+      await context.audioWorklet.addModule("page.js");
+      await context.resume();
     } catch (error) {
+      release();
       say(error.name === "NotFoundError" ? "No microphone was found; connect one."
         : error.name === "NotAllowedError" ? "The microphone was refused; allow it for this page to be heard."
         : `The microphone cannot be used: ${error.message}`, true);
       return;
     }
-    const context = new AudioContext();
-    await context.audioWorklet.addModule("page.js");
+    if (turn !== asked) { release(); return; }
+    microphone = {release};
+    holding = setInterval(hold, 1000 * WINDOW / 2);
     const node = new AudioWorkletNode(context, "pieces", {numberOfOutputs: 0});
-    microphone = {source, context};
-    begin(context.sampleRate, WINDOW);
-    node.port.onmessage = ({data}) => engine.pushSound(data);
+    const own = begin(context.sampleRate, WINDOW);
+    node.port.onmessage = ({data}) => { if (turn === own) engine.pushSound(data); };
     context.createMediaStreamSource(source).connect(node);
-    at("listen").setAttribute("aria-pressed", "true");
+    source.getTracks()[0].addEventListener("ended", () => {
+      stop();
+      say("The microphone went away; connect it and press Listen.", true);
+    });
+    at("listen").className = "on";
     at("listen").textContent = "Stop";
     say("Listening.");
   }
 
   function stop() {
     if (!microphone) return;
-    microphone.source.getTracks().forEach((track) => track.stop());
-    microphone.context.close();
+    turn++;
+    microphone.release();
     microphone = null;
-    at("listen").setAttribute("aria-pressed", "false");
+    at("listen").className = "";
     at("listen").textContent = "Listen";
   }
 
   async function open(file) {
     stop();
-    const context = new OfflineAudioContext(1, 1, 16000);
+    const asked = ++turn, context = new OfflineAudioContext(1, 1, 16000);
     let sound;
     try {
       sound = await context.decodeAudioData(await file.arrayBuffer());
@@ -245,8 +286,9 @@ if (typeof registerProcessor === "function") {
       say(`${file.name} is no sound that this browser can read.`, true);
       return;
     }
+    if (turn !== asked) return;
     say(`Hearing ${file.name}.`);
-    begin(sound.sampleRate, sound.duration > 12 ? WINDOW : null);
+    const own = begin(sound.sampleRate, sound.duration > 12 ? WINDOW : null);
     const channels = Array.from({length: sound.numberOfChannels}, (_, number) => sound.getChannelData(number));
     const piece = new Int16Array(PIECE);
     for (let first = 0; first < sound.length; first += PIECE) {
@@ -257,7 +299,8 @@ if (typeof registerProcessor === "function") {
         piece[index] = Math.max(-1, Math.min(1, sum / channels.length)) * 32767;
       }
       engine.pushSound(piece.slice(0, count));
-      while (engine.waiting > 1 << 18) await new Promise((go) => setTimeout(go, 20));
+      while (turn === own && engine.waiting > 1 << 18) await new Promise((go) => setTimeout(go, 20));
+      if (turn !== own) return;
     }
     engine.predict();
     say(`${file.name}: ${sound.duration.toFixed(1)} seconds were sent.`);
@@ -267,7 +310,8 @@ if (typeof registerProcessor === "function") {
     // Of hundreds of columns those that count: the answer is the same, and the message small.
     const [head, ...rows] = (await file.text()).split(/\r?\n/).filter(Boolean).map((line) => line.split(","));
     const kept = head?.flatMap((name, index) => /^\s*(face_id|success|AU\d\d_[rc])\s*$/.test(name) ? [index] : []) ?? [];
-    engine.setFace([head ?? [], ...rows].map((cells) => kept.map((index) => cells[index] ?? "").join(",")).join("\n") + "\n");
+    face = [head ?? [], ...rows].map((cells) => kept.map((index) => cells[index] ?? "").join(",")).join("\n") + "\n";
+    engine.setFace(face);
     say(`${file.name} was sent.`);
   }
 
@@ -281,7 +325,7 @@ if (typeof registerProcessor === "function") {
     if (target.files[0]) openFace(target.files[0]);
     target.value = "";
   });
-  at("forget-face").addEventListener("click", () => engine.setFace(null));
+  at("forget-face").addEventListener("click", () => engine.setFace(face = null));
   at("text").addEventListener("input", ({target}) => {
     clearTimeout(typed);
     typed = setTimeout(() => engine.setText(target.value || null), 150);
@@ -292,7 +336,10 @@ if (typeof registerProcessor === "function") {
     event.preventDefault();
     document.body.classList.remove("over");
     const file = event.dataTransfer.files[0];
-    if (file) (file.name.endsWith(".csv") ? openFace : open)(file);
+    if (!file) return;
+    const table = /\.csv$/i.test(file.name);
+    if (at(table ? "face" : "sound").hidden) say(`${file.name}: this bundle takes no ${table ? "CSV of OpenFace" : "sound"}.`, true);
+    else (table ? openFace : open)(file);
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   connect();

@@ -51,8 +51,8 @@ def openface_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def faces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A server of a tiny bundle whose faces come from OpenFace."""
+def face_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny bundle whose faces come from OpenFace."""
     pytest.importorskip("torch", reason="torch, which makes bundles, is not installed")
     import msgspec
     import small_networks
@@ -75,5 +75,11 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     export_bundle(
         folder / "model.safetensors", list(ALL_PATTERNS), folder / "bundle", request=request
     )
-    with served("-b", folder / "bundle", rpc=False) as server:
+    return folder / "bundle"
+
+
+@pytest.fixture(scope="module")
+def faces(face_bundle: Path) -> Iterator[Served]:
+    """A server of it."""
+    with served("-b", face_bundle, rpc=False) as server:
         yield server
