@@ -89,7 +89,7 @@ def test_requests_at_the_same_time_are_answered_as_one_alone(
 
 
 def test_sequences_are_streams(small: Served, exact: Predictor) -> None:
-    stream = exact.stream()
+    stream, frames = exact.stream(), {"a": noise("a", 4)}
     for number in range(5):
         frames = {m: noise(m, 4, number) for m in ("a", "v", "t")[: 1 + number % 3]}
         stream.push(frames)

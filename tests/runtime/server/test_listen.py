@@ -139,6 +139,7 @@ def test_a_snapshot_goes_on_in_another_connection(speech: Served, root: Path) ->
 
 def test_features_of_a_bundle_without_front_ends(small: Served, batches: Path) -> None:
     stream = Predictor(batches, backend="onnxruntime-cpu").stream()
+    found: dict[str, Any] = {}
     with listener(small) as socket:
         for modality in "avt":
             frames = noise(modality, 5)

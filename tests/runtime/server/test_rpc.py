@@ -43,13 +43,13 @@ class Client:
             request_serializer=type(made).SerializeToString,
             response_deserializer=INFERENCE[f"{name}Response"].FromString,
         )
-        return method(made, timeout=20, metadata=list(metadata.items()))
+        return method(made, timeout=20, metadata=tuple(metadata.items()))
 
     def refused(self, name: str, request: Any, **metadata: str) -> tuple[str, str]:
         """Code and message."""
         with pytest.raises(grpc.RpcError) as caught:
             self.call(name, request, **metadata)
-        return caught.value.code().name, caught.value.details()
+        return caught.value.code().name, str(caught.value.details())
 
 
 @pytest.fixture(scope="module")
