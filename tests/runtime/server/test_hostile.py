@@ -243,7 +243,8 @@ def test_the_description_is_true(small: Served) -> None:
 
         @settings(
             max_examples=25, deadline=None, derandomize=True, database=None,
-            suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much], phases=[Phase.generate],
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+            phases=[Phase.generate],
         )  # fmt: skip
         @given(case=made)
         def ask(case: Any) -> None:
