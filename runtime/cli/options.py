@@ -18,6 +18,7 @@ from ..modality import Modality
 NanFrames = Literal["refuse", "drop"]
 OnEmpty = Literal["error", "prior"]
 Layout = Literal["table", "json", "csv"]
+Executor = Literal["here", "ray"]
 Late = Literal["refuse", "skip", "append"]
 Replay = Literal["real", "fast"]
 

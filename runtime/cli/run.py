@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
@@ -26,6 +26,7 @@ from ..sessions import Trial
 from ..validate import Policy, validate
 from .app import BundleOption, command, entry_point, new_app, require_bundle
 from .options import (
+    Executor,
     Late,
     Layout,
     NanFrames,
@@ -296,6 +297,8 @@ def run(
         "Of the graphs: fp32, another that was exported, or auto for the fastest.")] = "fp32",
     threads: Annotated[str, execution(
         "Threads inside one call, or auto.", metavar="N", envvar="IFMMIN_THREADS")] = "1",
+    executor: Annotated[Executor, execution(
+        "ray: score very many inputs, in parts in the directory of --save (extra ray).")] = "here",
     spinning: Annotated[bool, execution(
         "Let threads wait busily: sooner, at a core's cost.", "--spinning")] = False,
     preload: Annotated[bool, execution(
@@ -354,6 +357,10 @@ def run(
         latency=latency,
     )
 
+    if executor == "ray":
+        chosen = {"backend": backend, "precision": precision, "threads": parse_threads(threads)}
+        return _score(inputs or (), save, require_bundle(bundle), chosen)
+
     def open_predictor() -> Predictor:
         found = Predictor(
             require_bundle(bundle),
@@ -396,6 +403,16 @@ def run(
 
 # fmt: on
 main = entry_point(app, "ifmmin-run")
+
+
+def _score(inputs: Sequence[str], out: Path | None, bundle: Path, options: dict[str, Any]) -> int:
+    if out is None or out.suffix in LAYOUT_OF or out.is_file():
+        raise InputError("--executor ray writes parts; name their directory by --save DIR")
+    from ..scoring import score
+
+    rows, failed = score([Path(one) for one in inputs], out, bundle, options)
+    log_line(f"wrote {rows} rows to {out}, {failed} of them errors")
+    return EXIT_SOME_FAILED if failed else 0
 
 
 def _transcriber(asked: bool) -> Callable[[Sound], str] | None:

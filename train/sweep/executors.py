@@ -18,11 +18,12 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
-from ifmmin.runtime.errors import BackendUnavailable, IfmminError
+from ifmmin.runtime.errors import IfmminError
+from ifmmin.runtime.scoring import last_line, start_ray
 
 from ..data import load_corpus
 from ..recipe import Recipe
@@ -157,7 +158,7 @@ _TRIES_AFTER_A_LOST_NODE = 2
 def run_ray(jobs: Sequence[Job], *, parallel: int, threads: int) -> Generator[Outcome, None, None]:
     """Run jobs on the cluster at RAY_ADDRESS, or on one started here with `parallel` x `threads`
     CPUs; outcomes as they come. Every node must see the sweep's directory and the corpus."""
-    ray = _start(parallel * threads)
+    ray = start_ray(parallel * threads)
     try:
         task = ray.remote(run_job).options(
             num_cpus=threads, max_retries=_TRIES_AFTER_A_LOST_NODE, retry_exceptions=False
@@ -170,37 +171,9 @@ def run_ray(jobs: Sequence[Job], *, parallel: int, threads: int) -> Generator[Ou
                 try:
                     yield ray.get(reference)
                 except ray.exceptions.RayError as error:
-                    yield Outcome(job.unit, f"Ray lost it: {_last_line(error)}", str(error))
+                    yield Outcome(job.unit, f"Ray lost it: {last_line(error)}", str(error))
     finally:
         ray.shutdown()
-
-
-def _start(cpus: int) -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise BackendUnavailable(
-            f"--executor ray cannot run here ({error}); pip install 'ifmmin[ray]'"
-        ) from error
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if not os.environ.get("RAY_ADDRESS"):
-        options |= {"num_cpus": cpus, "include_dashboard": False, "address": "local"}
-    try:
-        ray.init(**options)
-    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-        raise BackendUnavailable(
-            f"Ray did not start: {_last_line(error)}; is RAY_ADDRESS right? "
-            "--executor local needs none"
-        ) from error
-    return ray
-
-
-def _last_line(error: Exception) -> str:
-    """What an error says; Ray puts the cause behind the traceback."""
-    lines = str(error).strip().splitlines()
-    return lines[-1].strip() if lines else type(error).__name__
 
 
 class Executor(Protocol):
