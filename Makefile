@@ -8,7 +8,7 @@ RUNTIME_PINS ?=
 BUDGET ?= 320
 RUNTIME_BIN := .venv-runtime/bin
 
-.PHONY: demo pipeline model test test-runtime test-triton test-serve-clients fuzz lint docs bench clean
+.PHONY: demo pipeline model test test-runtime test-triton test-serve-clients fuzz lint docs screenshots bench clean
 
 # Installs the runtime alone, without torch, and answers recordings, sentences and both.
 demo: .venv-demo/installed
@@ -95,6 +95,10 @@ lint: $(VENV)/installed
 # The documentation as a site, in site/. A dead link or an undocumented public name ends it.
 docs: $(VENV)/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+# docs/images: the page of ifmmin-serve while it listens; wants Chromium.
+screenshots: $(VENV)/installed
+	$(BIN)/python docs/screenshots.py
 
 # The pipeline's bundle beside everything one would use instead, in about ten minutes; the report
 # says what took how long. BUDGET: seconds for ifmmin-bench, of which rounds are cut. Close other
