@@ -205,15 +205,15 @@ if (typeof registerProcessor === "function") {
   function draw() {
     const canvas = at("timeline"), pen = canvas.getContext("2d");
     const style = getComputedStyle(document.documentElement);
-    const {width, height} = canvas, step = width / KEPT;
+    const {width, height} = canvas, step = width / Math.max(history.length, KEPT / 4);
     pen.clearRect(0, 0, width, height);
     history.forEach((shares, index) => {
       if (!shares) return;
-      const x = width - (history.length - index) * step;
+      const left = history.length - index, x = Math.round(width - left * step), wide = Math.round(width - (left - 1) * step) - x;
       let y = height;
       shares.forEach((share, number) => {
         pen.fillStyle = style.getPropertyValue(colours[number]);
-        pen.fillRect(x, y - share * height, step + 0.5, share * height);
+        pen.fillRect(x, y - share * height, wide, share * height);
         y -= share * height;
       });
     });
