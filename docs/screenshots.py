@@ -7,11 +7,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 from playwright.sync_api import expect, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
-SCREENS = {"desk": (1120, 700, "light"), "phone": (390, 844, "dark")}
+SCREENS: dict[str, tuple[int, int, Literal["light", "dark"]]] = {
+    "desk": (1120, 700, "light"), "phone": (390, 844, "dark"),
+}  # fmt: skip
 
 
 def main(url: str) -> None:
