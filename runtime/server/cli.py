@@ -7,6 +7,7 @@ import contextlib
 import logging
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from ..cli.app import BundleOption, command, entry_point, new_app, require_bundle
 from ..cli.options import execution, parse_threads
 from ..console import log_line
-from ..errors import InputError, OutputError
+from ..errors import InputError, OutputError, one_line
 from ..predictor import Predictor
 from ..recognizer import Recognizer
 from .app import Access, create_app
@@ -91,6 +92,8 @@ def serve(
     """
     if (tls_cert is None) != (tls_key is None):
         raise InputError("--tls-cert and --tls-key: give both, or none")
+    if tls_cert is not None and tls_key is not None:
+        _require_pair(tls_cert, tls_key)
     if workers is not None and not 1 <= workers <= 256:
         raise InputError(f"--workers: got {workers}, wanted 1 to 256")
     if not 0 <= batch_delay <= 1000:
@@ -116,6 +119,17 @@ def serve(
     address = _Address(host, port, None if grpc_port < 0 else grpc_port, tls_cert, tls_key)
     make = partial(Service, recognizer, Limits(), workers=workers, delay=batch_delay / 1000)
     uvloop.run(_serve(make, access, address))
+
+
+def _require_pair(certificate: Path, key: Path) -> None:
+    """InputError unless the files are a certificate and its key."""
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        raise InputError(
+            f"--tls-cert {certificate} and --tls-key {key} are no certificate in PEM with its key: "
+            f"{one_line(error)}"
+        ) from error
 
 
 async def _serve(make: Callable[[], Service], access: Access, address: _Address) -> None:
@@ -160,8 +174,10 @@ async def _open_rpc(
     host = f"[{address.host}]" if ":" in address.host else address.host
     place = f"{host}:{address.grpc_port}"
     try:
+        for tried in _bind(address.host, address.grpc_port):
+            tried.close()  # gRPC would complain on standard error
         return await open_rpc(service, access, place, tls)
-    except RuntimeError as error:
+    except (OutputError, RuntimeError) as error:
         raise OutputError(f"{place} cannot be listened at for gRPC; see --grpc-port") from error
 
 

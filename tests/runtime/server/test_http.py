@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import http.client
 import json
+import shutil
 import signal
+import socket
+import ssl
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import soundfile
@@ -211,3 +217,51 @@ def test_what_was_accepted_is_answered_when_the_server_ends(batches: Path) -> No
     assert len(outcomes) > 20
     assert set(outcomes) == {200}
     assert [line["event"] for line in server.told] == ["stopping", "stopped"]
+
+
+def test_tls(batches: Path, tmp_path: Path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl, which makes a certificate, is not installed")
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+         "-nodes", "-keyout", key, "-out", certificate, "-days", "2", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    with served("-b", batches, "--tls-cert", certificate, "--tls-key", key) as server:
+        trusting = ssl.create_default_context(cafile=str(certificate))
+        secure = http.client.HTTPSConnection("localhost", server.http, context=trusting, timeout=20)
+        secure.request("GET", "/v2")
+        assert json.loads(secure.getresponse().read())["name"] == "ifmmin"
+        secure.close()
+        with pytest.raises(OSError, match=r"closed|reset|EOF|wrong|disconnect|HTTP|aborted|Remote"):
+            server.ask("GET", "/v2")
+        own = grpc.ssl_channel_credentials(certificate.read_bytes())
+        with grpc.secure_channel(f"localhost:{server.grpc}", own) as channel:
+            grpc.channel_ready_future(channel).result(timeout=20)
+
+
+def test_mistakes_of_the_command_are_one_line(batches: Path, tmp_path: Path) -> None:
+    (tmp_path / "cert.pem").write_text("x")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for arguments, said in (
+            (("--tls-cert", tmp_path / "cert.pem"), "give both, or none"),
+            (("--tls-cert", tmp_path / "cert.pem", "--tls-key", tmp_path / "no"), "--tls"),
+            (("--port", port), "cannot be listened at"),
+            (("--port", 0, "--grpc-port", port), "cannot be listened at for gRPC"),
+            (("--host", "no.such.host.invalid", "--token", "x"), "cannot be listened at"),
+            (("--workers", 0), "wanted 1 to 256"), (("--batch-delay", -1), "wanted 0 to 1000"),
+            (("--allow-origin", "example.org"), "such as https://example.org"),
+            (("--token", ""), "printable ASCII"), (("--backend", "none"), "none"),
+            (("-b", tmp_path), "manifest.json"),
+        ):  # fmt: skip
+            given = () if "-b" in arguments else ("-b", batches)
+            ran = subprocess.run(
+                [sys.executable, "-m", "ifmmin.runtime.server.cli",
+                 *map(str, (*given, *arguments))],
+                capture_output=True, text=True, timeout=60,
+            )  # fmt: skip
+            assert (ran.returncode, len(ran.stderr.splitlines())) == (2, 1), ran.stderr
+            assert said in ran.stderr
