@@ -37,6 +37,8 @@ from .service import Service
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _HEADER_SECONDS, _HEADER_BYTES = 10.0, 1 << 16
 """What a client may take until its request's headers are there."""
+_BODY_SECONDS = 30.0
+"""In which it has to send the rest."""
 _REFUSED_SECONDS = 5.0
 """In which a client may go on sending a body that was refused."""
 _GRACE = 0.5
@@ -240,8 +242,12 @@ class _Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._head = None
-        self._stop_timer()
+        self._close_after(_BODY_SECONDS)
         super().on_headers_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        self._stop_timer()
+        super().handle_websocket_upgrade()
 
     def on_message_complete(self) -> None:
         self._head = 0

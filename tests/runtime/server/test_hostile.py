@@ -235,6 +235,7 @@ def test_the_description_is_true(small: Served) -> None:
     """schemathesis asks what /openapi.json allows, and what it does not."""
     schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
     from hypothesis import HealthCheck, Phase, given, settings
+    from schemathesis.specs.openapi.checks import positive_data_acceptance
 
     schema = schemathesis.openapi.from_url(f"http://127.0.0.1:{small.http}/openapi.json")
     checked = 0
@@ -249,7 +250,8 @@ def test_the_description_is_true(small: Served) -> None:
         @given(case=made)
         def ask(case: Any) -> None:
             response = case.call()
-            case.validate_response(response)
+            # That shape and data, or name and model, fit is more than a schema can say.
+            case.validate_response(response, excluded_checks=[positive_data_acceptance])
             assert response.status_code < 500
 
         ask()
