@@ -198,8 +198,8 @@ class Scorer:
              *((label, pyarrow.float32()) for label in labels), ("pattern", pyarrow.string()),
              ("seconds", pyarrow.float64()), ("error", pyarrow.string())]
         )  # fmt: skip
-        first: Exception | None = None
-        fine = False
+        hindered: IfmminError | None = None
+        answered = False
         with atomic_file(place) as part, parquet.ParquetWriter(part, schema) as writer:
             for some in _inputs(work):
                 rows = []
@@ -209,16 +209,19 @@ class Scorer:
                         found = self._answer(recognizer, given)
                     except Exception as error:  # whatever it is, the others are to be answered
                         row["error"] = _told(error)
-                        first, fine = first or error, fine or isinstance(error, InputError)
+                        if isinstance(error, IfmminError) and not isinstance(error, InputError):
+                            hindered = error
                     else:
-                        fine = True
+                        answered = True
                         row |= zip(labels, found.probabilities.tolist(), strict=True)
                         row |= {"label": found.label, "pattern": str(found.pattern)}
                         row["seconds"] = found.seconds
                     rows.append(row)
                 writer.write_table(pyarrow.Table.from_pylist(rows, schema))
-            if first is not None and not fine:
-                raise IfmminError(f"no input of {_named(work)} could be answered: {_told(first)}")
+            if hindered is not None and not answered:
+                raise IfmminError(
+                    f"no input of {_named(work)} could be answered: {hindered}"
+                ) from hindered
 
     def _answer(self, recognizer: Recognizer, given: Any) -> Prediction:
         if isinstance(given, InputError):
