@@ -16,7 +16,7 @@ from ifmmin.runtime.frontends.openface import COLUMNS
 
 _NEEDED = ("grpc", "httptools", "prometheus_client", "starlette", "uvicorn", "uvloop", "websockets")
 collect_ignore_glob = [] if all(map(find_spec, _NEEDED)) else ["test_*.py"]
-"""Without the extra `serve` there is nothing to test; `make test` and `make test-runtime` have it."""
+"""Without the extra `serve` there is nothing to test; `make test` and `test-runtime` have it."""
 
 
 @pytest.fixture(scope="session")
