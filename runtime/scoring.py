@@ -2,7 +2,7 @@
 
 A part is a Parquet file of one row per input. Who scores a part writes it in one step, so that a
 machine that dies leaves no half of one; the part is then scored again, and a run that is repeated
-scores those that are not there.
+scores those that are not there. What ends a run is said as data: Ray tells an exception at length.
 """
 
 from __future__ import annotations
@@ -12,47 +12,72 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
 import msgspec
 
-from .errors import BackendUnavailable, IfmminError, InputError
+from .bundle import Bundle
+from .cli.readers import Signals, find_inputs
+from .cli.recordings import is_sound
+from .errors import BackendUnavailable, IfmminError, InputError, one_line
 from .files import atomic_directory, atomic_file, read_regular
-from .modality import Modality
+from .modality import Pattern
+from .prediction import Prediction
+from .process import unforked
 from .recognizer import Recognizer
 
 PART = 256
 """Inputs of a part."""
 _PLAN_NAME = "scoring.json"
 _PLAN_BYTES = 1 << 16
-_COLUMNS = {"path", "sound", "text"}
+_COLUMNS = ("id", "path", "sound", "text")
+_BUFFER = 1 << 20
+"""Bytes of a column of Parquet that are read ahead: row groups may be large."""
+_ANSWERING = ("precision", "on_empty", "policy")
+"""Options that have a say in the answers."""
+_TRIES = ".tries"
+"""Suffix of a file beside a part that is worked at: a byte per attempt."""
+_ATTEMPTS = 4
+"""At a part; Ray itself would try for ever."""
 _Work = dict[str, Any]
 """A part: its number and its inputs, as `[name, path]`, or `file` and `row_group` of Parquet."""
 
 
 def score(
-    inputs: Sequence[Path],
-    out: Path,
-    bundle: Path,
-    options: Mapping[str, Any],
-    workers: int | None = None,
+    inputs: Sequence[Path], out: Path, bundle: Path, pattern: Pattern | None = None, **options: Any
 ) -> tuple[int, int]:
     """Score recordings, .npz files, directories of both, or Parquet; the rows, and how many failed.
 
     out: a directory of `part-*.parquet` with id, label, a column per class, pattern, seconds and
-    error. bundle, options: of the recognizers. workers: at a time; default: one per processor.
+    error. pattern: modalities to use; None: what is present. options: of the recognizers.
     Parquet has `id` and `sound` (the bytes of a file) or `path`, and may have `text`. Raises
-    InputError for inputs that are none, or another `out`; BackendUnavailable without Ray.
+    InputError for inputs that are none, or another `out`; BackendUnavailable without Ray; what
+    hinders every input; IfmminError where parts are missing at the end.
     """
+    out, bundle = out.absolute(), bundle.absolute()
     parts = list(_parts(inputs))
-    _require_same(out, parts, bundle)
+    Bundle(bundle)  # which ends here where it is none
+    told = [repr(options.get(name)) for name in _ANSWERING]
+    hears = options.get("transcribe") is not None
+    _require_same(out, parts, bundle, [str(pattern), *told, str(hears)])
     todo = [part for part in parts if not _place(out, part["part"]).is_file()]
     if todo:
-        ray = start_ray(workers)
-        _score_all(ray, todo, out, bundle, options, workers)
-        ray.shutdown()
+        ray = start_ray(None)
+        for tries in out.glob(f".*{_TRIES}"):
+            tries.unlink()
+        try:
+            _score_all(ray, todo, out, bundle, pattern, options)
+        finally:
+            ray.shutdown()
+    missing = [part for part in parts if not _place(out, part["part"]).is_file()]
+    if missing:
+        raise IfmminError(
+            f"{len(missing)} of {len(parts)} parts are missing, the first {_named(missing[0])}: "
+            f"who scored them died, {_ATTEMPTS} times each; the same command tries these again"
+        )
     import pyarrow.parquet as parquet
 
     rows = failed = 0
@@ -65,6 +90,7 @@ def score(
 def start_ray(cpus: int | None) -> Any:
     """Ray, which is told nothing of who uses it: the cluster of RAY_ADDRESS, or one here."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
@@ -76,7 +102,8 @@ def start_ray(cpus: int | None) -> Any:
     if not os.environ.get("RAY_ADDRESS"):
         options |= {"num_cpus": cpus, "include_dashboard": False, "address": "local"}
     try:
-        ray.init(**options)
+        with unforked(silent=True):  # it greets
+            ray.init(**options)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         raise BackendUnavailable(
             f"Ray did not start: {last_line(error)}; is RAY_ADDRESS right? Without --executor ray "
@@ -91,89 +118,123 @@ def last_line(error: Exception) -> str:
     return lines[-1].strip() if lines else type(error).__name__
 
 
-def _score_all(
-    ray: Any, todo: list[_Work], out: Path, bundle: Path, options: Mapping[str, Any],
-    workers: int | None,
-) -> None:  # fmt: skip
+def _score_all(ray: Any, todo: list[_Work], out: Path, bundle: Path, *rest: Any) -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
-    most = workers or int(ray.cluster_resources().get("CPU", 1))
+    context.max_consecutive_actor_init_deaths = _ATTEMPTS
+    most = int(ray.cluster_resources().get("CPU", 1))
     made = ray.data.from_items(
         [{"work": msgspec.json.encode(part)} for part in todo], override_num_blocks=len(todo)
     ).map_batches(
         Scorer, batch_size=1, batch_format="numpy", num_cpus=1,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
-        fn_constructor_args=(str(out), str(bundle), dict(options)),
+        fn_constructor_args=(out, bundle, *rest),
     )  # fmt: skip
     for name in ("ray", "ray.data"):  # it sets them up as it makes the first
-        logging.getLogger(name).setLevel(logging.ERROR)
-    for _ in made.iter_batches(batch_size=1, batch_format="numpy"):
-        pass  # each says that its part was written
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        hindered = next((x for row in made.iter_rows() if (x := row["hindered"])), "")
+    except Exception as error:  # of many kinds, and not of ours
+        raise IfmminError(
+            f"Ray gave up: {one_line(error)}; the same command goes on from the parts that are done"
+        ) from error
+    if hindered:
+        raise IfmminError(hindered)
 
 
 class Scorer:
     """Scores parts; each process of Ray has one."""
 
-    def __init__(self, out: str, bundle: str, options: dict[str, Any]) -> None:
-        self._out, self._recognizer = Path(out), Recognizer(bundle, **options)
+    def __init__(
+        self, out: Path, bundle: Path, pattern: Pattern | None, options: Mapping[str, Any]
+    ) -> None:
+        self._out, self._pattern = out, pattern
+        self._open = partial(Recognizer, bundle, **options)
+        self._recognizer: Recognizer | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Write the part of every row, and say how many inputs it has."""
-        counts = []
+        """Write the part of every row; what hindered it, such as a backend that is not there."""
+        hindered = []
         for content in batch["work"]:
             work = msgspec.json.decode(bytes(content))
-            rows = [self._row(name, given) for name, given in _inputs(work)]
-            _write(_place(self._out, work["part"]), rows, self._recognizer.labels)
-            counts.append(len(rows))
-        return {"rows": counts}
+            tries = self._out / f".{_place(self._out, work['part']).stem}{_TRIES}"
+            try:
+                with tries.open("ab") as file:
+                    file.write(b".")
+                    exhausted = file.tell() > _ATTEMPTS
+                if not exhausted:
+                    self._write(work)
+                    tries.unlink()
+                hindered.append("")
+            except IfmminError as error:
+                hindered.append(" ".join(str(error).split()))
+        return {"hindered": hindered}
 
-    def _row(self, name: str, given: Any) -> dict[str, Any]:
-        row: dict[str, Any] = dict.fromkeys((*self._recognizer.labels, *_MORE))
-        row["id"] = name
-        try:
-            found = self._answer(given)
-        except IfmminError as error:
-            return row | {"error": " ".join(str(error).split())}
-        shares = dict(zip(found.labels, found.probabilities.tolist(), strict=True))
-        told = {"label": found.label, "pattern": str(found.pattern), "seconds": found.seconds}
-        return row | shares | told
+    def _write(self, work: _Work) -> None:
+        """Write a part. Raises what hinders every input in it, and is no fault of theirs."""
+        import pyarrow
+        import pyarrow.parquet as parquet
 
-    def _answer(self, given: Any) -> Any:
-        recognizer = self._recognizer
+        recognizer = self._recognizer = self._recognizer or self._open()
+        labels = recognizer.labels
+        schema = pyarrow.schema(
+            [("id", pyarrow.string()), ("label", pyarrow.string()),
+             *((label, pyarrow.float32()) for label in labels), ("pattern", pyarrow.string()),
+             ("seconds", pyarrow.float64()), ("error", pyarrow.string())]
+        )  # fmt: skip
+        first: Exception | None = None
+        fine = False
+        with (
+            atomic_file(_place(self._out, work["part"])) as part,
+            parquet.ParquetWriter(part, schema) as writer,
+        ):
+            for some in _inputs(work):
+                rows = []
+                for name, given in some:
+                    row: dict[str, Any] = dict.fromkeys(schema.names) | {"id": name}
+                    try:
+                        found = self._answer(recognizer, given)
+                    except Exception as error:  # whatever it is, the others are to be answered
+                        row["error"] = _told(error)
+                        first, fine = first or error, fine or isinstance(error, InputError)
+                    else:
+                        fine = True
+                        row |= zip(labels, found.probabilities.tolist(), strict=True)
+                        row |= {"label": found.label, "pattern": str(found.pattern)}
+                        row["seconds"] = found.seconds
+                    rows.append(row)
+                writer.write_table(pyarrow.Table.from_pylist(rows, schema))
+            if first is not None and not fine:
+                raise IfmminError(f"no input of {_named(work)} could be answered: {_told(first)}")
+
+    def _answer(self, recognizer: Recognizer, given: Any) -> Prediction:
+        if isinstance(given, InputError):
+            raise given
         if isinstance(given, dict):
             with _as_file(given["sound"]) as sound:
-                return recognizer.recognize(sound=sound, text=given["text"])
-        from .cli.readers import find_inputs
-
+                return self._recognize(recognizer, Signals(sound, given["text"]))
+        if not given.exists():  # where it was listed it was
+            raise IfmminError(f"{given} is not to be seen from here")
         (lazy,) = find_inputs([str(given)]).items()
         sample = lazy.read()
-        if sample.signals is None:
-            return recognizer.predictor.predict(
-                sample.utterance, quality=sample.quality, frontends=sample.frontends
-            )
-        takes, signals = recognizer.modalities, sample.signals
+        if sample.signals is not None:
+            return self._recognize(recognizer, sample.signals)
+        return recognizer.predictor.predict(
+            sample.utterance, pattern=self._pattern, quality=sample.quality,
+            frontends=sample.frontends,
+        )  # fmt: skip
+
+    def _recognize(self, recognizer: Recognizer, given: Signals) -> Prediction:
+        taken = given.of(recognizer.modalities)
         return recognizer.recognize(
-            sound=signals.sound,
-            text=signals.text if Modality.T in takes else None,
-            face=signals.face if Modality.V in takes else None,
+            sound=taken.sound, text=taken.text, face=taken.face, pattern=self._pattern
         )
 
 
-_MORE = ("label", "pattern", "seconds", "error")
-
-
-def _write(place: Path, rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> None:
-    import pyarrow
-    import pyarrow.parquet as parquet
-
-    schema = pyarrow.schema(
-        [("id", pyarrow.string()), ("label", pyarrow.string()),
-         *((label, pyarrow.float32()) for label in labels), ("pattern", pyarrow.string()),
-         ("seconds", pyarrow.float64()), ("error", pyarrow.string())]
-    )  # fmt: skip
-    with atomic_file(place) as part:
-        parquet.write_table(pyarrow.Table.from_pylist(list(rows), schema), part)
+def _told(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, IfmminError) else f"{type(error).__name__}: {text}"
 
 
 def _place(out: Path, number: int) -> Path:
@@ -182,36 +243,47 @@ def _place(out: Path, number: int) -> Path:
 
 def _parts(inputs: Sequence[Path]) -> Iterator[_Work]:
     """All parts, numbered, the same for the same inputs."""
-    from .cli.recordings import is_sound
-
     paths: list[Path] = []
     number = 0
     for given in inputs:
-        if given.is_dir():
-            inside = sorted(given.iterdir())
-            paths += [p for p in inside if is_sound(p) or p.suffix == ".npz"]
-            tables = [p for p in inside if p.suffix == ".parquet"]
-        elif given.suffix == ".parquet":
-            tables = [given]
-        elif given.is_file():
-            paths.append(given)
-            tables = []
-        else:
+        if not given.exists():
             raise InputError(f"no input at {given}; give recordings, .npz, Parquet or directories")
+        if (given / "manifest.json").is_file():
+            raise InputError(f"{given} is a bundle, not an input; name it by -b {given}")
+        inside = sorted(given.iterdir()) if given.is_dir() else [given]
+        some = [p for p in inside if is_sound(p) or p.suffix == ".npz"]
+        tables = [p for p in inside if p.suffix == ".parquet"]
+        if not some and not tables:
+            raise InputError(
+                f"{given} is no recording, .npz or Parquet, nor a directory of any; Ray takes those"
+            )
+        paths += some
         for table in tables:
             for group in range(_groups(table)):
                 yield {"part": number, "file": str(table.absolute()), "row_group": group}
                 number += 1
     for first in range(0, len(paths), PART):
-        some = [[p.name, str(p.absolute())] for p in paths[first : first + PART]]
-        yield {"part": number, "inputs": some}
+        part = [[_name(p), str(p.absolute())] for p in paths[first : first + PART]]
+        yield {"part": number, "inputs": part}
         number += 1
     if not number:
-        raise InputError(f"{', '.join(map(str, inputs))}: no recording, .npz or Parquet in it")
+        raise InputError("no input; give recordings, .npz, Parquet or directories of them")
+
+
+def _name(path: Path) -> str:
+    """As `ifmmin-run` has it without Ray."""
+    return path.stem if path.suffix == ".npz" else path.name
+
+
+def _named(work: _Work) -> str:
+    """A part, for people."""
+    if "inputs" in work:
+        return f"{work['inputs'][0][1]} and {len(work['inputs']) - 1} more"
+    return f"{work['file']}, row group {work['row_group']}"
 
 
 def _groups(table: Path) -> int:
-    """Row groups of a Parquet file. InputError where it is none, or lacks columns."""
+    """Row groups of a Parquet file. InputError where it is none, or has other columns."""
     try:
         import pyarrow
         import pyarrow.parquet as parquet
@@ -220,35 +292,61 @@ def _groups(table: Path) -> int:
             f"Parquet needs pyarrow ({error}); pip install 'ifmmin[ray]'"
         ) from error
     try:
-        file = parquet.ParquetFile(table)
+        with parquet.ParquetFile(table) as file:
+            schema, groups = file.schema_arrow, int(file.metadata.num_row_groups)
     except (OSError, pyarrow.ArrowException) as error:
         raise InputError(f"{table} is no Parquet: {last_line(error)}") from error
-    names = set(file.schema_arrow.names)
-    if "id" not in names or not names & _COLUMNS:
+    names = set(schema.names)
+    if "id" not in names or not names & {"path", "sound", "text"}:
         raise InputError(
-            f"{table}: got columns {', '.join(sorted(names))}, wanted id and some of "
-            f"{', '.join(sorted(_COLUMNS))}"
+            f"{table}: got columns {', '.join(sorted(names))}, wanted id and some of path, sound "
+            "and text"
         )
-    return int(file.metadata.num_row_groups)
+    for name in names & {"path", "sound", "text"}:
+        kind = schema.field(name).type
+        kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
+        wanted = "binary" if name == "sound" else "string"
+        if str(kind).removeprefix("large_") not in (wanted, f"{wanted}_view", "null"):
+            raise InputError(f"{table}: got {name} of type {kind}, wanted {wanted}")
+    return groups
 
 
-def _inputs(work: _Work) -> Iterator[tuple[str, Any]]:
-    """Names and inputs of a part: a path, or what to recognise."""
+def _inputs(work: _Work) -> Iterator[list[tuple[str | None, Any]]]:
+    """Names and inputs of a part, some at a time: a path, a row, or why there is none."""
     if "inputs" in work:
-        yield from ((name, Path(path)) for name, path in work["inputs"])
+        yield [(name, Path(path)) for name, path in work["inputs"]]
         return
+    import pyarrow
     import pyarrow.parquet as parquet
 
-    table = parquet.ParquetFile(work["file"]).read_row_group(work["row_group"])
-    for row in table.to_pylist():
-        yield str(row["id"]), _signals(row, Path(work["file"]).parent)
+    path, group = Path(work["file"]), work["row_group"]
+    try:
+        file = parquet.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise IfmminError(f"{path} cannot be read: {last_line(error)}") from error
+    with file:
+        left = file.metadata.row_group(group).num_rows
+        columns = [name for name in _COLUMNS if name in file.schema_arrow.names]
+        batches = file.iter_batches(PART, row_groups=[group], columns=columns)
+        while left:
+            try:
+                some = next(batches).to_pylist()
+            except (OSError, pyarrow.ArrowException, UnicodeDecodeError) as error:
+                told = InputError(f"{_named(work)} cannot be read: {last_line(error)}")
+                yield [(None, told)] * left
+                return
+            yield [(_text(row["id"]), _row(row, path.parent)) for row in some]
+            left -= len(some)
 
 
-def _signals(row: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _text(name: object) -> str | None:
+    return None if name is None else str(name)
+
+
+def _row(row: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     path = row.get("path")
-    return {
-        "sound": row.get("sound") if path is None else folder / path, "text": row.get("text"),
-    }  # fmt: skip
+    sound = row.get("sound") if path is None else folder / path
+    return {"sound": sound, "text": row.get("text")}
 
 
 @contextmanager
@@ -263,16 +361,16 @@ def _as_file(sound: Any) -> Iterator[Any]:
         yield Path(file.name)
 
 
-def _require_same(out: Path, parts: Sequence[_Work], bundle: Path) -> None:
-    """Make the directory, or see that it is of these inputs and this bundle."""
+def _require_same(out: Path, parts: Sequence[_Work], bundle: Path, options: list[str]) -> None:
+    """Make the directory, or see that it is of these inputs, this bundle and these options."""
     manifest = read_regular(bundle / "manifest.json", InputError, 1 << 26)
-    plan = hashlib.sha256(manifest + msgspec.json.encode(list(parts))).hexdigest()
+    plan = hashlib.sha256(manifest + msgspec.json.encode([options, list(parts)])).hexdigest()
     content = msgspec.json.encode({"plan": plan, "parts": len(parts)})
     path = out / _PLAN_NAME
     if path.is_file():
         if read_regular(path, InputError, _PLAN_BYTES) != content:
             raise InputError(
-                f"{out} holds answers for other inputs or another bundle; name another"
+                f"{out} holds answers for other inputs, options or another bundle; name another"
             )
     elif out.is_dir() and any(out.iterdir()):
         raise InputError(f"{out} holds other things; name a new directory")

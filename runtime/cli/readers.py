@@ -9,7 +9,7 @@ import math
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,7 +30,7 @@ from ..files import (
     open_regular,
     require_size,
 )
-from ..modality import MODALITIES
+from ..modality import MODALITIES, Modality
 from ..validate import Utterance
 
 Frames = list[list[float | None]]
@@ -119,6 +119,11 @@ class Signals:
     text: str | None = None
     face: Path | None = None
     """An OpenFace CSV."""
+
+    def of(self, takes: Container[Modality]) -> Signals:
+        """Those that were named, and of what lies beside the sound those that a bundle takes."""
+        text = self.text if self.sound is None or Modality.T in takes else None
+        return Signals(self.sound, text, self.face if Modality.V in takes else None)
 
 
 @dataclass(frozen=True)

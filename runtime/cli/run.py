@@ -40,7 +40,7 @@ from .options import (
     signals,
     streams,
 )  # fmt: skip
-from .readers import LazySample, Reader, Sample, Signals, find_inputs
+from .readers import LazySample, Reader, Sample, find_inputs
 from .recordings import Tell, shown_progress
 from .writers import LAYOUT_OF, Answer, Write, Writer, make_writer, saved_lines
 
@@ -191,7 +191,8 @@ def _predictions(
             frontends=sample.frontends,
         ), None  # fmt: skip
         return
-    sound, text, face = _taken(recognizer, sample.signals)
+    taken = sample.signals.of(recognizer.modalities)
+    sound, text, face = taken.sound, taken.text, taken.face
     wanted = rules.pattern
     whole = sound is None or face is not None or duration(sound) <= LONGEST
     if not whole and not hasattr(recognizer.frontend(Modality.A), "utterances"):
@@ -203,14 +204,6 @@ def _predictions(
         return
     for spoken in recognizer.utterances(sound, text=text, pattern=wanted):
         yield spoken.prediction, (spoken.start, spoken.end)
-
-
-def _taken(recognizer: Recognizer, signals: Signals) -> tuple[Path | None, str | None, Path | None]:
-    """What was named, and of what lies beside it that which the bundle takes."""
-    takes = recognizer.modalities
-    beside = signals.sound is not None
-    text = signals.text if not beside or Modality.T in takes else None
-    return signals.sound, text, signals.face if Modality.V in takes else None
 
 
 def _has_graph(predictor: Predictor, sample: Sample, rules: RunOptions) -> bool:
@@ -357,21 +350,19 @@ def run(
         latency=latency,
     )
 
+    chosen: dict[str, Any] = {
+        "backend": backend, "precision": precision, "threads": parse_threads(threads),
+        "preload": preload, "on_empty": on_empty, "policy": rules.policy,
+    }  # fmt: skip
     if executor == "ray":
-        chosen = {"backend": backend, "precision": precision, "threads": parse_threads(threads)}
-        return _score(inputs or (), save, require_bundle(bundle), chosen)
+        _require_for_ray(stream, hears, text, plot, explain, rules)
+        chosen["options"] = BackendOptions(spinning=spinning, cache=cache)
+        chosen["transcribe"] = _transcriber(asr)
+        return _score(inputs or (), rules, require_bundle(bundle), chosen)
 
     def open_predictor() -> Predictor:
-        found = Predictor(
-            require_bundle(bundle),
-            backend=backend,
-            precision=precision,
-            threads=parse_threads(threads),
-            preload=preload,
-            on_empty=on_empty,
-            policy=rules.policy,
-            options=BackendOptions(spinning=spinning, progress=log_line, cache=cache),
-        )
+        options = BackendOptions(spinning=spinning, progress=log_line, cache=cache)
+        found = Predictor(require_bundle(bundle), **chosen, options=options)
         _require_classes(rules.top_k, len(found.labels))
         return found
 
@@ -405,12 +396,28 @@ def run(
 main = entry_point(app, "ifmmin-run")
 
 
-def _score(inputs: Sequence[str], out: Path | None, bundle: Path, options: dict[str, Any]) -> int:
+def _require_for_ray(
+    stream: str | None, hears: bool, text: str | None, plot: Path | None, explain: bool,
+    rules: RunOptions,
+) -> None:  # fmt: skip
+    """InputError for options that mean nothing with parts in Parquet."""
+    for name, given in (
+        ("--stream", stream is not None), ("--mic or --pcm", hears), ("--text", text is not None),
+        ("--plot", plot is not None), ("--explain", explain), ("--latency", rules.latency),
+        ("--threshold", rules.threshold > 0), ("--top-k", rules.top_k > 0),
+        ("--format", rules.layout != "table"),
+    ):  # fmt: skip
+        if given:
+            raise InputError(f"{name} does not go with --executor ray; it writes parts of Parquet")
+
+
+def _score(inputs: Sequence[str], rules: RunOptions, bundle: Path, options: dict[str, Any]) -> int:
+    out = rules.save
     if out is None or out.suffix in LAYOUT_OF or out.is_file():
         raise InputError("--executor ray writes parts; name their directory by --save DIR")
     from ..scoring import score
 
-    rows, failed = score([Path(one) for one in inputs], out, bundle, options)
+    rows, failed = score([Path(one) for one in inputs], out, bundle, rules.pattern, **options)
     log_line(f"wrote {rows} rows to {out}, {failed} of them errors")
     return EXIT_SOME_FAILED if failed else 0
 
