@@ -103,7 +103,7 @@ def test_features(tmp_path: Path, make_bundle: Any) -> None:
     assert scored(*files, "-b", bundle, "-o", out, "--backend", "onnxruntime-cpu").returncode == 0
     exact = Predictor(bundle, backend="onnxruntime-cpu")
     for row in rows(out):
-        wanted = exact.predict(given[row["id"]])
+        wanted = exact.predict(given[f"{row['id']}.npz"])
         shares = [row[label] for label in exact.labels]
         assert shares == pytest.approx(wanted.probabilities.tolist(), abs=1e-5)
 
@@ -170,6 +170,9 @@ def test_mistakes_are_one_line(tmp_path: Path, texts: Path, root: Path) -> None:
         ((tmp_path / "other.parquet", "-o", tmp_path / "out"), "wanted id and some of"),
         ((tmp_path / "empty", "-o", tmp_path / "out"), "no recording, .npz or Parquet"),
         ((texts, "-o", tmp_path / "full"), "holds other things"),
+        ((recordings, "-o", tmp_path / "out", "--text", "x"), "--text does not go with"),
+        ((recordings, "-o", tmp_path / "out", "--top-k", "2"), "--top-k does not go with"),
+        ((recordings, "-o", tmp_path / "out", "--explain"), "--explain does not go with"),
     ):
         ran = call(main, *arguments, "--executor", "ray")
         assert (ran.code, len(ran.err.splitlines())) == (2, 1), ran.err
