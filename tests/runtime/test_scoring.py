@@ -247,6 +247,9 @@ def test_mistakes_are_one_line(tmp_path: Path, texts: Path, root: Path) -> None:
         ((texts, "-o", tmp_path / "out", "--threshold", "0.5"), "does not go with --executor ray"),
         ((texts, "-o", tmp_path / "out", "--format", "csv"), "does not go with --executor ray"),
         ((texts, "-o", tmp_path / "full"), "holds other things"),
+        ((recordings, "-o", tmp_path / "out", "--text", "x"), "--text does not go with"),
+        ((recordings, "-o", tmp_path / "out", "--top-k", "2"), "--top-k does not go with"),
+        ((recordings, "-o", tmp_path / "out", "--explain"), "--explain does not go with"),
     ):
         ran = call(main, *arguments, "--executor", "ray")
         assert (ran.code, len(ran.err.splitlines())) == (2, 1), ran.err
