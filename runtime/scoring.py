@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -38,6 +40,8 @@ _BUFFER = 1 << 20
 """Bytes of a column of Parquet that are read ahead: row groups may be large."""
 _ANSWERING = ("precision", "on_empty", "policy")
 """Options that have a say in the answers."""
+_BLOCKS = 1000
+"""Shares of the work that Ray hands out, at some 5 ms each."""
 _TRIES = ".tries"
 """Suffix of a file beside a part that is worked at: a byte per attempt."""
 _ATTEMPTS = 4
@@ -76,7 +80,8 @@ def score(
     if missing:
         raise IfmminError(
             f"{len(missing)} of {len(parts)} parts are missing, the first {_named(missing[0])}: "
-            f"who scored them died, {_ATTEMPTS} times each; the same command tries these again"
+            f"the processes that scored them died, {_ATTEMPTS} times each, for want of memory or "
+            "by an input; the same command tries these again"
         )
     import pyarrow.parquet as parquet
 
@@ -101,6 +106,7 @@ def start_ray(cpus: int | None) -> Any:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if not os.environ.get("RAY_ADDRESS"):
         options |= {"num_cpus": cpus, "include_dashboard": False, "address": "local"}
+    ended = signal.getsignal(signal.SIGTERM)
     try:
         with unforked(silent=True):  # it greets
             ray.init(**options)
@@ -109,6 +115,8 @@ def start_ray(cpus: int | None) -> Any:
             f"Ray did not start: {last_line(error)}; is RAY_ADDRESS right? Without --executor ray "
             "none is needed"
         ) from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, ended)  # Ray's own prints a stack
     return ray
 
 
@@ -125,7 +133,8 @@ def _score_all(ray: Any, todo: list[_Work], out: Path, bundle: Path, *rest: Any)
     context.max_consecutive_actor_init_deaths = _ATTEMPTS
     most = int(ray.cluster_resources().get("CPU", 1))
     made = ray.data.from_items(
-        [{"work": msgspec.json.encode(part)} for part in todo], override_num_blocks=len(todo)
+        [{"work": msgspec.json.encode(part)} for part in todo],
+        override_num_blocks=min(len(todo), _BLOCKS),
     ).map_batches(
         Scorer, batch_size=1, batch_format="numpy", num_cpus=1,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
@@ -157,21 +166,27 @@ class Scorer:
         """Write the part of every row; what hindered it, such as a backend that is not there."""
         hindered = []
         for content in batch["work"]:
-            work = msgspec.json.decode(bytes(content))
-            tries = self._out / f".{_place(self._out, work['part']).stem}{_TRIES}"
             try:
-                with tries.open("ab") as file:
-                    file.write(b".")
-                    exhausted = file.tell() > _ATTEMPTS
-                if not exhausted:
-                    self._write(work)
-                    tries.unlink()
+                self._try(msgspec.json.decode(bytes(content)))
                 hindered.append("")
             except IfmminError as error:
-                hindered.append(" ".join(str(error).split()))
+                hindered.append(_told(error))
         return {"hindered": hindered}
 
-    def _write(self, work: _Work) -> None:
+    def _try(self, work: _Work) -> None:
+        """Write a part, unless it is there or has ended too many processes."""
+        place = _place(self._out, work["part"])
+        if place.is_file():  # the one before this process had written it
+            return
+        tries = place.with_name(f".{place.stem}{_TRIES}")
+        with tries.open("ab") as file:
+            file.write(b".")
+            exhausted = file.tell() > _ATTEMPTS
+        if not exhausted:
+            self._write(work, place)
+            tries.unlink()
+
+    def _write(self, work: _Work, place: Path) -> None:
         """Write a part. Raises what hinders every input in it, and is no fault of theirs."""
         import pyarrow
         import pyarrow.parquet as parquet
@@ -183,12 +198,9 @@ class Scorer:
              *((label, pyarrow.float32()) for label in labels), ("pattern", pyarrow.string()),
              ("seconds", pyarrow.float64()), ("error", pyarrow.string())]
         )  # fmt: skip
-        first: Exception | None = None
-        fine = False
-        with (
-            atomic_file(_place(self._out, work["part"])) as part,
-            parquet.ParquetWriter(part, schema) as writer,
-        ):
+        hindered: IfmminError | None = None
+        answered = False
+        with atomic_file(place) as part, parquet.ParquetWriter(part, schema) as writer:
             for some in _inputs(work):
                 rows = []
                 for name, given in some:
@@ -197,16 +209,19 @@ class Scorer:
                         found = self._answer(recognizer, given)
                     except Exception as error:  # whatever it is, the others are to be answered
                         row["error"] = _told(error)
-                        first, fine = first or error, fine or isinstance(error, InputError)
+                        if isinstance(error, IfmminError) and not isinstance(error, InputError):
+                            hindered = error
                     else:
-                        fine = True
+                        answered = True
                         row |= zip(labels, found.probabilities.tolist(), strict=True)
                         row |= {"label": found.label, "pattern": str(found.pattern)}
                         row["seconds"] = found.seconds
                     rows.append(row)
                 writer.write_table(pyarrow.Table.from_pylist(rows, schema))
-            if first is not None and not fine:
-                raise IfmminError(f"no input of {_named(work)} could be answered: {_told(first)}")
+            if hindered is not None and not answered:
+                raise IfmminError(
+                    f"no input of {_named(work)} could be answered: {hindered}"
+                ) from hindered
 
     def _answer(self, recognizer: Recognizer, given: Any) -> Prediction:
         if isinstance(given, InputError):
