@@ -208,10 +208,12 @@ def _subjects(manifest: Manifest, shape: str) -> list[str]:
 EXIT_FAILED = 1
 
 app = new_app(
-    "Prove a bundle on this device, say what is in it, write it for Triton, or make a front-end.",
+    "Prove a bundle on this device, say what is in it, write it for Triton or for browsers, or make "
+    "a front-end.",
     "ifmmin-bundle verify -b bundle",
     "ifmmin-bundle inspect -b bundle",
     "ifmmin-bundle triton -b bundle -o repository",
+    "ifmmin-bundle web -b bundle -o site",
     "ifmmin-bundle frontend bert bert-large-uncased -o words",
 )
 
@@ -290,6 +292,34 @@ def triton(
 
     names = write_repository(Bundle(require_bundle(bundle)), out, device)
     log_line(f"wrote {out}: {', '.join(names)}")
+
+
+@command(app, "ifmmin-bundle web -o site", "ifmmin-bundle web -b bundle --words -o site")
+def web(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Directory of the folder.")],
+    bundle: BundleOption = None,
+    words: Annotated[
+        bool,
+        typer.Option(
+            "--words",
+            help="Also take words: the front-end for them, 12 MB of the bundle that comes with the "
+            "package, and the graphs.",
+        ),
+    ] = False,
+    package: Annotated[
+        Path | None,
+        typer.Option(
+            "--onnxruntime-web",
+            metavar="FILE.tgz",
+            help="The package of npm, where there is no network; default: npm is asked for it.",
+        ),
+    ] = None,
+) -> None:
+    """Write a folder for any server of files: a page that answers in the browser itself."""
+    from .web.site import write_site
+
+    sizes = write_site(Bundle(require_bundle(bundle)), out, words=words, package=package)
+    log_line(f"wrote {out}: {len(sizes)} files, {mega(sum(sizes.values()))} MB")
 
 
 # fmt: off
