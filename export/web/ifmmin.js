@@ -7,7 +7,7 @@
 //
 // Numbers are those of `ifmmin.runtime`: Recognizer, RecognizerStream, Prediction.to_dict().
 
-/** @typedef {"a" | "v" | "t"} Modality voice, face, words */
+/** @typedef {import("./stream.js").Modality} Modality */
 /** @typedef {import("./sound.js").Samples} Samples */
 /** @typedef {import("./sound.js").Array_} Array_ */
 /** @typedef {Float32Array | number[][]} Frames (T, D): row by row, or rows */
@@ -36,17 +36,16 @@
  */
 
 import {BundleError, InputError, UnavailableError} from "./errors.js";
-import {joined, RATE, Voice, zeros} from "./sound.js";
+import {joined, RATE, Voice} from "./sound.js";
+import {inTurn, MODALITIES, nothingPresent, Stream} from "./stream.js";
 import {WordPiece} from "./words.js";
 
-export {BundleError, InputError, UnavailableError};
+export {BundleError, InputError, Stream, UnavailableError};
 
 const SCHEMA = 4;
-/** @type {Modality[]} */
-const MODALITIES = ["a", "v", "t"];
 const WORD = {a: "voice", v: "face", t: "words"};
 const HOME = new URL("./", import.meta.url);
-const CODE = ["ifmmin.js", "errors.js", "sound.js", "words.js"];
+const CODE = ["ifmmin.js", "errors.js", "sound.js", "stream.js", "words.js"];
 
 /** @param {string} url */
 async function fetched(url) {
@@ -57,15 +56,24 @@ async function fetched(url) {
 
 /** The files of a folder: none is used that is not byte for byte what `files.json` lists. */
 class Files {
-  /** @param {URL} place @param {(url: string) => Promise<ArrayBuffer>} read */
-  static async open(place, read) {
+  /** @param {URL} place @param {(url: string) => Promise<ArrayBuffer>} fetch @param {Record<string, {sha256: string}>} listed */
+  constructor(place, fetch, listed) {
+    this.place = place;
+    this.fetch = fetch;
+    this.listed = listed;
+  }
+  /** @param {URL} place @param {(url: string) => Promise<ArrayBuffer>} fetch */
+  static async open(place, fetch) {
     if (!globalThis.crypto?.subtle) {
-      throw new UnavailableError("Open this page by https, or at localhost: only there a browser can check files.");
+      throw new UnavailableError(
+        "Open this page by https, or at localhost: only there a browser can check files.",
+      );
     }
-    const files = new Files();
-    files.place = place;
-    files.fetch = read;
-    files.listed = jsonOf("files.json", await read(new URL("files.json", place).href));
+    const files = new Files(
+      place,
+      fetch,
+      jsonOf("files.json", await fetch(new URL("files.json", place).href)),
+    );
     await Promise.all(CODE.map((name) => files.read(name)));
     return files;
   }
@@ -77,7 +85,9 @@ class Files {
     const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", content));
     const found = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
     if (found !== entry.sha256) {
-      throw new BundleError(`${name} is damaged: its sha256 is not that of files.json; copy or build the folder again`);
+      throw new BundleError(
+        `${name} is damaged: its sha256 is not that of files.json; copy or build the folder again`,
+      );
     }
     return content;
   }
@@ -93,16 +103,21 @@ function jsonOf(name, content) {
 }
 
 // A function that makes a vector of zeros: what browsers without SIMD refuse.
-const SIMD = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 8, 1, 6, 0, 65, 0, 253, 15, 11];
+const SIMD = [
+  0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 8, 1, 6, 0, 65, 0, 253, 15, 11,
+];
 /** @type {any} */
 let ort = null;
 
 /** @param {Files} files */
 async function startRuntime(files) {
   if (!globalThis.WebAssembly?.validate(new Uint8Array(SIMD))) {
-    throw new UnavailableError("This browser has no WebAssembly with SIMD: take Chrome 91, Firefox 89, Safari 16.4 or a later one.");
+    throw new UnavailableError(
+      "This browser has no WebAssembly with SIMD: take Chrome 91, Firefox 89, Safari 16.4 or a later one.",
+    );
   }
-  const code = "onnxruntime/ort.wasm.bundle.min.js", wasm = "onnxruntime/ort-wasm-simd-threaded.wasm";
+  const code = "onnxruntime/ort.wasm.bundle.min.js",
+    wasm = "onnxruntime/ort-wasm-simd-threaded.wasm";
   const [, binary] = await Promise.all([files.read(code), files.read(wasm)]);
   ort ??= await import(new URL(code, files.place).href);
   Object.assign(ort.env.wasm, {numThreads: 1, wasmBinary: binary});
@@ -110,9 +125,16 @@ async function startRuntime(files) {
 
 /** A graph, loaded at its first use. */
 class Graph {
+  /** @type {Promise<any> | undefined} */
+  session;
   /** @param {Files} files @param {string} name */
-  constructor(files, name) { this.files = files; this.name = name; }
-  load() { return this.session ??= this.open(); }
+  constructor(files, name) {
+    this.files = files;
+    this.name = name;
+  }
+  load() {
+    return (this.session ??= this.open());
+  }
   async open() {
     const content = new Uint8Array(await this.files.read(`bundle/${this.name}`));
     try {
@@ -123,7 +145,8 @@ class Graph {
   }
   /** Outputs in order, of float32 inputs by name. @param {Record<string, Array_>} given @returns {Promise<Array_[]>} */
   async run(given) {
-    const session = await this.load(), inputs = {};
+    const session = await this.load(),
+      inputs = {};
     for (const [name, {data, dims}] of Object.entries(given)) {
       inputs[name] = new ort.Tensor(data instanceof BigInt64Array ? "int64" : "float32", data, dims);
     }
@@ -132,77 +155,119 @@ class Graph {
   }
 }
 
-let turn = Promise.resolve();
-/** One call after the other: what was asked first is done first. @template T @param {() => T | Promise<T>} work */
-function inTurn(work) {
-  const done = turn.then(work);
-  turn = done.then(() => {}, () => {});
-  return done;
-}
-
 /** Recognises emotion in sound, sentences and features of other extractors. */
 export class Recognizer {
+  /** @param {Files} files @param {any} manifest */
+  constructor(files, manifest) {
+    this.files = files;
+    this.manifest = manifest;
+    /** The classes, in the order of logits. @type {string[]} */
+    this.labels = manifest.labels;
+    /** @type {Map<string, any>} */
+    this.graphs = new Map();
+    for (const entry of manifest.graphs) {
+      this.graphs.set(`${entry.shape} ${entry.subject}`, {...entry, graph: new Graph(files, entry.file)});
+    }
+    /** Encoder and detector of the front-end for sound. @type {Graph[] | null} */
+    this.hearing = null;
+    /** @type {{pieces: WordPiece, graph: Graph} | null} */
+    this.reading = null;
+  }
   /**
    * @param {string | URL} [place] of the folder that `ifmmin-bundle web` wrote; default: that of this module
    * @param {{read?: (url: string) => Promise<ArrayBuffer>}} [options] read: how files are had; default: by fetch
    */
   static async open(place = HOME, {read = fetched} = {}) {
-    const recognizer = new Recognizer(), files = await Files.open(new URL(place, HOME), read);
+    const files = await Files.open(new URL(place, HOME), read);
     const manifest = jsonOf("bundle/manifest.json", await files.read("bundle/manifest.json"));
     if (manifest.schema !== SCHEMA) {
       const which = manifest.schema > SCHEMA ? "a newer" : "another";
-      throw new BundleError(`the bundle is of ${which} version of ifmmin (schema ${manifest.schema}, wanted ${SCHEMA}); build the folder again with one version`);
+      throw new BundleError(
+        `the bundle is of ${which} version of ifmmin (schema ${manifest.schema}, wanted ${SCHEMA}); build the folder again with one version`,
+      );
     }
     await startRuntime(files);
-    recognizer.files = files;
-    recognizer.manifest = manifest;
-    /** The classes, in the order of logits. @type {string[]} */
-    recognizer.labels = manifest.labels;
-    recognizer.graphs = new Map(manifest.graphs.map((entry) => [`${entry.shape} ${entry.subject}`, {...entry, graph: new Graph(files, entry.file)}]));
-    return recognizer;
+    return new Recognizer(files, manifest);
   }
   /** What it is, as plain data: labels, modalities, patterns, licence. */
   describe() {
-    const subjects = (shape) => this.manifest.graphs.filter((entry) => entry.shape === shape).map((entry) => entry.subject);
+    const subjects = (shape) =>
+      this.manifest.graphs.filter((entry) => entry.shape === shape).map((entry) => entry.subject);
     const modalities = Object.entries(this.manifest.modalities).map(([m, {dim, frontend}]) => {
       const files = Object.values(frontend?.files ?? {});
-      return [m, {name: WORD[m], dim, frontend: frontend?.kind ?? null, bytes: files.reduce((sum, file) => sum + file.bytes, 0)}];
+      return [
+        m,
+        {
+          name: WORD[m],
+          dim,
+          frontend: frontend?.kind ?? null,
+          bytes: files.reduce((sum, file) => sum + file.bytes, 0),
+        },
+      ];
     });
-    return {labels: this.labels, modalities: Object.fromEntries(modalities), patterns: subjects("latency"), stream_patterns: subjects("head"), licence: this.manifest.licence};
+    return {
+      labels: this.labels,
+      modalities: Object.fromEntries(modalities),
+      patterns: subjects("latency"),
+      stream_patterns: subjects("head"),
+      licence: this.manifest.licence,
+    };
   }
   /** The emotion of one utterance. @param {Given} given @returns {Promise<Prediction>} */
   recognize(given) {
     return inTurn(async () => {
-      const started = performance.now(), {sound, rate = RATE, channels = 1, text, features = {}, pattern} = given;
-      const found = {}, absent = {};
-      for (const m of MODALITIES) if (features[m] != null) found[m] = this.framesOf(m, features[m]);
-      if (sound != null) found.a = await (await this.voice()).feed(sound, rate, channels, true);
+      const started = performance.now(),
+        {sound, rate = RATE, channels = 1, text, features = {}, pattern} = given;
+      const found = {},
+        absent = {};
+      for (const m of Object.keys(features))
+        if (features[m] != null) found[m] = this.framesOf(m, features[m]);
+      if (sound != null) found.a = await this.voice().feed(sound, rate, channels, true);
       if (text != null) found.t = await this.statesOf(text);
-      const nothing = {a: sound == null ? "empty" : "no speech was found in it", v: "empty", t: text == null ? "empty" : "no words are in it"};
+      const nothing = {
+        a: sound == null ? "empty" : "no speech was found in it",
+        v: "empty",
+        t: text == null ? "empty" : "no words are in it",
+      };
       const wanted = pattern?.split("_");
       for (const m of MODALITIES) {
         if (wanted && m in found && !wanted.includes(m)) absent[m] = `left out by pattern ${pattern}`;
         else if (!found[m]?.length) absent[m] = m in found ? nothing[m] : "not given";
       }
-      const used = MODALITIES.filter((m) => !(m in absent)), missing = wanted?.find((m) => !used.includes(m));
-      if (missing) throw new InputError(`pattern ${pattern} needs modality ${missing}, which is missing (${absent[missing] ?? "not given"})`);
+      /** @type {string[]} */
+      const used = MODALITIES.filter((m) => !(m in absent)),
+        missing = wanted?.find((m) => !used.includes(m));
+      if (missing)
+        throw new InputError(
+          `pattern ${pattern} needs modality ${missing}, which is missing (${absent[missing] ?? "not given"})`,
+        );
       if (!used.length) throw nothingPresent(absent);
-      const entry = this.entry("latency", used.join("_")), inputs = {};
+      const entry = this.entry("latency", used.join("_")),
+        inputs = {};
       for (const m of used) {
-        const {dim, minimum_length: least} = this.manifest.modalities[m], length = Math.max(least, found[m].length / dim);
-        inputs[m] = {data: joined(found[m], new Float32Array(length * dim - found[m].length)), dims: [length, dim]};
+        const {dim, minimum_length: least} = this.manifest.modalities[m],
+          length = Math.max(least, found[m].length / dim);
+        inputs[m] = {
+          data: joined(found[m], new Float32Array(length * dim - found[m].length)),
+          dims: [length, dim],
+        };
       }
       const [logits] = await entry.graph.run(inputs);
       return this.prediction(entry, logits.data, absent, started);
     });
   }
   /** Sound, words and features as they come. @param {{window?: number | null, hop?: number}} [options] seconds that an answer looks back; null: all */
-  stream(options = {}) { return new Stream(this, options); }
+  stream(options = {}) {
+    return new Stream(this, options);
+  }
   /** Have the graphs of a stream of these modalities ready. @param {Modality[]} modalities */
   preload(modalities) {
     return inTurn(async () => {
       for (const m of modalities) {
-        if (m === "a") { const {encoder, detector} = await this.voice(); await encoder.load(); await detector.load(); }
+        if (m === "a") {
+          this.voice();
+          for (const graph of this.hearing) await graph.load();
+        }
         for (const shape of ["step", "summary"]) await this.entry(shape, m).graph.load();
       }
     });
@@ -211,246 +276,174 @@ export class Recognizer {
   entry(shape, subject) {
     const found = this.graphs.get(`${shape} ${subject}`);
     if (found) return found;
-    const known = [...this.graphs.values()].filter((entry) => entry.shape === shape).map((entry) => entry.subject);
-    throw new BundleError(`the folder has no ${shape} graph of ${subject}; it has ${known.join(", ") || "none"}; build it anew with ifmmin-bundle web`);
+    const known = [...this.graphs.values()]
+      .filter((entry) => entry.shape === shape)
+      .map((entry) => entry.subject);
+    throw new BundleError(
+      `the folder has no ${shape} graph of ${subject}; it has ${known.join(", ") || "none"}; build it anew with ifmmin-bundle web`,
+    );
   }
-  /** A modality's frames, row by row; empty where all are NaN. @param {Modality} m @param {Frames} given @returns {Float32Array} */
+  /** A modality's frames, row by row; empty where all are NaN. @param {string} m @param {Frames} given @returns {Float32Array} */
   framesOf(m, given) {
     const spec = this.manifest.modalities[m];
-    if (!spec) throw new InputError(`this bundle knows no modality ${m}; it knows ${Object.keys(this.manifest.modalities).join(", ")}`);
+    if (!spec)
+      throw new InputError(
+        `this bundle knows no modality ${m}; it knows ${Object.keys(this.manifest.modalities).join(", ")}`,
+      );
     const rows = given instanceof Float32Array ? null : Array.from(given);
-    if (rows?.some((row) => row?.length !== spec.dim)) throw new InputError(`modality ${m} (${WORD[m]}): wanted frames of ${spec.dim} numbers: ${spec.features}`);
-    const frames = rows ? Float32Array.from(rows.flatMap((row) => Array.from(row))) : /** @type {Float32Array} */ (given);
-    if (frames.length % spec.dim) throw new InputError(`modality ${m} (${WORD[m]}): got ${frames.length} numbers, wanted frames of ${spec.dim}: ${spec.features}`);
+    if (rows?.some((row) => row?.length !== spec.dim))
+      throw new InputError(
+        `modality ${m} (${WORD[m]}): wanted frames of ${spec.dim} numbers: ${spec.features}`,
+      );
+    const frames = rows
+      ? Float32Array.from(rows.flatMap((row) => Array.from(row)))
+      : /** @type {Float32Array} */ (given);
+    if (frames.length % spec.dim)
+      throw new InputError(
+        `modality ${m} (${WORD[m]}): got ${frames.length} numbers, wanted frames of ${spec.dim}: ${spec.features}`,
+      );
     if (frames.every(Number.isNaN)) return new Float32Array(0);
     const wrong = frames.findIndex((value) => !Number.isFinite(value));
-    if (wrong >= 0) throw new InputError(`modality ${m} (${WORD[m]}): ${frames[wrong]} at frame ${Math.floor(wrong / spec.dim)}, column ${wrong % spec.dim}; features must be finite in float32`);
+    if (wrong >= 0)
+      throw new InputError(
+        `modality ${m} (${WORD[m]}): ${frames[wrong]} at frame ${Math.floor(wrong / spec.dim)}, column ${wrong % spec.dim}; features must be finite in float32`,
+      );
     return frames;
   }
   frontend(m, kinds, what) {
     const spec = this.manifest.modalities[m]?.frontend;
     if (!spec) throw new BundleError(`this folder takes no ${what}: it has no front-end for it`);
-    if (!kinds.includes(spec.kind) || spec.version !== 1) throw new BundleError(`the front-end ${spec.kind} ${spec.version} does not run in a browser; give features`);
+    if (!kinds.includes(spec.kind) || spec.version !== 1)
+      throw new BundleError(
+        `the front-end ${spec.kind} ${spec.version} does not run in a browser; give features`,
+      );
     return spec;
   }
   /** A front-end for sound that has heard nothing yet. */
-  async voice() {
+  voice() {
     const {settings, files} = this.frontend("a", ["ge2e"], "sound");
-    this.heard ??= ["graph", "detector"].map((role) => new Graph(this.files, files[role].file));
-    return new Voice(settings, this.heard[0], this.heard[1]);
+    this.hearing ??= ["graph", "detector"].map((role) => new Graph(this.files, files[role].file));
+    return new Voice(settings, this.hearing[0], this.hearing[1]);
   }
   /** States (T, D) of the pieces of a text, row by row; empty for a text of no words. @param {string} text */
   async statesOf(text) {
     const {settings, files} = this.frontend("t", ["minilm", "bert"], "words");
     if (typeof text !== "string" || /\p{Cs}/u.test(text)) throw new InputError("words: wanted text");
-    if (!this.words) {
+    if (!this.reading) {
       const vocabulary = new TextDecoder().decode(await this.files.read(`bundle/${files.vocabulary.file}`));
-      this.words = {pieces: new WordPiece(vocabulary, settings.lower_case), graph: new Graph(this.files, files.graph.file)};
+      this.reading = {
+        pieces: new WordPiece(vocabulary, settings.lower_case),
+        graph: new Graph(this.files, files.graph.file),
+      };
     }
-    const numbers = this.words.pieces.encode(text, settings.longest);
+    const numbers = this.reading.pieces.encode(text, settings.longest);
     if (numbers.length <= 2) return new Float32Array(0);
-    const [states] = await this.words.graph.run({ids: {data: BigInt64Array.from(numbers, BigInt), dims: [numbers.length]}});
+    const [states] = await this.reading.graph.run({
+      ids: {data: BigInt64Array.from(numbers, BigInt), dims: [numbers.length]},
+    });
     return states.data;
   }
   /** @returns {Prediction} */
   prediction(entry, logits, absent, started) {
-    const values = Array.from(logits, Number), top = Math.max(...values), powers = values.map((value) => Math.exp(value - top));
+    const values = Array.from(logits, Number),
+      top = Math.max(...values),
+      powers = values.map((value) => Math.exp(value - top));
     const total = powers.reduce((a, b) => a + b, 0);
-    if (!(total > 0)) throw new InputError("the answer is not a number: the features are finite, but too large; see that they are of the scale that the network was trained on");
+    if (!(total > 0))
+      throw new InputError(
+        "the answer is not a number: the features are finite, but too large; see that they are of the scale that the network was trained on",
+      );
     return {
-      pattern: entry.subject, label: this.labels[values.indexOf(top)],
+      pattern: entry.subject,
+      label: this.labels[values.indexOf(top)],
       probabilities: Object.fromEntries(this.labels.map((label, index) => [label, powers[index] / total])),
-      logits: values.map((value) => Number.isFinite(value) ? value : null),
-      backend: "onnxruntime-web", requested: "onnxruntime-web", precision: entry.precision, placement: {},
-      seconds: (performance.now() - started) / 1000, absent, dropped_frames: {},
+      logits: values.map((value) => (Number.isFinite(value) ? value : null)),
+      backend: "onnxruntime-web",
+      requested: "onnxruntime-web",
+      precision: entry.precision,
+      placement: {},
+      seconds: (performance.now() - started) / 1000,
+      absent,
+      dropped_frames: {},
     };
   }
 }
 
-function nothingPresent(absent) {
-  const reasons = Object.entries(absent).map(([m, reason]) => `${m}: ${reason}`).join("; ");
-  return new InputError(`no modality is present (${reasons}); give at least one of a, v, t with a frame in it`);
-}
-
-const HOPS = 4, CLOSE = 1e-6, ROUNDING = 4 * Number.EPSILON;
-
-/** What one modality said in a stream: encoder states, one per start of a window. */
-class Channel {
-  /** @type {{begun: number, frames: number, early: Float32Array | null, states: any, pooled: any}[]} */
-  encoders = [];
-  dropped = false; why = "not given"; frames = 0; hop = null; timed = null; newest = null;
-}
-
-/** A conversation as it goes on; made by `Recognizer.stream`. */
-export class Stream {
-  /** @param {Recognizer} recognizer @param {{window?: number | null, hop?: number}} options */
-  constructor(recognizer, {window = null, hop = (window ?? 0) / HOPS}) {
-    if (window !== null && !(window > 0 && Math.abs(window / hop - Math.round(window / hop)) < 1e-6)) throw new InputError(`window: got ${window} seconds and hops of ${hop}, wanted a whole number of hops`);
-    Object.assign(this, {recognizer, window, seconds: hop, count: window === null ? 1 : Math.round(window / hop)});
-    this.empty();
-  }
-  empty() {
-    Object.assign(this, {heard: 0, now: null, voice: null});
-    this.channels = Object.fromEntries(Object.keys(this.recognizer.manifest.modalities).map((m) => [m, new Channel()]));
-  }
-  /** The next samples. @param {Samples} samples @param {number} [rate] in Hz @param {number} [channels] */
-  pushSound(samples, rate = RATE, channels = 1) {
-    return inTurn(async () => {
-      const fresh = this.voice ?? await this.recognizer.voice();
-      const found = await fresh.feed(samples, rate, channels);
-      this.voice = fresh;
-      this.heard += samples.length / channels / rate;
-      if (found.length) await this.hear("a", found, this.heard);
-      this.now = this.heard;
-    });
-  }
-  /** The next frames of a modality. @param {Modality} modality @param {Frames} frames @param {number | null} [at] time of the newest, in seconds */
-  push(modality, frames, at = null) {
-    return inTurn(async () => {
-      const found = this.recognizer.framesOf(modality, frames);
-      if (at !== null && !Number.isFinite(at)) throw new InputError(`time: got ${at}, wanted a finite number of seconds`);
-      if (found.length) await this.hear(modality, found, at ?? this.now);
-    });
-  }
-  /** What is said, in place of the text so far; null and an empty one clear it. @param {string | null} text */
-  setText(text) {
-    return inTurn(async () => {
-      const found = text === null ? new Float32Array(0) : await this.recognizer.statesOf(text);
-      this.forget("t", text === null ? "cleared" : "empty");
-      if (found.length) await this.hear("t", found, this.now, true);
-    });
-  }
-  /** Forget what a modality said. @param {Modality} modality */
-  clear(modality) { return inTurn(() => this.forget(modality, "cleared")); }
-  /** Leave a modality out, until `restore`; it goes on listening. @param {Modality} modality */
-  drop(modality) { return inTurn(() => { this.channel(modality).dropped = true; }); }
-  /** @param {Modality} modality */
-  restore(modality) { return inTurn(() => { this.channel(modality).dropped = false; }); }
-  /** Forget everything, as if the stream had just begun. */
-  reset() { return inTurn(() => this.empty()); }
-  /** Frames per modality that an answer is of now. @returns {Promise<Record<string, number>>} */
-  frames() { return inTurn(() => Object.fromEntries(Object.entries(this.channels).map(([m, c]) => [m, this.answering(c)?.frames ?? 0]))); }
-  /** The answer now. @returns {Promise<Prediction>} */
-  predict() {
-    return inTurn(async () => {
-      const started = performance.now(), {recognizer} = this, absent = {}, counting = [];
-      for (const m of MODALITIES) {
-        const channel = this.channels[m], encoder = channel && this.answering(channel);
-        if (!channel) absent[m] = "not given";
-        else if (channel.hop === null) absent[m] = channel.why;
-        else if (channel.dropped) absent[m] = "dropped";
-        else if (!encoder) absent[m] = "nothing in the window";
-        else counting.push([m, encoder.pooled]);
-      }
-      if (!counting.length) throw nothingPresent(absent);
-      const head = recognizer.entry("head", counting.map(([m]) => m).join("_")), inputs = {};
-      for (const [m, pooled] of counting) [inputs[m]] = await recognizer.entry("summary", m).graph.run({pooled});
-      const [logits] = await head.graph.run(inputs);
-      return recognizer.prediction(head, logits.data, absent, started);
-    });
-  }
-  channel(m) {
-    if (this.channels[m]) return this.channels[m];
-    throw new InputError(`this bundle knows no modality ${m}; it knows ${Object.keys(this.channels).join(", ")}`);
-  }
-  forget(m, why) { Object.assign(this.channel(m), {encoders: [], why, frames: 0, hop: null, timed: null, newest: null}); }
-  /** @param {Modality} m @param {Float32Array} frames @param {number | null} at @param {boolean} [whole] all of one moment */
-  async hear(m, frames, at, whole = false) {
-    const channel = this.channel(m), {dim, frame_rate: rate} = this.recognizer.manifest.modalities[m], count = frames.length / dim;
-    let hops = new Array(count).fill(0);
-    if (at !== null && channel.newest !== null && at < channel.newest - ROUNDING * (at + channel.newest)) throw new InputError(`modality ${m}: frames of ${at} s came after those of ${channel.newest} s; push in order of time`);
-    if (this.window !== null) {
-      if (channel.timed !== null && channel.timed !== (at !== null)) throw new InputError(`modality ${m}: give every push of a modality a time, or none`);
-      if (at === null && !rate && !whole) throw new InputError(`modality ${m} has no frame rate, and a window needs times; push it with a time, or replace it with setText`);
-      if (whole) hops.fill(at === null ? 0 : this.hopAt(at));
-      else hops = hops.map((_, n) => at === null ? this.hopAt((channel.frames + n) / rate, 0) : this.hopAt(at - (rate ? (count - 1 - n) / rate : 0), at));
-      hops.forEach((hop, n) => { hops[n] = Math.max(hop, hops[n - 1] ?? channel.hop ?? hop); });
-    }
-    let encoders = channel.encoders;
-    for (let start = 0, end; start < count; start = end) {
-      for (end = start; hops[end] === hops[start]; end++);
-      if (this.window !== null) encoders = encoders.filter(({begun}) => begun > hops[start] - this.count);
-      if (!encoders.length || (this.window !== null && encoders.at(-1).begun !== hops[start])) encoders = [...encoders, {begun: hops[start], frames: 0, early: null, states: null, pooled: null}];
-      const chunk = frames.subarray(start * dim, end * dim), moved = [];
-      for (const encoder of encoders) moved.push(await this.advance(m, encoder, chunk));
-      encoders = moved;
-    }
-    Object.assign(channel, {encoders, frames: channel.frames + count, hop: hops[count - 1], timed: at !== null, newest: at});
-    if (at !== null) this.now = Math.max(at, this.now ?? at);
-  }
-  /** An encoder state with new frames behind it; the old one is left as it is. */
-  async advance(m, encoder, chunk) {
-    const {dim, minimum_length: least} = this.recognizer.manifest.modalities[m], {graph, states, outputs} = this.recognizer.entry("step", m);
-    let given = encoder.early ? joined(encoder.early, chunk) : chunk, early = null;
-    if (!encoder.states && given.length < least * dim) {
-      early = given.slice();
-      given = joined(given, new Float32Array(least * dim - given.length));
-    }
-    const first = () => Object.fromEntries(states.map(({name, initial, initial_shape: shape}) => {
-      const blank = zeros(...shape.map((size) => size === "B" ? 1 : size));
-      blank.data.fill(initial);
-      return [name, blank];
-    }));
-    const made = await graph.run({frames: {data: given, dims: [1, given.length / dim, dim]}, ...(encoder.states ?? first())});
-    const byName = Object.fromEntries(outputs.map(({name}, index) => [name, made[index]]));
-    const next = early ? null : Object.fromEntries(states.map(({name, output}) => [name, byName[output]]));
-    return {begun: encoder.begun, frames: encoder.frames + chunk.length / dim, early, states: next, pooled: byName.pooled};
-  }
-  hopAt(since, at = since) { return Math.floor((since + ROUNDING * Math.abs(at) + ROUNDING * Math.abs(since)) / this.seconds + CLOSE); }
-  /** The oldest encoder state in the window. */
-  answering(channel) {
-    if (this.window === null) return channel.encoders[0];
-    const hop = channel.timed && this.now !== null ? this.hopAt(this.now) : channel.hop;
-    return channel.encoders.find(({begun}) => begun > hop - this.count);
-  }
-}
-
 const STREAM = ["pushSound", "push", "setText", "clear", "drop", "restore", "reset", "frames", "predict"];
+
+/** @typedef {"pushSound" | "push" | "setText" | "clear" | "drop" | "restore" | "reset" | "frames" | "predict"} Method */
+/** @typedef {Pick<Stream, Method> & {close: () => Promise<void>}} RemoteStream */
 
 /**
  * A recognizer in a Worker: the same, but everything is a promise, and the page never waits.
  * @param {string | URL} [place] as of `Recognizer.open`
  */
 export async function open(place = HOME) {
-  const worker = new Worker(import.meta.url, {type: "module", name: "ifmmin"}), waiting = new Map(), kinds = {InputError, BundleError, UnavailableError};
+  const worker = new Worker(import.meta.url, {type: "module", name: "ifmmin"}),
+    waiting = new Map(),
+    kinds = {InputError, BundleError, UnavailableError};
   let last = 0;
-  const settle = (number, what, value) => { waiting.get(number)?.[what](value); waiting.delete(number); };
+  const settle = (number, what, value) => {
+    waiting.get(number)?.[what](value);
+    waiting.delete(number);
+  };
   worker.onmessage = ({data: {number, result, error}}) => {
     if (error) settle(number, "refuse", new (kinds[error.name] ?? Error)(error.message));
     else settle(number, "answer", result);
   };
-  worker.onerror = ({message}) => { for (const number of [...waiting.keys()]) settle(number, "refuse", new BundleError(`ifmmin.js cannot be started (${message ?? "it cannot be read"})`)); };
-  const ask = (target, name, given) => new Promise((answer, refuse) => {
-    waiting.set(++last, {answer, refuse});
-    worker.postMessage({number: last, target, name, given});
+  worker.onerror = ({message}) => {
+    for (const number of [...waiting.keys()])
+      settle(
+        number,
+        "refuse",
+        new BundleError(`ifmmin.js cannot be started (${message ?? "it cannot be read"})`),
+      );
+  };
+  const ask = (target, name, given) =>
+    new Promise((answer, refuse) => {
+      waiting.set(++last, {answer, refuse});
+      worker.postMessage({number: last, target, name, given});
+    });
+  const about = await ask(0, "open", [new URL(place, HOME).href]).catch((error) => {
+    worker.terminate();
+    throw error;
   });
-  const about = await ask(0, "open", [new URL(place, HOME).href]).catch((error) => { worker.terminate(); throw error; });
   return {
     ...about,
     /** @param {Given} given @returns {Promise<Prediction>} */
     recognize: (given) => ask(0, "recognize", [given]),
     /** @param {Modality[]} modalities */
     preload: (modalities) => ask(0, "preload", [modalities]),
-    /** @param {{window?: number | null, hop?: number}} [options] @returns {Promise<Omit<Stream, "recognizer">>} */
+    /** @param {{window?: number | null, hop?: number}} [options] @returns {Promise<RemoteStream>} */
     stream: async (options = {}) => {
       const target = await ask(0, "stream", [options]);
-      return /** @type {any} */ (Object.fromEntries(STREAM.map((name) => [name, (...given) => ask(target, name, given)])));
+      const methods = STREAM.map((name) => [name, (...given) => ask(target, name, given)]);
+      return /** @type {any} */ ({...Object.fromEntries(methods), close: () => ask(0, "close", [target])});
     },
     /** Ends the Worker, and with it all streams. */
     close: () => worker.terminate(),
   };
 }
 
-if (typeof WorkerGlobalScope !== "undefined" && globalThis.name === "ifmmin") {
+if ("WorkerGlobalScope" in globalThis && self.name === "ifmmin") {
   /** @type {any[]} */
   const targets = [];
   const work = async (target, name, given) => {
-    if (name === "open") { targets[0] = await Recognizer.open(...given); return targets[0].describe(); }
+    if (name === "open") {
+      targets[0] = await Recognizer.open(...given);
+      return targets[0].describe();
+    }
     if (name === "stream") return targets.push(targets[0].stream(...given)) - 1;
+    if (name === "close") {
+      delete targets[given[0]];
+      return null;
+    }
     return targets[target][name](...given);
   };
-  globalThis.onmessage = ({data: {number, target, name, given}}) => {
-    work(target, name, given).then((result) => postMessage({number, result}),
-      (error) => postMessage({number, error: {name: error.name, message: error.message}}));
+  self.onmessage = ({data: {number, target, name, given}}) => {
+    work(target, name, given).then(
+      (result) => postMessage({number, result}),
+      (error) => postMessage({number, error: {name: error.name, message: error.message}}),
+    );
   };
 }

@@ -1,7 +1,7 @@
 // Keeps every file of the folder, so that the page works without a network; a damaged one is not kept.
 "use strict";
 
-const FILES = "@FILES@";  // sha256 of files.json, written by ifmmin-bundle web
+const FILES = "@FILES@"; // sha256 of files.json, written by ifmmin-bundle web
 const KEPT = `ifmmin-${FILES}`;
 
 async function sha256(content) {
@@ -11,12 +11,14 @@ async function sha256(content) {
 
 async function fetched(name, wanted) {
   const answer = await fetch(name, {cache: "no-cache"});
-  if (!answer.ok || (await sha256(await answer.clone().arrayBuffer())) !== wanted) throw new Error(`${name} is absent or damaged`);
+  if (!answer.ok || (await sha256(await answer.clone().arrayBuffer())) !== wanted)
+    throw new Error(`${name} is absent or damaged`);
   return answer;
 }
 
 async function keep() {
-  const list = await fetched("files.json", FILES), listed = await list.clone().json();
+  const list = await fetched("files.json", FILES),
+    listed = await list.clone().json();
   const cache = await caches.open(KEPT);
   await cache.put("files.json", list);
   for (const [name, entry] of Object.entries(listed)) {
@@ -27,7 +29,8 @@ async function keep() {
 }
 
 async function forget() {
-  for (const name of await caches.keys()) if (name.startsWith("ifmmin-") && name !== KEPT) await caches.delete(name);
+  for (const name of await caches.keys())
+    if (name.startsWith("ifmmin-") && name !== KEPT) await caches.delete(name);
   await self.clients.claim();
 }
 

@@ -35,8 +35,8 @@ _RUNTIME = {
 }
 """Of the folder onnxruntime: member of its package, sha256. Many servers know no `.mjs`."""
 _PACKAGE_BYTES = 1 << 28
-_MODULE = ("errors.js", "ifmmin.js", "service-worker.js", "sound.js", "words.js")
-_PAGE = ("index.html", "page.css", "page.js")
+_MODULE = ("errors.js", "ifmmin.js", "service-worker.js", "sound.js", "stream.js", "words.js")
+_PAGE = ("engines.js", "icon.svg", "index.html", "page.css", "page.js")
 _LIST, _WORKER = "files.json", "service-worker.js"
 _SHAPES = ("latency", "step", "summary", "head")
 _HEARD = {Modality.A: ("ge2e",), Modality.T: ("minilm", "bert")}
@@ -183,7 +183,7 @@ def _module_files() -> dict[str, bytes]:
     contents = {name: (here / name).read_bytes() for name in _MODULE}
     contents |= {name: (page / name).read_bytes() for name in _PAGE}
     text = contents["index.html"].decode()
-    for name in ("page.js", "page.css"):
+    for name in ("engines.js", "page.js", "page.css"):
         text = text.replace(f'"{name}"', f'"{name}" integrity="{_integrity(contents[name])}"')
     marks = {
         '<html lang="en">': '<html lang="en" data-engine="browser">',
