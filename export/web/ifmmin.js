@@ -56,7 +56,7 @@ async function fetched(url) {
 
 /** The files of a folder: none is used that is not byte for byte what `files.json` lists. */
 class Files {
-  /** @param {URL} place @param {(url: string) => Promise<ArrayBuffer>} fetch @param {Record<string, {sha256: string}>} listed */
+  /** @param {URL} place @param {(url: string) => Promise<ArrayBuffer>} fetch @param {Record<string, string>} listed */
   constructor(place, fetch, listed) {
     this.place = place;
     this.fetch = fetch;
@@ -79,12 +79,12 @@ class Files {
   }
   /** @param {string} name @returns {Promise<ArrayBuffer>} */
   async read(name) {
-    const entry = this.listed[name];
-    if (!entry) throw new BundleError(`${name} is not in files.json; build the folder again`);
+    const wanted = this.listed[name];
+    if (!wanted) throw new BundleError(`${name} is not in files.json; build the folder again`);
     const content = await this.fetch(new URL(name, this.place).href);
     const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", content));
     const found = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
-    if (found !== entry.sha256) {
+    if (found !== wanted) {
       throw new BundleError(
         `${name} is damaged: its sha256 is not that of files.json; copy or build the folder again`,
       );

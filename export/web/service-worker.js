@@ -21,8 +21,8 @@ async function keep() {
     listed = await list.clone().json();
   const cache = await caches.open(KEPT);
   await cache.put("files.json", list);
-  for (const [name, entry] of Object.entries(listed)) {
-    const answer = await fetched(name, entry.sha256);
+  for (const [name, wanted] of Object.entries(listed)) {
+    const answer = await fetched(name, wanted);
     if (name === "index.html") await cache.put("./", answer.clone());
     await cache.put(name, answer);
   }

@@ -61,10 +61,7 @@ def write_site(
     manifest = reduced(bundle.manifest, words=words)
     contents = _bundle_files(bundle, manifest) | _runtime_files(package) | _module_files()
     worker = contents.pop(_WORKER)
-    listed = {
-        name: {"sha256": _sha256(content), "bytes": len(content)}
-        for name, content in sorted(contents.items())
-    }
+    listed = {name: _sha256(content) for name, content in sorted(contents.items())}
     content = json.dumps(listed, indent=0).encode()
     contents[_LIST] = content
     # A browser looks for a change of this script, and takes all files anew.
