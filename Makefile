@@ -8,7 +8,7 @@ RUNTIME_PINS ?=
 BUDGET ?= 320
 RUNTIME_BIN := .venv-runtime/bin
 
-.PHONY: demo pipeline model test test-runtime test-triton test-serve-clients fuzz lint docs screenshots bench clean
+.PHONY: demo pipeline model test test-runtime test-triton test-serve-clients fuzz lint lint-web docs screenshots web bench clean
 
 # Installs the runtime alone, without torch, and answers recordings, sentences and both.
 demo: .venv-demo/installed
@@ -91,10 +91,24 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	if command -v npm > /dev/null; then $(MAKE) lint-web; fi
+
+# The layout of the scripts for browsers, and the types that the comments of the module give.
+NPM_EXEC := npm exec --yes --silent
+lint-web:
+	$(NPM_EXEC) --package=prettier@3.10.1 -- prettier --check --print-width 110 --no-bracket-spacing \
+	  export/web/*.js runtime/server/page/*.js
+	$(NPM_EXEC) --package=typescript@7.0.2 -- tsc --noEmit --allowJs --checkJs --target es2022 --module es2022 \
+	  --moduleResolution bundler --lib es2022,dom,dom.iterable --strict false export/web/ifmmin.js
 
 # The documentation as a site, in site/. A dead link or an undocumented public name ends it.
 docs: $(VENV)/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+# A folder for any server of files: the bundle that ships answers in the browser. WORDS=--words: also words.
+WORDS ?=
+web: $(VENV)/installed
+	$(BIN)/ifmmin-bundle web $(WORDS) $(addprefix --onnxruntime-web ,$(wildcard $(VENV)/onnxruntime-web-1.30.0.tgz)) -o web
 
 # docs/images: the page of ifmmin-serve while it listens; wants Chromium.
 screenshots: $(VENV)/installed
@@ -124,7 +138,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	-$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/onnxruntime-oldest 'onnxruntime==1.20.*'
 	-cd $(VENV) && npm pack --silent axe-core@4.14 && mkdir -p axe && \
 	  tar -xzf axe-core-*.tgz -C axe --strip-components=1 package/axe.min.js && rm axe-core-*.tgz
+	-cd $(VENV) && npm pack --silent onnxruntime-web@1.30.0
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-demo .venv-runtime .venv-triton .venv-clients demo pipeline bench site build dist *.egg-info
+	rm -rf $(VENV) .venv-demo .venv-runtime .venv-triton .venv-clients demo pipeline bench site web build dist *.egg-info

@@ -22,13 +22,15 @@ from typing import Any
 import psutil
 from playwright.sync_api import expect, sync_playwright
 
+from ifmmin.runtime.console import write
+
 _SECONDS = 20.0
 """Of listening, and of the same page at rest."""
 _WAIT = 60_000
 
 
 class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *told: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:
         pass
 
 
@@ -47,7 +49,7 @@ def serve(site: Path) -> Iterator[str]:
 def main(site: Path, recording: Path) -> None:
     """Measure and print."""
     total = sum(path.stat().st_size for path in site.rglob("*") if path.is_file())
-    print(f"folder                      {total / 1e6:6.1f} MB")
+    write(f"folder                      {total / 1e6:6.1f} MB")
     flags = [
         "--no-sandbox", "--disable-gpu", "--use-fake-device-for-media-stream",
         "--use-fake-ui-for-media-stream", f"--use-file-for-fake-audio-capture={recording}",
@@ -67,8 +69,8 @@ def main(site: Path, recording: Path) -> None:
             page.set_input_files("#recording", recording)
             expect(page.locator("#latency")).to_contain_text("ms", timeout=_WAIT)
             answered = time.perf_counter()
-            print(f"ready, {name} cache          {ready - started:6.2f} s")
-            print(f"first answer, {name} cache   {answered - started:6.2f} s")
+            write(f"ready, {name} cache          {ready - started:6.2f} s")
+            write(f"first answer, {name} cache   {answered - started:6.2f} s")
             page.wait_for_timeout(5000)  # the service worker keeps the files
             if name == "warm":
                 page.click("#listen")
@@ -76,13 +78,14 @@ def main(site: Path, recording: Path) -> None:
                 share = _share(page, _SECONDS)
                 page.click("#listen")
                 page.wait_for_timeout(1000)
-                print(f"listening                   {share:6.1%} of a core")
-                print(f"the same page at rest       {_share(page, _SECONDS):6.1%} of a core")
+                write(f"listening                   {share:6.1%} of a core")
+                write(f"the same page at rest       {_share(page, _SECONDS):6.1%} of a core")
             browser.close()
 
 
 def _share(page: Any, seconds: float) -> float:
     """Seconds of processor per second, of all children of this process."""
+
     def spent() -> dict[int, float]:
         found = {}
         for child in psutil.Process().children(recursive=True):

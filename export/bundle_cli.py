@@ -208,8 +208,8 @@ def _subjects(manifest: Manifest, shape: str) -> list[str]:
 EXIT_FAILED = 1
 
 app = new_app(
-    "Prove a bundle on this device, say what is in it, write it for Triton or for browsers, or make "
-    "a front-end.",
+    "Prove a bundle on this device, say what is in it, write it for Triton or browsers, or make a "
+    "front-end.",
     "ifmmin-bundle verify -b bundle",
     "ifmmin-bundle inspect -b bundle",
     "ifmmin-bundle triton -b bundle -o repository",

@@ -138,9 +138,9 @@ def _runtime_files(package: Path | None) -> dict[str, bytes]:
             f"{package} is not the package onnxruntime-web ({error}); get it by {_COMMAND}"
         ) from error
     for name, (member, wanted) in _RUNTIME.items():
-        if (found := _sha256(contents[name])) != wanted:
+        if (digest := _sha256(contents[name])) != wanted:
             raise InputError(
-                f"onnxruntime-web: {member} has the sha256 {found}, wanted {wanted} of version "
+                f"onnxruntime-web: {member} has the sha256 {digest}, wanted {wanted} of version "
                 f"{VERSION}; get it by {_COMMAND}"
             )
     return {f"onnxruntime/{name}": content for name, content in contents.items()}
@@ -162,8 +162,10 @@ def _package() -> bytes:
         packed = [*Path(folder).glob("*.tgz")]
         if ran.returncode or not packed:
             told = ran.stderr.strip().splitlines() or ["it said nothing"]
-            raise InputError(f"{_COMMAND} failed ({told[-1]}); run it where there is a network, "
-                             "and give the file with --onnxruntime-web")
+            raise InputError(
+                f"{_COMMAND} failed ({told[-1]}); run it where there is a network, "
+                "and give the file with --onnxruntime-web"
+            )
         return _read(packed[0])
 
 

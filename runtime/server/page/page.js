@@ -394,7 +394,9 @@ if (typeof registerProcessor === "function") {
 
   /** Frames of an .npy of floats, or of a CSV with or without a line of names. */
   function rowsOf(content) {
-    if (new TextDecoder("latin1").decode(content.slice(0, 6)) !== "\x93NUMPY") {
+    const [first] = new Uint8Array(content.slice(0, 1)),
+      NPY = 0x93;
+    if (first !== NPY) {
       const rows = new TextDecoder()
         .decode(content)
         .split(/\r?\n/)

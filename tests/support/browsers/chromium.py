@@ -52,8 +52,8 @@ class Watch:
         """Addresses of all requests."""
         self._contexts: list[Any] = []
 
-    def open(self, screen: str = "desk", scheme: str = "light") -> Any:
-        """A new page, with a context of its own."""
+    def open(self, screen: str = "desk", scheme: str = "light", name: str = "") -> Any:
+        """A new page, with a context of its own. name: of a file, for the page of the origin."""
         width, height = SCREENS[screen]
         context = self._chromium.new_context(
             viewport={"width": width, "height": height}, color_scheme=scheme
@@ -63,14 +63,15 @@ class Watch:
         context.on("request", self._note)  # also those of workers
         page.on("pageerror", lambda error: self.wrong.append(str(error)))
         page.on("console", self._hear)
-        page.goto(self._origin)
+        page.goto(self._origin + name)
         return page
 
     def close(self) -> None:
         """Close the pages; nothing may have gone wrong."""
         for context in self._contexts:
             context.close()
-        assert self.wrong == []
+        if self.wrong:
+            pytest.fail(f"pages of {self._origin}: {self.wrong}")
 
     def _note(self, request: Any) -> None:
         self.asked.append(request.url)
