@@ -310,3 +310,9 @@ def test_another_version(small_site: Path, tmp_path: Path) -> None:
     (site / "files.json").unlink()
     with running(site) as module, pytest.raises(ModuleError, match=r"files\.json cannot be read"):
         module("open")
+
+
+def test_a_browser_without_simd(small_site: Path) -> None:
+    with running(small_site, "without SIMD") as module:
+        with pytest.raises(ModuleError, match=r"UnavailableError: This browser has no WebAssembly"):
+            module("open")

@@ -124,7 +124,8 @@ def test_the_lines_for_a_page_of_ones_own(
     samples = read_sound(root / "examples" / "recordings" / "angry.wav").samples.repeat(3)
     (site / "own.js").write_text(f"const samples = new Float32Array({samples.tolist()});\n{lines}")
     (site / "own.html").write_text(
-        '<!doctype html><link rel="icon" href="icon.svg"><script type="module" src="own.js"></script>'
+        '<!doctype html><link rel="icon" href="icon.svg">'
+        '<script type="module" src="own.js"></script>'
     )
     with serve(site) as url:
         page = watch(url).open(name="own.html")

@@ -2,6 +2,7 @@
 import {readFile} from "node:fs/promises";
 import {createInterface} from "node:readline";
 
+if (process.argv[3] === "without SIMD") WebAssembly.validate = () => false;
 const place = `file://${process.argv[2]}/`;
 const {BundleError, Recognizer} = await import(`${place}ifmmin.js`);
 const {WordPiece} = await import(`${place}words.js`);

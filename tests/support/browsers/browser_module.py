@@ -44,12 +44,12 @@ def _packed(array: Any) -> dict[str, str]:
 
 
 @contextmanager
-def running(site: Path) -> Iterator[Module]:
-    """The module of a folder, not opened yet."""
+def running(site: Path, *more: str) -> Iterator[Module]:
+    """The module of a folder, not opened yet. more: `without SIMD`."""
     node = shutil.which("node")
     if node is None:
         pytest.skip("Node is not installed here: apt-get install nodejs")
-    command = [node, "--no-warnings", str(_SCRIPT), str(site)]
+    command = [node, "--no-warnings", str(_SCRIPT), str(site), *more]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
