@@ -153,7 +153,7 @@ class Stage2(Schedule, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """MSE over `all` modalities, the present ones' target being the embedding of an absent one, as
     the reference; or over the `missing` ones only."""
     invariance: float = 100.0
-    """Weight of MSE(H' of the student, H' of the teacher on the whole utterance); if-mmin only."""
+    """Weight of MSE(H' of the student, H' of the teacher on the whole utterance)."""
     cycle: float = 2.0
     """Weight of MSE(h, what a second imagination module makes of the imagined); mmin only."""
     cycle_shared: bool = False
@@ -166,7 +166,7 @@ class Stage2(Schedule, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 Form = Literal["cascade", "parallel"]
-Model = Literal["if-mmin", "mmin", "augmented", "fusion", "linear"]
+Model = Literal["if-mmin", "cif-mmin", "mmin", "augmented", "fusion", "linear"]
 IMAGINATION_FORMS: tuple[Form, ...] = get_args(Form)
 MODELS: tuple[Model, ...] = get_args(Model)
 POOLINGS = ("maximum", "last", "attention", "sum")
@@ -265,7 +265,8 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     model: str = "if-mmin"
     """`if-mmin`; `mmin`: imagination without invariant features, with a cycle loss (Zhao et al.
-    2021); `augmented`: encoders and a classifier, trained on random patterns; `fusion`: encoders,
+    2021); `cif-mmin`: invariant features by second encoders, taught by contrast (Liu et al. 2024);
+    `augmented`: encoders and a classifier, trained on random patterns; `fusion`: encoders,
     invariant encoder and a classifier, trained on the full pattern; `linear`: one logistic
     regression per pattern on pooled statistics."""
     imagination: str = "cascade"
@@ -325,6 +326,8 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         require_probability(self, "text_dropout", "guide_dropout")
         if self.model == "linear" and self.statistics is None:
             raise RecipeError("model linear wants network.statistics; the recipe has none")
+        if self.contrasts and self.statistics is not None:
+            raise RecipeError("model cif-mmin wants sequence encoders, not network.statistics")
 
     def fitted(self, features: Mapping[Modality, FeatureConfig]) -> Architecture:
         """What of it concerns these inputs: other modalities are left out, and weighted functionals
@@ -348,7 +351,12 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     @property
     def imagines(self) -> bool:
         """Whether there is an imagination module, and so a second stage with a teacher."""
-        return self.model in ("if-mmin", "mmin")
+        return self.model in ("if-mmin", "cif-mmin", "mmin")
+
+    @property
+    def contrasts(self) -> bool:
+        """Whether every modality has a second encoder for its invariant features."""
+        return self.model == "cif-mmin"
 
     @property
     def invariant(self) -> bool:

@@ -43,11 +43,12 @@ from .evaluate import (
 )
 from .model.encoders import StatisticsEncoder, frame_statistics
 from .model.loader import BatchLoader, Rows, endless_rows
-from .model.losses import Objective, TaughtObjective, Teacher
+from .model.losses import ContrastiveObjective, Objective, TaughtObjective, Teacher
 from .model.models import (
+    ContrastiveNetwork,
     FusionNetwork,
-    ImaginationNetwork,
     LinearNetwork,
+    build_network,
     fit_linear,
     network_bytes,
 )
@@ -229,6 +230,12 @@ class _Session:
         objective = Objective(network, self._recipe.stage1, loader, self._draws)
         return Trained(network, self._run(1, objective, loader))
 
+    def contrastive(self) -> Trained:
+        network = self._prepare(ContrastiveNetwork(self._config))
+        loader = BatchLoader(network, self._corpus.parts["train"])
+        objective = ContrastiveObjective(network, self._recipe.stage1, loader, self._draws)
+        return Trained(network, self._run(1, objective, loader))
+
     def augmented(self) -> Trained:
         assert self._recipe.stage2 is not None
         network = self._prepare(FusionNetwork(self._config))
@@ -238,11 +245,15 @@ class _Session:
 
     def imagining(self) -> Trained:
         assert self._recipe.stage2 is not None
+        architecture = self._config.architecture
         # MMIN's teacher fuses without invariant features, as the baseline `augmented` does.
-        first = self.fusion("fusion" if self._config.architecture.invariant else "augmented")
+        first = (
+            self.contrastive() if architecture.contrasts
+            else self.fusion("fusion" if architecture.invariant else "augmented")
+        )  # fmt: skip
         teacher = first.network
-        assert isinstance(teacher, FusionNetwork)
-        student = self._prepare(ImaginationNetwork(self._config))
+        assert isinstance(teacher, (FusionNetwork, ContrastiveNetwork))
+        student = self._prepare(build_network(self._config))
         for part in ("encoders", "invariant"):
             if hasattr(teacher, part):
                 student.get_submodule(part).load_state_dict(

@@ -313,6 +313,6 @@ def test_another_version(small_site: Path, tmp_path: Path) -> None:
 
 
 def test_a_browser_without_simd(small_site: Path) -> None:
-    with running(small_site, "without SIMD") as module:
-        with pytest.raises(ModuleError, match=r"UnavailableError: This browser has no WebAssembly"):
-            module("open")
+    told = "UnavailableError: This browser has no WebAssembly"
+    with running(small_site, "without SIMD") as module, pytest.raises(ModuleError, match=told):
+        module("open")
