@@ -31,11 +31,12 @@ from .evaluate import (
     mean_over_incomplete,
     measure_scores,
     require_predictions_file,
+    scale_of,
     score,
     write_predictions,
 )
 from .extract import extract as extract_corpus
-from .metrics import Metrics, shown
+from .metrics import SENTIMENT, Metrics, shown
 from .model.network import EmotionNetwork
 from .recipe import Recipe, corpus_roots, load_recipe, recipe_names
 from .reference.checkpoint import import_released
@@ -105,19 +106,32 @@ def _require_one(option: str, value: int) -> None:
 def print_metrics(
     metrics: Mapping[Pattern, Metrics], possible: Mapping[Pattern, float] | None = None
 ) -> None:
-    """A row per pattern and their mean; `possible`: the Bayes rule's accuracy, where known."""
-    headers = ["pattern", *(name.upper() for name in FIGURES), *(["possible"] if possible else [])]
+    """A row per pattern and their mean; `possible`: the Bayes rule's accuracy, where known.
+
+    Figures of sentiment that nothing could be measured of are told below, with the reason.
+    """
+    sentiment = [name for name in SENTIMENT if any(name in m.sentiment for m in metrics.values())]
+    measured = [
+        name for name in sentiment if any(not math.isnan(m.figure(name)) for m in metrics.values())
+    ]
+    names = [*FIGURES, *measured]
+    headers = ["pattern", *(SENTIMENT.get(name, name.upper()) for name in names)]
+    headers += ["possible"] if possible else []
     rows = []
     for pattern, value in metrics.items():
-        row = [str(pattern), *(shown(getattr(value, name)) for name in FIGURES)]
+        row = [str(pattern), *(shown(value.figure(name)) for name in names)]
         rows.append([*row, *([f"{possible[pattern]:.3f}"] if possible else [])])
-    means = [shown(mean_over_incomplete(dict(metrics), name)) for name in FIGURES]
+    means = [shown(mean_over_incomplete(dict(metrics), name)) for name in names]
     some = incomplete_patterns({m for pattern in metrics for m in pattern})
     left_out = [str(p) for p in some if math.isnan(metrics[p].wa)]
     title = f"mean without {', '.join(left_out)}" if left_out else mean_name(some)
     if len(metrics) > 1:
         rows.append([title, *means, *([""] if possible else [])])
     print_table(headers, rows)
+    for name in sentiment:
+        if name not in measured:
+            whole = [*metrics.values()][-1]
+            log_line(f"note: no {SENTIMENT[name]}: {whole.null_because[name]}")
 
 
 # fmt: off
@@ -200,7 +214,8 @@ def evaluate(
     if save is not None:
         write_predictions(save, scores, utterances, corpus.labels)
     possible = corpus.possible if part == "test" else None
-    print_metrics(measure_scores(scores, labels_of(utterances)), possible)
+    scale = scale_of(corpus, utterances)
+    print_metrics(measure_scores(scores, labels_of(utterances), scale), possible)
 # fmt: on
 
 

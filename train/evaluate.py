@@ -26,7 +26,7 @@ from ifmmin.runtime.modality import Modality, Pattern, incomplete_patterns
 from ifmmin.runtime.prediction import softmax
 
 from .data.corpus import Corpus, Utterance, pattern_mask, shown_name
-from .metrics import Metrics, log_loss, mean_of_measured, measure
+from .metrics import Metrics, Scale, log_loss, mean_of_measured, measure
 from .model.loader import BatchLoader
 from .model.network import EmotionNetwork
 
@@ -230,12 +230,16 @@ def report(network: EmotionNetwork, corpus: Corpus) -> Report:
     embedded = embed(network, test)
     scores = score(network, embedded)
     labels = labels_of(test)
-    figures = measure_scores(scores, labels)
+    figures = measure_scores(scores, labels, scale_of(corpus, test))
     raw = {pattern: measure(found.raw, labels[found.rows]) for pattern, found in scores.items()}
     metrics: dict[str, Any] = {
         "test": _by_pattern(figures, raw, network),
         "validation": _by_pattern(
-            measure_scores(score(network, validation), labels_of(held_out)), {}, network
+            measure_scores(
+                score(network, validation), labels_of(held_out), scale_of(corpus, held_out)
+            ),
+            {},
+            network,
         ),
         "health": examine(network, validation),
     }
@@ -251,6 +255,7 @@ def _by_pattern(
     entries: dict[str, Any] = {}
     for pattern, value in metrics.items():
         entry = dataclasses.asdict(value) | {"temperature": factors[pattern]}
+        entry |= entry.pop("sentiment")
         if pattern in raw:
             entry["ece_uncalibrated"] = raw[pattern].ece
             entry["confidence_uncalibrated"] = raw[pattern].confidence
@@ -349,11 +354,20 @@ def labels_of(utterances: Sequence[Utterance]) -> NDArray[np.int64]:
     return np.array([u.label for u in utterances])
 
 
+def scale_of(corpus: Corpus, utterances: Sequence[Utterance]) -> Scale | None:
+    """The scores of the utterances, where the corpus made classes of scores."""
+    scores = [u.score for u in utterances if u.score is not None]
+    return Scale(corpus.bins, np.array(scores)) if corpus.bins else None
+
+
 def measure_scores(
-    scores: Mapping[Pattern, Scores], labels: NDArray[np.int64]
+    scores: Mapping[Pattern, Scores], labels: NDArray[np.int64], scale: Scale | None = None
 ) -> dict[Pattern, Metrics]:
-    """Metrics of logits that `score` gave for utterances with these labels (N,)."""
-    return {p: measure(found.logits, labels[found.rows]) for p, found in scores.items()}
+    """Metrics of logits that `score` gave for utterances with these labels (N,), and scores."""
+    return {
+        p: measure(found.logits, labels[found.rows], scale and scale.of(found.rows))
+        for p, found in scores.items()
+    }
 
 
 def require_predictions_file(path: Path) -> None:
@@ -400,7 +414,7 @@ def write_predictions(
 
 
 def mean_over_incomplete(metrics: dict[Pattern, Metrics], figure: str) -> float:
-    """The literature's average of `wa`, `ua` or `f1` over the incomplete patterns, or those of them
-    that have an utterance."""
+    """The literature's average of a figure over the incomplete patterns, or those of them that have
+    an utterance."""
     some = incomplete_patterns({m for pattern in metrics for m in pattern})
-    return mean_of_measured([getattr(metrics[p], figure) for p in some])
+    return mean_of_measured([metrics[p].figure(figure) for p in some])

@@ -9,14 +9,9 @@ from pathlib import Path
 from ifmmin.runtime.errors import CorpusError
 from ifmmin.runtime.modality import Modality
 
+from .adapter import AdapterLayout, read_adapter
 from .corpus import Corpus, require_sound, standardised
-from .released import (
-    AdapterLayout,
-    ReleasedLayout,
-    read_adapter,
-    read_released,
-    released_statistics,
-)
+from .released import ReleasedLayout, read_released, released_statistics
 from .synthetic import SyntheticLayout, draw_synthetic
 
 Layout = AdapterLayout | ReleasedLayout | SyntheticLayout

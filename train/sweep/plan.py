@@ -154,6 +154,8 @@ def _identity(recipe: Recipe) -> str:
     name = getattr(layout, "name", None) or getattr(layout, "function", None) or "synthetic"
     labels = getattr(layout, "labels", None)
     told = f"{name} ({', '.join(labels)})" if labels else str(name)
+    edges: tuple[float, ...] = getattr(layout, "bins", ())
+    told += f", bins {', '.join(f'{edge:g}' for edge in edges)}" if edges else ""
     return told + (f", modalities {', '.join(recipe.modalities)}" if recipe.modalities else "")
 
 

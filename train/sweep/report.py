@@ -16,7 +16,7 @@ import numpy as np
 from ifmmin.runtime.console import csv_row, escaped, markdown_table
 from ifmmin.runtime.files import atomic_file
 
-from ..metrics import shown
+from ..metrics import SENTIMENT, shown
 from ..plots import colour, confusion, losses, new_figure, projection, save
 from .plan import Plan, SweepFolder, Unit, slug
 from .results import (
@@ -41,6 +41,9 @@ _LONG = {
     "wa": "WA: weighted accuracy, the share of right answers",
     "f1": "F1: macro F1",
     "ece": "ECE: expected calibration error, after calibration; lower is better",
+    "acc2_nonnegative": f"{SENTIMENT['acc2_nonnegative']}: negative or not, share of right answers",
+    "acc2_positive": f"{SENTIMENT['acc2_positive']}: negative or positive, without scores of 0",
+    "acc7": f"{SENTIMENT['acc7']}: scores rounded to whole numbers from -3 to 3",
 }
 _SPREAD = """\
 Mean over all units ± standard deviation (n - 1) over seeds of the mean over folds; with a single
@@ -78,7 +81,18 @@ class Findings:
     def figures(self) -> list[str]:
         """The figures of merit, the one that picks epochs first."""
         lead = next(iter(self.plan.entries.values())).select
-        return sorted(FIGURES, key=lambda name: name != lead)
+        return [*sorted(FIGURES, key=lambda name: name != lead), *self.sentiment]
+
+    @property
+    def sentiment(self) -> list[str]:
+        """Those of classes that were made of scores, as far as the edges tell them."""
+        results = [result for some in self.results.values() for result in some]
+        return [
+            name
+            for name in SENTIMENT
+            if all(name in result.test(result.patterns[-1]) for result in results)
+            and not all(math.isnan(spread.mean) for spread in spreads(results, name).values())
+        ]
 
 
 def render(found: Findings) -> str:
@@ -308,13 +322,14 @@ def _result_rows(found: Findings) -> Iterable[Row]:
 
 
 def _unit_rows(found: Findings) -> Iterable[Row]:
-    yield "entry", "fold", "seed", "pattern", *_PER_UNIT
+    figures = (*_PER_UNIT, *found.sentiment)
+    yield "entry", "fold", "seed", "pattern", *figures
     for results in found.results.values():
         for result in results:
             for pattern in result.patterns:
                 test = result.test(pattern)
                 unit = result.unit
-                numbers = (_number(test[figure]) for figure in _PER_UNIT)
+                numbers = (_number(test[figure]) for figure in figures)
                 yield unit.entry, unit.fold, unit.seed, str(pattern), *numbers
 
 
