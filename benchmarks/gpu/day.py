@@ -147,8 +147,9 @@ def _key(facts: Facts, place: Place) -> str:
     for path in sorted(path for name in ("runtime", "export", "benchmarks")
                        for path in (CHECKOUT / name).rglob("*.py")):  # fmt: skip
         code.update(path.read_bytes())
-    return json.dumps([device_name(), installed_versions(), facts.nvidia.driver, code.hexdigest(),
-                       hashlib.sha256(checkpoint).hexdigest()])  # fmt: skip
+    content = hashlib.sha256(checkpoint).hexdigest()
+    told = [device_name(), installed_versions(), facts.nvidia.driver, code.hexdigest(), content]
+    return json.dumps([*told, place.quick])
 
 
 def _known(place: Place, name: str, key: str) -> Part | None:
@@ -177,7 +178,8 @@ def _run(
         rows.append(Row(what=step.name, outcome="not run", detail=reason))
     elif usable or not step.backends:
         place.part(step.name).parent.mkdir(parents=True, exist_ok=True)
-        output, code = run_for(seconds, [*run, step.name, str(place.out), *usable])
+        quick = ["--quick"] if place.quick else []
+        output, code = run_for(seconds, [*run, *quick, step.name, str(place.out), *usable])
         rows += _rows(output)
         whole = code == 0
         if code is None:
@@ -237,6 +239,7 @@ def _counted(parts: Sequence[Part]) -> str:
     return ", ".join(f"{counts[name]} {name}" for name in ("passed", "failed", "not run"))
 
 
+QuickOption = Annotated[bool, typer.Option("--quick", help="A look, not a measurement.")]
 app = new_app("A day with a GPU.")
 
 
@@ -246,9 +249,10 @@ def run(
     out: Annotated[Path, typer.Option("--out", "-o", help="Directory of the day.")] = Path("gpu"),
     checkpoint: Annotated[Path | None, typer.Option(
         metavar="FILE", help="To export, of a, v and t; default: a short training's.")] = None,
+    quick: QuickOption = False,
 ) -> int:
     """Run what is left of a day. Exit code 1 where something failed."""
-    day = run_day(Place(out), checkpoint)
+    day = run_day(Place(out, quick), checkpoint)
     log_line(f"{_counted(day.steps)}; wrote {out / 'report.md'} and record.json")
     return int(day.failed)
 
@@ -258,6 +262,7 @@ def step(
     name: Annotated[str, typer.Argument(metavar="STEP")],
     out: Annotated[Path, typer.Argument(metavar="DIR", help="Directory of the day.")],
     backends: Annotated[list[str] | None, typer.Argument(metavar="BACKEND...")] = None,
+    quick: QuickOption = False,
 ) -> None:
     """Run one step, a line of JSON for each of its rows."""
     require_known("STEP", [name], [one.name for one in STEPS])
@@ -267,7 +272,7 @@ def step(
     os.dup2(2, 1)
     made = next(one.make for one in STEPS if one.name == name)
     try:
-        for row in made(Place(out.resolve()), backends or ()):
+        for row in made(Place(out.resolve(), quick), backends or ()):
             channel.write(msgspec.json.encode(row) + b"\n")
     except IfmminError as error:
         refused = Row(what=name, outcome="failed", detail=" ".join(str(error).split()))

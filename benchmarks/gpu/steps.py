@@ -6,22 +6,25 @@ import os
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
 from ifmmin.runtime.backends import BACKENDS, BackendOptions, make_backend
-from ifmmin.runtime.backends.profile import profile_of
+from ifmmin.runtime.backends.profile import PROFILED, profile_of
 from ifmmin.runtime.backends.tensorrt_build import build_engine
-from ifmmin.runtime.bundle import SHAPES, Bundle, GraphEntry, read_manifest
+from ifmmin.runtime.bundle import MODALITY_SHAPES, SHAPES, Bundle, GraphEntry, read_manifest
 from ifmmin.runtime.bundle.verify import CheckResult, GoldenVerifier, read_golden
 from ifmmin.runtime.console import log_line
 from ifmmin.runtime.errors import BackendUnavailable, BundleError, IfmminError, one_line
 from ifmmin.runtime.modality import ALL_PATTERNS, Modality, Pattern
 from ifmmin.runtime.predictor import Predictor
+from ifmmin.runtime.stream.graphs import fit_to_profile
 
 from ..device import Watch
 from ..peers.base import PEERS
@@ -42,6 +45,7 @@ TRAINING = (
 )  # fmt: skip
 """Changes to the recipe of `make pipeline`: weights that answers depend on, in seconds."""
 _ENERGY_SECONDS, _ENERGY_BATCH = 4.0, 512
+_QUICK_ROUNDS, _QUICK_ENERGY_SECONDS = 6, 1.6
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -61,6 +65,8 @@ class Place:
     """Directory of a day."""
 
     out: Path
+    quick: bool = False
+    """A look, not a measurement."""
 
     @property
     def bundle(self) -> Path:
@@ -85,8 +91,8 @@ Rows = Iterator[Row]
 
 
 def make_bundle(place: Place, backends: Sequence[str]) -> Rows:
-    """A short training, and every shape and precision that a GPU takes. Of all patterns; where no
-    GPU would run them, of the acoustic and the fullest one."""
+    """A short training, and every pattern, shape and precision that a GPU takes; where no GPU would
+    run them, what engines can be built of ahead: one pattern, for utterances."""
     from ifmmin.export.export import Request, export_bundle
     from ifmmin.train.data import load_corpus
     from ifmmin.train.recipe import load_recipe
@@ -98,8 +104,9 @@ def make_bundle(place: Place, backends: Sequence[str]) -> Rows:
         fit(recipe, corpus, fold=1, seed=0, out=place.checkpoint.parent, overwrite=True)
         yield Row(what="training", outcome="passed", figures={"s": time.monotonic() - began})
     began = time.monotonic()
-    request = Request(precisions=PRECISIONS, shapes=("latency", "throughput", "stream"))
-    patterns = None if backends else alone_and_fullest(ALL_PATTERNS)
+    patterns = None if backends else alone_and_fullest(ALL_PATTERNS)[:1]
+    shapes = ("latency", "throughput", *(["stream"] if backends else []))
+    request = Request(precisions=PRECISIONS, shapes=shapes)
     export_bundle(place.checkpoint, patterns, place.bundle, overwrite=True, request=request)
     graphs = read_manifest(place.bundle).graphs
     figures = {
@@ -136,16 +143,12 @@ def run_tests(place: Place, _: Sequence[str]) -> Rows:
 
 def taken_graphs(bundle: Bundle, backend: str, patterns: Sequence[Pattern]) -> list[GraphEntry]:
     """The graphs of some patterns that a backend takes first, in the order of precisions."""
-    subjects: list[Pattern | Modality] = [*patterns, *Modality]
-    found = []
-    for precision in PRECISIONS:
-        if precision in bundle.manifest.backends[backend].precisions:
-            for shape in SHAPES:
-                for subject in subjects:
-                    try:
-                        found.append(bundle.entry(subject, precision, shape, backend))
-                    except BundleError:  # a modality has steps alone, a pattern all else
-                        continue
+    spec, found = bundle.manifest.backends[backend], []
+    for precision, shape in product(PRECISIONS, SHAPES):
+        for subject in Modality if shape in MODALITY_SHAPES else patterns:
+            if precision in spec.precisions:
+                with suppress(BundleError):  # it was not exported
+                    found.append(bundle.entry(subject, precision, shape, backend))
     return found
 
 
@@ -187,6 +190,8 @@ def prove_engines(place: Place, backends: Sequence[str]) -> Rows:
                 yield Row(what=entry.file, outcome="failed", detail=one_line(error))
                 continue
             seconds = time.monotonic() - began
+            if name in PROFILED and entry.shape != "latency":
+                loaded = fit_to_profile(loaded, profile_of(entry, bundle.manifest.modalities))
             found = golden.check(entry, loaded.run)
             if found is None:
                 unproven.append((entry, seconds))
@@ -218,7 +223,9 @@ def explain_choice(place: Place, _: Sequence[str]) -> Rows:
             )
 
 
-def measure(place: Place, backends: Sequence[str], *, name: str, **plan: Any) -> Rows:
+def measure(
+    place: Place, backends: Sequence[str], *, name: str, budget: float, **plan: Any
+) -> Rows:
     """Scenarios of `ifmmin-bench` by the GPU's backends beside the processor, whose raw samples
     become a part of the record."""
     patterns = Bundle(place.bundle).patterns
@@ -229,6 +236,8 @@ def measure(place: Place, backends: Sequence[str], *, name: str, **plan: Any) ->
             patterns=tuple(alone_and_fullest(patterns)) if name != "latency" else (),
             backends=(*backends, CPU),
             peers=(MONOLITH, *(peer.name for peer in PEERS if peer.backend in backends)),
+            budget=1.0 if place.quick else budget,
+            rounds=_QUICK_ROUNDS if place.quick else Plan.rounds,
             **plan,
         ),
         "make gpu",
@@ -236,8 +245,8 @@ def measure(place: Place, backends: Sequence[str], *, name: str, **plan: Any) ->
     )
     write_report(report, place.benchmark(name))
     for row in report.rows:
-        if row.contender in (CONTROL, REFERENCE):
-            continue
+        if row.contender in (CONTROL, REFERENCE) or row.contender.startswith(f"{CPU} fp16"):
+            continue  # the processor takes none
         if not row.samples:
             yield Row(what=row.subject, outcome="not run", detail=row.note)
             continue
@@ -255,6 +264,7 @@ def measure_energy(place: Place, backends: Sequence[str]) -> Rows:
     one = bench.ordinary(pattern)
     many = [bench.ordinary(pattern, shift) for shift in range(_ENERGY_BATCH)]
     spans: list[tuple[str, float, float, int]] = []
+    length = _QUICK_ENERGY_SECONDS if place.quick else _ENERGY_SECONDS
     with Watch() as watch:
         for backend in (*backends, CPU):
             predictor = bench.predictor(RunConfig(backend, "fp32", 1))
@@ -267,20 +277,22 @@ def measure_energy(place: Place, backends: Sequence[str]) -> Rows:
             for size, call in calls:
                 call()
                 began, answers = time.monotonic(), 0
-                while time.monotonic() < began + _ENERGY_SECONDS:
+                while time.monotonic() < began + length:
                     call()
                     answers += size
                 spans.append((f"{backend}, batch {size}", began, time.monotonic(), answers))
     for (_, what, _), reason in bench.refused.items():
         yield Row(what=what, outcome="not run", detail=reason)
     for what, began, ended, answers in spans:
-        energy = watch.between(began, ended).energy
-        figures = {"1/s": answers / (ended - began)}
-        if energy.joules is None or energy.watts is None:
-            yield Row(what=what, outcome="not run", figures=figures, detail=energy.reason)
-        else:
-            figures |= {"J": energy.joules / answers, "W": energy.watts}
-            yield Row(what=what, outcome="passed", figures=figures, detail=f"of {energy.covers}")
+        energy, figures = watch.between(began, ended).energy, {"1/s": answers / (ended - began)}
+        counted = [joules for rail, joules in energy.rails.items() if rail.startswith("gpu")]
+        if counted:
+            figures["J of the GPU"] = sum(counted) / answers
+        if energy.joules is not None:
+            figures["J"] = energy.joules / answers
+        told = energy.covers or energy.reason
+        outcome: Any = "passed" if len(figures) > 1 else "not run"
+        yield Row(what=what, outcome=outcome, figures=figures, detail=told)
 
 
 @dataclass(frozen=True)
@@ -296,7 +308,7 @@ class Step:
 
 
 STEPS = (
-    Step("bundle", make_bundle, 300),
+    Step("bundle", make_bundle, 480),
     Step("tests", run_tests, 300),
     Step("engines built ahead", build_ahead, 60),
     *(Step(f"engines {name}", prove_engines, 300, (name,)) for name in GPU_BACKENDS),
