@@ -8,7 +8,8 @@ RUNTIME_PINS ?=
 BUDGET ?= 320
 RUNTIME_BIN := .venv-runtime/bin
 
-.PHONY: demo pipeline model test test-runtime test-triton test-serve-clients fuzz lint lint-web docs screenshots web bench clean
+.PHONY: demo pipeline model test test-runtime test-triton test-serve-clients fuzz lint lint-web docs screenshots web \
+  bench gpu gpu-wheels clean
 
 # Installs the runtime alone, without torch, and answers recordings, sentences and both.
 demo: .venv-demo/installed
@@ -129,6 +130,37 @@ bench: $(VENV)/installed
 	$(BIN)/python -m pytest benchmarks/suite --bundle pipeline/bundle --checkpoint pipeline/run/model.safetensors \
 	  --benchmark-only --benchmark-group-by=group --benchmark-max-time=0.4
 
+# What a machine with an NVIDIA GPU can say of this version, in 25 minutes at most: gpu/report.md. Once
+# interrupted it goes on where it was. Without a GPU the report says so of everything that wants one.
+# GPU_WHEELS: a folder that make gpu-wheels filled, to install from without internet.
+GPU_WHEELS ?=
+GPU_DRIVER = $(shell $(PYTHON) -c "import ctypes; ctypes.CDLL('libcuda.so.1')" 2>/dev/null && echo yes)
+GPU_VENV = $(if $(GPU_WHEELS)$(GPU_DRIVER),.venv-gpu,$(VENV))
+gpu:
+	$(MAKE) --no-print-directory $(GPU_VENV)/installed
+	$(GPU_VENV)/bin/python -m ifmmin.benchmarks.gpu.day run --out gpu
+
+# TensorRT comes from NVIDIA's own index, and is left out where that cannot be reached.
+GPU_RTX := 'tensorrt-rtx-cu12>=1.7'
+GPU_TENSORRT := 'tensorrt-cu12==10.16.1.11'
+with_engines = $(1) '.[gpu-day]' $(GPU_RTX) $(GPU_TENSORRT) || $(1) '.[gpu-day]' $(GPU_RTX) || $(1) '.[gpu-day]'
+
+gpu-wheels:
+	mkdir -p gpu-wheels
+	$(call with_engines,$(PYTHON) -m pip wheel --quiet --constraint constraints.txt --wheel-dir gpu-wheels)
+	rm -f gpu-wheels/ifmmin-*.whl
+	$(PYTHON) benchmarks/gpu/wheels.py list gpu-wheels
+
+# A Jetson's TensorRT is its system's.
+.venv-gpu/installed: pyproject.toml constraints.txt
+	$(if $(GPU_WHEELS),@$(PYTHON) benchmarks/gpu/wheels.py check $(GPU_WHEELS))
+	$(PYTHON) -m venv --clear $(if $(wildcard /etc/nv_tegra_release),--system-site-packages) .venv-gpu
+	$(if $(GPU_WHEELS),.venv-gpu/bin/python -m pip install --quiet --no-index --find-links $(GPU_WHEELS) \
+	  --require-hashes --requirement $(GPU_WHEELS)/requirements.txt, \
+	  $(call with_engines,.venv-gpu/bin/python -m pip install --quiet --constraint constraints.txt))
+	.venv-gpu/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
@@ -142,4 +174,4 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-demo .venv-runtime .venv-triton .venv-clients demo pipeline bench site web build dist *.egg-info
+	rm -rf $(VENV) .venv-demo .venv-runtime .venv-triton .venv-clients .venv-gpu demo pipeline bench gpu site web build dist *.egg-info
