@@ -14,7 +14,7 @@ a small Gaussian, and its answer is the Bayes rule.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 import numpy as np
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ifmmin.runtime.errors import CorpusError, RecipeError
 from ifmmin.runtime.modality import MODALITIES, Modality, Pattern, patterns_of
 
-from ..config import FeatureConfig, require_at_least, require_at_most, require_modalities
+from ..config import FeatureConfig, require_at_least, require_at_most, require_modalities, require_probability
 from .corpus import PARTS, Corpus, Utterance, training_statistics
 
 LABELS = ("angry", "happy", "neutral", "sad")
@@ -83,9 +83,13 @@ class SyntheticLayout(
     """Class means' distance from the origin in each shared latent, in within-class deviations."""
     private: float = 1.2
     """The same in the private latent of each modality."""
+    label_noise: float = 0.0
+    """Share of training and validation labels that are another class, drawn; the test part keeps
+    its own."""
 
     def __post_init__(self) -> None:
         require_modalities("modalities", self.modalities)
+        require_probability(self, "label_noise")
         require_at_least(self, 1, "train", "validation", "test")
         require_at_most(self, 1_000_000, "train", "validation", "test")
         _require_finite(self, "shared", "private")
@@ -148,7 +152,8 @@ def draw_synthetic(layout: SyntheticLayout, *, fold: int) -> Corpus:
     for index, part in enumerate(PARTS):
         rng = np.random.default_rng([fold, index])
         count = getattr(layout, part)
-        parts[part] = [_draw(layout, sources, rng, f"{part}-{i:05d}", i) for i in range(count)]
+        drawn = [_draw(layout, sources, rng, f"{part}-{i:05d}", i) for i in range(count)]
+        parts[part] = drawn if part == "test" else _mislabelled(drawn, layout.label_noise, rng)
     features = {
         m: FeatureConfig(
             dim=options.dim,
@@ -188,6 +193,18 @@ def _draw(
     return Utterance(name, features, label)
 
 
+def _mislabelled(
+    utterances: list[Utterance], share: float, rng: np.random.Generator
+) -> list[Utterance]:
+    wrong = rng.random(len(utterances)) < share
+    steps = rng.integers(1, len(LABELS), len(utterances))
+    labels = [(u.label + int(step)) % len(LABELS) for u, step in zip(utterances, steps, strict=True)]
+    return [
+        replace(u, label=label) if other else u
+        for u, label, other in zip(utterances, labels, wrong, strict=True)
+    ]
+
+
 def bayes_posterior(
     sources: dict[Modality, Source], utterances: list[Utterance], pattern: Pattern
 ) -> Array:
@@ -198,14 +215,15 @@ def bayes_posterior(
         np.tile([0.0, 0.0, 1.0], len(modalities))
     )
     means = np.concatenate([sources[m].means for m in modalities], axis=1)
-    posteriors = np.empty((len(utterances), len(LABELS)))
-    for row, utterance in enumerate(utterances):
-        seen = [sources[m].statistic(utterance.features[m].astype(float)) for m in modalities]
-        noise = np.repeat([variance for _, variance in seen], 3)
-        residuals = np.concatenate([u for u, _ in seen]) - means
-        weighted = np.linalg.solve(covariance + np.diag(noise), residuals.T).T
-        # The covariance is the same for every class, so its determinant cancels.
-        log_joint = np.log(_PRIOR) - 0.5 * (residuals * weighted).sum(axis=1)
-        unnormalised = np.exp(log_joint - log_joint.max())
-        posteriors[row] = unnormalised / unnormalised.sum()
-    return posteriors
+    seen = [
+        [sources[m].statistic(u.features[m].astype(float)) for m in modalities] for u in utterances
+    ]
+    statistics = np.array([np.concatenate([u for u, _ in row]) for row in seen])
+    noise = np.repeat([[variance for _, variance in row] for row in seen], 3, axis=1)
+    residuals = statistics[:, None] - means  # (N, C, 3 M)
+    covariances = covariance + noise[:, None, :] * np.eye(noise.shape[1])
+    weighted = np.linalg.solve(covariances, residuals.transpose(0, 2, 1)).transpose(0, 2, 1)
+    # Of an utterance the covariance is the same for every class, so its determinant cancels.
+    log_joint = np.log(_PRIOR) - 0.5 * (residuals * weighted).sum(axis=2)
+    unnormalised = np.exp(log_joint - log_joint.max(axis=1, keepdims=True))
+    return np.asarray(unnormalised / unnormalised.sum(axis=1, keepdims=True))
