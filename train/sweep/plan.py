@@ -341,7 +341,7 @@ def _require_same(before: Plan, asked: Plan, root: Path) -> None:
 
 def _differences(before: Recipe, asked: Recipe) -> list[str]:
     """`field: old, now new` for every field that differs and matters."""
-    old, new = (_flat(msgspec.to_builtins(recipe)) for recipe in (before, asked))
+    old, new = (flat(msgspec.to_builtins(recipe)) for recipe in (before, asked))
     return [
         f"{field} was {old.get(field)}, now {new.get(field)}"
         for field in dict.fromkeys([*old, *new])
@@ -349,11 +349,12 @@ def _differences(before: Recipe, asked: Recipe) -> list[str]:
     ]
 
 
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Sections within sections as one, with keys like `stage2.epochs`."""
     found: dict[str, Any] = {}
     for key, value in content.items():
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         else:
             found[f"{prefix}{key}"] = value
     return found
