@@ -20,6 +20,7 @@ from ..metrics import shown
 from ..plots import colour, confusion, losses, new_figure, projection, save
 from .gains import CONFIDENCE, Gain, Setting, gain_plot, gain_rows, gain_table, gains, settings
 from .plan import Plan, SweepFolder, Unit, slug
+from .published import published_section
 from .results import (
     FIGURES,
     RESAMPLES,
@@ -101,6 +102,9 @@ def render(found: Findings) -> str:
         note = f"\n\n{_SPREAD}" if number == 0 else ""
         sections.append(f"## {_LONG[figure]}{note}\n\n{_figure_table(found, figure)}")
     sections.append(_spread_section(found))
+    beside = published_section(found.plan, found.results)
+    if beside is not None:
+        sections.append(beside)
     if found.gains:
         table = gain_table(found.plan, found.every, found.gains)
         sections.append(f"## Gains in UA, {found.columns[-1]}\n\n{_GAINS}\n\n{table}")
