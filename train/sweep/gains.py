@@ -70,12 +70,19 @@ def settings(plan: Plan) -> list[Setting]:
     return found
 
 
+def first_entry(plan: Plan) -> str:
+    """The entry that is compared with the others."""
+    return next(iter(plan.entries))
+
+
 def gains(plan: Plan, results: Results) -> list[Gain]:
     """The first entry against each other, setting by setting, on the units that both have."""
     found = []
+    first = first_entry(plan)
     for setting in settings(plan):
-        first, *others = setting.entries
-        for second in others:
+        for second in setting.entries:
+            if second == first or first not in setting.entries:
+                continue
             mine, its = (results.get(setting.entries[name], []) for name in (first, second))
             by_fold = _by_fold(mine, its)
             if by_fold is not None:
@@ -109,10 +116,10 @@ def _half_width(by_fold: Array) -> Array:
 def gain_table(plan: Plan, results: Results, found: Sequence[Gain]) -> str:
     """A row per setting: UA of the first entry, what the Bayes rule reaches, gains of the mean."""
     others = list(dict.fromkeys(gain.second for gain in found))
-    first = found[0].first
+    first = first_entry(plan)
     rows = []
     for setting in settings(plan):
-        some = results.get(setting.entries[first], [])
+        some = results.get(setting.entries.get(first, ""), [])
         if not some:
             continue
         best = possible(some)
@@ -159,13 +166,14 @@ def gain_plot(plan: Plan, found: Sequence[Gain]) -> Figure:
     others = list(dict.fromkeys(gain.second for gain in found))
     drawn = new_figure(1.0 + 2.5 * len(keys), 3.6)
     axes = drawn.subplots(1, len(keys), squeeze=False, sharey=True).flatten()
-    own = flat(msgspec.to_builtins(plan.entries[found[0].first]))
+    first = first_entry(plan)
+    own = flat(msgspec.to_builtins(plan.entries[first]))
     for axis, key in zip(axes, keys, strict=True):
         base = str(own.get(key))
         some = {(g.second, g.setting.value or base): g for g in found if g.setting.key in ("", key)}
         _draw(axis, some, others, sorted({value for _, value in some}, key=_order))
         axis.set_xlabel(key)
-    axes[0].set_ylabel(f"UA of {found[0].first} minus that of")
+    axes[0].set_ylabel(f"UA of {first} minus that of")
     handles, labels = axes[0].get_legend_handles_labels()
     drawn.legend(handles, labels, loc="outside upper center", ncols=len(others), frameon=False)
     return drawn

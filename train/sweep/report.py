@@ -54,9 +54,9 @@ standard error by bootstrap over utterances ({RESAMPLES:,} resamples; an utteran
 patterns, seeds and entries together); * is a difference of more than two standard errors. How much
 training varies is not in it: see the deviation over seeds."""
 _GAINS = f"""\
-UA of the first entry minus that of each other, on units that both have, with everything as it is
-and with one field changed: mean over folds of the mean over seeds ± half of its {CONFIDENCE:.0%}
-interval (Student's t over folds; * where zero is outside). `possible`: what the Bayes rule has."""
+UA of the first entry, what the Bayes rule has where it is known (`possible`), and the gain over
+each other entry on units that both have: mean over folds of the mean over seeds ± half of its
+{CONFIDENCE:.0%} interval (Student's t over folds; * where zero is outside)."""
 _CALIBRATION = """\
 Before → after temperature scaling on validation data; mean over units. Confidence is the mean
 probability of the answer; calibrated, it is near WA."""
@@ -105,9 +105,9 @@ def render(found: Findings) -> str:
     beside = published_section(found.plan, found.results)
     if beside is not None:
         sections.append(beside)
-    if found.gains:
+    if found.plan.varied:
         table = gain_table(found.plan, found.every, found.gains)
-        sections.append(f"## Gains in UA, {found.columns[-1]}\n\n{_GAINS}\n\n{table}")
+        sections.append(f"## One field varied: UA, {found.columns[-1]}\n\n{_GAINS}\n\n{table}")
     if found.differences:
         sections.append(f"## Paired differences in UA\n\n{_PAIRED}\n\n{_difference_table(found)}")
     sections += [_calibration(found), _health(found)]

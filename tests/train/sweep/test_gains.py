@@ -17,7 +17,8 @@ from ifmmin.runtime.errors import IfmminError
 from ifmmin.train.cli import main
 from ifmmin.train.recipe import Recipe
 from ifmmin.train.sweep.executors import EXECUTORS, Job, Outcome, run_job
-from ifmmin.train.sweep.plan import resolve, vary
+from ifmmin.train.sweep.gains import gain_table, gains, settings
+from ifmmin.train.sweep.plan import Plan, resolve, vary
 
 MODELS = ["if-mmin", "plain=if-mmin+stage2.imagination=0+stage1.cmd=0"]
 
@@ -111,11 +112,11 @@ def test_gains_are_those_of_a_paired_t_test_over_folds(swept: Path) -> None:
         (row["entry"], row["fold"], row["pattern"]): float(row["ua"])
         for row in _rows(swept / "units.csv")
     }
-    gains = _rows(swept / "gains.csv")
-    assert {(g["key"], g["value"]) for g in gains} == {
+    rows = _rows(swept / "gains.csv")
+    assert {(g["key"], g["value"]) for g in rows} == {
         ("", ""), ("corpus.private", "0"), ("corpus.private", "3"),
     }  # fmt: skip
-    for gain in gains:
+    for gain in rows:
         assert (gain["first"], gain["second"], gain["folds"]) == ("linear", "again", "3")
         end = f" at {gain['key']}={gain['value']}" if gain["key"] else ""
         patterns = [gain["pattern"]] if gain["pattern"] in ("a", "v", "a_v") else ["a", "v"]
@@ -134,15 +135,15 @@ def test_settings_are_compared_within_themselves_and_kept_out_of_the_tables(swep
     ends = ("", " at corpus.private=0", " at corpus.private=3")
     assert pairs == {(f"linear{end}", f"again{end}") for end in ends}
     text = (swept / "results.md").read_text()
-    before, gains = text.split("## Gains in UA, mean of two")
+    before, after = text.split("## One field varied: UA, mean of two")
     assert "corpus.private" not in before
-    table = gains.split("## ")[0]
+    table = after.split("## ")[0]
     _, _, *rows = [line.split("|") for line in table.splitlines() if line.startswith("|")]
     names = ["as it is", "corpus.private=0", "corpus.private=3"]
     assert [row[1].strip() for row in rows] == names
     as_it_is, none, much = (float(row[3]) for row in rows)
     assert none < as_it_is < much
-    assert "corpus.private" not in gains.split("## ", 1)[1]
+    assert "corpus.private" not in after.split("## ", 1)[1]
     assert {path.name for path in (swept / "plots").iterdir()} == {
         "bars.png", "calibration.png", "confusion-linear.png", "confusion-again.png", "gains.png",
     }  # fmt: skip
@@ -150,6 +151,19 @@ def test_settings_are_compared_within_themselves_and_kept_out_of_the_tables(swep
     assert plan["varied"]["again at corpus.private=3"] == {
         "entry": "again", "key": "corpus.private", "value": "3",
     }  # fmt: skip
+
+
+def test_entries_that_are_not_varied_are_left_out_of_the_gains() -> None:
+    alone = resolve(["linear"], "synthetic")
+    entries, varied = vary(
+        resolve(["other=linear"], "synthetic"), ["corpus.train=50"], ["other=linear"], "synthetic"
+    )
+    plan = Plan(entries=alone | entries, folds=[1], seeds=[0], threads=1, varied=varied)
+    assert [(str(s), list(s.entries)) for s in settings(plan)] == [
+        ("as it is", ["linear", "other"]), ("corpus.train=50", ["other"]),
+    ]  # fmt: skip
+    assert gains(plan, {}) == []
+    assert gain_table(plan, {}, []).count("\n") == 1
 
 
 def test_a_wrong_variation_is_one_line(tmp_path: Path) -> None:
