@@ -8,8 +8,8 @@ RUNTIME_PINS ?=
 BUDGET ?= 320
 RUNTIME_BIN := .venv-runtime/bin
 
-.PHONY: demo pipeline model test test-runtime test-triton test-serve-clients fuzz lint lint-web docs screenshots web \
-  bench gpu gpu-wheels clean
+.PHONY: demo pipeline model iemocap msp-improv test test-runtime test-triton test-serve-clients fuzz lint lint-web docs \
+  screenshots web bench gpu gpu-wheels clean
 
 # Installs the runtime alone, without torch, and answers recordings, sentences and both.
 demo: .venv-demo/installed
@@ -41,6 +41,20 @@ model: $(VENV)/installed
 	  --licence $(if $(filter speech-cc0,$(RECIPE)),Apache-2.0,CC-BY-NC-SA-4.0)
 	cp model/$(RECIPE)-run/model.safetensors model/$(RECIPE)-bundle
 	cat examples/speech/$(RECIPE).md >> model/$(RECIPE)-bundle/README.md
+
+# The published protocol on a copy of IEMOCAP or MSP-IMPROV in the released layout: all folds, the
+# reference's batches, the form of the network that the papers' figures come from; tables, on IEMOCAP
+# beside the published ones, in iemocap/results.md and msp-improv/results.md. Call again to go on after
+# an interruption. SEEDS, FOLDS; OPTIONS: more of ifmmin-train sweep.
+SEEDS ?= 0-2
+OPTIONS ?=
+iemocap: FOLDS = 1-10
+msp-improv: FOLDS = 1-12
+iemocap msp-improv: $(VENV)/installed
+	$(if $(and $(FEATURES),$(TARGETS)),,$(error give FEATURES=DIR and TARGETS=DIR; docs/corpora.md says what they hold))
+	$(BIN)/ifmmin-train sweep --recipe $@ --model if-mmin=if-mmin+network.imagination=parallel,mmin,augmented \
+	  --set reference_batches=true --set length_buckets=1 --folds $(FOLDS) --seeds $(SEEDS) \
+	  --features "$(FEATURES)" --targets "$(TARGETS)" --out $@ $(OPTIONS)
 
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)

@@ -41,7 +41,7 @@ from .model.network import EmotionNetwork
 from .recipe import Recipe, corpus_roots, load_recipe, recipe_names
 from .reference.checkpoint import import_released
 from .sweep.executors import EXECUTORS
-from .sweep.plan import Plan, parse_numbers, resolve
+from .sweep.plan import Plan, parse_numbers, resolve, vary
 from .sweep.report import Findings
 from .sweep.results import mean_name, spreads
 from .sweep.run import sweep as run_sweep
@@ -252,7 +252,8 @@ def _own(header: Header, path: Path) -> Recipe:
 def sweep(
     models: Annotated[list[str], typer.Option(
         "--model", metavar="ENTRY",
-        help="MODEL, RECIPE:MODEL or NAME=RECIPE:MODEL; repeat, or separate by commas.")],
+        help="MODEL, RECIPE:MODEL or NAME=RECIPE:MODEL, each with +KEY=VALUE after it where a "
+        "field differs; repeat, or separate by commas.")],
     out: Annotated[Path, typer.Option(
         "--out", "-o",
         help="Directory of the sweep; one that holds a sweep is gone on with, and may be given "
@@ -265,6 +266,10 @@ def sweep(
         help="Units at a time; default: cores / threads.")] = None,
     threads: Annotated[int, typer.Option(help="CPU threads of a unit.")] = 1,
     overrides: SetOption = None,
+    variations: Annotated[list[str] | None, typer.Option(
+        "--vary", metavar="KEY=VALUE,VALUE",
+        help="Every entry also with these values of a field, one field at a time, and how much the "
+        "first entry gains over each other; repeat for more.")] = None,
     corpus: CorpusOption = None,
     features: FeaturesOption = None,
     targets: TargetsOption = None,
@@ -273,8 +278,14 @@ def sweep(
     _require_one("--threads", threads)
     if jobs is not None:
         _require_one("--jobs", jobs)
+    given = (models, recipe)
+    entries = resolve(*given, overrides=overrides or (), corpus=corpus)
+    entries, varied = vary(
+        entries, variations or (), *given, overrides=overrides or (), corpus=corpus
+    )
     plan = Plan(
-        entries=resolve(models, recipe, overrides=overrides or (), corpus=corpus),
+        entries=entries,
+        varied=varied,
         folds=parse_numbers(folds, "--folds", least=1),
         seeds=parse_numbers(seeds, "--seeds", least=0),
         threads=threads,
