@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import torch
 import typer
+from numpy.typing import NDArray
 
 from ifmmin.runtime.cli.app import command, entry_point, new_app
 from ifmmin.runtime.cli.options import frames_by_modality, texts_by_modality
@@ -27,22 +28,24 @@ from .data import fold_count, load_corpus, read_corpus
 from .data.corpus import PARTS, Corpus, Utterance, problems, remarks
 from .data.recordings import NEEDED, PART, SOURCES
 from .evaluate import (
+    Scores,
     labels_of,
     mean_over_incomplete,
+    measure_pooled,
     measure_scores,
     require_predictions_file,
     score,
     write_predictions,
 )
 from .extract import extract as extract_corpus
-from .metrics import Metrics, shown
+from .metrics import shown
 from .model.network import EmotionNetwork
 from .recipe import Recipe, corpus_roots, load_recipe, recipe_names
 from .reference.checkpoint import import_released
 from .sweep.executors import EXECUTORS
 from .sweep.plan import Plan, parse_numbers, resolve
 from .sweep.report import Findings
-from .sweep.results import mean_name, spreads
+from .sweep.results import POOLED, mean_name, pooled_name, spreads
 from .sweep.run import sweep as run_sweep
 from .trainer import CHECKPOINT_NAME
 from .trainer import fit as fit_network
@@ -103,9 +106,13 @@ def _require_one(option: str, value: int) -> None:
 
 
 def print_metrics(
-    metrics: Mapping[Pattern, Metrics], possible: Mapping[Pattern, float] | None = None
+    scores: Mapping[Pattern, Scores],
+    labels: NDArray[np.int64],
+    possible: Mapping[Pattern, float] | None = None,
 ) -> None:
-    """A row per pattern and their mean; `possible`: the Bayes rule's accuracy, where known."""
+    """A row per pattern, their mean and all of them pooled, of the logits for utterances with
+    `labels` (N,); `possible`: the Bayes rule's accuracy, where known."""
+    metrics = measure_scores(scores, labels)
     headers = ["pattern", *(name.upper() for name in FIGURES), *(["possible"] if possible else [])]
     rows = []
     for pattern, value in metrics.items():
@@ -117,7 +124,12 @@ def print_metrics(
     title = f"mean without {', '.join(left_out)}" if left_out else mean_name(some)
     if len(metrics) > 1:
         rows.append([title, *means, *([""] if possible else [])])
+        pooled = measure_pooled(scores, labels)
+        cells = [shown(getattr(pooled, name)) for name in FIGURES]
+        rows.append([pooled_name(some), *cells, *([""] if possible else [])])
     print_table(headers, rows)
+    if len(metrics) > 1:
+        log_line(f"{title}: of the rows; {pooled_name(some)}: {POOLED}")
 
 
 # fmt: off
@@ -153,7 +165,7 @@ def fit(
     for remark in remarks(data):
         log_line(f"warning: {remark}")
     found = fit_network(loaded, data, fold=fold, seed=seed, out=out, overwrite=overwrite)
-    print_metrics(found.test, data.possible)
+    print_metrics(found.scores, labels_of(data.parts["test"]), data.possible)
     log_line(f"wrote {out / CHECKPOINT_NAME}")
 # fmt: on
 
@@ -200,7 +212,7 @@ def evaluate(
     if save is not None:
         write_predictions(save, scores, utterances, corpus.labels)
     possible = corpus.possible if part == "test" else None
-    print_metrics(measure_scores(scores, labels_of(utterances)), possible)
+    print_metrics(scores, labels_of(utterances), possible)
 # fmt: on
 
 
