@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import torch
 import typer
+from numpy.typing import NDArray
 
 from ifmmin.runtime.cli.app import command, entry_point, new_app
 from ifmmin.runtime.cli.options import frames_by_modality, texts_by_modality
@@ -27,8 +28,10 @@ from .data import fold_count, load_corpus, read_corpus
 from .data.corpus import PARTS, Corpus, Utterance, problems, remarks
 from .data.recordings import NEEDED, PART, SOURCES
 from .evaluate import (
+    Scores,
     labels_of,
     mean_over_incomplete,
+    measure_pooled,
     measure_scores,
     require_predictions_file,
     scale_of,
@@ -36,14 +39,14 @@ from .evaluate import (
     write_predictions,
 )
 from .extract import extract as extract_corpus
-from .metrics import SENTIMENT, Metrics, shown
+from .metrics import SENTIMENT, Scale, shown
 from .model.network import EmotionNetwork
 from .recipe import Recipe, corpus_roots, load_recipe, recipe_names
 from .reference.checkpoint import import_released
 from .sweep.executors import EXECUTORS
 from .sweep.plan import Plan, parse_numbers, resolve, vary
 from .sweep.report import Findings
-from .sweep.results import mean_name, spreads
+from .sweep.results import POOLED, mean_name, pooled_name, spreads
 from .sweep.run import sweep as run_sweep
 from .trainer import CHECKPOINT_NAME
 from .trainer import fit as fit_network
@@ -104,12 +107,17 @@ def _require_one(option: str, value: int) -> None:
 
 
 def print_metrics(
-    metrics: Mapping[Pattern, Metrics], possible: Mapping[Pattern, float] | None = None
+    scores: Mapping[Pattern, Scores],
+    labels: NDArray[np.int64],
+    scale: Scale | None = None,
+    possible: Mapping[Pattern, float] | None = None,
 ) -> None:
-    """A row per pattern and their mean; `possible`: the Bayes rule's accuracy, where known.
+    """A row per pattern, their mean and all of them pooled, of the logits for utterances with
+    `labels` (N,); `possible`: the Bayes rule's accuracy, where known.
 
     Figures of sentiment that nothing could be measured of are told below, with the reason.
     """
+    metrics = measure_scores(scores, labels, scale)
     sentiment = [name for name in SENTIMENT if any(name in m.sentiment for m in metrics.values())]
     measured = [
         name for name in sentiment if any(not math.isnan(m.figure(name)) for m in metrics.values())
@@ -127,11 +135,16 @@ def print_metrics(
     title = f"mean without {', '.join(left_out)}" if left_out else mean_name(some)
     if len(metrics) > 1:
         rows.append([title, *means, *([""] if possible else [])])
+        pooled = measure_pooled(scores, labels, scale)
+        cells = [shown(pooled.figure(name)) for name in names]
+        rows.append([pooled_name(some), *cells, *([""] if possible else [])])
     print_table(headers, rows)
     for name in sentiment:
         if name not in measured:
             whole = [*metrics.values()][-1]
             log_line(f"note: no {SENTIMENT[name]}: {whole.null_because[name]}")
+    if len(metrics) > 1:
+        log_line(f"{title}: of the rows; {pooled_name(some)}: {POOLED}")
 
 
 # fmt: off
@@ -167,7 +180,8 @@ def fit(
     for remark in remarks(data):
         log_line(f"warning: {remark}")
     found = fit_network(loaded, data, fold=fold, seed=seed, out=out, overwrite=overwrite)
-    print_metrics(found.test, data.possible)
+    test = data.parts["test"]
+    print_metrics(found.scores, labels_of(test), scale_of(data, test), data.possible)
     log_line(f"wrote {out / CHECKPOINT_NAME}")
 # fmt: on
 
@@ -215,7 +229,7 @@ def evaluate(
         write_predictions(save, scores, utterances, corpus.labels)
     possible = corpus.possible if part == "test" else None
     scale = scale_of(corpus, utterances)
-    print_metrics(measure_scores(scores, labels_of(utterances), scale), possible)
+    print_metrics(scores, labels_of(utterances), scale, possible)
 # fmt: on
 
 

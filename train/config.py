@@ -16,6 +16,8 @@ from ifmmin.runtime.frontends.spec import FrontEndSpec
 from ifmmin.runtime.modality import MODALITIES, Modality, Pattern, incomplete_patterns, patterns_of
 from ifmmin.runtime.prediction import check_labels
 
+from .missing import parse_rates
+
 
 def one_of(name: str, value: str, known: Collection[str]) -> None:
     """RecipeError unless `value` is among the known ones."""
@@ -94,9 +96,10 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Weigh the cross-entropy of class c by N / (C N_c), counts of the training part."""
     keep: str = "best"
     """`best`: the epoch of the best validation figure; `last`: the end of training."""
-    patterns: str
+    patterns: str | float
     """Drawn uniformly per utterance: `full` (what an utterance has), the six `incomplete` ones, or
-    `all` seven; `every`: no draw, each utterance counts under all seven."""
+    `all` seven; `every`: no draw, each utterance counts under all seven. A missing rate, 0.3, or
+    several, 0:0.7:0.1: each batch is at one of them, of `train/missing.py`."""
     cmd: float = 0.0
     """Weight of the CMD between the modalities' invariant features."""
     cmd_bounded: bool = False
@@ -116,7 +119,17 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         require_probability(self, "dropout", "beta1", "beta2")
         one_of("decay", self.decay, DECAYS)
         one_of("keep", self.keep, KEEP)
-        one_of("patterns", self.patterns, PATTERN_SETS)
+        self.missing_rates  # noqa: B018 - which may be none
+
+    @property
+    def missing_rates(self) -> tuple[float, ...]:
+        """Those that batches are drawn at; empty where patterns are drawn by their names."""
+        if self.patterns in PATTERN_SETS:
+            return ()
+        try:
+            return parse_rates(str(self.patterns), "patterns")
+        except InputError as error:
+            raise RecipeError(f"{error}; or one of {', '.join(PATTERN_SETS)}") from error
 
     @property
     def total_epochs(self) -> int:
@@ -139,14 +152,14 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Stage1(Schedule, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Full modality: the teacher. Cross-entropy + cmd * CMD."""
 
-    patterns: str = "full"
+    patterns: str | float = "full"
 
 
 class Stage2(Schedule, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Missing modality: as stage 1, + the terms that follow the teacher. For model `augmented` it
     is the only stage, without those terms."""
 
-    patterns: str = "incomplete"
+    patterns: str | float = "incomplete"
     imagination: float = 1.0
     """Weight of MSE(imagined, teacher embeddings of what is missing)."""
     imagination_of: str = "all"

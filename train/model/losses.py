@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from ifmmin.runtime.modality import Modality
 
 from ..config import Schedule, Stage2
 from ..data.corpus import Batch, pattern_mask
+from ..missing import SlotDraws, slots_left
 from .loader import BatchLoader, Rows
 from .models import ContrastiveNetwork, FusionNetwork, fusion_flat
 from .network import EmotionNetwork, Imagination, Output, initialise
@@ -188,6 +189,7 @@ class Objective:
         config = network.config
         patterns = config.incomplete if stage.patterns == "incomplete" else config.patterns
         self._patterns = pattern_mask(patterns, config.modalities)
+        self._rates = stage.missing_rates
         self._weight = class_weights(loader.labels, network) if stage.class_balance else None
 
     def parts(self) -> dict[str, nn.Module]:
@@ -209,7 +211,9 @@ class Objective:
             h = torch.where(keep[..., None], self.network.embeddings(batch)[cases], absent)
         else:
             keep = present
-            if self.stage.patterns != "full":
+            if self._rates:
+                keep = draw_slots(present, self._rates, self._draws)
+            elif self.stage.patterns != "full":
                 keep = draw_patterns(present, self._patterns, self._draws)
             h = self.network.embeddings(batch.masked(keep))
         return ForwardPass(self.network.head(h, keep), h, batch.labels[cases], keep, cases)
@@ -350,6 +354,13 @@ def draw_patterns(present: Tensor, patterns: Tensor, draws: np.random.Generator)
     """
     keep = patterns[torch.from_numpy(draws.integers(len(patterns), size=len(present)))] & present
     return torch.where(keep.any(dim=1, keepdim=True), keep, present)
+
+
+def draw_slots(present: Tensor, rates: Sequence[float], draws: np.random.Generator) -> Tensor:
+    """What is left of what is `present` (B, M) at one of the missing rates."""
+    rate = rates[int(draws.integers(len(rates)))]
+    slots = SlotDraws.fresh(tuple(present.shape), draws)
+    return torch.from_numpy(slots_left(present.numpy(), rate, slots))
 
 
 def class_weights(labels: Tensor, network: EmotionNetwork) -> Tensor:

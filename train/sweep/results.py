@@ -161,6 +161,14 @@ def mean_name(incomplete: Sequence[Pattern]) -> str:
     return f"mean of {_WORDS[len(incomplete)]}"
 
 
+POOLED = "all their answers as one set, as papers average (another F1)"
+
+
+def pooled_name(incomplete: Sequence[Pattern]) -> str:
+    """What tables call the figures of all answers under these patterns as one set."""
+    return f"pooled {_WORDS[len(incomplete)]}"
+
+
 def columns_of(patterns: Sequence[Pattern]) -> tuple[str, ...]:
     """All patterns of some modalities, then the mean over the incomplete ones."""
     return (*map(str, patterns), mean_name(patterns[:-1] or patterns))
