@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -114,7 +115,7 @@ def test_frames_of_many_are_missing_at_the_rate_in_sum() -> None:
     lengths = range(3, 203)
     for manner in ("random", "run"):
         gone = [
-            (~frames_left(n, 0.31, manner, name=f"u{n}", modality=Modality.T, seed=0)).sum()  # type: ignore[arg-type]
+            (~frames_left(n, 0.31, manner, name=f"u{n}", modality=Modality.T, seed=0)).sum()
             for n in lengths
         ]
         assert sum(gone) / sum(lengths) == pytest.approx(0.31, abs=0.002)
@@ -153,7 +154,7 @@ def test_no_rates_are_one_line(text: str) -> None:
         parse_rates(text, "--missing-rate")
 
 
-STAGE = {
+STAGE: dict[str, Any] = {
     "epochs": 1, "decay_epochs": 0, "batch_size": 16, "learning_rate": 1e-3, "dropout": 0.0,
     "clip": 0.5,
 }  # fmt: skip
