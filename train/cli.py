@@ -261,7 +261,7 @@ def evaluate(
     if curves is not None:
         if missing is None:
             raise InputError("--curves wants --missing-rate or --missing-frames; give one of them")
-        require_writable(curves)
+        require_writable(curves / CURVES_NAME)
     if save is not None:
         require_predictions_file(save)
     network, header = load_checkpoint(checkpoint)
