@@ -48,8 +48,8 @@ def test_what_stays_answers_as_before(whole: Path, tmp_path: Path) -> None:
         stream = predictor.stream()
         stream.push(features)
         streams.append(stream.predict().logits)
-    np.testing.assert_array_equal(*answers)
-    np.testing.assert_array_equal(*streams)
+    np.testing.assert_array_equal(answers[0], answers[1])
+    np.testing.assert_array_equal(streams[0], streams[1])
 
 
 def test_one_precision_and_shape(whole: Path, tmp_path: Path) -> None:
