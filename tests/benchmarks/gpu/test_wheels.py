@@ -4,28 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
+from made_wheels import write_wheel
 from small_bundles import flip
 
 SCRIPT = Path("benchmarks/gpu/wheels.py")
-
-
-def _wheel(folder: Path, name: str, version: str = "1.0") -> Path:
-    path = folder / f"{name}-{version}-py3-none-any.whl"
-    info = f"{name}-{version}.dist-info"
-    files = {
-        f"{name}.py": f"VALUE = {name!r}\n",
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{info}/RECORD": "",
-    }
-    with zipfile.ZipFile(path, "w") as archive:
-        for file, content in files.items():
-            archive.writestr(file, content)
-    return path
 
 
 def _run(root: Path, action: str, folder: Path) -> tuple[int, str]:
@@ -42,9 +27,8 @@ def _run(root: Path, action: str, folder: Path) -> tuple[int, str]:
 @pytest.fixture
 def folder(tmp_path: Path, root: Path) -> Path:
     made = tmp_path / "wheels"
-    made.mkdir()
     for name in ("first_one", "second"):
-        _wheel(made, name)
+        write_wheel(made, name)
     assert _run(root, "list", made) == (0, f"{made}: 2 wheels\n")
     return made
 
