@@ -11,16 +11,18 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import balanced_accuracy_score
 from small_networks import small_network, small_utterance
 from small_recipe import small
 
 from ifmmin.runtime.errors import InputError, RecipeError
 from ifmmin.runtime.modality import MODALITIES, Modality
 from ifmmin.train.config import Stage1, Stage2
+from ifmmin.train.data.corpus import collate
 from ifmmin.train.missing import SlotDraws, frames_left, parse_rates, slots_left
 from ifmmin.train.model.loader import BatchLoader
 from ifmmin.train.model.losses import Objective, draw_slots
-from ifmmin.train.trainer import train
+from ifmmin.train.trainer import Validation, train
 
 RATES = st.floats(0.0, 1.0)
 SEEDS = st.integers(0, 5)
@@ -194,6 +196,21 @@ def test_training_sees_what_the_rate_leaves() -> None:
     for index in range(3):
         same = (seen.h[:, index] == absent[index]).all(dim=1)
         torch.testing.assert_close(same, ~left[:, index])
+
+
+def test_epochs_are_chosen_at_the_rates() -> None:
+    recipe, corpus = small(model="linear")
+    network, test = train(recipe, corpus, seed=0).network, corpus.parts["test"]
+    validate = Validation(BatchLoader(network, test), network.config.incomplete, "ua", (0.2, 0.5))
+    slots = SlotDraws.of_names([u.name for u in test], MODALITIES, 0)
+    figures = []
+    for rate in (0.2, 0.5):
+        left = slots_left(np.ones((len(test), 3), dtype=bool), rate, slots)
+        batch = collate(test, network.config).masked(torch.from_numpy(left))
+        with torch.no_grad():
+            answers = network.answer(batch).argmax(dim=1)
+        figures.append(balanced_accuracy_score(batch.labels, answers))
+    assert validate(network)["validation"] == pytest.approx(np.mean(figures))
 
 
 def test_a_network_trains_and_chooses_epochs_at_rates() -> None:

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from ifmmin.runtime.errors import InputError, OutputError, one_line
 from ifmmin.runtime.files import JSON_ERRORS, read_regular
-from ifmmin.runtime.modality import MODALITIES, Pattern, patterns_of
+from ifmmin.runtime.modality import MODALITIES, Pattern, incomplete_patterns, patterns_of
 
 from ..evaluate import LEAST_ACTIVE, LEAST_DIMENSIONS, Point, read_projection, read_table
+from ..metrics import figures_of
 from ..trainer import HISTORY_NAME, METRICS_NAME, PREDICTIONS_NAME, PROJECTION_NAME
 from .plan import SweepFolder, Unit
 
@@ -172,6 +173,15 @@ def pooled_name(incomplete: Sequence[Pattern]) -> str:
 def columns_of(patterns: Sequence[Pattern]) -> tuple[str, ...]:
     """All patterns of some modalities, then the mean over the incomplete ones."""
     return (*map(str, patterns), mean_name(patterns[:-1] or patterns))
+
+
+def pooled(results: Sequence[Result]) -> dict[str, float]:
+    """WA, UA and F1 of a unit's answers under the incomplete patterns as one set, mean over the
+    units."""
+    some = incomplete_patterns({m for pattern in results[0].patterns for m in pattern})
+    counts = [np.sum([r.test(p)["confusion"] for p in some], axis=0) for r in results]
+    means = measured_mean(np.array([figures_of(confusion) for confusion in counts]), 0)
+    return dict(zip(("wa", "ua", "f1"), means.tolist(), strict=True))
 
 
 @dataclass(frozen=True)
