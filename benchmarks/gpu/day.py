@@ -55,7 +55,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     """Machine, versions and code: in another place it is run again."""
     seconds: float
     whole: bool
-    """It came to its end; else it is run again the next time."""
+    """It came to its end, and nothing failed; else it is run again the next time."""
     rows: tuple[Row, ...]
 
 
@@ -181,7 +181,7 @@ def _run(
         quick = ["--quick"] if place.quick else []
         output, code = run_for(seconds, [*run, *quick, step.name, str(place.out), *usable])
         rows += _rows(output)
-        whole = code == 0
+        whole = code == 0 and not any(row.outcome == "failed" for row in rows)
         if code is None:
             reason = f"ended after {seconds:.0f} s; run make gpu again: engines that are built stay"
             rows.append(Row(what=f"rest of {step.name}", outcome="not run", detail=reason))
@@ -274,8 +274,10 @@ def step(
     try:
         for row in made(Place(out.resolve(), quick), backends or ()):
             channel.write(msgspec.json.encode(row) + b"\n")
-    except IfmminError as error:
-        refused = Row(what=name, outcome="failed", detail=" ".join(str(error).split()))
+    # Whatever it is becomes a row: the others took minutes.
+    except Exception as error:
+        kind = "" if isinstance(error, IfmminError) else f"{type(error).__name__}: "
+        refused = Row(what=name, outcome="failed", detail=f"{kind}{' '.join(str(error).split())}")
         channel.write(msgspec.json.encode(refused) + b"\n")
 # fmt: on
 

@@ -45,7 +45,7 @@ TRAINING = (
 )  # fmt: skip
 """Changes to the recipe of `make pipeline`: weights that answers depend on, in seconds."""
 _ENERGY_SECONDS, _ENERGY_BATCH = 4.0, 512
-_QUICK_ROUNDS, _QUICK_ENERGY_SECONDS = 6, 1.6
+_QUICK_ROUNDS, _QUICK_ENERGY_SECONDS = 6, 1.25
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
