@@ -26,7 +26,7 @@ from ifmmin.runtime.modality import Modality, Pattern, incomplete_patterns
 from ifmmin.runtime.prediction import softmax
 
 from .data.corpus import Corpus, Utterance, pattern_mask, shown_name
-from .metrics import Metrics, log_loss, mean_of_measured, measure
+from .metrics import Metrics, Scale, log_loss, mean_of_measured, measure
 from .model.loader import BatchLoader
 from .model.network import EmotionNetwork
 
@@ -230,12 +230,16 @@ def report(network: EmotionNetwork, corpus: Corpus) -> Report:
     embedded = embed(network, test)
     scores = score(network, embedded)
     labels = labels_of(test)
-    figures = measure_scores(scores, labels)
+    figures = measure_scores(scores, labels, scale_of(corpus, test))
     raw = {pattern: measure(found.raw, labels[found.rows]) for pattern, found in scores.items()}
     metrics: dict[str, Any] = {
         "test": _by_pattern(figures, raw, network),
         "validation": _by_pattern(
-            measure_scores(score(network, validation), labels_of(held_out)), {}, network
+            measure_scores(
+                score(network, validation), labels_of(held_out), scale_of(corpus, held_out)
+            ),
+            {},
+            network,
         ),
         "health": examine(network, validation),
     }
@@ -250,7 +254,8 @@ def _by_pattern(
     factors = temperatures(network)
     entries: dict[str, Any] = {}
     for pattern, value in metrics.items():
-        entry = dataclasses.asdict(value) | {"temperature": factors[pattern]}
+        entry = dataclasses.asdict(value)
+        entry |= {**entry.pop("sentiment"), "temperature": factors[pattern]}
         if pattern in raw:
             entry["ece_uncalibrated"] = raw[pattern].ece
             entry["confidence_uncalibrated"] = raw[pattern].confidence
@@ -320,19 +325,26 @@ def score(
 ) -> dict[Pattern, Scores]:
     """Calibrated logits under every pattern, or some of them."""
     embedded = utterances if isinstance(utterances, Embedded) else embed(network, utterances)
+    return {
+        pattern: score_left(
+            network, embedded, embedded.present & pattern_mask([pattern], network.modalities)
+        )
+        for pattern in (network.config.patterns if patterns is None else patterns)
+    }
+
+
+def score_left(network: EmotionNetwork, embedded: Embedded, left: Tensor) -> Scores:
+    """Calibrated logits of utterances of which `left` (N, M) bool is there, within what they
+    have."""
     training = network.training
     network.eval()
-    scores = {}
     with torch.no_grad():
-        for pattern in network.config.patterns if patterns is None else patterns:
-            keep = embedded.present & pattern_mask([pattern], network.modalities)
-            chosen = torch.where(keep[..., None], embedded.h, embedded.absent)
-            rows = keep.any(dim=1).nonzero()[:, 0]
-            raw = network.head(chosen[rows], keep[rows]).logits
-            logits = network.calibrated(raw, keep[rows])
-            scores[pattern] = Scores(rows.numpy(), logits.numpy(), raw.numpy())
+        chosen = torch.where(left[..., None], embedded.h, embedded.absent)
+        rows = left.any(dim=1).nonzero()[:, 0]
+        raw = network.head(chosen[rows], left[rows]).logits
+        logits = network.calibrated(raw, left[rows])
     network.train(training)
-    return scores
+    return Scores(rows.numpy(), logits.numpy(), raw.numpy())
 
 
 def evaluate(
@@ -349,11 +361,32 @@ def labels_of(utterances: Sequence[Utterance]) -> NDArray[np.int64]:
     return np.array([u.label for u in utterances])
 
 
+def scale_of(corpus: Corpus, utterances: Sequence[Utterance]) -> Scale | None:
+    """The scores of the utterances, where the corpus made classes of scores."""
+    scores = [u.score for u in utterances if u.score is not None]
+    return Scale(corpus.bins, np.array(scores)) if corpus.bins else None
+
+
 def measure_scores(
-    scores: Mapping[Pattern, Scores], labels: NDArray[np.int64]
+    scores: Mapping[Pattern, Scores], labels: NDArray[np.int64], scale: Scale | None = None
 ) -> dict[Pattern, Metrics]:
-    """Metrics of logits that `score` gave for utterances with these labels (N,)."""
-    return {p: measure(found.logits, labels[found.rows]) for p, found in scores.items()}
+    """Metrics of logits that `score` gave for utterances with these labels (N,), and scores."""
+    return {
+        p: measure(found.logits, labels[found.rows], scale and scale.of(found.rows))
+        for p, found in scores.items()
+    }
+
+
+def measure_pooled(
+    scores: Mapping[Pattern, Scores], labels: NDArray[np.int64], scale: Scale | None = None
+) -> Metrics:
+    """Metrics of all answers under the incomplete patterns as one set, which is how papers average:
+    an utterance is in it once a pattern. Accuracies are those of the mean where every utterance has
+    every modality; F1 is not."""
+    some = incomplete_patterns({m for pattern in scores for m in pattern})
+    rows = np.concatenate([scores[p].rows for p in some])
+    logits = np.concatenate([scores[p].logits for p in some])
+    return measure(logits, labels[rows], scale and scale.of(rows))
 
 
 def require_predictions_file(path: Path) -> None:
@@ -400,7 +433,7 @@ def write_predictions(
 
 
 def mean_over_incomplete(metrics: dict[Pattern, Metrics], figure: str) -> float:
-    """The literature's average of `wa`, `ua` or `f1` over the incomplete patterns, or those of them
-    that have an utterance."""
+    """The literature's average of a figure over the incomplete patterns, or those of them that have
+    an utterance."""
     some = incomplete_patterns({m for pattern in metrics for m in pattern})
-    return mean_of_measured([getattr(metrics[p], figure) for p in some])
+    return mean_of_measured([metrics[p].figure(figure) for p in some])

@@ -129,7 +129,7 @@ def load_recipe(
     """
     content = _read(name_or_file)
     if corpus is not None:
-        content["corpus"] = _read(corpus).get("corpus")
+        content["corpus"] = _read(corpus, "corpus")["corpus"]
     by_model = content.pop("models", None) or {}
     network = content.setdefault("network", {})
     for name, section in (("network", network), ("models", by_model)):
@@ -177,7 +177,8 @@ def corpus_roots(
     return features, targets
 
 
-def _read(name_or_file: str) -> dict[str, Any]:
+def _read(name_or_file: str, section: str = "stage1") -> dict[str, Any]:
+    """The content of a recipe; RecipeError where it lacks the section that is wanted of it."""
     if name_or_file not in recipe_names() and os.path.isdir(name_or_file):  # noqa: PTH112
         name_or_file = str(Path(name_or_file) / RECIPE_NAME)
     if name_or_file in recipe_names():
@@ -193,8 +194,9 @@ def _read(name_or_file: str) -> dict[str, Any]:
             f"of {', '.join(recipe_names())}"
         )
     content = _parse(text, name_or_file)
-    if not isinstance(content, dict) or not isinstance(content.get("stage1"), dict):
-        raise RecipeError(f"{name_or_file} is not a recipe: it has no section stage1")
+    if not isinstance(content, dict) or not isinstance(content.get(section), dict):
+        hint = "" if section == "corpus" else "; one of a corpus alone is for --corpus"
+        raise RecipeError(f"{name_or_file} is not a recipe: it has no section {section}{hint}")
     return content
 
 

@@ -30,7 +30,8 @@ from ifmmin.train.checkpoint import load_checkpoint, save_checkpoint
 from ifmmin.train.cli import main
 from ifmmin.train.data import AdapterLayout, load_corpus, read_corpus
 from ifmmin.train.data.corpus import Corpus, Statistics, Utterance, remarks
-from ifmmin.train.data.released import FeatureFile, ReleasedLayout, read_label
+from ifmmin.train.data.labels import read_label
+from ifmmin.train.data.released import FeatureFile, ReleasedLayout
 from ifmmin.train.metrics import measure
 
 CLASSES = ("no", "yes", "maybe")

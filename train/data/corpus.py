@@ -16,6 +16,7 @@ from torch import Tensor
 from ifmmin.runtime.console import printable
 from ifmmin.runtime.errors import CorpusError
 from ifmmin.runtime.modality import MODALITIES, Modality, Pattern, patterns_of
+from ifmmin.runtime.validate import as_numbers
 
 from ..config import FeatureConfig, ModelConfig
 
@@ -31,7 +32,9 @@ class Utterance:
     features: dict[Modality, NDArray[np.floating]]
     """Per modality raw features (T, D), in the compact type in which they were stored."""
     label: int
-    """Number of the class."""
+    """Number of the class. An adapter may give a name or, with `corpus.bins`, a score."""
+    score: float | None = None
+    """What the class was made of, where the corpus has `bins`."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ class Corpus:
     computed from the training part, unless the features are `normalised`."""
     possible: dict[Pattern, float] = field(default_factory=dict)
     """Accuracy of the Bayes rule on the test part, where it is known."""
+    bins: tuple[float, ...] = ()
+    """Edges between the classes on the scores that they were made of; the recipe's."""
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
@@ -129,6 +134,21 @@ def column_statistics(values: NDArray[np.floating]) -> Statistics:
 def _no_zero(std: NDArray[np.float64]) -> NDArray[np.float64]:
     """1 where a deviation is zero, or so small that it is the rounding of a constant."""
     return np.where(std > 1e-9, std, 1.0)
+
+
+def checked_statistics(given: Statistics, dim: int, what: str) -> Statistics:
+    """Statistics that float32 can standardise by; a deviation of 0 becomes 1."""
+    mean, std = (
+        as_numbers(value, f"{what}: mean and std", CorpusError).astype(np.float64)
+        for value in (given.mean, given.std)
+    )
+    if mean.shape != (dim,) or std.shape != (dim,):
+        raise CorpusError(f"{what}: got mean {mean.shape} and std {std.shape}, wanted ({dim},)")
+    largest = np.finfo(np.float32).max
+    # Written so that NaN fails as well.
+    if not ((abs(mean) <= largest).all() and ((std >= 0) & (std <= largest)).all()):
+        raise CorpusError(f"{what}: mean and std must be finite in float32 and std not negative")
+    return Statistics(mean, np.where(std > np.finfo(np.float32).tiny, std, 1.0))
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,10 @@
-"""Corpora of others: files in the released HDF5 layout, and what a user's own function gives."""
+"""Corpora in the released layout: features in HDF5, labels and names of folds in NumPy files."""
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import math
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +13,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ifmmin.runtime.errors import CorpusError, InputError, RecipeError, one_line
+from ifmmin.runtime.errors import CorpusError, RecipeError, one_line
 from ifmmin.runtime.files import npy_header, open_regular, require_size
 from ifmmin.runtime.frontends.spec import FrontEndSpec
-from ifmmin.runtime.modality import MODALITIES, Modality, patterns_of
+from ifmmin.runtime.modality import MODALITIES, Modality
 from ifmmin.runtime.prediction import check_labels
-from ifmmin.runtime.validate import as_numbers
 
 from ..config import FeatureConfig, require_modalities
-from .corpus import PARTS, Corpus, Statistics, Utterance, shown_name, training_statistics
+from .corpus import PARTS, Corpus, Statistics, Utterance, checked_statistics, training_statistics
+from .labels import check_edges, read_targets
 
 FILE_PREFIX = dict(zip(PARTS, ("trn", "val", "tst"), strict=True))
 
@@ -52,7 +48,8 @@ class FeatureFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     and bundle, which then takes the signal itself."""
 
 
-def _check_folds(folds: int) -> None:
+def check_folds(folds: int) -> None:
+    """RecipeError unless it is 1 to 1000."""
     if not 1 <= folds <= _MOST_FOLDS:
         raise RecipeError(f"folds must be 1 to {_MOST_FOLDS}, got {folds}")
 
@@ -74,11 +71,15 @@ class ReleasedLayout(
     """Where the features of each modality are."""
     folds: int
     """Number of folds, directories `1` to `folds` of the target root."""
+    bins: tuple[float, ...] = ()
+    """Edges between the classes where labels are real-valued scores; a score on an edge is of the
+    class above it."""
 
     def __post_init__(self) -> None:
         require_modalities("files", self.files)
         check_labels(self.labels)
-        _check_folds(self.folds)
+        check_edges(self.bins, self.labels)
+        check_folds(self.folds)
 
 
 def read_released(
@@ -96,12 +97,12 @@ def read_released(
         raise CorpusError(f"corpus {layout.name} has folds 1 to {layout.folds}, got fold {fold}")
     if not (targets / str(fold)).is_dir():
         raise CorpusError(f"fold {fold} has no directory in {targets}; is --targets right?")
-    names_and_labels = {
-        part: _read_targets(targets / str(fold), prefix, layout.labels)
+    read = {
+        part: _read_targets(targets / str(fold), prefix, layout)
         for part, prefix in FILE_PREFIX.items()
     }
     arrays, described = {}, {}
-    wanted = {name for names, _ in names_and_labels.values() for name in names}
+    wanted = {name for names, _ in read.values() for name in names}
     for modality, file in layout.files.items():
         if modality not in modalities:
             continue
@@ -111,38 +112,40 @@ def read_released(
     whole = len(arrays) == len(layout.files)
     parts = {
         part: [
-            Utterance(name, found, label)
-            for name, label in zip(names, labels, strict=True)
+            Utterance(name, found, label, score)
+            for name, (label, score) in zip(names, labels, strict=True)
             if (found := _features_of(name, arrays)) or whole
         ]
-        for part, (names, labels) in names_and_labels.items()
+        for part, (names, labels) in read.items()
     }
-    return Corpus(layout.name, layout.labels, described, parts)
+    return Corpus(layout.name, layout.labels, described, parts, bins=layout.bins)
 
 
 def _features_of(
     name: str, arrays: dict[Modality, dict[str, NDArray[np.floating]]]
 ) -> dict[Modality, NDArray[np.floating]]:
     found = {m: arrays[m][name] for m in MODALITIES if m in arrays and name in arrays[m]}
-    return {m: x for m, x in found.items() if not _is_empty(x)}
+    return {m: x for m, x in found.items() if not is_empty(x)}
 
 
-def _is_empty(array: NDArray[Any]) -> bool:
+def is_empty(array: NDArray[Any]) -> bool:
     """Whether there are no frames, which is to say that the modality is missing."""
     return array.ndim > 0 and len(array) == 0
 
 
 def _read_targets(
-    directory: Path, prefix: str, classes: Sequence[str]
-) -> tuple[list[str], list[int]]:
+    directory: Path, prefix: str, layout: ReleasedLayout
+) -> tuple[list[str], list[tuple[int, float | None]]]:
+    classes = layout.labels
     path, names_path = (directory / f"{prefix}_{what}.npy" for what in ("label", "int2name"))
     given, names = _load_npy(path), _load_npy(names_path)
     if names.ndim == 0 or 0 in names.shape[1:]:
         raise CorpusError(f"{names_path}: got shape {names.shape}, wanted a name per utterance")
-    if given.ndim not in (1, 2) or (given.ndim == 2 and given.shape[1] != len(classes)):
+    widths = (len(classes), 1) if layout.bins else (len(classes),)
+    if given.ndim not in (1, 2) or (given.ndim == 2 and given.shape[1] not in widths):
         raise CorpusError(
             f"{path}: got shape {given.shape}, wanted one-hot (utterances, {len(classes)}), or a "
-            "whole number or the name of a class for each"
+            "whole number, the name of a class or, with corpus.bins, a score for each"
         )
     if len(names) != len(given):
         raise CorpusError(
@@ -150,41 +153,7 @@ def _read_targets(
         )
     rows = names.reshape(len(names), math.prod(names.shape[1:]))
     decoded = [_text(name, names_path) for name in rows[:, 0]]
-    labels, first = [], ""
-    for name, label in zip(decoded, given, strict=True):
-        try:
-            labels.append(read_label(label, classes))
-        except CorpusError as error:
-            first = first or f"{path}: {shown_name(name)}: {error}"
-    others = len(decoded) - len(labels) - 1
-    if first:
-        raise CorpusError(first + (f"; and {others} more of {len(decoded)}" if others else ""))
-    return decoded, labels
-
-
-def read_label(given: object, classes: Sequence[str]) -> int:
-    """The number of a class from a whole number, a class's name, or a row with a single 1.
-
-    Raises CorpusError for anything else: a score of 1.7 is of no class.
-    """
-    name = given.decode("utf-8", "replace") if isinstance(given, bytes) else given
-    if isinstance(name, str):
-        if name in classes:
-            return list(classes).index(name)
-    elif not isinstance(given, Sequence):
-        with suppress(CorpusError):
-            array = as_numbers(given, "a label", CorpusError)
-            if array.shape == (len(classes),) and np.count_nonzero(array) == 1 == array.max():
-                return int(array.argmax())
-            if array.ndim == 0 and array.dtype.kind != "b":
-                number = float(array)
-                if number.is_integer() and 0 <= number < len(classes):
-                    return int(number)
-    shown = given.tolist() if isinstance(given, np.ndarray | np.generic) else given
-    raise CorpusError(
-        f"got label {str(shown)[:99]!r}, wanted a whole number from 0 to {len(classes) - 1}, one "
-        f"of {', '.join(classes)}, or a single 1 in their order; make classes of scores first"
-    )
+    return decoded, read_targets(decoded, given, classes, layout.bins, str(path))
 
 
 def _text(name: Any, path: Path) -> str:
@@ -329,162 +298,4 @@ def read_statistics(path: Path, fold: int, dim: int) -> Statistics:
         raise CorpusError(
             f"{path} gives no mean and std for fold {fold} ({one_line(error)})"
         ) from error
-    return _checked(Statistics(mean, std), dim, str(path))
-
-
-def _checked(given: Statistics, dim: int, what: str) -> Statistics:
-    """Statistics that float32 can standardise by; a deviation of 0 becomes 1."""
-    mean, std = (
-        as_numbers(value, f"{what}: mean and std", CorpusError).astype(np.float64)
-        for value in (given.mean, given.std)
-    )
-    if mean.shape != (dim,) or std.shape != (dim,):
-        raise CorpusError(f"{what}: got mean {mean.shape} and std {std.shape}, wanted ({dim},)")
-    largest = np.finfo(np.float32).max
-    # Written so that NaN fails as well.
-    if not ((abs(mean) <= largest).all() and ((std >= 0) & (std <= largest)).all()):
-        raise CorpusError(f"{what}: mean and std must be finite in float32 and std not negative")
-    return Statistics(mean, np.where(std > np.finfo(np.float32).tiny, std, 1.0))
-
-
-Adapter = Callable[..., Corpus]
-"""Called with the keywords `fold`, `features`, `targets` and the layout's options."""
-
-
-class AdapterLayout(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="adapter",
-    tag_field="layout",
-):  # fmt: skip
-    """A corpus given by a Python function."""
-
-    function: str
-    """`package.module:function`, importable where the command runs."""
-    folds: int = 1
-    """Number of folds."""
-    options: dict[str, Any] = {}
-    """Keyword arguments for the function, besides fold, features and targets."""
-
-    def __post_init__(self) -> None:
-        _check_folds(self.folds)
-
-
-def read_adapter(
-    layout: AdapterLayout, *, fold: int, features: Path | None, targets: Path | None
-) -> Corpus:
-    """Call the function; what it gives need not be sound."""
-    if not 1 <= fold <= layout.folds:
-        raise CorpusError(f"the corpus has folds 1 to {layout.folds}, got fold {fold}")
-    function = _find(layout.function)
-    given = {"fold": fold, "features": features, "targets": targets}
-    try:
-        inspect.signature(function).bind(**given, **layout.options)
-    except (TypeError, ValueError) as error:
-        names = ", ".join([*given, *layout.options])
-        raise CorpusError(
-            f"{layout.function} cannot be called with {names}: {one_line(error)}"
-        ) from error
-    corpus = function(**given, **layout.options)
-    if not isinstance(corpus, Corpus):
-        raise CorpusError(
-            f"{layout.function} gave a {type(corpus).__name__}, wanted an ifmmin.train.Corpus"
-        )
-    try:
-        return _sound_corpus(corpus, layout.function)
-    except InputError as error:
-        raise CorpusError(f"{layout.function} gave what is no corpus: {error}") from error
-
-
-def _sound_corpus(given: Corpus, function: str) -> Corpus:
-    """The corpus of a user's own function, of plain arrays, numbers and classes."""
-    if not isinstance(given.name, str):
-        raise CorpusError(f"{function} gave name {given.name!r}, wanted text")
-    for what, wanted in (
-        ("parts", PARTS), ("features", None), ("statistics", None), ("possible", None)
-    ):  # fmt: skip
-        value = getattr(given, what)
-        if not isinstance(value, Mapping) or (wanted and set(value) != set(wanted)):
-            got = ", ".join(map(str, value)) if isinstance(value, Mapping) else repr(value)[:99]
-            of = f" of {', '.join(wanted)}" if wanted else ""
-            raise CorpusError(f"{function} gave {what} {got}; wanted a mapping{of}")
-    names: Any = given.labels
-    # A set has no order, and an array has words of its own, which JSON does not know.
-    labels = tuple(names) if isinstance(names, tuple | list) else ()
-    try:
-        check_labels(labels)
-    except InputError as error:
-        raise CorpusError(f"{function} gave labels {str(names)[:99]!r}: {error}") from error
-    for letter, described in given.features.items():
-        if not isinstance(described, FeatureConfig):
-            raise CorpusError(
-                f"{function} gave {str(described)[:99]!r} as features of {letter}, wanted an "
-                "ifmmin.train.FeatureConfig"
-            )
-    features = {Modality.of(letter): one for letter, one in given.features.items()}
-    statistics = {}
-    for letter, found in given.statistics.items():
-        what = f"{function}, statistics of {letter}"
-        if not isinstance(found, Statistics):
-            raise CorpusError(f"{what}: got a {type(found).__name__}, wanted mean and std")
-        modality = Modality.of(letter)
-        statistics[modality] = _checked(found, features[modality].dim, what)
-    if given.possible and set(given.possible) != set(patterns_of(features)):
-        raise CorpusError(f"{function} gave possible accuracies, wanted one for every pattern")
-    parts = {}
-    for part in PARTS:
-        utterances = _all(given.parts[part])
-        parts[part] = [_sound(one, labels, function) for one in utterances]
-    return replace(given, labels=labels, features=features, statistics=statistics, parts=parts)
-
-
-def _all(value: Any) -> list[Any]:
-    """The items of something; InputError where it has none."""
-    try:
-        return list(value)
-    except TypeError:
-        raise InputError(f"got {str(value)[:99]!r}, wanted a list") from None
-
-
-def _sound(given: object, labels: Sequence[str], function: str) -> Utterance:
-    """An utterance of the user's own function, of plain arrays and a class."""
-    if not isinstance(given, Utterance) or not isinstance(given.name, str):
-        raise CorpusError(f"{function} gave {str(given)[:99]!r}, wanted an ifmmin.train.Utterance")
-    who = shown_name(given.name)
-    if not isinstance(given.features, Mapping):
-        raise CorpusError(f"{who}: got no mapping of features, wanted one")
-    try:
-        label = read_label(given.label, labels)
-    except CorpusError as error:
-        raise CorpusError(f"{who}: {error}") from error
-    features: dict[Modality, NDArray[np.floating]] = {}
-    for letter, value in given.features.items():
-        if value is None:
-            continue
-        try:
-            modality = Modality.of(letter)
-        except InputError as error:
-            raise CorpusError(f"{who}: {error}") from error
-        where = f"{who}, modality {modality}"
-        array = as_numbers(value, where, CorpusError)
-        if _is_empty(array):
-            continue
-        require_size(array.size * 4, f"{where}: an array {array.shape}", CorpusError)
-        compact = array.dtype == np.float16
-        with np.errstate(over="ignore"):  # infinite then, and told as such
-            features[modality] = array.astype(np.float16 if compact else np.float32)
-    return Utterance(given.name, features, label)
-
-
-def _find(reference: str) -> Adapter:
-    module, colon, name = reference.partition(":")
-    if not colon or not module or not name:
-        raise CorpusError(f"got function {reference!r}, wanted package.module:function")
-    try:
-        found: Adapter | None = getattr(importlib.import_module(module), name, None)
-    except Exception as error:  # whatever a module of the user's own raises
-        raise CorpusError(
-            f"cannot import {module} ({type(error).__name__}: {one_line(error)}); is it on "
-            "PYTHONPATH? --verbose shows where it fails"
-        ) from error
-    if not callable(found):
-        raise CorpusError(f"module {module} has no function {name}")
-    return found
+    return checked_statistics(Statistics(mean, std), dim, str(path))

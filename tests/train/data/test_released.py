@@ -275,7 +275,7 @@ class _Module:
 
 def _adapted(monkeypatch: pytest.MonkeyPatch, change: Callable[[Corpus], Any]) -> Corpus:
     corpus = change(small()[1])
-    monkeypatch.setattr("ifmmin.train.data.released.importlib.import_module", lambda _: _Module)
+    monkeypatch.setattr("ifmmin.train.data.adapter.importlib.import_module", lambda _: _Module)
     monkeypatch.setattr(_Module, "load", staticmethod(lambda **_: corpus))
     return load_corpus(AdapterLayout(function="given:load"), fold=1)
 
