@@ -8,7 +8,8 @@ RUNTIME_PINS ?=
 BUDGET ?= 320
 RUNTIME_BIN := .venv-runtime/bin
 
-.PHONY: demo pipeline model test test-runtime test-triton test-serve-clients fuzz lint docs screenshots bench clean
+.PHONY: demo pipeline model iemocap msp-improv test test-runtime test-triton test-serve-clients fuzz lint lint-web docs \
+  screenshots web bench gpu gpu-wheels clean
 
 # Installs the runtime alone, without torch, and answers recordings, sentences and both.
 demo: .venv-demo/installed
@@ -40,6 +41,20 @@ model: $(VENV)/installed
 	  --licence $(if $(filter speech-cc0,$(RECIPE)),Apache-2.0,CC-BY-NC-SA-4.0)
 	cp model/$(RECIPE)-run/model.safetensors model/$(RECIPE)-bundle
 	cat examples/speech/$(RECIPE).md >> model/$(RECIPE)-bundle/README.md
+
+# The published protocol on a copy of IEMOCAP or MSP-IMPROV in the released layout: all folds, the
+# reference's batches, the form of the network that the papers' figures come from; tables, on IEMOCAP
+# beside the published ones, in iemocap/results.md and msp-improv/results.md. Call again to go on after
+# an interruption. SEEDS, FOLDS; OPTIONS: more of ifmmin-train sweep.
+SEEDS ?= 0-2
+OPTIONS ?=
+iemocap: FOLDS = 1-10
+msp-improv: FOLDS = 1-12
+iemocap msp-improv: $(VENV)/installed
+	$(if $(and $(FEATURES),$(TARGETS)),,$(error give FEATURES=DIR and TARGETS=DIR; docs/corpora.md says what they hold))
+	$(BIN)/ifmmin-train sweep --recipe $@ --model if-mmin=if-mmin+network.imagination=parallel,mmin,augmented \
+	  --set reference_batches=true --set length_buckets=1 --folds $(FOLDS) --seeds $(SEEDS) \
+	  --features "$(FEATURES)" --targets "$(TARGETS)" --out $@ $(OPTIONS)
 
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
@@ -91,10 +106,24 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	if command -v npm > /dev/null; then $(MAKE) lint-web; fi
+
+# The layout of the scripts for browsers, and the types that the comments of the module give.
+NPM_EXEC := npm exec --yes --silent
+lint-web:
+	$(NPM_EXEC) --package=prettier@3.10.1 -- prettier --check --print-width 110 --no-bracket-spacing \
+	  export/web/*.js runtime/server/page/*.js
+	$(NPM_EXEC) --package=typescript@7.0.2 -- tsc --noEmit --allowJs --checkJs --target es2022 --module es2022 \
+	  --moduleResolution bundler --lib es2022,dom,dom.iterable --strict false export/web/ifmmin.js
 
 # The documentation as a site, in site/. A dead link or an undocumented public name ends it.
 docs: $(VENV)/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+# A folder for any server of files: the bundle that ships answers in the browser. WORDS=--words: also words.
+WORDS ?=
+web: $(VENV)/installed
+	$(BIN)/ifmmin-bundle web $(WORDS) $(addprefix --onnxruntime-web ,$(wildcard $(VENV)/onnxruntime-web-1.30.0.tgz)) -o web
 
 # docs/images: the page of ifmmin-serve while it listens; wants Chromium.
 screenshots: $(VENV)/installed
@@ -115,6 +144,37 @@ bench: $(VENV)/installed
 	$(BIN)/python -m pytest benchmarks/suite --bundle pipeline/bundle --checkpoint pipeline/run/model.safetensors \
 	  --benchmark-only --benchmark-group-by=group --benchmark-max-time=0.4
 
+# What a machine with an NVIDIA GPU can say of this version, in 25 minutes at most: gpu/report.md. Once
+# interrupted it goes on where it was. Without a GPU the report says so of everything that wants one.
+# GPU_WHEELS: a folder that make gpu-wheels filled, to install from without internet.
+GPU_WHEELS ?=
+GPU_DRIVER = $(shell $(PYTHON) -c "import ctypes; ctypes.CDLL('libcuda.so.1')" 2>/dev/null && echo yes)
+GPU_VENV = $(if $(GPU_WHEELS)$(GPU_DRIVER),.venv-gpu,$(VENV))
+gpu:
+	$(MAKE) --no-print-directory $(GPU_VENV)/installed
+	$(GPU_VENV)/bin/python -m ifmmin.benchmarks.gpu.day run --out gpu
+
+# TensorRT comes from NVIDIA's own index, and is left out where that cannot be reached.
+GPU_RTX := 'tensorrt-rtx-cu12>=1.7'
+GPU_TENSORRT := 'tensorrt-cu12==10.16.1.11'
+with_engines = $(1) '.[gpu-day]' $(GPU_RTX) $(GPU_TENSORRT) || $(1) '.[gpu-day]' $(GPU_RTX) || $(1) '.[gpu-day]'
+
+gpu-wheels:
+	mkdir -p gpu-wheels
+	$(call with_engines,$(PYTHON) -m pip wheel --quiet --constraint constraints.txt --wheel-dir gpu-wheels)
+	rm -f gpu-wheels/ifmmin-*.whl
+	$(PYTHON) benchmarks/gpu/wheels.py list gpu-wheels
+
+# A Jetson's TensorRT is its system's.
+.venv-gpu/installed: pyproject.toml constraints.txt
+	$(if $(GPU_WHEELS),@$(PYTHON) benchmarks/gpu/wheels.py check $(GPU_WHEELS))
+	$(PYTHON) -m venv --clear $(if $(wildcard /etc/nv_tegra_release),--system-site-packages) .venv-gpu
+	$(if $(GPU_WHEELS),.venv-gpu/bin/python -m pip install --quiet --no-index --find-links $(GPU_WHEELS) \
+	  --require-hashes --requirement $(GPU_WHEELS)/requirements.txt, \
+	  $(call with_engines,.venv-gpu/bin/python -m pip install --quiet --constraint constraints.txt))
+	.venv-gpu/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
@@ -124,7 +184,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	-$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/onnxruntime-oldest 'onnxruntime==1.20.*'
 	-cd $(VENV) && npm pack --silent axe-core@4.14 && mkdir -p axe && \
 	  tar -xzf axe-core-*.tgz -C axe --strip-components=1 package/axe.min.js && rm axe-core-*.tgz
+	-cd $(VENV) && npm pack --silent onnxruntime-web@1.30.0
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-demo .venv-runtime .venv-triton .venv-clients demo pipeline bench site build dist *.egg-info
+	rm -rf $(VENV) .venv-demo .venv-runtime .venv-triton .venv-clients .venv-gpu demo pipeline bench gpu site web build dist *.egg-info

@@ -1,4 +1,4 @@
-"""Pictures of the page of `ifmmin-serve`, for README and these pages: `make screenshots`."""
+"""Pictures of the page, by a server and by the browser itself: `make screenshots`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Literal
 
 from playwright.sync_api import expect, sync_playwright
+
+from ifmmin.benchmarks.browser import serve
+from ifmmin.export.web.site import write_site
+from ifmmin.runtime.bundle import Bundle, shipped
 
 ROOT = Path(__file__).resolve().parents[1]
 SCREENS: dict[str, tuple[int, int, Literal["light", "dark"]]] = {
@@ -17,7 +22,7 @@ SCREENS: dict[str, tuple[int, int, Literal["light", "dark"]]] = {
 }  # fmt: skip
 
 
-def main(url: str) -> None:
+def main(url: str, what: str) -> None:
     """Listen to a recording as if it were spoken, type words, and look."""
     sound = ROOT / "examples" / "recordings" / "angry.wav"
     flags = [
@@ -41,7 +46,7 @@ def main(url: str) -> None:
             page.wait_for_timeout(8_000)
             page.mouse.move(0, 0)
             page.evaluate("() => document.activeElement.blur()")
-            page.screenshot(path=ROOT / "docs" / "images" / f"page-{name}.png")
+            page.screenshot(path=ROOT / "docs" / "images" / f"{what}-{name}.png")
             browser.close()
 
 
@@ -50,6 +55,12 @@ with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
     assert server.stderr is not None
     told = next(json.loads(line) for line in server.stderr if '"serving"' in line)
     try:
-        main(f"http://127.0.0.1:{told['http']}/")
+        main(f"http://127.0.0.1:{told['http']}/", "page")
     finally:
         server.terminate()
+
+with tempfile.TemporaryDirectory() as folder:
+    site = Path(folder) / "site"
+    write_site(Bundle(shipped()), site, words=True)
+    with serve(site) as url:
+        main(url, "web")

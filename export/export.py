@@ -214,6 +214,11 @@ def export_bundle(
             f"{checkpoint} holds the model linear, the baseline of sweeps, which has no graphs; "
             "give a checkpoint of a network, such as ifmmin-train fit --model if-mmin writes"
         )
+    if network.config.architecture.contrasts:
+        raise CheckpointError(
+            f"{checkpoint} holds the model cif-mmin, a baseline, whose graph has nothing to leave "
+            "out; give one of another network, such as ifmmin-train fit --model if-mmin writes"
+        )
     patterns = _known(network, patterns)
     if request.sample is not None:
         watch_sample(network, request.sample)

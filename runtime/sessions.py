@@ -211,6 +211,8 @@ class Tuner:
         self._graphs = {kept: self.graphs(kept)}
 
     def _open(self, shape: str, pattern: Pattern, candidate: Candidate) -> LoadedGraph:
+        if shape == "throughput":
+            return self._load_part(shape, pattern, candidate)
         if shape != STREAM:
             return self._load(shape, pattern, candidate)
         graphs = self.graphs(candidate)
@@ -220,7 +222,7 @@ class Tuner:
     def _load_part(
         self, shape: str, subject: Pattern | Modality, candidate: Candidate
     ) -> LoadedGraph:
-        """A graph of streams, for any number of them. Where there is no profile nothing is cut: it
+        """A graph for any number of streams or utterances; without a profile nothing is cut, which
         would cost calls and spare none."""
         loaded = self._load(shape, subject, candidate)
         if candidate.backend not in PROFILED:

@@ -96,11 +96,11 @@ def test_on_another_system_runtime_imports_and_a_command_says_what_is_wrong() ->
 def test_the_tests_of_runtime_can_be_read_without_torch(root: Path) -> None:
     """Another interpreter runs them, see `make test-runtime`."""
     script = (
-        "sys.path[:0] = sys.argv[1:3]\n"
+        "sys.path[:0] = sys.argv[1:4]\n"
         "from runpy import run_path\n"
-        "for path in sys.argv[3:]: run_path(path)"
+        "for path in sys.argv[4:]: run_path(path)"
     )
-    folders = (root / "tests" / "support", root / "tests" / "fakes")
+    folders = [root / "tests" / name for name in ("support", "support/programs", "fakes")]
     paths = map(str, sorted((root / "tests" / "runtime").rglob("test_*.py")))
     # That one skips itself where TensorRT-RTX is not installed.
     names = [path for path in paths if not path.endswith("test_tensorrt_build.py")]

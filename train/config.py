@@ -16,6 +16,8 @@ from ifmmin.runtime.frontends.spec import FrontEndSpec
 from ifmmin.runtime.modality import MODALITIES, Modality, Pattern, incomplete_patterns, patterns_of
 from ifmmin.runtime.prediction import check_labels
 
+from .missing import parse_rates
+
 
 def one_of(name: str, value: str, known: Collection[str]) -> None:
     """RecipeError unless `value` is among the known ones."""
@@ -94,9 +96,10 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Weigh the cross-entropy of class c by N / (C N_c), counts of the training part."""
     keep: str = "best"
     """`best`: the epoch of the best validation figure; `last`: the end of training."""
-    patterns: str
+    patterns: str | float
     """Drawn uniformly per utterance: `full` (what an utterance has), the six `incomplete` ones, or
-    `all` seven; `every`: no draw, each utterance counts under all seven."""
+    `all` seven; `every`: no draw, each utterance counts under all seven. A missing rate, 0.3, or
+    several, 0:0.7:0.1: each batch is at one of them, of `train/missing.py`."""
     cmd: float = 0.0
     """Weight of the CMD between the modalities' invariant features."""
     cmd_bounded: bool = False
@@ -116,7 +119,17 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         require_probability(self, "dropout", "beta1", "beta2")
         one_of("decay", self.decay, DECAYS)
         one_of("keep", self.keep, KEEP)
-        one_of("patterns", self.patterns, PATTERN_SETS)
+        self.missing_rates  # noqa: B018 - which may be none
+
+    @property
+    def missing_rates(self) -> tuple[float, ...]:
+        """Those that batches are drawn at; empty where patterns are drawn by their names."""
+        if self.patterns in PATTERN_SETS:
+            return ()
+        try:
+            return parse_rates(str(self.patterns), "patterns")
+        except InputError as error:
+            raise RecipeError(f"{error}; or one of {', '.join(PATTERN_SETS)}") from error
 
     @property
     def total_epochs(self) -> int:
@@ -139,21 +152,21 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Stage1(Schedule, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Full modality: the teacher. Cross-entropy + cmd * CMD."""
 
-    patterns: str = "full"
+    patterns: str | float = "full"
 
 
 class Stage2(Schedule, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Missing modality: as stage 1, + the terms that follow the teacher. For model `augmented` it
     is the only stage, without those terms."""
 
-    patterns: str = "incomplete"
+    patterns: str | float = "incomplete"
     imagination: float = 1.0
     """Weight of MSE(imagined, teacher embeddings of what is missing)."""
     imagination_of: str = "all"
     """MSE over `all` modalities, the present ones' target being the embedding of an absent one, as
     the reference; or over the `missing` ones only."""
     invariance: float = 100.0
-    """Weight of MSE(H' of the student, H' of the teacher on the whole utterance); if-mmin only."""
+    """Weight of MSE(H' of the student, H' of the teacher on the whole utterance)."""
     cycle: float = 2.0
     """Weight of MSE(h, what a second imagination module makes of the imagined); mmin only."""
     cycle_shared: bool = False
@@ -166,7 +179,7 @@ class Stage2(Schedule, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 Form = Literal["cascade", "parallel"]
-Model = Literal["if-mmin", "mmin", "augmented", "fusion", "linear"]
+Model = Literal["if-mmin", "cif-mmin", "mmin", "augmented", "fusion", "linear"]
 IMAGINATION_FORMS: tuple[Form, ...] = get_args(Form)
 MODELS: tuple[Model, ...] = get_args(Model)
 POOLINGS = ("maximum", "last", "attention", "sum")
@@ -265,7 +278,8 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     model: str = "if-mmin"
     """`if-mmin`; `mmin`: imagination without invariant features, with a cycle loss (Zhao et al.
-    2021); `augmented`: encoders and a classifier, trained on random patterns; `fusion`: encoders,
+    2021); `cif-mmin`: invariant features by second encoders, taught by contrast (Liu et al. 2024);
+    `augmented`: encoders and a classifier, trained on random patterns; `fusion`: encoders,
     invariant encoder and a classifier, trained on the full pattern; `linear`: one logistic
     regression per pattern on pooled statistics."""
     imagination: str = "cascade"
@@ -325,6 +339,8 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         require_probability(self, "text_dropout", "guide_dropout")
         if self.model == "linear" and self.statistics is None:
             raise RecipeError("model linear wants network.statistics; the recipe has none")
+        if self.contrasts and self.statistics is not None:
+            raise RecipeError("model cif-mmin wants sequence encoders, not network.statistics")
 
     def fitted(self, features: Mapping[Modality, FeatureConfig]) -> Architecture:
         """What of it concerns these inputs: other modalities are left out, and weighted functionals
@@ -348,7 +364,12 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     @property
     def imagines(self) -> bool:
         """Whether there is an imagination module, and so a second stage with a teacher."""
-        return self.model in ("if-mmin", "mmin")
+        return self.model in ("if-mmin", "cif-mmin", "mmin")
+
+    @property
+    def contrasts(self) -> bool:
+        """Whether every modality has a second encoder for its invariant features."""
+        return self.model == "cif-mmin"
 
     @property
     def invariant(self) -> bool:

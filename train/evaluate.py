@@ -325,19 +325,26 @@ def score(
 ) -> dict[Pattern, Scores]:
     """Calibrated logits under every pattern, or some of them."""
     embedded = utterances if isinstance(utterances, Embedded) else embed(network, utterances)
+    return {
+        pattern: score_left(
+            network, embedded, embedded.present & pattern_mask([pattern], network.modalities)
+        )
+        for pattern in (network.config.patterns if patterns is None else patterns)
+    }
+
+
+def score_left(network: EmotionNetwork, embedded: Embedded, left: Tensor) -> Scores:
+    """Calibrated logits of utterances of which `left` (N, M) bool is there, within what they
+    have."""
     training = network.training
     network.eval()
-    scores = {}
     with torch.no_grad():
-        for pattern in network.config.patterns if patterns is None else patterns:
-            keep = embedded.present & pattern_mask([pattern], network.modalities)
-            chosen = torch.where(keep[..., None], embedded.h, embedded.absent)
-            rows = keep.any(dim=1).nonzero()[:, 0]
-            raw = network.head(chosen[rows], keep[rows]).logits
-            logits = network.calibrated(raw, keep[rows])
-            scores[pattern] = Scores(rows.numpy(), logits.numpy(), raw.numpy())
+        chosen = torch.where(left[..., None], embedded.h, embedded.absent)
+        rows = left.any(dim=1).nonzero()[:, 0]
+        raw = network.head(chosen[rows], left[rows]).logits
+        logits = network.calibrated(raw, left[rows])
     network.train(training)
-    return scores
+    return Scores(rows.numpy(), logits.numpy(), raw.numpy())
 
 
 def evaluate(
@@ -368,6 +375,18 @@ def measure_scores(
         p: measure(found.logits, labels[found.rows], scale and scale.of(found.rows))
         for p, found in scores.items()
     }
+
+
+def measure_pooled(
+    scores: Mapping[Pattern, Scores], labels: NDArray[np.int64], scale: Scale | None = None
+) -> Metrics:
+    """Metrics of all answers under the incomplete patterns as one set, which is how papers average:
+    an utterance is in it once a pattern. Accuracies are those of the mean where every utterance has
+    every modality; F1 is not."""
+    some = incomplete_patterns({m for pattern in scores for m in pattern})
+    rows = np.concatenate([scores[p].rows for p in some])
+    logits = np.concatenate([scores[p].logits for p in some])
+    return measure(logits, labels[rows], scale and scale.of(rows))
 
 
 def require_predictions_file(path: Path) -> None:

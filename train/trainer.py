@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,25 +29,30 @@ from .checkpoint import save_checkpoint
 from .config import ModelConfig, Schedule
 from .data.corpus import Corpus, Utterance, column_statistics
 from .evaluate import (
+    Embedded,
     Report,
+    Scores,
     active_shares,
     embed,
     labels_of,
-    measure_scores,
     project,
     report,
     score,
+    score_left,
     warn,
     write_predictions,
     write_projection,
 )
+from .metrics import measure
+from .missing import SlotDraws, slots_left
 from .model.encoders import StatisticsEncoder, frame_statistics
 from .model.loader import BatchLoader, Rows, endless_rows
-from .model.losses import Objective, TaughtObjective, Teacher
+from .model.losses import ContrastiveObjective, Objective, TaughtObjective, Teacher
 from .model.models import (
+    ContrastiveNetwork,
     FusionNetwork,
-    ImaginationNetwork,
     LinearNetwork,
+    build_network,
     fit_linear,
     network_bytes,
 )
@@ -59,17 +64,25 @@ HistoryRow = dict[str, float | int]
 
 
 class Validation:
-    """The figure by which epochs are compared: mean over some patterns on the validation part.
+    """The figure by which epochs are compared: mean on the validation part over some patterns, or
+    over missing rates where a stage trains at those, with the masks of `evaluate --missing-rate`.
 
     Patterns of which no utterance has anything are left out. Raises CorpusError where that leaves
     none.
     """
 
-    def __init__(self, loader: BatchLoader, patterns: Sequence[Pattern], figure: str) -> None:
+    def __init__(
+        self,
+        loader: BatchLoader,
+        patterns: Sequence[Pattern],
+        figure: str,
+        rates: Sequence[float] = (),
+    ) -> None:
         self._feed = loader
         present = {m for utterance in loader.utterances for m in utterance.features}
         self._patterns = [p for p in patterns if present & p.present]
         self._figure = figure
+        self._rates = rates
         if not self._patterns:
             raise CorpusError(
                 "no validation utterance can be answered under "
@@ -80,12 +93,21 @@ class Validation:
     def __call__(self, network: EmotionNetwork) -> dict[str, float]:
         """The figure and the share of active embedding units per modality."""
         embedded = embed(network, self._feed)
-        metrics = measure_scores(
-            score(network, embedded, self._patterns), self._feed.labels.numpy()
-        )
-        figures = [getattr(metrics[pattern], self._figure) for pattern in self._patterns]
+        labels = self._feed.labels.numpy()
+        figures = [
+            getattr(measure(found.logits, labels[found.rows]), self._figure)
+            for found in self._scores(network, embedded)
+        ]
         shares = {f"active_{m}": share for m, share in active_shares(network, embedded).items()}
         return {"validation": float(np.mean(figures)), **shares}
+
+    def _scores(self, network: EmotionNetwork, embedded: Embedded) -> Iterable[Scores]:
+        if not self._rates:
+            return score(network, embedded, self._patterns).values()
+        names = [utterance.name for utterance in self._feed.utterances]
+        slots = SlotDraws.of_names(names, network.modalities, seed=0)
+        lefts = (slots_left(embedded.present.numpy(), rate, slots) for rate in self._rates)
+        return (score_left(network, embedded, torch.from_numpy(left)) for left in lefts)
 
 
 def run_stage(
@@ -229,6 +251,12 @@ class _Session:
         objective = Objective(network, self._recipe.stage1, loader, self._draws)
         return Trained(network, self._run(1, objective, loader))
 
+    def contrastive(self) -> Trained:
+        network = self._prepare(ContrastiveNetwork(self._config))
+        loader = BatchLoader(network, self._corpus.parts["train"])
+        objective = ContrastiveObjective(network, self._recipe.stage1, loader, self._draws)
+        return Trained(network, self._run(1, objective, loader))
+
     def augmented(self) -> Trained:
         assert self._recipe.stage2 is not None
         network = self._prepare(FusionNetwork(self._config))
@@ -238,11 +266,15 @@ class _Session:
 
     def imagining(self) -> Trained:
         assert self._recipe.stage2 is not None
+        architecture = self._config.architecture
         # MMIN's teacher fuses without invariant features, as the baseline `augmented` does.
-        first = self.fusion("fusion" if self._config.architecture.invariant else "augmented")
+        first = (
+            self.contrastive() if architecture.contrasts
+            else self.fusion("fusion" if architecture.invariant else "augmented")
+        )  # fmt: skip
         teacher = first.network
-        assert isinstance(teacher, FusionNetwork)
-        student = self._prepare(ImaginationNetwork(self._config))
+        assert isinstance(teacher, (FusionNetwork, ContrastiveNetwork))
+        student = self._prepare(build_network(self._config))
         for part in ("encoders", "invariant"):
             if hasattr(teacher, part):
                 student.get_submodule(part).load_state_dict(
@@ -268,7 +300,7 @@ class _Session:
             number,
             objective,
             loader,
-            Validation(held_out, patterns, self._recipe.select),
+            Validation(held_out, patterns, self._recipe.select, stage.missing_rates),
             buckets=self._recipe.length_buckets,
             draws=self._draws,
         )

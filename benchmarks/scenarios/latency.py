@@ -29,7 +29,7 @@ from ..roofline.profile import split_time
 from ..timing import FEWEST
 from .bench import Bench
 from .contenders import Contender, Features, RunConfig
-from .plan import ACOUSTIC_LENGTHS, BATCHES, MONOLITH, ORDINARY, ordinary_lengths
+from .plan import ACOUSTIC_LENGTHS, MONOLITH, ORDINARY, ordinary_lengths
 
 _WARM_UP = 3
 """Calls at another length, of contenders that are warm but for that."""
@@ -126,9 +126,9 @@ def throughput(bench: Bench) -> list[Row]:
             f"the bundle has no throughput graphs of {', '.join(lacking)}, so that batches are "
             "answered one by one; ifmmin-export CHECKPOINT --shape throughput adds them",
         )
-    bench.pace.expect(len(patterns) * len(BATCHES))
+    bench.pace.expect(len(patterns) * len(bench.plan.batches))
     for pattern in patterns:
-        for batch in BATCHES:
+        for batch in bench.plan.batches:
             bench.log(f"throughput of {pattern}, batches of {batch}")
             rows += _measure_batches(bench, pattern, threads, batch)
     return rows

@@ -73,6 +73,8 @@ class Plan:
     """Empty: those of the bundle."""
     backends: tuple[str, ...] = ("onnxruntime-cpu",)
     precisions: tuple[str, ...] = ("fp32",)
+    batches: tuple[int, ...] = BATCHES
+    """Utterances of a call of `throughput`."""
     threads: tuple[int, ...] = (1,)
     """The first has every scenario and all peers, further ones latency beside the monolith."""
     peers: tuple[str, ...] = (MONOLITH,)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+from ifmmin.runtime.backends.profile import PROFILED
 from ifmmin.runtime.errors import IfmminError
 from ifmmin.runtime.modality import Modality, Pattern
 from ifmmin.runtime.predictor import Predictor
@@ -178,6 +179,11 @@ def _groups(bench: Bench, ready: Ready, pattern: Pattern) -> Iterator[tuple[str,
         for config, predictor in ready:
             calls[OURS, "", past, config] = update(predictor, past)
             calls[OURS, USUAL, past, config] = update(predictor, past, "")
+            longest = bench.bundle.manifest.modalities[Modality.A].verified_length
+            if config.backend in PROFILED and past > longest:
+                reason = f"its engines take utterances of {longest} frames, {past} were wanted"
+                bench.refuse(f"{RERUN}, {config.backend}", config.threads, reason)
+                continue
             calls[RERUN, "", past, config] = partial(predictor.predict, features)
         yield f"after {past} frames", calls
     yield (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ifmmin.runtime.modality import Modality
-from ifmmin.train.model.encoders import StatisticsEncoder, TextCNN
+from ifmmin.train.model.encoders import SequenceEncoder, StatisticsEncoder, TextCNN
 from ifmmin.train.model.network import EmotionNetwork
 
 from .encoder import FP32, ExportEncoder, Front, Precision, State
@@ -39,4 +39,5 @@ def build_encoder(
         return ExportTextCNN(
             encoder, front, within, products=precision.text_products, clears_padding=clears
         )
+    assert isinstance(encoder, SequenceEncoder)  # models of others are not exported
     return ExportSequenceEncoder(encoder, front, within, recurrence, clears_padding=clears)

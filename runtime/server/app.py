@@ -29,7 +29,10 @@ from .service import Service, counted
 from .tensors import HEADER_LENGTH, decode_request, encode_response
 
 _HERE = Path(__file__).parent
-_PAGE = {"/": "index.html", "/page.js": "page.js", "/page.css": "page.css"}
+_PAGE = {
+    "/": "index.html",
+    **{f"/{name}": name for name in ("page.css", "page.js", "engines.js", "icon.svg")},
+}
 _OPEN = {*_PAGE, "/v2/health/live", "/v2/health/ready"}
 """Paths that need no token: they tell nothing of anybody."""
 _LARGE = 1 << 17
@@ -74,7 +77,6 @@ def create_app(service: Service, access: Access | None = None) -> Starlette:
         post("/v2/repository/index", partial(_index, service)),
         get("/metrics", partial(_metrics, service)),
         get("/openapi.json", _openapi),
-        get("/favicon.ico", _nothing),
         WebSocketRoute("/v1/listen", partial(_listen, service)),
         *(get(path, partial(_page, name)) for path, name in _PAGE.items()),
     ]
@@ -139,10 +141,6 @@ def _require_version(request: Request) -> None:
 
 async def _live(request: Request) -> Response:
     return Response()
-
-
-async def _nothing(request: Request) -> Response:
-    return Response(status_code=204)
 
 
 async def _ready(service: Service, request: Request) -> Response:

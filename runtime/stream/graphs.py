@@ -86,9 +86,9 @@ Inputs = Mapping[str, NDArray[Any]]
 
 
 def fit_to_profile(loaded: LoadedGraph, profile: Mapping[str, ProfileSpec]) -> LoadedGraph:
-    """A step, summary or head graph for any number of streams, and a step for any number of frames.
+    """A graph for any number of streams or utterances, and a step for any number of frames.
 
-    profile: the sizes that the loaded graph takes, of all its inputs; all count streams first.
+    profile: the sizes that the loaded graph takes, of all its inputs; all count rows first.
     """
     run = loaded.run
     if loaded.entry.shape == "step":

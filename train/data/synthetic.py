@@ -1,8 +1,8 @@
 """A corpus drawn from a known generator, so that the best possible accuracy is known too.
 
-For an utterance of class c, with s shared by the modalities and p_m private to each,
+For an utterance of class c, with s_m seen by all modalities and p_m private to each,
 
-    s ~ N(mu_c, I),  p_m ~ N(nu_mc, I),  z_m = [s; p_m],
+    s_m ~ N(mu_c, I), corr(s_m, s_m') = coupling,  p_m ~ N(nu_mc, I),  z_m = [s_m; p_m],
     x_m[t] = offset_m + scale_m * (gain_m A_m z_m w(t) + e),  e ~ N(0, I),
 
 where A_m has orthonormal columns and w rises, stays and falls over the utterance. Each modality
@@ -14,7 +14,7 @@ a small Gaussian, and its answer is the Bayes rule.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 import numpy as np
@@ -23,7 +23,13 @@ from numpy.typing import NDArray
 from ifmmin.runtime.errors import CorpusError, RecipeError
 from ifmmin.runtime.modality import MODALITIES, Modality, Pattern, patterns_of
 
-from ..config import FeatureConfig, require_at_least, require_at_most, require_modalities
+from ..config import (
+    FeatureConfig,
+    require_at_least,
+    require_at_most,
+    require_modalities,
+    require_probability,
+)
 from .corpus import PARTS, Corpus, Utterance, training_statistics
 
 LABELS = ("angry", "happy", "neutral", "sad")
@@ -83,9 +89,18 @@ class SyntheticLayout(
     """Class means' distance from the origin in each shared latent, in within-class deviations."""
     private: float = 1.2
     """The same in the private latent of each modality."""
+    coupling: float = 1.0
+    """Correlation of two modalities' shared latents within a class, 0 to 1: what imagination of one
+    from the other can tell beyond the class."""
+    label_noise: float = 0.0
+    """Share of training and validation labels that are another class, drawn; the test part keeps
+    its own."""
 
     def __post_init__(self) -> None:
         require_modalities("modalities", self.modalities)
+        require_probability(self, "label_noise")
+        require_at_least(self, 0, "coupling")
+        require_at_most(self, 1, "coupling")
         require_at_least(self, 1, "train", "validation", "test")
         require_at_most(self, 1_000_000, "train", "validation", "test")
         _require_finite(self, "shared", "private")
@@ -102,6 +117,7 @@ class Source:
     gain: float
     means: Array
     """(C, 3), class means of z_m."""
+    coupling: float
 
     def statistic(self, x: Array) -> tuple[Array, float]:
         """The sufficient statistic u_m (3,) of a sequence (T, D), and its noise variance."""
@@ -137,6 +153,7 @@ def build_sources(layout: SyntheticLayout) -> dict[Modality, Source]:
             scale=np.exp(rng.normal(0.0, 0.5, options.dim)),
             gain=options.gain,
             means=means,
+            coupling=layout.coupling,
         )
     return sources
 
@@ -148,7 +165,8 @@ def draw_synthetic(layout: SyntheticLayout, *, fold: int) -> Corpus:
     for index, part in enumerate(PARTS):
         rng = np.random.default_rng([fold, index])
         count = getattr(layout, part)
-        parts[part] = [_draw(layout, sources, rng, f"{part}-{i:05d}", i) for i in range(count)]
+        drawn = [_draw(layout, sources, rng, f"{part}-{i:05d}", i) for i in range(count)]
+        parts[part] = drawn if part == "test" else _mislabelled(drawn, layout.label_noise, rng)
     features = {
         m: FeatureConfig(
             dim=options.dim,
@@ -181,11 +199,27 @@ def _draw(
     for modality, source in sources.items():
         low, high = layout.modalities[modality].frames
         w = envelope(int(rng.integers(low, high + 1)))
-        z = source.means[label] + np.append(shared, rng.standard_normal())
+        own = shared if layout.coupling == 1 else rng.standard_normal(2)
+        both = np.sqrt(layout.coupling) * shared + np.sqrt(1.0 - layout.coupling) * own
+        z = source.means[label] + np.append(both, rng.standard_normal())
         signal = source.gain * np.outer(w, source.A @ z)
         noise = rng.standard_normal(signal.shape)
         features[modality] = (source.offset + source.scale * (signal + noise)).astype(np.float16)
     return Utterance(name, features, label)
+
+
+def _mislabelled(
+    utterances: list[Utterance], share: float, rng: np.random.Generator
+) -> list[Utterance]:
+    wrong = rng.random(len(utterances)) < share
+    steps = rng.integers(1, len(LABELS), len(utterances))
+    labels = [
+        (u.label + int(step)) % len(LABELS) for u, step in zip(utterances, steps, strict=True)
+    ]
+    return [
+        replace(u, label=label) if other else u
+        for u, label, other in zip(utterances, labels, wrong, strict=True)
+    ]
 
 
 def bayes_posterior(
@@ -193,19 +227,19 @@ def bayes_posterior(
 ) -> Array:
     """Class posterior (N, C) given the modalities of a pattern, all of which must be present."""
     modalities = list(pattern)
-    shared = np.diag([1.0, 1.0, 0.0])
-    covariance = np.kron(np.ones((len(modalities),) * 2), shared) + np.diag(
-        np.tile([0.0, 0.0, 1.0], len(modalities))
-    )
+    coupled = np.diag([1.0, 1.0, 0.0]) * sources[modalities[0]].coupling
+    covariance = np.kron(np.ones((len(modalities),) * 2), coupled)
+    np.fill_diagonal(covariance, 1.0)
     means = np.concatenate([sources[m].means for m in modalities], axis=1)
-    posteriors = np.empty((len(utterances), len(LABELS)))
-    for row, utterance in enumerate(utterances):
-        seen = [sources[m].statistic(utterance.features[m].astype(float)) for m in modalities]
-        noise = np.repeat([variance for _, variance in seen], 3)
-        residuals = np.concatenate([u for u, _ in seen]) - means
-        weighted = np.linalg.solve(covariance + np.diag(noise), residuals.T).T
-        # The covariance is the same for every class, so its determinant cancels.
-        log_joint = np.log(_PRIOR) - 0.5 * (residuals * weighted).sum(axis=1)
-        unnormalised = np.exp(log_joint - log_joint.max())
-        posteriors[row] = unnormalised / unnormalised.sum()
-    return posteriors
+    seen = [
+        [sources[m].statistic(u.features[m].astype(float)) for m in modalities] for u in utterances
+    ]
+    statistics = np.array([np.concatenate([u for u, _ in row]) for row in seen])
+    noise = np.repeat([[variance for _, variance in row] for row in seen], 3, axis=1)
+    residuals = statistics[:, None] - means  # (N, C, 3 M)
+    covariances = covariance + noise[:, None, :] * np.eye(noise.shape[1])
+    weighted = np.linalg.solve(covariances, residuals.transpose(0, 2, 1)).transpose(0, 2, 1)
+    # Of an utterance the covariance is the same for every class, so its determinant cancels.
+    log_joint = np.log(_PRIOR) - 0.5 * (residuals * weighted).sum(axis=2)
+    unnormalised = np.exp(log_joint - log_joint.max(axis=1, keepdims=True))
+    return np.asarray(unnormalised / unnormalised.sum(axis=1, keepdims=True))

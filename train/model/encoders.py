@@ -254,15 +254,46 @@ def _build_encoder(config: ModelConfig, modality: Modality) -> Encoder:
         statistics = architecture.statistics[modality]
         column = config.features[modality].weight_column if statistics.weighs else None
         return StatisticsEncoder(dim, width, statistics, column)
+    encoder: SequenceEncoder | TextCNN
     if modality is Modality.T:
-        return TextCNN(
+        encoder = TextCNN(
             dim,
             architecture.embedding,
             architecture.text_channels,
             architecture.text_kernels,
             architecture.text_dropout,
         )
-    return SequenceEncoder(dim, architecture.embedding, architecture.pooling_of(modality))
+    else:
+        encoder = SequenceEncoder(dim, architecture.embedding, architecture.pooling_of(modality))
+    return (
+        PairedEncoder(encoder, dim, architecture.embedding) if architecture.contrasts else encoder
+    )
+
+
+class PairedEncoder(nn.Module):
+    """Two encoders of the same frames, side by side: (B, T, D) -> (B, 2E) (CIF-MMIN).
+
+    The first E values are what `specific` makes, the others those of `invariant`, an LSTM.
+    """
+
+    def __init__(self, specific: SequenceEncoder | TextCNN, dim: int, embedding: int) -> None:
+        super().__init__()
+        self.specific = specific
+        self.invariant = SequenceEncoder(dim, embedding)
+        self.pooled_size = specific.pooled_size + self.invariant.pooled_size
+
+    def pool(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """(B, T, D), (B,) of at least 1 -> (B, P + E)."""
+        return torch.cat([self.specific.pool(x, lengths), self.invariant.pool(x, lengths)], dim=1)
+
+    def embed(self, pooled: Tensor) -> Tensor:
+        """(B, P + E) -> (B, 2E)."""
+        size = self.specific.pooled_size
+        return torch.cat([self.specific.embed(pooled[:, :size]), pooled[:, size:]], dim=1)
+
+    def missing(self, dim: int, length: int) -> Tensor:
+        """Pooled encoding (1, P + E) of a missing modality: `length` frames of zeros."""
+        return torch.cat([e.missing(dim, length) for e in (self.specific, self.invariant)], dim=1)
 
 
 CREST_FLOOR = 0.1
@@ -395,4 +426,4 @@ class StatisticsEncoder(nn.Module):
         return torch.zeros_like(self.offset)[None]
 
 
-Encoder = SequenceEncoder | TextCNN | StatisticsEncoder
+Encoder = SequenceEncoder | TextCNN | PairedEncoder | StatisticsEncoder

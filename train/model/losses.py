@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -10,10 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ifmmin.runtime.modality import Modality
+
 from ..config import Schedule, Stage2
 from ..data.corpus import Batch, pattern_mask
+from ..missing import SlotDraws, slots_left
 from .loader import BatchLoader, Rows
-from .models import FusionNetwork, fusion_flat
+from .models import ContrastiveNetwork, FusionNetwork, fusion_flat
 from .network import EmotionNetwork, Imagination, Output, initialise
 
 CMD_MOMENTS = 5
@@ -61,6 +66,28 @@ def invariance_discrepancy(invariant: Tensor, present: Tensor) -> Tensor:
     return torch.stack(pairs).mean() if pairs else invariant.new_zeros(())
 
 
+CONTRAST_WEIGHTS: Mapping[frozenset[Modality], float] = {
+    frozenset((Modality.T, Modality.V)): 0.25,
+    frozenset((Modality.T, Modality.A)): 0.25,
+    frozenset((Modality.V, Modality.A)): 0.5,
+}
+"""Of pairs of modalities in CIF-MMIN's first stage."""
+
+
+def contrast(x: Tensor, y: Tensor) -> Tensor:
+    """How far apart (N, E), (N, E) of the same N utterances are, beside those of others: a scalar.
+
+    With unit vectors u_i, v_j and s_ij = e u_i . v_j: the mean over i of -log(exp(s_ii) / (1e-10 +
+    sum over j != i of exp(s_ij)) + 1e-20), and the same with x and y exchanged, halved (CIF-MMIN's
+    code: an utterance's own pair is not below the line, and e is the temperature's inverse).
+    """
+    scores = math.e * F.normalize(x, dim=1, eps=1e-12) @ F.normalize(y, dim=1, eps=1e-12).T
+    own = scores.diagonal().exp()
+    others = scores.exp() * (1 - torch.eye(len(scores), dtype=scores.dtype, device=scores.device))
+    ways = [-(own / (1e-10 + others.sum(dim=d)) + 1e-20).log().mean() for d in (0, 1)]
+    return torch.stack(ways).mean()
+
+
 def imagination_target(full: Tensor, absent: Tensor, keep: Tensor) -> Tensor:
     """What imagination should give (B, M, E): the teacher's encoding of the complement input.
 
@@ -97,7 +124,7 @@ class Teacher:
     With reference batches an answer does depend on them, so it looks at every batch anew.
     """
 
-    def __init__(self, network: FusionNetwork, loader: BatchLoader) -> None:
+    def __init__(self, network: FusionNetwork | ContrastiveNetwork, loader: BatchLoader) -> None:
         self._network = network.eval().requires_grad_(False)
         self._seen = None if network.reference_batches else self._see_all(loader)
 
@@ -112,10 +139,11 @@ class Teacher:
 
     def _look(self, batch: Batch) -> TeacherOutput:
         with torch.no_grad():
-            full = self._network.embeddings(batch)
-            output = self._network.head(full, batch.present)
-            absent = self._network.absent_embeddings(batch)
-        return TeacherOutput(full, absent, output.invariant)
+            network = self._network
+            full = network.embeddings(batch)
+            output = network.head(full, batch.present)
+            absent = network.absent_embeddings(batch)
+        return TeacherOutput(network.specific(full), network.specific(absent), output.invariant)
 
     def _see_all(self, loader: BatchLoader) -> TeacherOutput:
         views = [self._look(batch) for batch in loader.in_order(_AT_ONCE)]
@@ -161,6 +189,7 @@ class Objective:
         config = network.config
         patterns = config.incomplete if stage.patterns == "incomplete" else config.patterns
         self._patterns = pattern_mask(patterns, config.modalities)
+        self._rates = stage.missing_rates
         self._weight = class_weights(loader.labels, network) if stage.class_balance else None
 
     def parts(self) -> dict[str, nn.Module]:
@@ -182,7 +211,9 @@ class Objective:
             h = torch.where(keep[..., None], self.network.embeddings(batch)[cases], absent)
         else:
             keep = present
-            if self.stage.patterns != "full":
+            if self._rates:
+                keep = draw_slots(present, self._rates, self._draws)
+            elif self.stage.patterns != "full":
                 keep = draw_patterns(present, self._patterns, self._draws)
             h = self.network.embeddings(batch.masked(keep))
         return ForwardPass(self.network.head(h, keep), h, batch.labels[cases], keep, cases)
@@ -197,6 +228,57 @@ class Objective:
                 invariant = bounded(invariant, seen.present)
             terms["cmd"] = stage.cmd * invariance_discrepancy(invariant, seen.present)
         return terms
+
+
+class ContrastiveObjective(Objective):
+    """CIF-MMIN's stage 1: cross-entropy, and contrast between the modalities' H'.
+
+    Each H' goes through a projection of its modality, which the loss alone needs.
+    """
+
+    def __init__(
+        self,
+        network: EmotionNetwork,
+        stage: Schedule,
+        loader: BatchLoader,
+        draws: np.random.Generator,
+    ) -> None:
+        super().__init__(network, stage, loader, draws)
+        width = network.config.architecture.embedding
+        self.projections = nn.ModuleDict({m.value: _projection(width) for m in network.modalities})
+        """Per letter of a modality."""
+
+    def parts(self) -> dict[str, nn.Module]:
+        """The network's parts and the projections."""
+        return super().parts() | {f"projection_{m}": p for m, p in self.projections.items()}
+
+    def own_terms(self, seen: ForwardPass) -> Terms:
+        """Cross-entropy, and the contrast of every pair of modalities that two utterances have."""
+        invariant, modalities = seen.output.invariant, self.network.modalities
+        assert invariant is not None
+        terms = {"cross_entropy": F.cross_entropy(seen.output.logits, seen.labels, self._weight)}
+        for i, j in combinations(range(len(modalities)), 2):
+            rows = seen.present[:, i] & seen.present[:, j]
+            if int(rows.sum()) < 2:
+                continue
+            pair = modalities[i], modalities[j]
+            x, y = (
+                self.projections[m.value](invariant[rows, k])
+                for k, m in zip((i, j), pair, strict=True)
+            )
+            weight = CONTRAST_WEIGHTS[frozenset(pair)]
+            terms[f"contrast_{pair[0]}_{pair[1]}"] = weight * contrast(x, y)
+        return terms
+
+
+def _projection(width: int) -> nn.Module:
+    projection = nn.Sequential(
+        nn.Linear(width, width), nn.LeakyReLU(), nn.LayerNorm(width), nn.Linear(width, width),
+        nn.LeakyReLU(),
+    )  # fmt: skip
+    initialise(projection)
+    nn.init.ones_(projection[2].weight)  # type: ignore[arg-type]
+    return projection
 
 
 class TaughtObjective(Objective):
@@ -272,6 +354,13 @@ def draw_patterns(present: Tensor, patterns: Tensor, draws: np.random.Generator)
     """
     keep = patterns[torch.from_numpy(draws.integers(len(patterns), size=len(present)))] & present
     return torch.where(keep.any(dim=1, keepdim=True), keep, present)
+
+
+def draw_slots(present: Tensor, rates: Sequence[float], draws: np.random.Generator) -> Tensor:
+    """What is left of what is `present` (B, M) at one of the missing rates."""
+    rate = rates[int(draws.integers(len(rates)))]
+    slots = SlotDraws.fresh(tuple(present.shape), draws)
+    return torch.from_numpy(slots_left(present.numpy(), rate, slots))
 
 
 def class_weights(labels: Tensor, network: EmotionNetwork) -> Tensor:

@@ -1,4 +1,4 @@
-"""Models: IF-MMIN and MMIN, which imagine, networks that only fuse, and the linear specialist."""
+"""Models: IF-MMIN, MMIN and CIF-MMIN, which imagine, those that fuse, the linear specialist."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ifmmin.runtime.modality import Modality, Pattern
 from ..config import ModelConfig
 from ..data.corpus import Utterance
 from ..metrics import measure
+from .encoders import PairedEncoder
 from .loader import BatchLoader
 from .network import (
     MLP,
@@ -172,10 +173,72 @@ class ImaginationNetwork(EmotionNetwork):
         if invariant is not None:
             guide = self.guide_dropout(fusion_flat(invariant, modalities))
         latents, imagined = self.imagination(self.guide_dropout(fusion_flat(h, modalities)), guide)
-        order = fusion_order(modalities)
-        back = [order.index(m) for m in modalities]
-        imagined = imagined.unflatten(1, (len(modalities), -1))[:, back]
-        return Output(self.classifier(latents), invariant, imagined)
+        return Output(self.classifier(latents), invariant, from_fusion(imagined, modalities))
+
+
+class _PairedNetwork(EmotionNetwork):
+    """CIF-MMIN: embeddings (B, M, 2E) are h, and H' beside it, by encoders of the frames.
+
+    Liu, Zuo, Lian, Schuller and Li, IEEE Trans. Affective Computing 15(4), 2024.
+    """
+
+    def _classifier(self, inputs: int) -> MLP:
+        sizes = (inputs, *self.config.architecture.classifier_sizes, len(self.config.labels))
+        return MLP(sizes, nn.ReLU)
+
+    @property
+    def _width(self) -> int:
+        return len(self.modalities) * self.config.architecture.embedding
+
+    def specific(self, h: Tensor) -> Tensor:
+        """(..., 2E) -> (..., E)."""
+        return h.chunk(2, dim=-1)[0]
+
+    def parts(self) -> dict[str, nn.Module]:
+        """As ever, the second encoders apart from the first."""
+        parts = super().parts()
+        for name, part in tuple(parts.items()):
+            if isinstance(part, PairedEncoder):
+                parts |= {name: part.specific, f"invariant_{name}": part.invariant}
+        return parts
+
+
+class ContrastiveNetwork(_PairedNetwork):
+    """CIF-MMIN, stage 1: a classifier on h, while H' is taught by contrast alone."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.classifier = self._classifier(self._width)
+        initialise(self)
+
+    def head(self, h: Tensor, present: Tensor) -> Output:
+        """Logits of h, in fusion order."""
+        specific, invariant = h.chunk(2, dim=-1)
+        return Output(self.classifier(fusion_flat(specific, self.modalities)), invariant)
+
+
+class ContrastiveImagination(_PairedNetwork):
+    """CIF-MMIN, stage 2: a classifier on h + imagined."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.imagination = Imagination(config.architecture, "summed", len(config.modalities))
+        self.classifier = self._classifier(self._width)
+        initialise(self)
+
+    def head(self, h: Tensor, present: Tensor) -> Output:
+        """Logits of h and what is imagined, added up."""
+        specific, invariant = h.chunk(2, dim=-1)
+        given, guide = (fusion_flat(x, self.modalities) for x in (specific, invariant))
+        imagined = self.imagination(given, guide)[1]
+        logits = self.classifier(given + imagined)
+        return Output(logits, invariant, from_fusion(imagined, self.modalities))
+
+
+def from_fusion(flat: Tensor, modalities: Sequence[Modality]) -> Tensor:
+    """(B, ME) in fusion order -> (B, M, E) of `modalities`, in canonical order."""
+    order = fusion_order(modalities)
+    return flat.reshape(len(flat), len(order), -1)[:, [order.index(m) for m in modalities]]
 
 
 def fusion_flat(h: Tensor, modalities: Sequence[Modality]) -> Tensor:
@@ -187,6 +250,8 @@ def build_network(config: ModelConfig) -> EmotionNetwork:
     """The network that `config.architecture.model` names, freshly initialised."""
     if config.architecture.model == "linear":
         return LinearNetwork(config)
+    if config.architecture.contrasts:
+        return ContrastiveImagination(config)
     if config.architecture.imagines:
         return ImaginationNetwork(config)
     return FusionNetwork(config)

@@ -84,6 +84,7 @@ class Imagination(nn.Module):
 
     cascade:  o_0 = h, z_k = Enc_k(o_{k-1} + H'), o_k = Dec_k(z_k), imagined = transition(o_K).
     parallel: z_k = Enc_k(h + k H'), imagined = transition(h + K H' + Dec_K(z_K)).
+    summed (CIF-MMIN): as cascade, but imagined = transition(o_{K-1} + H' + o_K).
     residual (MMIN, no H'): x_1 = h, x_{k+1} = x_k + o_k, imagined = transition(x_{K+1}).
     """
 
@@ -107,19 +108,20 @@ class Imagination(nn.Module):
         """
         if invariant is None:
             latents, output = self._residual(h)
-        elif self.form == "cascade":
-            latents, output = self._cascade(h, invariant)
-        else:
+        elif self.form == "parallel":
             latents, output = self._parallel(h, invariant)
+        else:
+            latents, output = self._cascade(h, invariant)
         return torch.cat(latents, dim=-1), self.transition(output)
 
     def _cascade(self, h: Tensor, invariant: Tensor) -> tuple[list[Tensor], Tensor]:
         latents = []
-        output = h
+        x, output = h, h
         for encoder, decoder in zip(self.encoders, self.decoders, strict=True):
-            latents.append(encoder(output + invariant))
+            x = output + invariant
+            latents.append(encoder(x))
             output = decoder(latents[-1])
-        return latents, output
+        return latents, x + output if self.form == "summed" else output
 
     def _parallel(self, h: Tensor, invariant: Tensor) -> tuple[list[Tensor], Tensor]:
         latents = []
@@ -276,6 +278,10 @@ class EmotionNetwork(nn.Module):
     def embed(self, pooled: Tensor, modality: Modality) -> Tensor:
         """Pooled encodings (B, P) -> (B, E)."""
         return self.encoder(modality).embed(pooled)
+
+    def specific(self, h: Tensor) -> Tensor:
+        """Of embeddings the part (..., E) that imagination is after: here all of them."""
+        return h
 
     def pool(self, batch: Batch, modality: Modality, rows: Tensor) -> Tensor:
         """Pooled encoding (N, P) of the utterances `rows` (N,), which must have the modality."""

@@ -38,6 +38,17 @@ class Unit:
         return f"{self.entry}, fold {self.fold}, seed {self.seed}"
 
 
+class Varied(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry with one field of its recipe changed."""
+
+    entry: str
+    """Which."""
+    key: str
+    """The field, e.g. `corpus.train`."""
+    value: str
+    """What it is changed to."""
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that decides what the units of a sweep give, besides the corpus's place."""
 
@@ -46,6 +57,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     seeds: list[int]
     threads: int
     """CPU threads of a unit: another number gives other rounding."""
+    varied: dict[str, Varied] = {}
+    """Which of the entries are others with one field changed."""
 
     def units(self) -> list[Unit]:
         """All units, fold by fold."""
@@ -80,6 +93,9 @@ def slug(name: str) -> str:
     return _NOT_IN_A_NAME.sub("-", name).strip(".-")
 
 
+_CHANGE = re.compile(r"\+(?=[a-z0-9_.]+=)")
+
+
 def resolve(
     models: Sequence[str],
     recipe: str | None,
@@ -87,15 +103,60 @@ def resolve(
     overrides: Sequence[str] = (),
     corpus: str | None = None,
 ) -> dict[str, Recipe]:
-    """The recipes of entries MODEL, RECIPE:MODEL or NAME=either, by name; commas separate entries.
+    """The recipes of entries MODEL, RECIPE:MODEL or NAME=either, by name; commas separate entries,
+    and `+KEY=VALUE` after one, as often as wanted, changes a field of its recipe.
 
     recipe: that of entries without their own. Raises InputError and RecipeError naming the entry.
     """
+    entries, unused = _resolve(models, recipe, overrides, corpus)
+    for text in sorted(unused):
+        log_line(f"note: --set {text} concerns none of {', '.join(entries)}")
+    return entries
+
+
+def vary(
+    entries: Mapping[str, Recipe],
+    variations: Sequence[str],
+    models: Sequence[str],
+    recipe: str | None,
+    *,
+    overrides: Sequence[str] = (),
+    corpus: str | None = None,
+) -> tuple[dict[str, Recipe], dict[str, Varied]]:
+    """What `resolve` gave for the same arguments, and each entry once more for every value of every
+    KEY=VALUE,VALUE... of `variations` that is not its own, one field at a time.
+
+    Returns all entries, and of the new ones what they are.
+    """
+    every, varied = dict(entries), {}
+    for text in variations:
+        key, _, values = text.partition("=")
+        if not key or not values:
+            raise InputError(
+                f"got --vary {text!r:.99}, wanted KEY=VALUE,VALUE, e.g. corpus.train=100,1600"
+            )
+        for value in values.split(","):
+            setting = f"{key}={value}"
+            changed, _ = _resolve(models, recipe, [*overrides, setting], corpus)
+            same = [name for name in entries if changed[name] == entries[name]]
+            if same and len(same) < len(entries):
+                raise InputError(f"--vary {setting} changes nothing of {', '.join(same)}")
+            for name in () if same else entries:
+                every[f"{name} at {setting}"] = changed[name]
+                varied[f"{name} at {setting}"] = Varied(entry=name, key=key, value=value)
+    return every, varied
+
+
+def _resolve(
+    models: Sequence[str], recipe: str | None, overrides: Sequence[str], corpus: str | None
+) -> tuple[dict[str, Recipe], set[str]]:
+    """The entries, and the overrides that concern none of them."""
     entries: dict[str, Recipe] = {}
     slugs: dict[str, str] = {}
     unused = set(overrides)
     for text in (part.strip() for group in models for part in group.split(",")):
-        name, equals, what = text.rpartition("=")
+        head, *changes = _CHANGE.split(text)
+        name, equals, what = head.rpartition("=")
         name = name if equals else text
         other = slugs.setdefault(slug(name).lower(), name)
         if name in entries or other != name or not slug(name):
@@ -109,22 +170,25 @@ def resolve(
                 f"got --model {text!r}, wanted MODEL (with --recipe), RECIPE:MODEL or "
                 f"NAME=RECIPE:MODEL, where MODEL is one of {', '.join(MODELS)}"
             )
-        entries[name], used = _load(name, source, model, overrides, corpus)
+        entries[name], used = _load(name, source, model, overrides, changes, corpus)
         unused -= set(used)
-    for text in sorted(unused):
-        log_line(f"note: --set {text} concerns none of {', '.join(entries)}")
     _require_one_corpus(entries)
-    return entries
+    return entries, unused
 
 
 def _load(
-    name: str, source: str, model: str, overrides: Sequence[str], corpus: str | None
+    name: str,
+    source: str,
+    model: str,
+    overrides: Sequence[str],
+    changes: Sequence[str],
+    corpus: str | None,
 ) -> tuple[Recipe, list[str]]:
-    """The recipe of an entry, and the overrides that concern it."""
+    """The recipe of an entry, and the overrides that concern it; its own `changes` come last."""
     try:
         plain = load_recipe(source, model=model, corpus=corpus)
         used = [text for text in overrides if _concerns(plain, text)]
-        return load_recipe(source, used, model=model, corpus=corpus), used
+        return load_recipe(source, [*used, *changes], model=model, corpus=corpus), used
     except RecipeError as error:
         raise RecipeError(f"--model {name}: {error}") from error
 
@@ -244,6 +308,7 @@ class SweepFolder:
                 folds=sorted({*before.folds, *asked.folds}),
                 seeds=sorted({*before.seeds, *asked.seeds}),
                 threads=asked.threads,
+                varied=before.varied | asked.varied,
             )
         if whole != before:
             with atomic_file(self.root / _PLAN) as part:
@@ -278,7 +343,7 @@ def _require_same(before: Plan, asked: Plan, root: Path) -> None:
 
 def _differences(before: Recipe, asked: Recipe) -> list[str]:
     """`field: old, now new` for every field that differs and matters."""
-    old, new = (_flat(msgspec.to_builtins(recipe)) for recipe in (before, asked))
+    old, new = (flat(msgspec.to_builtins(recipe)) for recipe in (before, asked))
     return [
         f"{field} was {old.get(field)}, now {new.get(field)}"
         for field in dict.fromkeys([*old, *new])
@@ -286,11 +351,12 @@ def _differences(before: Recipe, asked: Recipe) -> list[str]:
     ]
 
 
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Sections within sections as one, with keys like `stage2.epochs`."""
     found: dict[str, Any] = {}
     for key, value in content.items():
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         else:
             found[f"{prefix}{key}"] = value
     return found

@@ -18,15 +18,20 @@ from ifmmin.runtime.files import atomic_file
 
 from ..metrics import SENTIMENT, shown
 from ..plots import colour, confusion, losses, new_figure, projection, save
+from .gains import CONFIDENCE, Gain, Setting, gain_plot, gain_rows, gain_table, gains, settings
 from .plan import Plan, SweepFolder, Unit, slug
+from .published import published_section
 from .results import (
     FIGURES,
+    POOLED,
     RESAMPLES,
     Difference,
     Result,
     Spread,
     columns_of,
     differences,
+    pooled,
+    pooled_name,
     possible,
     read_results,
     spreads,
@@ -54,6 +59,10 @@ First entry minus second, UA pooled over the folds' test utterances, mean over s
 standard error by bootstrap over utterances ({RESAMPLES:,} resamples; an utterance keeps its
 patterns, seeds and entries together); * is a difference of more than two standard errors. How much
 training varies is not in it: see the deviation over seeds."""
+_GAINS = f"""\
+UA of the first entry, what the Bayes rule has where it is known (`possible`), and the gain over
+each other entry on units that both have: mean over folds of the mean over seeds ± half of its
+{CONFIDENCE:.0%} interval (Student's t over folds; * where zero is outside)."""
 _CALIBRATION = """\
 Before → after temperature scaling on validation data; mean over units. Confidence is the mean
 probability of the answer; calibrated, it is near WA."""
@@ -64,13 +73,21 @@ class Findings:
     """All that a sweep's report is made of."""
 
     plan: Plan
-    results: dict[str, list[Result]]
+    every: dict[str, list[Result]]
     """Finished units by entry; entries without any are left out."""
     differences: list[Difference]
+    gains: list[Gain]
+    """Where a field is varied."""
     failures: dict[Unit, str]
     """Why units failed."""
     plots: list[str]
     """Names of the files in plots/."""
+
+    @property
+    def results(self) -> dict[str, list[Result]]:
+        """What tables and plots show: the entries as they are, or all where none of them is."""
+        plain = {n: some for n, some in self.every.items() if n not in self.plan.varied}
+        return plain or self.every
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -102,6 +119,13 @@ def render(found: Findings) -> str:
         note = f"\n\n{_SPREAD}" if number == 0 else ""
         sections.append(f"## {_LONG[figure]}{note}\n\n{_figure_table(found, figure)}")
     sections.append(_spread_section(found))
+    sections += _averages(found)
+    beside = published_section(found.plan, found.results)
+    if beside is not None:
+        sections.append(beside)
+    if found.plan.varied:
+        table = gain_table(found.plan, found.every, found.gains)
+        sections.append(f"## One field varied: UA, {found.columns[-1]}\n\n{_GAINS}\n\n{table}")
     if found.differences:
         sections.append(f"## Paired differences in UA\n\n{_PAIRED}\n\n{_difference_table(found)}")
     sections += [_calibration(found), _health(found)]
@@ -119,7 +143,9 @@ def _head(found: Findings) -> str:
     rows = []
     each = len(plan.folds) * len(plan.seeds)
     for name, recipe in plan.entries.items():
-        units = len(found.results.get(name, []))
+        if name in plan.varied:
+            continue
+        units = len(found.every.get(name, []))
         rows.append([name, recipe.network.model, recipe.name, f"{units} of {each}"])
     folds, seeds = (", ".join(map(str, numbers)) for numbers in (plan.folds, plan.seeds))
     table = markdown_table(["entry", "model", "recipe", "units"], rows)
@@ -157,9 +183,28 @@ def _spread_section(found: Findings) -> str:
     return f"## {figure.upper()}, {mean}: spread\n\n{markdown_table(headers, rows)}"
 
 
+def _averages(found: Findings) -> list[str]:
+    """The mean over the patterns beside the figure of all their answers."""
+    patterns = next(iter(found.results.values()))[0].patterns
+    if len(patterns) == 1:
+        return []
+    mean, together = found.columns[-1], pooled_name(patterns[:-1])
+    rows = []
+    for name, results in found.results.items():
+        of_all = pooled(results)
+        pairs = ((spreads(results, figure)[mean].mean, of_all[figure]) for figure in of_all)
+        rows.append([name, *(shown(number) for pair in pairs for number in pair)])
+    headers = [f"{f}, {of}" for f in ("WA", "UA", "F1") for of in (mean, together)]
+    about = f"{mean.capitalize()}: of the figures under each. {together.capitalize()}: of {POOLED}."
+    table = markdown_table(["entry", *headers], rows)
+    return [f"## Averages\n\n{about} Both are means over units.\n\n{table}"]
+
+
 def _difference_table(found: Findings) -> str:
     rows = []
     for d in found.differences:
+        if d.first not in found.results:
+            continue
         cells = [
             "- "
             if math.isnan(d.value[c])
@@ -192,9 +237,12 @@ _GROUP = 0.8
 """Width of a pattern's group of bars; patterns are 1 apart."""
 
 
-def figures(results: Results, figure: str) -> Iterator[tuple[str, Figure]]:
-    """Every plot of a sweep with its file name; `figure`: the figure of merit of the bars."""
-    yield "bars.png", bars(results, figure)
+def figures(found: Findings) -> Iterator[tuple[str, Figure]]:
+    """Every plot of a sweep with its file name."""
+    results = found.results
+    yield "bars.png", bars(results, found.figures[0])
+    if found.gains:
+        yield "gains.png", gain_plot(found.plan, found.gains)
     yield "calibration.png", calibration(results)
     for name, some in results.items():
         labels = some[0].labels
@@ -299,11 +347,15 @@ def write_report(folder: SweepFolder, plan: Plan) -> Findings | None:
     if not results:
         return None
     failures = {unit: reason for unit in plan.units() if (reason := folder.failure(unit))}
-    found = Findings(plan, results, differences(results), failures, [])
-    for name, figure in figures(results, found.figures[0]):
+    compared = [d for s in settings(plan) for d in differences(_of(s, results))]
+    gained = gains(plan, results) if plan.varied else []
+    found = Findings(plan, results, compared, gained, failures, [])
+    for name, figure in figures(found):
         with atomic_file(folder.root / "plots" / name) as part:
             save(figure, part)
         found.plots.append(name)
+    if gained:
+        _write_csv(folder.root / "gains.csv", gain_rows(gained))
     _write_csv(folder.root / "results.csv", _result_rows(found))
     _write_csv(folder.root / "units.csv", _unit_rows(found))
     _write_csv(folder.root / "differences.csv", _difference_rows(found))
@@ -312,9 +364,14 @@ def write_report(folder: SweepFolder, plan: Plan) -> Findings | None:
     return found
 
 
+def _of(setting: Setting, results: Results) -> Results:
+    """The results under a setting."""
+    return {name: results[name] for name in setting.entries.values() if name in results}
+
+
 def _result_rows(found: Findings) -> Iterable[Row]:
     yield "entry", "pattern", "figure", "mean", "sd_over_seeds", "sd_over_units", "units"
-    for name, results in found.results.items():
+    for name, results in found.every.items():
         for figure in found.figures:
             for column, spread in spreads(results, figure).items():
                 numbers = (spread.mean, spread.over_seeds, spread.over_units)
@@ -324,7 +381,7 @@ def _result_rows(found: Findings) -> Iterable[Row]:
 def _unit_rows(found: Findings) -> Iterable[Row]:
     figures = (*_PER_UNIT, *found.sentiment)
     yield "entry", "fold", "seed", "pattern", *figures
-    for results in found.results.values():
+    for results in found.every.values():
         for result in results:
             for pattern in result.patterns:
                 test = result.test(pattern)

@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import SCREENS, Watch, launched, shows
 from served import Served, served
-
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="Playwright is not installed: pip install playwright"
-)
-_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-_SCREENS = {"desk": (1280, 820), "phone": (390, 844)}
 
 
 @pytest.fixture(scope="module")
 def chromium(root: Path) -> Iterator[Any]:
-    program = next(filter(None, map(shutil.which, _NAMES)), None)
-    if program is None:
-        pytest.skip("no Chromium is installed here: apt-get install chromium")
-    sound = root / "examples" / "recordings" / "angry.wav"
-    flags = [
-        "--no-sandbox", "--disable-gpu", "--use-fake-device-for-media-stream",
-        "--use-fake-ui-for-media-stream", f"--use-file-for-fake-audio-capture={sound}",
-    ]  # fmt: skip
-    with playwright.sync_playwright() as driver:
-        made = driver.chromium.launch(executable_path=program, args=flags)
+    with launched(root / "examples" / "recordings" / "angry.wav") as made:
         yield made
-        made.close()
 
 
 Open = Callable[..., Any]
@@ -39,44 +22,19 @@ Open = Callable[..., Any]
 
 @pytest.fixture
 def open_page(chromium: Any) -> Iterator[Open]:
-    """Opens the page of a server; nothing may be asked of another, and nothing may fail.
+    """Opens the page of a server; nothing may be asked of another, and nothing may fail."""
+    watched = []
 
-    failures: what the browser may complain of besides.
-    """
-    contexts, wrong = [], []
-
-    def opened(
-        server: Served, screen: str = "desk", scheme: str = "light", failures: str = "$^"
-    ) -> Any:
-        width, height = _SCREENS[screen]
-        context = chromium.new_context(
-            viewport={"width": width, "height": height}, color_scheme=scheme
-        )
-        contexts.append(context)
-        page = context.new_page()
-        own = f"127.0.0.1:{server.http}/"
-        page.on("request", lambda r: wrong.append(r.url) if own not in r.url else None)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on(
-            "console",
-            lambda m: wrong.append(m.text)
-            if m.type == "error" and not re.search(failures, m.text) else None,
-        )  # fmt: skip
-        page.goto(f"http://127.0.0.1:{server.http}/")
+    def opened(server: Served, *, failures: str = "$^", **screen: str) -> Any:
+        watch = Watch(chromium, f"http://127.0.0.1:{server.http}/", failures)
+        watched.append(watch)
+        page = watch.open(**screen)
         page.wait_for_selector("#bars li")
         return page
 
     yield opened
-    for context in contexts:
-        context.close()
-    assert wrong == []
-
-
-def shows(page: Any, selector: str, pattern: str, seconds: float = 15) -> None:
-    """Wait until a text is there."""
-    playwright.expect(page.locator(selector)).to_have_text(
-        re.compile(pattern, re.IGNORECASE), timeout=1000 * seconds
-    )
+    for watch in watched:
+        watch.close()
 
 
 def test_listening_words_and_switches(speech: Served, open_page: Open) -> None:
@@ -115,7 +73,7 @@ def test_listening_words_and_switches(speech: Served, open_page: Open) -> None:
 
 @pytest.mark.parametrize("name", ["sad", "neutral"])
 def test_a_recording(speech: Served, open_page: Open, root: Path, name: str) -> None:
-    page = open_page(speech, "phone")
+    page = open_page(speech, screen="phone")
     page.set_input_files("#recording", root / "examples" / "recordings" / f"{name}.wav")
     shows(page, "#label", name)
     shows(page, "#status", f"{name}.wav: .* seconds were sent")
@@ -237,7 +195,7 @@ def test_a_server_that_starts_again(face_bundle: Path, open_page: Open, openface
         page.close()
 
 
-@pytest.mark.parametrize("screen", _SCREENS)
+@pytest.mark.parametrize("screen", SCREENS)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_everybody_can_use_it(
     speech: Served, open_page: Open, root: Path, screen: str, scheme: str
@@ -245,7 +203,7 @@ def test_everybody_can_use_it(
     axe = root / ".venv" / "axe" / "axe.min.js"
     if not axe.is_file():
         pytest.skip("axe-core is not in .venv/axe: npm pack axe-core, as the Makefile does")
-    page = open_page(speech, screen, scheme)
+    page = open_page(speech, screen=screen, scheme=scheme)
     page.click("#listen")
     shows(page, "#label", "angry")
     page.fill("#text", "How dare you say that")
@@ -260,8 +218,10 @@ def test_everybody_can_use_it(
 def test_it_is_small_and_whole(speech: Served, root: Path) -> None:
     folder = root / "runtime" / "server" / "page"
     assert sum(file.stat().st_size for file in folder.iterdir()) < 200_000
-    for path in ("/", "/page.js", "/page.css"):
+    for path in ("/", "/page.js", "/engines.js", "/page.css", "/icon.svg"):
         status, content, headers = speech.ask("GET", path)
         assert status == 200
-        assert b"http" not in content.replace(b'"http", "ws"', b"").replace(b"https, or at", b"")
+        for word in (b'"http", "ws"', b"https, or at", b"http://www.w3.org/2000/svg"):
+            content = content.replace(word, b"")
+        assert b"http" not in content
         assert "default-src 'self'" in headers["content-security-policy"]

@@ -14,7 +14,7 @@ import yaml
 from run_command import Ran, call
 from scipy.stats import multivariate_normal
 
-from ifmmin.runtime.errors import CorpusError
+from ifmmin.runtime.errors import CorpusError, RecipeError
 from ifmmin.runtime.modality import ALL_PATTERNS, MODALITIES, Pattern
 from ifmmin.train.cli import main
 from ifmmin.train.data import AdapterLayout, load_corpus
@@ -40,40 +40,81 @@ TINY = SyntheticLayout(
 )  # fmt: skip
 
 
-def _whole_sequence_posterior(utterance: Utterance, pattern: Pattern) -> np.ndarray:
+def _whole_sequence_posterior(
+    utterance: Utterance, pattern: Pattern, layout: SyntheticLayout
+) -> np.ndarray:
     """From the multivariate normal of every raw value at once, no sufficient statistic."""
-    sources = build_sources(TINY)
-    maps, observed, latent_means, scales = [], [], [], []
+    sources = build_sources(layout)
+    maps, observed, means, noise = [], [], [], []
     for index, m in enumerate(pattern):
         source, x = sources[m], utterance.features[m].astype(float)
-        shared_and_own = np.zeros((3, 2 + len(pattern)))
-        shared_and_own[:2, :2] = np.eye(2)
-        shared_and_own[2, 2 + index] = 1.0
+        # Independent latents: two of all modalities, then two and one of each modality's own.
+        latents = np.zeros((3, 2 + 3 * len(pattern)))
+        latents[:2, :2] = np.sqrt(layout.coupling) * np.eye(2)
+        own = slice(2 + 3 * index, 5 + 3 * index)
+        latents[:, own] = np.diag([*[np.sqrt(1 - layout.coupling)] * 2, 1.0])
         for frame, weight in zip(x, envelope(len(x)), strict=True):
-            scale = np.diag(source.scale)
-            maps.append(scale @ (source.gain * weight * source.A) @ shared_and_own)
-            scales.append(source.scale)
+            seen = np.diag(source.scale) @ (source.gain * weight * source.A)
+            maps.append(seen @ latents)
+            means.append(seen @ source.means.T)
+            noise.append(source.scale**2)
             observed.append(frame - source.offset)
-    matrix, noise = np.vstack(maps), np.diag(np.concatenate(scales) ** 2)
-    for c in range(4):
-        own = [sources[m].means[c, 2] for m in pattern]
-        latent_means.append(np.concatenate([sources[next(iter(pattern))].means[c, :2], own]))
+    matrix = np.vstack(maps)
+    covariance = matrix @ matrix.T + np.diag(np.concatenate(noise))
     densities = [
-        multivariate_normal(matrix @ mean, matrix @ matrix.T + noise).logpdf(
-            np.concatenate(observed)
-        )
-        for mean in latent_means
+        multivariate_normal(mean, covariance).logpdf(np.concatenate(observed))
+        for mean in np.vstack(means).T
     ]
     posterior = np.exp(np.array(densities) - max(densities))
     return np.asarray(posterior / posterior.sum())
 
 
+@pytest.mark.parametrize("coupling", [1.0, 0.4, 0.0])
 @pytest.mark.parametrize("pattern", ALL_PATTERNS, ids=str)
-def test_bayes_rule_equals_the_density_of_the_whole_sequence(pattern: Pattern) -> None:
-    utterances = draw_synthetic(TINY, fold=1).parts["test"][:12]
-    found = bayes_posterior(build_sources(TINY), utterances, pattern)
-    truth = [_whole_sequence_posterior(u, pattern) for u in utterances]
+def test_bayes_rule_equals_the_density_of_the_whole_sequence(
+    pattern: Pattern, coupling: float
+) -> None:
+    layout = msgspec.structs.replace(TINY, coupling=coupling)
+    utterances = draw_synthetic(layout, fold=1).parts["test"][:12]
+    found = bayes_posterior(build_sources(layout), utterances, pattern)
+    truth = [_whole_sequence_posterior(u, pattern, layout) for u in utterances]
     np.testing.assert_allclose(found, truth, atol=1e-9)
+
+
+@pytest.mark.parametrize("coupling", [1.0, 0.5, 0.0])
+def test_modalities_agree_within_a_class_as_much_as_they_are_coupled(coupling: float) -> None:
+    loud = SyntheticModality(dim=4, frames=(4, 4), gain=30.0)
+    layout = SyntheticLayout(modalities=dict.fromkeys(MODALITIES, loud), coupling=coupling)
+    sources, some = build_sources(layout), draw_synthetic(layout, fold=1).parts["train"]
+    a, v = (
+        np.array(
+            [sources[m].statistic(u.features[m].astype(float))[0] - sources[m].means[u.label]
+             for u in some]
+        )
+        for m in MODALITIES[:2]
+    )  # fmt: skip
+    for latent, expected in ((0, coupling), (1, coupling), (2, 0.0)):
+        assert np.corrcoef(a[:, latent], v[:, latent])[0, 1] == pytest.approx(expected, abs=0.1)
+
+
+def test_label_noise_spares_the_test_part_and_all_features() -> None:
+    clean, noisy = (
+        draw_synthetic(msgspec.structs.replace(TINY, label_noise=share, train=2000), fold=1)
+        for share in (0.0, 0.3)
+    )
+    for part, expected in (("train", 0.3), ("test", 0.0)):
+        pairs = list(zip(clean.parts[part], noisy.parts[part], strict=True))
+        wrong = np.mean([before.label != after.label for before, after in pairs])
+        assert wrong == pytest.approx(expected, abs=0.05)
+        assert all(
+            np.array_equal(before.features[m], after.features[m])
+            for before, after in pairs
+            for m in MODALITIES
+        )
+    assert clean.possible == noisy.possible
+    for wrong_value in ("coupling=1.5", "coupling=-1", "label_noise=1"):
+        with pytest.raises(RecipeError, match=wrong_value.split("=")[0]):
+            load_recipe("synthetic", [f"corpus.{wrong_value}"])
 
 
 def test_more_modalities_make_more_possible_and_folds_are_different_draws() -> None:
