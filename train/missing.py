@@ -33,7 +33,7 @@ def parse_rates(text: str, what: str) -> tuple[float, ...]:
     """
     try:
         rates = _rates(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         rates = ()
     if not 1 <= len(rates) <= MOST_RATES or not all(0 <= rate <= 1 for rate in rates):
         raise InputError(
