@@ -106,7 +106,15 @@ def test_all_steps_run_on_a_made_up_gpu(tmp_path: Path) -> None:
         "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     out = tmp_path / "day"
-    command = [sys.executable, "-m", "ifmmin.benchmarks.gpu.day", "run", "--quick", "--out", out]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "ifmmin.benchmarks.gpu.day",
+        "run",
+        "--quick",
+        "--out",
+        out,
+    ]
     subprocess.run([*command, "--checkpoint", checkpoint], env=environment, check=True, timeout=900)
     day = msgspec.json.decode((out / "record.json").read_bytes(), type=Day)
     assert [part.name for part in day.steps] == NAMES
