@@ -232,6 +232,9 @@ class TransformConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     the other: D values become D * len(powers)."""
     unit: bool = False
     """Scale every frame to unit Euclidean length first."""
+    intensities: bool = False
+    """The powers are for features that are never below 0, and left out of a corpus where training
+    frames have others: near 0 a small power tells of hardly more than a sign."""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.powers) <= _MOST_LAYERS or not all(0 < p <= 99 for p in self.powers):

@@ -222,12 +222,25 @@ def train(recipe: Recipe, corpus: Corpus, *, seed: int) -> Trained:
 
 
 def configure(recipe: Recipe, corpus: Corpus) -> ModelConfig:
-    """The network of a recipe for a corpus: its classes, its modalities.
+    """The network of a recipe for a corpus: its classes, its modalities, its kind of values.
 
     Raises RecipeError where the recipe has nothing for one of them.
     """
     architecture = recipe.network.fitted(corpus.features)
+    transforms = {
+        modality: msgspec.structs.replace(transform, powers=(1.0,))
+        if transform.intensities and _signed(corpus, modality)
+        else transform
+        for modality, transform in architecture.transforms.items()
+    }
+    architecture = msgspec.structs.replace(architecture, transforms=transforms)
     return ModelConfig(labels=corpus.labels, features=corpus.features, architecture=architecture)
+
+
+def _signed(corpus: Corpus, modality: Modality) -> bool:
+    """Whether training frames of the modality have values below 0."""
+    frames = (u.features.get(modality) for u in corpus.parts["train"])
+    return any(x is not None and bool((x < 0).any()) for x in frames)
 
 
 class _Session:

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from ifmmin.runtime.errors import BundleError, CorpusError, IfmminError
-from ifmmin.runtime.modality import MODALITIES, Pattern
+from ifmmin.runtime.modality import Pattern
 from ifmmin.runtime.predictor import Predictor
 
 from ..record import Accuracy
@@ -97,15 +97,17 @@ def _load(bench: Bench, fold: int) -> Corpus:
             f"accuracy is of fold {fold}, the network was trained on fold {trained}: it may have "
             "seen the test part"
         )
-    corpus = load_corpus(recipe.corpus, fold=fold, features=plan.features, targets=plan.targets)
     manifest = bench.bundle.manifest
+    corpus = load_corpus(
+        recipe.corpus, fold=fold, features=plan.features, targets=plan.targets,
+        modalities=list(manifest.modalities),
+    )  # fmt: skip
     if corpus.labels != manifest.labels:
         raise CorpusError(
             f"the bundle answers {', '.join(manifest.labels)}, corpus {corpus.name} has "
             f"{', '.join(corpus.labels)}; they must be the same in the same order"
         )
-    for modality in MODALITIES:
-        spec = manifest.modalities[modality]
+    for modality, spec in manifest.modalities.items():
         ours, theirs = spec.dim, corpus.features[modality].dim
         if ours != theirs:
             raise CorpusError(

@@ -194,6 +194,21 @@ def test_what_weighs_frames_is_the_corpus_s_to_say(weighed: bool) -> None:
         FeatureConfig(dim=5, weight_column=5)
 
 
+@pytest.mark.parametrize(("shift", "powers"), [(0.0, (1.0,)), (1000.0, (0.125, 1.0))])
+def test_powers_for_intensities_are_left_out_where_values_are_below_zero(
+    shift: float, powers: tuple[float, ...]
+) -> None:
+    recipe, corpus = load_recipe("robust"), load_corpus(load_recipe("synthetic").corpus, fold=1)
+    moved = [
+        replace(u, features=u.features | ({V: u.features[V] + shift} if V in u.features else {}))
+        for u in corpus.parts["train"]
+    ]
+    corpus = replace(corpus, parts={**corpus.parts, "train": moved})
+    assert configure(recipe, corpus).architecture.transforms[V].powers == powers
+    overridden = load_recipe("robust", ["network.transforms.v.intensities=false"])
+    assert configure(overridden, corpus).architecture.transforms[V].powers == (0.125, 1.0)
+
+
 def test_an_adapter_s_corpus_is_standardised_unless_it_says_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,25 @@ def test_figures_are_those_of_the_network(bundle: Path, make_bundle: Any) -> Non
     assert len({(a.wa, a.ua, a.ece) for a in found.values()}) == len(bench.patterns)
 
 
+@pytest.mark.parametrize("without", ["", "v"])
+def test_a_network_of_two_is_measured_on_a_corpus_of_two_or_three(
+    without: str, make_bundle: Any, tmp_path: Path
+) -> None:
+    made = make_bundle(("a", "t", "a_t"), shapes=("latency",), kind="two")
+    layout = replace(
+        LAYOUT, modalities={m: x for m, x in LAYOUT.modalities.items() if m != without}
+    )
+    bundle = copied(made, tmp_path)
+    _trained_on(bundle, layout)
+    found = measure_accuracies(_bench(bundle))
+    network, _ = load_checkpoint(made.parent / "model.safetensors")
+    corpus = load_corpus(layout, fold=1, modalities=network.modalities)
+    wanted = evaluate(network, corpus.parts["test"])
+    assert {way[0]: one.wa for way, one in found.items()} == pytest.approx(
+        {str(pattern): one.wa for pattern, one in wanted.items()}
+    )
+
+
 def test_rows_of_a_way_carry_it(bundle: Path) -> None:
     bench = _bench(bundle)
     bench.accuracies = measure_accuracies(bench)

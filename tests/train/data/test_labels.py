@@ -114,11 +114,15 @@ def load(*, fold, features, targets, count=24, zeros=()):
 """
 
 
-def _recipe(folder: Path, monkeypatch: pytest.MonkeyPatch, *, bins: tuple[float, ...]) -> Path:
+def _recipe(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, *, bins: tuple[float, ...],
+    zeros: tuple[str, ...] = (),
+) -> Path:  # fmt: skip
     module = f"scored_{len(bins) + 1}_{folder.name.replace('-', '_')}"
     (folder / f"{module}.py").write_text(SCORED.replace("LABELS", str(len(bins) + 1)))
     monkeypatch.syspath_prepend(str(folder))
     layout = {"layout": "adapter", "function": f"{module}:load", "folds": 2, "bins": list(bins)}
+    layout["options"] = {"zeros": list(zeros)}
     path = folder / "corpus.yaml"
     path.write_text(yaml.safe_dump({"corpus": layout}))
     return path
@@ -173,3 +177,21 @@ def test_bins_that_do_not_fit_the_labels_are_one_line(
     corpus = _recipe(tmp_path, monkeypatch, bins=(0.0, 1.0))
     words = ("--recipe", "robust", "--corpus", corpus, "-o", tmp_path / "run")
     assert "got 2 edges and 7 labels, wanted 3 labels" in mistake(main, "fit", *words)
+
+
+def test_a_test_part_of_one_class_has_its_figures_or_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = _recipe(tmp_path, monkeypatch, bins=(0.0,), zeros=("test",))
+    words = ("--recipe", "robust", "--model", "linear", "--corpus", corpus)
+    ran = call(main, "fit", *words, "-o", tmp_path / "run")
+    assert ran.code == 0, ran.err
+    assert "the test part has one class alone: its figures say little" in ran.err
+    assert "note: no Acc-2 -/+: every score is 0" in ran.err
+    found = json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]["a_t"]
+    none, (wrong, right) = found["confusion"]
+    assert (none, wrong + right) == ([0, 0], 24)
+    assert found["wa"] == found["ua"] == found["acc2_nonnegative"] == right / 24
+    answered = 2 if wrong else 1  # classes that occur or are answered
+    assert found["f1"] == pytest.approx(2 * right / (24 + right) / answered)
+    assert found["acc2_positive"] is None
