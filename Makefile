@@ -52,7 +52,7 @@ iemocap: FOLDS = 1-10
 msp-improv: FOLDS = 1-12
 iemocap msp-improv: $(VENV)/installed
 	$(if $(and $(FEATURES),$(TARGETS)),,$(error give FEATURES=DIR and TARGETS=DIR; docs/corpora.md says what they hold))
-	$(BIN)/ifmmin-train sweep --recipe $@ --model if-mmin=if-mmin+network.imagination=parallel,mmin,augmented \
+	$(BIN)/ifmmin-train sweep --recipe $@ --model if-mmin=if-mmin+network.imagination=parallel,cif-mmin,mmin,augmented \
 	  --set reference_batches=true --set length_buckets=1 --folds $(FOLDS) --seeds $(SEEDS) \
 	  --features "$(FEATURES)" --targets "$(TARGETS)" --out $@ $(OPTIONS)
 
