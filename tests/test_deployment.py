@@ -130,9 +130,9 @@ def test_the_pip_steps_run(root: Path, name: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     (site,) = (tmp_path / "opt" / "lib").glob("*/site-packages")
-    versions = {path.name for path in site.glob("*.dist-info")}
-    assert "cuda_python-12.9.1.dist-info" in versions
-    assert ("tensorrt_cu12-10.16.1.11.dist-info" in versions) == ("desktop" in name)
+    installed = {path.name for path in site.glob("*.dist-info")}
+    assert "cuda_python-12.9.1.dist-info" in installed
+    assert ("tensorrt_cu12-10.16.1.11.dist-info" in installed) == ("desktop" in name)
     assert (site / "ifmmin" / "runtime" / "models" / "speech" / "manifest.json").is_file()
 
 
@@ -239,7 +239,7 @@ def test_the_node_of_ros_2_answers(root: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "**Not run under ROS 2**" in text
     (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     assert code.count("\n") <= 64
-    stand_ins = {
+    stand_ins: dict[str, dict[str, Any]] = {
         "rclpy": {}, "rclpy.node": {"Node": _FakeNode}, "audio_common_msgs": {},
         "audio_common_msgs.msg": {"AudioData": SimpleNamespace}, "std_msgs": {},
         "std_msgs.msg": {"String": SimpleNamespace},
