@@ -90,11 +90,12 @@ def test_it_answers_as_python(program: Path, bundle: Path, tmp_path: Path, patte
     code, found, told = _ask(program, bundle, "--stream", "2", *words)
     assert (code, told) == (0, "")
     stream = predictor.stream()
-    for row, at in enumerate(range(0, max(len(features[m]) for m in letters), 2)):
+    starts = range(0, max(len(features[m]) for m in letters), 2)
+    assert len(starts) == len(found)
+    for row, at in zip(found, starts, strict=True):
         pieces = {m: features[m][at : at + 2] for m in letters}
         stream.push({m: piece for m, piece in pieces.items() if len(piece)})
-        np.testing.assert_allclose(found[row], stream.predict().logits, atol=1e-5)
-    assert row + 1 == len(found)
+        np.testing.assert_allclose(row, stream.predict().logits, atol=1e-5)
 
 
 def test_what_is_wrong_is_one_line(program: Path, bundle: Path, tmp_path: Path) -> None:

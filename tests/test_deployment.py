@@ -180,7 +180,7 @@ def test_systemd_takes_the_unit(root: Path, tmp_path: Path) -> None:
 def test_it_serves_without_memory_that_is_written_and_run(root: Path) -> None:
     """As the unit demands of the kernel by MemoryDenyWriteExecute."""
     pytest.importorskip("uvicorn", reason="the extra serve is not installed")
-    ran = run_python(_DENIED, root / "tests" / "support")
+    ran = run_python(_DENIED, root / "tests" / "support" / "programs")
     if ran.code == 3:
         pytest.skip("this kernel cannot deny it (Linux 6.3 can)")
     assert ran.code == 0, ran.err

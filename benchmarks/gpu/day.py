@@ -90,9 +90,8 @@ def run_day(
     step, whose name, directory and backends follow. seconds: of all steps; those left then are
     rows. Raises BackendUnavailable for a driver that is too old for everything.
     """
-    ends = time.monotonic() + seconds
     log_line("machine")
-    facts = collect(Host())
+    facts, ends = collect(Host()), time.monotonic() + seconds
     require_recent(facts.nvidia)
     require_writable(place.out / "record.json")
     if checkpoint is not None:
@@ -104,7 +103,7 @@ def run_day(
     for step in STEPS:
         found = _known(place, step.name, key)
         if found is None:
-            left = min(step.seconds, ends - time.monotonic())
+            left = max(0.0, min(step.seconds, ends - time.monotonic()))
             log_line(f"{step.name}, at most {left:.0f} s")
             found = _run(place, step, key, reasons, run, left)
             with atomic_file(place.part(step.name)) as part:
@@ -172,11 +171,11 @@ def _run(
         for what, backend in _subjects(step) if backend in reasons
     ]  # fmt: skip
     usable = [name for name in step.backends or GPU_BACKENDS if name not in reasons]
-    whole = True
-    if seconds <= 0:
+    whole, wanted = True, bool(usable) or not step.backends
+    if wanted and not seconds:
         whole, reason = False, "the time of a day was over; run make gpu again, which goes on here"
         rows.append(Row(what=step.name, outcome="not run", detail=reason))
-    elif usable or not step.backends:
+    elif wanted:
         place.part(step.name).parent.mkdir(parents=True, exist_ok=True)
         quick = ["--quick"] if place.quick else []
         output, code = run_for(seconds, [*run, *quick, step.name, str(place.out), *usable])

@@ -149,7 +149,7 @@ def test_rates_are_ranges_and_lists(text: str, rates: tuple[float, ...]) -> None
 @pytest.mark.parametrize(
     "text",
     ["", "a", "0.1,", "-0.1", "1.1", "nan", "0:1:0", "1:0:0.1", "0:1", "0:inf:1", "0:1:1e-9",
-     "0:1:-1", "0:1:nan"],
+     "0:1:-1", "0:1:nan", "0:1:1e-320", "0:1e308:1e-5"],
 )  # fmt: skip
 def test_no_rates_are_one_line(text: str) -> None:
     with pytest.raises(InputError, match=r"--missing-rate: got .*wanted 1 to 101 rates"):

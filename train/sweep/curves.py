@@ -218,7 +218,7 @@ class Curves:
 
     asked: Asked
     curves: list[Curve]
-    """By protocol, then entry."""
+    """By setting, protocol and entry."""
     differences: list[AreaDifference]
 
     def of(self, protocol: str) -> list[Curve]:

@@ -16,6 +16,7 @@ from ..metrics import shown
 from ..trainer import CHECKPOINT_NAME
 from .curves import Asked, Curves, Masked, answer_masked, measure_curves, write_curves
 from .executors import Executor, Job
+from .gains import settings
 from .plan import Plan, SweepFolder, Unit
 from .report import Findings, write_report
 from .results import columns_of, read_results, values
@@ -70,7 +71,8 @@ def measure_missing(
 ) -> Curves:
     """Measure the finished units of `asked` in `out` at missing rates, and write the curves there.
 
-    Each network answers the test part of its fold, all under the same masks.
+    Each network answers the test part of its fold, all under the same masks. Entries of one setting
+    are compared.
     """
     folder = SweepFolder(out)
     answered: dict[str, dict[tuple[int, int], dict[str, Masked]]] = {}
@@ -91,7 +93,15 @@ def measure_missing(
             answered.setdefault(unit.entry, {})[unit.fold, unit.seed] = found
             advance(str(unit))
         lead = next(iter(asked.entries.values())).select
-        curves = measure_curves({name: answered[name] for name in asked.entries}, missing)
+        parts = [
+            measure_curves({name: answered[name] for name in setting.entries.values()}, missing)
+            for setting in settings(asked)
+        ]
+        curves = Curves(
+            missing,
+            [curve for part in parts for curve in part.curves],
+            [difference for part in parts for difference in part.differences],
+        )
         write_curves(folder.root, curves, lead)
     return curves
 

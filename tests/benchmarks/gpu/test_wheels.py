@@ -35,7 +35,7 @@ def folder(tmp_path: Path, root: Path) -> Path:
 
 def test_pip_takes_what_was_listed(folder: Path, root: Path, tmp_path: Path) -> None:
     assert _run(root, "check", folder) == (0, f"{folder}: 2 wheels\n")
-    command = [
+    command: list[str | Path] = [
         sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--require-hashes",
         "--find-links", folder, "--requirement", folder / "requirements.txt", "--target",
     ]  # fmt: skip

@@ -22,7 +22,7 @@ from small_networks import (
 )
 
 from ifmmin.export.graph import plan_latency, plan_step, plan_throughput, to_bytes, to_model
-from ifmmin.export.quantize.dynamic import quantiser_files
+from ifmmin.export.quantize.dynamic import DynamicQuantiser, quantiser_files
 from ifmmin.export.quantize.groups import DYNAMIC, STATIC, group_name, operator_groups
 from ifmmin.export.quantize.static import StaticQuantiser
 from ifmmin.export.specialise.encoder import PRECISIONS
@@ -154,7 +154,8 @@ def test_groups_of_graphs() -> None:
     """To the quantiser an empty list of nodes means all of them."""
     model = _model(small_network(), "latency", Pattern.parse("a"), "int8-qdq")
     feeds = [{"a": probes_of("if-mmin").ordinary_inputs()[0][Modality.A]}]
-    assert StaticQuantiser(model, feeds, load_model)(()) == model
+    for quantiser in (StaticQuantiser, DynamicQuantiser):
+        assert quantiser(model, feeds, load_model)(()) == model
     network, whole = small_network(), ALL_PATTERNS[-1]
     shapes = [_model(network, s, whole, "int8") for s in ("latency", "throughput")]
     first, second = ({g: x.weights for g, x in operator_groups(m, DYNAMIC).items()} for m in shapes)

@@ -13,7 +13,7 @@ import torch
 from run_command import call, mistake
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from small_networks import small_network, small_utterance
-from small_recipe import TINY, fit_small, small
+from small_recipe import TINY, fit_small, small, small_options
 
 from ifmmin.runtime.modality import MODALITIES
 from ifmmin.train.cli import main
@@ -308,3 +308,23 @@ def test_a_sweep_of_two_modalities_has_curves_of_its_units(
         if row["figure"] in ("ua", "wa"):
             mean = known[row["entry"], row["figure"]]
             assert float(row["value"]) == pytest.approx(mean, abs=1e-6)
+
+
+def test_curves_of_varied_entries_are_compared_within_their_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(EXECUTORS, "local", lambda jobs, **_: (run_job(job) for job in jobs))
+    ran = call(
+        main, "sweep", "--recipe", "synthetic", *small_options("linear"), "--model",
+        "linear,again=linear", "--vary", "corpus.private=3", "--missing-rate", "0,0.3", "--jobs",
+        "1", "--out", tmp_path / "sweep",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    with (tmp_path / "sweep" / "areas.csv").open() as file:
+        rows = [r for r in csv.DictReader(file) if r["figure"] == "ua"]
+    end = " at corpus.private=3"
+    entries = ["linear", "again", "linear" + end, "again" + end]
+    assert [r["first"] for r in rows if not r["second"]] == entries
+    # Utterances of another corpus have the same names and masks, but are others.
+    pairs = [(r["first"], r["second"]) for r in rows if r["second"]]
+    assert pairs == [("linear", "again"), ("linear" + end, "again" + end)]
