@@ -44,6 +44,8 @@ class DynamicQuantiser:
         from onnxruntime.quantization import quantize_dynamic as quantize
 
         nodes = [name for group in groups for name in self.groups[group].nodes]
+        if not nodes:
+            return self._model
         with quantiser_files(self._model) as (source, target):
             quantize(
                 source,

@@ -98,14 +98,13 @@ class ExportTextCNN(ExportEncoder):
         if not self.products:
             image = x.unsqueeze(1)
             return [convolution(image) for convolution in self.convolutions]
-        products, sums, first = self.rows(x), [], 0
+        blocks, sums = iter(self.rows(x).split(self.channels, dim=2)), []
         for kernel in self.kernels:
             total = None
             for offset in range(kernel):
                 end = offset - kernel + 1
-                block = products[:, offset : end or None, first : first + self.channels]
+                block = next(blocks)[:, offset : end or None]
                 total = block if total is None else total + block
-                first += self.channels
             assert total is not None
             sums.append(total)
         return sums

@@ -168,7 +168,7 @@ def no_vnni(facts: Facts) -> Finding | None:
         "no-vnni",
         "note",
         "x86 without VNNI: sums of products of bytes saturate in 16 bits",
-        "nothing to mend: int8 graphs have unsigned or 7-bit weights and stay right here; measure "
+        "nothing to mend: int8 graphs have weights of 7 bits and stay right here; measure "
         "whether they are faster than fp32, and leave int8-qdq graphs to TensorRT",
     )
 
