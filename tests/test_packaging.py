@@ -100,7 +100,7 @@ def test_the_tests_of_runtime_can_be_read_without_torch(root: Path) -> None:
         "from runpy import run_path\n"
         "for path in sys.argv[4:]: run_path(path)"
     )
-    folders = [root / "tests" / name for name in ("support", "support/browsers", "fakes")]
+    folders = [root / "tests" / name for name in ("support", "support/programs", "fakes")]
     paths = map(str, sorted((root / "tests" / "runtime").rglob("test_*.py")))
     # That one skips itself where TensorRT-RTX is not installed.
     names = [path for path in paths if not path.endswith("test_tensorrt_build.py")]

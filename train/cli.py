@@ -19,6 +19,7 @@ from ifmmin.runtime.cli.app import command, entry_point, new_app
 from ifmmin.runtime.cli.options import frames_by_modality, texts_by_modality
 from ifmmin.runtime.console import log_line, print_table
 from ifmmin.runtime.errors import CheckpointError, CorpusError, IfmminError, InputError, OutputError
+from ifmmin.runtime.files import require_writable
 from ifmmin.runtime.modality import Modality, Pattern, incomplete_patterns
 from ifmmin.runtime.process import usable_cores
 
@@ -40,13 +41,28 @@ from .evaluate import (
 )
 from .extract import extract as extract_corpus
 from .metrics import SENTIMENT, Scale, shown
+from .missing import parse_rates
 from .model.network import EmotionNetwork
 from .recipe import Recipe, corpus_roots, load_recipe, recipe_names
 from .reference.checkpoint import import_released
+from .sweep.curves import (
+    CURVES_NAME,
+    TITLES,
+    Asked,
+    Curve,
+    answer_masked,
+    interval,
+    measure_curves,
+    write_curves,
+)
+from .sweep.curves import FIGURES as CURVE_FIGURES
+from .sweep.curves import MEAN as MEAN_ROW
+from .sweep.curves import POOLED as POOLED_ROW
 from .sweep.executors import EXECUTORS
 from .sweep.plan import Plan, parse_numbers, resolve, vary
 from .sweep.report import Findings
 from .sweep.results import POOLED, mean_name, pooled_name, spreads
+from .sweep.run import measure_missing
 from .sweep.run import sweep as run_sweep
 from .trainer import CHECKPOINT_NAME
 from .trainer import fit as fit_network
@@ -82,6 +98,30 @@ FeaturesOption = Annotated[
 TargetsOption = Annotated[
     Path | None, typer.Option("--targets", help="Root of the label files.", rich_help_panel=_CORPUS)
 ]
+_MISSING = "What is missing"
+RateOption = Annotated[
+    str | None,
+    typer.Option(
+        "--missing-rate", metavar="FROM:TO:STEP",
+        help="Also measure with this share of modality slots absent, one at least left per "
+        "utterance; 0:0.7:0.1, or 0.1,0.3.", rich_help_panel=_MISSING,
+    ),
+]  # fmt: skip
+FramesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--missing-frames", metavar="0.1,0.3",
+        help="Also measure with this share of frames or tokens zero within every modality, at "
+        "random and in one run.", rich_help_panel=_MISSING,
+    ),
+]  # fmt: skip
+MaskSeed = Annotated[
+    int,
+    typer.Option(
+        "--missing-seed", min=0, help="Of the masks, which are the same for every network.",
+        rich_help_panel=_MISSING,
+    ),
+]  # fmt: skip
 TorchThreads = Annotated[
     int | None, typer.Option("--threads", help="CPU threads; default: torch's choice.")
 ]
@@ -191,6 +231,7 @@ def fit(
     app,
     "ifmmin-train evaluate run/model.safetensors",
     "ifmmin-train evaluate run/model.safetensors --part validation --save answers.csv",
+    "ifmmin-train evaluate run/model.safetensors --missing-rate 0:0.7:0.1 --curves curves",
 )
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(
@@ -204,12 +245,23 @@ def evaluate(
         "--save", "-o", metavar="FILE",
         help="Also write a prediction per utterance and pattern, with the probability of every "
         "class, to FILE.csv or FILE.jsonl.")] = None,
+    missing_rate: RateOption = None,
+    missing_frames: FramesOption = None,
+    missing_seed: MaskSeed = 0,
+    curves: Annotated[Path | None, typer.Option(
+        "--curves", metavar="DIR", help="Write what --missing-rate and --missing-frames found: "
+        "tables, CSV, plots.", rich_help_panel=_MISSING)] = None,
     features: FeaturesOption = None,
     targets: TargetsOption = None,
     threads: TorchThreads = None,
 ) -> None:
-    """Measure a checkpoint under all patterns."""
+    """Measure a checkpoint under all patterns, and at missing rates."""
     _use_threads(threads)
+    missing = _asked(missing_rate, missing_frames, missing_seed)
+    if curves is not None:
+        if missing is None:
+            raise InputError("--curves wants --missing-rate or --missing-frames; give one of them")
+        require_writable(curves / CURVES_NAME)
     if save is not None:
         require_predictions_file(save)
     network, header = load_checkpoint(checkpoint)
@@ -230,7 +282,46 @@ def evaluate(
     possible = corpus.possible if part == "test" else None
     scale = scale_of(corpus, utterances)
     print_metrics(scores, labels_of(utterances), scale, possible)
+    if missing is not None:
+        answers = {(chosen, 0): answer_masked(network, utterances, missing)}
+        found = measure_curves({checkpoint.stem: answers}, missing)
+        for protocol in missing.protocols:
+            _print_curve(found.of(protocol)[0])
+        log_line(
+            "of what is missing: all answers at a rate as one set, with 95% intervals over "
+            "utterances; mean: over the patterns that are left; area: mean height over the rates"
+        )
+        if curves is not None:
+            write_curves(curves, found, loaded.select)
+            log_line(f"wrote {curves / CURVES_NAME}, CSV files and plots")
 # fmt: on
+
+
+def _asked(rate: str | None, frames: str | None, seed: int) -> Asked | None:
+    """What the options ask for; None where they ask for nothing."""
+    if rate is None and frames is None:
+        return None
+    return Asked(
+        () if rate is None else parse_rates(rate, "--missing-rate"),
+        () if frames is None else parse_rates(frames, "--missing-frames"),
+        seed,
+    )
+
+
+def _print_curve(curve: Curve) -> None:
+    """A row per rate, and the area."""
+    rows = [
+        [
+            point.name,
+            *(interval(point.figures[POOLED_ROW][figure]) for figure in CURVE_FIGURES),
+            *(shown(point.figures[MEAN_ROW][figure].value) for figure in CURVE_FIGURES),
+        ]
+        for point in curve.points
+    ]
+    rows.append(["area", *(interval(curve.areas[figure]) for figure in CURVE_FIGURES), "", "", ""])
+    names = [figure.upper() for figure in CURVE_FIGURES]
+    headers = ["share", *names, *(f"mean {name}" for name in names)]
+    print_table(headers, rows, title=TITLES[curve.protocol])
 
 
 def _standardise(network: EmotionNetwork, corpus: Corpus) -> None:
@@ -279,6 +370,9 @@ def sweep(
     jobs: Annotated[int | None, typer.Option(
         help="Units at a time; default: cores / threads.")] = None,
     threads: Annotated[int, typer.Option(help="CPU threads of a unit.")] = 1,
+    missing_rate: RateOption = None,
+    missing_frames: FramesOption = None,
+    missing_seed: MaskSeed = 0,
     overrides: SetOption = None,
     variations: Annotated[list[str] | None, typer.Option(
         "--vary", metavar="KEY=VALUE,VALUE",
@@ -290,6 +384,7 @@ def sweep(
 ) -> None:
     """Train and compare models over folds and seeds; call again to go on."""
     _require_one("--threads", threads)
+    missing = _asked(missing_rate, missing_frames, missing_seed)
     if jobs is not None:
         _require_one("--jobs", jobs)
     given = (models, recipe)
@@ -311,6 +406,12 @@ def sweep(
     )
     _print_sweep(found)
     log_line(f"wrote {out / 'results.md'}, CSV files and plots")
+    if missing is not None:
+        torch.set_num_threads(threads)
+        curves = measure_missing(plan, out, missing, features=features, targets=targets)
+        for protocol in missing.protocols:
+            _print_curves(curves.of(protocol), found.figures[0])
+        log_line(f"wrote {out / CURVES_NAME}, CSV files and plots")
 # fmt: on
 
 
@@ -321,6 +422,20 @@ def _print_sweep(found: Findings) -> None:
         by_column = spreads(results, figure)
         rows.append([name, *(shown(spread.mean) for spread in by_column.values())])
     print_table([figure.upper(), *found.columns], rows)
+
+
+def _print_curves(curves: list[Curve], figure: str) -> None:
+    """A row per entry, a column per rate, and the area."""
+    headers = [figure.upper(), *(point.name for point in curves[0].points), "area"]
+    rows = [
+        [
+            curve.entry,
+            *(shown(point.figures[POOLED_ROW][figure].value) for point in curve.points),
+            interval(curve.areas[figure]),
+        ]
+        for curve in curves
+    ]
+    print_table(headers, rows, title=f"pooled, {TITLES[curves[0].protocol]}")
 
 
 # fmt: off

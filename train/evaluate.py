@@ -254,8 +254,8 @@ def _by_pattern(
     factors = temperatures(network)
     entries: dict[str, Any] = {}
     for pattern, value in metrics.items():
-        entry = dataclasses.asdict(value) | {"temperature": factors[pattern]}
-        entry |= entry.pop("sentiment")
+        entry = dataclasses.asdict(value)
+        entry |= {**entry.pop("sentiment"), "temperature": factors[pattern]}
         if pattern in raw:
             entry["ece_uncalibrated"] = raw[pattern].ece
             entry["confidence_uncalibrated"] = raw[pattern].confidence

@@ -82,20 +82,32 @@ def measure(
     confidence = softmax(logits).max(axis=1)
     confusion = np.zeros((classes, classes), dtype=np.int64)
     np.add.at(confusion, (labels, answers), 1)
-    hits = confusion.diagonal()
-    true, answered = confusion.sum(axis=1), confusion.sum(axis=0)
-    seen = true > 0
-    either = (true + answered) > 0
+    wa, ua, f1 = figures_of(confusion)
     sentiment, reasons = _sentiment(answers, scale) if scale else ({}, {})
     return Metrics(
-        wa=float(hits.sum() / confusion.sum()),
-        ua=float((hits[seen] / true[seen]).mean()),
-        f1=float((2 * hits[either] / (true + answered)[either]).mean()),
+        wa=wa,
+        ua=ua,
+        f1=f1,
         ece=_expected_calibration_error(confidence, answers == labels),
         confidence=float(confidence.mean()),
         confusion=confusion.tolist(),
         sentiment=sentiment,
         null_because=reasons,
+    )
+
+
+def figures_of(confusion: NDArray[np.integer]) -> tuple[float, float, float]:
+    """WA, UA and F1 of counts (C, C), rows true and columns answered; NaN where there are none."""
+    hits = confusion.diagonal()
+    true, answered = confusion.sum(axis=1), confusion.sum(axis=0)
+    seen = true > 0
+    either = (true + answered) > 0
+    if not seen.any():
+        return math.nan, math.nan, math.nan
+    return (
+        float(hits.sum() / confusion.sum()),
+        float((hits[seen] / true[seen]).mean()),
+        float((2 * hits[either] / (true + answered)[either]).mean()),
     )
 
 

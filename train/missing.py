@@ -1,9 +1,11 @@
 """Masks of what is missing: modality slots of a corpus at a rate, frames within a modality.
 
-A mask is drawn from the utterance's name and a seed alone, so that it is the same for every model,
-every seed of training and every order of the corpus; what is missing at one rate is missing at
-every higher one, but for runs of frames. The protocol of slots is GCNet's (Lian et al., TPAMI 2023)
-with the rate met exactly; that of frames is MMSA's (zeros in the place of what is missing).
+Masks follow from names and a seed alone, so that they are the same for every model, every seed of
+training and every order of the corpus: those of frames from the utterance's name, those of slots
+from the names of all utterances, among which the rate is met. What is missing at one rate is
+missing at every higher one, but for runs of frames. The protocol of slots is GCNet's (Lian et al.,
+TPAMI 2023) with the rate met exactly; that of frames is MMSA's (zeros in the place of what is
+missing), zeros of the raw features, before a network standardises them.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ def parse_rates(text: str, what: str) -> tuple[float, ...]:
     """
     try:
         rates = _rates(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         rates = ()
     if not 1 <= len(rates) <= MOST_RATES or not all(0 <= rate <= 1 for rate in rates):
         raise InputError(

@@ -132,6 +132,29 @@ def confusion(
     return figure
 
 
+def curves(
+    lines: Mapping[str, Sequence[tuple[float, float, float, float]]],
+    xlabel: str,
+    ylabel: str,
+    chance: float,
+) -> Figure:
+    """A line per name through points (x, y, low, high), in [0, 1]; the band is from low to high."""
+    figure = new_figure(6.4, 4.2)
+    axis = figure.subplots()
+    for index, (name, points) in enumerate(lines.items()):
+        x, y, low, high = np.array(points).T
+        marker = MARKERS[index % len(MARKERS)]
+        axis.plot(x, y, color=colour(index), marker=marker, markersize=4, label=name)
+        axis.fill_between(x, low, high, color=colour(index), alpha=0.15, linewidth=0)
+    axis.axhline(chance, color="grey", linewidth=1, linestyle=":", label="chance")
+    axis.set_xlabel(xlabel)
+    axis.set_ylabel(ylabel)
+    axis.set_ylim(0, 1)
+    axis.grid(alpha=0.3)
+    figure.legend(loc="outside upper center", ncols=min(5, len(lines) + 1), frameon=False)
+    return figure
+
+
 def projection(points: Sequence[Point], labels: Sequence[str], title: str) -> Figure:
     """Invariant features on two principal components: colour by modality, marker by class."""
     from matplotlib.lines import Line2D

@@ -55,7 +55,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     """Machine, versions and code: in another place it is run again."""
     seconds: float
     whole: bool
-    """It came to its end; else it is run again the next time."""
+    """It came to its end, and nothing failed; else it is run again the next time."""
     rows: tuple[Row, ...]
 
 
@@ -90,9 +90,8 @@ def run_day(
     step, whose name, directory and backends follow. seconds: of all steps; those left then are
     rows. Raises BackendUnavailable for a driver that is too old for everything.
     """
-    ends = time.monotonic() + seconds
     log_line("machine")
-    facts = collect(Host())
+    facts, ends = collect(Host()), time.monotonic() + seconds
     require_recent(facts.nvidia)
     require_writable(place.out / "record.json")
     if checkpoint is not None:
@@ -104,7 +103,7 @@ def run_day(
     for step in STEPS:
         found = _known(place, step.name, key)
         if found is None:
-            left = min(step.seconds, ends - time.monotonic())
+            left = max(0.0, min(step.seconds, ends - time.monotonic()))
             log_line(f"{step.name}, at most {left:.0f} s")
             found = _run(place, step, key, reasons, run, left)
             with atomic_file(place.part(step.name)) as part:
@@ -172,16 +171,16 @@ def _run(
         for what, backend in _subjects(step) if backend in reasons
     ]  # fmt: skip
     usable = [name for name in step.backends or GPU_BACKENDS if name not in reasons]
-    whole = True
-    if seconds <= 0:
+    whole, wanted = True, bool(usable) or not step.backends
+    if wanted and not seconds:
         whole, reason = False, "the time of a day was over; run make gpu again, which goes on here"
         rows.append(Row(what=step.name, outcome="not run", detail=reason))
-    elif usable or not step.backends:
+    elif wanted:
         place.part(step.name).parent.mkdir(parents=True, exist_ok=True)
         quick = ["--quick"] if place.quick else []
         output, code = run_for(seconds, [*run, *quick, step.name, str(place.out), *usable])
         rows += _rows(output)
-        whole = code == 0
+        whole = code == 0 and not any(row.outcome == "failed" for row in rows)
         if code is None:
             reason = f"ended after {seconds:.0f} s; run make gpu again: engines that are built stay"
             rows.append(Row(what=f"rest of {step.name}", outcome="not run", detail=reason))
@@ -274,8 +273,10 @@ def step(
     try:
         for row in made(Place(out.resolve(), quick), backends or ()):
             channel.write(msgspec.json.encode(row) + b"\n")
-    except IfmminError as error:
-        refused = Row(what=name, outcome="failed", detail=" ".join(str(error).split()))
+    # Whatever it is becomes a row: the others took minutes.
+    except Exception as error:
+        kind = "" if isinstance(error, IfmminError) else f"{type(error).__name__}: "
+        refused = Row(what=name, outcome="failed", detail=f"{kind}{' '.join(str(error).split())}")
         channel.write(msgspec.json.encode(refused) + b"\n")
 # fmt: on
 

@@ -40,12 +40,12 @@ GPU_BACKENDS = tuple(name for name in BACKENDS if name not in (CPU, "openvino"))
 BATCHES = (1, 8, 64, 512, 4096)
 PRECISIONS = ("fp32", "fp16", "int8-qdq")
 TRAINING = (
-    "corpus.train=256", "corpus.validation=64", "corpus.test=64", "stage1.epochs=1",
+    "corpus.train=96", "corpus.validation=32", "corpus.test=32", "stage1.epochs=1",
     "stage1.decay_epochs=0", "stage2.epochs=1", "stage2.decay_epochs=0",
 )  # fmt: skip
 """Changes to the recipe of `make pipeline`: weights that answers depend on, in seconds."""
 _ENERGY_SECONDS, _ENERGY_BATCH = 4.0, 512
-_QUICK_ROUNDS, _QUICK_ENERGY_SECONDS = 6, 1.6
+_QUICK_ROUNDS, _QUICK_ENERGY_SECONDS = 6, 1.25
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 

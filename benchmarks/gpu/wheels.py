@@ -45,9 +45,12 @@ def write_list(folder: Path) -> int:
 def check(folder: Path) -> int:
     """How many wheels there are, each as it was listed. Raises WheelError."""
     try:
-        first, *lines = (folder / LIST).read_text().splitlines()
+        lines = (folder / LIST).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise WheelError(f"{folder / LIST} cannot be read ({error}); {_AGAIN}") from error
+    if not lines:
+        raise WheelError(f"{folder / LIST} is empty and names no Python; {_AGAIN}")
+    first, *lines = lines
     if first != f"# Python {here()}":
         raise WheelError(
             f"{folder} is for {first.removeprefix('# ')}, this is Python {here()}; give that "

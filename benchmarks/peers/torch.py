@@ -47,6 +47,8 @@ def unsupported(network: EmotionNetwork) -> str | None:
             "the network pools statistics, for which zeros do not stand for a missing modality; "
             "peers run LSTM and text convolutions"
         )
+    if lacking := [m.value for m in MODALITIES if m not in network.config.features]:
+        return f"the network has no {' and no '.join(lacking)}; peers run those of a, v and t"
     return None
 
 

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import balanced_accuracy_score
 from small_networks import small_network, small_utterance
 from small_recipe import small
 
 from ifmmin.runtime.errors import InputError, RecipeError
 from ifmmin.runtime.modality import MODALITIES, Modality
 from ifmmin.train.config import Stage1, Stage2
+from ifmmin.train.data.corpus import collate
 from ifmmin.train.missing import SlotDraws, frames_left, parse_rates, slots_left
 from ifmmin.train.model.loader import BatchLoader
 from ifmmin.train.model.losses import Objective, draw_slots
-from ifmmin.train.trainer import train
+from ifmmin.train.trainer import Validation, train
 
 RATES = st.floats(0.0, 1.0)
 SEEDS = st.integers(0, 5)
@@ -114,7 +117,7 @@ def test_frames_of_many_are_missing_at_the_rate_in_sum() -> None:
     lengths = range(3, 203)
     for manner in ("random", "run"):
         gone = [
-            (~frames_left(n, 0.31, manner, name=f"u{n}", modality=Modality.T, seed=0)).sum()  # type: ignore[arg-type]
+            (~frames_left(n, 0.31, manner, name=f"u{n}", modality=Modality.T, seed=0)).sum()
             for n in lengths
         ]
         assert sum(gone) / sum(lengths) == pytest.approx(0.31, abs=0.002)
@@ -146,14 +149,14 @@ def test_rates_are_ranges_and_lists(text: str, rates: tuple[float, ...]) -> None
 @pytest.mark.parametrize(
     "text",
     ["", "a", "0.1,", "-0.1", "1.1", "nan", "0:1:0", "1:0:0.1", "0:1", "0:inf:1", "0:1:1e-9",
-     "0:1:-1", "0:1:nan"],
+     "0:1:-1", "0:1:nan", "0:1:1e-320", "0:1e308:1e-5"],
 )  # fmt: skip
 def test_no_rates_are_one_line(text: str) -> None:
     with pytest.raises(InputError, match=r"--missing-rate: got .*wanted 1 to 101 rates"):
         parse_rates(text, "--missing-rate")
 
 
-STAGE = {
+STAGE: dict[str, Any] = {
     "epochs": 1, "decay_epochs": 0, "batch_size": 16, "learning_rate": 1e-3, "dropout": 0.0,
     "clip": 0.5,
 }  # fmt: skip
@@ -193,6 +196,21 @@ def test_training_sees_what_the_rate_leaves() -> None:
     for index in range(3):
         same = (seen.h[:, index] == absent[index]).all(dim=1)
         torch.testing.assert_close(same, ~left[:, index])
+
+
+def test_epochs_are_chosen_at_the_rates() -> None:
+    recipe, corpus = small(model="linear")
+    network, test = train(recipe, corpus, seed=0).network, corpus.parts["test"]
+    validate = Validation(BatchLoader(network, test), network.config.incomplete, "ua", (0.2, 0.5))
+    slots = SlotDraws.of_names([u.name for u in test], MODALITIES, 0)
+    figures = []
+    for rate in (0.2, 0.5):
+        left = slots_left(np.ones((len(test), 3), dtype=bool), rate, slots)
+        batch = collate(test, network.config).masked(torch.from_numpy(left))
+        with torch.no_grad():
+            answers = network.answer(batch).argmax(dim=1)
+        figures.append(balanced_accuracy_score(batch.labels, answers))
+    assert validate(network)["validation"] == pytest.approx(np.mean(figures))
 
 
 def test_a_network_trains_and_chooses_epochs_at_rates() -> None:

@@ -11,10 +11,11 @@ from ifmmin.runtime.modality import Modality
 
 from .adapter import AdapterLayout, read_adapter
 from .corpus import Corpus, require_sound, standardised
+from .pickled import PickledLayout, read_pickled
 from .released import ReleasedLayout, read_released, released_statistics
 from .synthetic import SyntheticLayout, draw_synthetic
 
-Layout = AdapterLayout | ReleasedLayout | SyntheticLayout
+Layout = AdapterLayout | PickledLayout | ReleasedLayout | SyntheticLayout
 
 
 def load_corpus(
@@ -53,6 +54,8 @@ def read_corpus(
         corpus = _draw(layout, fold)
     elif isinstance(layout, AdapterLayout):
         corpus = read_adapter(layout, features=features, targets=targets, fold=fold)
+    elif isinstance(layout, PickledLayout):
+        corpus = read_pickled(layout, features=features, fold=fold, modalities=modalities)
     else:
         wanted = layout.files if modalities is None else modalities
         corpus = read_released(
@@ -76,6 +79,6 @@ def fold_count(layout: Layout) -> int:
 
 
 __all__ = [
-    "AdapterLayout", "Layout", "ReleasedLayout", "SyntheticLayout", "fold_count", "load_corpus",
-    "read_corpus",
+    "AdapterLayout", "Layout", "PickledLayout", "ReleasedLayout", "SyntheticLayout", "fold_count",
+    "load_corpus", "read_corpus",
 ]  # fmt: skip

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ class AdapterLayout(
     """A corpus given by a Python function."""
 
     function: str
-    """`package.module:function`, importable where the command runs."""
+    """`package.module:function`, on PYTHONPATH or in the folder where the command runs."""
     folds: int = 1
     """Number of folds."""
     options: dict[str, Any] = {}
@@ -114,7 +115,7 @@ def _sound_corpus(given: Corpus, function: str, bins: tuple[float, ...]) -> Corp
     parts = {}
     for part in PARTS:
         utterances = _all(given.parts[part])
-        parts[part] = [_sound(one, labels, bins, function) for one in utterances]
+        parts[part] = [_sound(one, labels, bins, features, function) for one in utterances]
     return replace(
         given, labels=labels, features=features, statistics=statistics, parts=parts, bins=bins
     )
@@ -128,7 +129,13 @@ def _all(value: Any) -> list[Any]:
         raise InputError(f"got {str(value)[:99]!r}, wanted a list") from None
 
 
-def _sound(given: object, labels: Sequence[str], bins: Sequence[float], function: str) -> Utterance:
+def _sound(
+    given: object,
+    labels: Sequence[str],
+    bins: Sequence[float],
+    described: Collection[Modality],
+    function: str,
+) -> Utterance:
     """An utterance of the user's own function, of plain arrays and a class."""
     if not isinstance(given, Utterance) or not isinstance(given.name, str):
         raise CorpusError(f"{function} gave {str(given)[:99]!r}, wanted an ifmmin.train.Utterance")
@@ -148,6 +155,11 @@ def _sound(given: object, labels: Sequence[str], bins: Sequence[float], function
         except InputError as error:
             raise CorpusError(f"{who}: {error}") from error
         where = f"{who}, modality {modality}"
+        if modality not in described:
+            raise CorpusError(
+                f"{where}: the corpus does not say what it is; give its FeatureConfig in features, "
+                "or leave it out"
+            )
         array = as_numbers(value, where, CorpusError)
         if is_empty(array):
             continue
@@ -162,11 +174,14 @@ def _find(reference: str) -> Adapter:
     module, colon, name = reference.partition(":")
     if not colon or not module or not name:
         raise CorpusError(f"got function {reference!r}, wanted package.module:function")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)  # last, so that it hides nothing
     try:
         found: Adapter | None = getattr(importlib.import_module(module), name, None)
     except Exception as error:  # whatever a module of the user's own raises
         raise CorpusError(
-            f"cannot import {module} ({type(error).__name__}: {one_line(error)}); is it on "
+            f"cannot import {module} ({type(error).__name__}: {one_line(error)}); is it here or on "
             "PYTHONPATH? --verbose shows where it fails"
         ) from error
     if not callable(found):

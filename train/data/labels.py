@@ -3,7 +3,7 @@ real-valued scores by edges."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import pairwise
 
@@ -11,6 +11,8 @@ import numpy as np
 
 from ifmmin.runtime.errors import CorpusError, RecipeError
 from ifmmin.runtime.validate import as_numbers
+
+from .corpus import shown_name
 
 
 def check_edges(edges: Sequence[float], labels: Sequence[str] | None = None) -> None:
@@ -42,6 +44,27 @@ def read_target(
             score = float(array.reshape(()))
             return int(np.searchsorted(edges, score, side="right")), score
     raise CorpusError(f"got the score {_shown(given)}, wanted a finite number, as corpus.bins says")
+
+
+def read_targets(
+    names: Sequence[str],
+    given: Iterable[object],
+    classes: Sequence[str],
+    edges: Sequence[float],
+    where: str,
+) -> list[tuple[int, float | None]]:
+    """`read_target` of every utterance. CorpusError with the first mistake and the number of
+    others."""
+    found, first = [], ""
+    for name, label in zip(names, given, strict=True):
+        try:
+            found.append(read_target(label, classes, edges))
+        except CorpusError as error:
+            first = first or f"{where}: {shown_name(name)}: {error}"
+    others = len(names) - len(found) - 1
+    if first:
+        raise CorpusError(first + (f"; and {others} more of {len(names)}" if others else ""))
+    return found
 
 
 def read_label(given: object, classes: Sequence[str]) -> int:

@@ -20,16 +20,8 @@ from ifmmin.runtime.modality import MODALITIES, Modality
 from ifmmin.runtime.prediction import check_labels
 
 from ..config import FeatureConfig, require_modalities
-from .corpus import (
-    PARTS,
-    Corpus,
-    Statistics,
-    Utterance,
-    checked_statistics,
-    shown_name,
-    training_statistics,
-)
-from .labels import check_edges, read_target
+from .corpus import PARTS, Corpus, Statistics, Utterance, checked_statistics, training_statistics
+from .labels import check_edges, read_targets
 
 FILE_PREFIX = dict(zip(PARTS, ("trn", "val", "tst"), strict=True))
 
@@ -149,9 +141,8 @@ def _read_targets(
     given, names = _load_npy(path), _load_npy(names_path)
     if names.ndim == 0 or 0 in names.shape[1:]:
         raise CorpusError(f"{names_path}: got shape {names.shape}, wanted a name per utterance")
-    if layout.bins and given.ndim and given.size == len(given):
-        given = given.reshape(-1)  # scores in a column
-    if given.ndim not in (1, 2) or (given.ndim == 2 and given.shape[1] != len(classes)):
+    widths = (len(classes), 1) if layout.bins else (len(classes),)
+    if given.ndim not in (1, 2) or (given.ndim == 2 and given.shape[1] not in widths):
         raise CorpusError(
             f"{path}: got shape {given.shape}, wanted one-hot (utterances, {len(classes)}), or a "
             "whole number, the name of a class or, with corpus.bins, a score for each"
@@ -162,16 +153,7 @@ def _read_targets(
         )
     rows = names.reshape(len(names), math.prod(names.shape[1:]))
     decoded = [_text(name, names_path) for name in rows[:, 0]]
-    labels, first = [], ""
-    for name, label in zip(decoded, given, strict=True):
-        try:
-            labels.append(read_target(label, classes, layout.bins))
-        except CorpusError as error:
-            first = first or f"{path}: {shown_name(name)}: {error}"
-    others = len(decoded) - len(labels) - 1
-    if first:
-        raise CorpusError(first + (f"; and {others} more of {len(decoded)}" if others else ""))
-    return decoded, labels
+    return decoded, read_targets(decoded, given, classes, layout.bins, str(path))
 
 
 def _text(name: Any, path: Path) -> str:

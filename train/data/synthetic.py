@@ -48,7 +48,7 @@ class SyntheticModality(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     frames: tuple[int, int]
     """Shortest and longest utterance in frames."""
     gain: float = 2.0
-    """Strength of the signal against unit noise in every feature."""
+    """Strength of the signal against unit noise in every feature, not 0."""
     frame_rate: float | None = None
     """Frames a second; none where frames have no fixed rate."""
     missing_length: int = 100
@@ -60,6 +60,11 @@ class SyntheticModality(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         if not 1 <= self.frames[0] <= self.frames[1]:
             raise RecipeError(f"frames wants two rising numbers from 1, got {list(self.frames)}")
         _require_finite(self, "gain")
+        if abs(self.gain) < _SMALLEST_GAIN:
+            raise RecipeError(
+                f"gain must be {_SMALLEST_GAIN:g} or more, or negative, got {self.gain:g}; "
+                "private=0 and shared=0 take the classes out of a corpus"
+            )
 
 
 def _require_finite(owner: object, *names: str) -> None:
@@ -68,7 +73,7 @@ def _require_finite(owner: object, *names: str) -> None:
             raise RecipeError(f"{name} must be a number up to {_LARGEST:g}")
 
 
-_LARGEST = 1e6
+_LARGEST, _SMALLEST_GAIN = 1e6, 1e-6
 
 
 class SyntheticLayout(

@@ -23,12 +23,15 @@ from .plan import Plan, SweepFolder, Unit, slug
 from .published import published_section
 from .results import (
     FIGURES,
+    POOLED,
     RESAMPLES,
     Difference,
     Result,
     Spread,
     columns_of,
     differences,
+    pooled,
+    pooled_name,
     possible,
     read_results,
     spreads,
@@ -116,6 +119,7 @@ def render(found: Findings) -> str:
         note = f"\n\n{_SPREAD}" if number == 0 else ""
         sections.append(f"## {_LONG[figure]}{note}\n\n{_figure_table(found, figure)}")
     sections.append(_spread_section(found))
+    sections += _averages(found)
     beside = published_section(found.plan, found.results)
     if beside is not None:
         sections.append(beside)
@@ -177,6 +181,23 @@ def _spread_section(found: Findings) -> str:
         rows.append([name, *cells, str(over.units)])
     headers = ["entry", "mean", "deviation over seeds", "deviation over units", "units"]
     return f"## {figure.upper()}, {mean}: spread\n\n{markdown_table(headers, rows)}"
+
+
+def _averages(found: Findings) -> list[str]:
+    """The mean over the patterns beside the figure of all their answers."""
+    patterns = next(iter(found.results.values()))[0].patterns
+    if len(patterns) == 1:
+        return []
+    mean, together = found.columns[-1], pooled_name(patterns[:-1])
+    rows = []
+    for name, results in found.results.items():
+        of_all = pooled(results)
+        pairs = ((spreads(results, figure)[mean].mean, of_all[figure]) for figure in of_all)
+        rows.append([name, *(shown(number) for pair in pairs for number in pair)])
+    headers = [f"{f}, {of}" for f in ("WA", "UA", "F1") for of in (mean, together)]
+    about = f"{mean.capitalize()}: of the figures under each. {together.capitalize()}: of {POOLED}."
+    table = markdown_table(["entry", *headers], rows)
+    return [f"## Averages\n\n{about} Both are means over units.\n\n{table}"]
 
 
 def _difference_table(found: Findings) -> str:

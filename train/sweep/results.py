@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from ifmmin.runtime.errors import InputError, OutputError, one_line
 from ifmmin.runtime.files import JSON_ERRORS, read_regular
-from ifmmin.runtime.modality import MODALITIES, Pattern, patterns_of
+from ifmmin.runtime.modality import MODALITIES, Pattern, incomplete_patterns, patterns_of
 
 from ..evaluate import LEAST_ACTIVE, LEAST_DIMENSIONS, Point, read_projection, read_table
+from ..metrics import figures_of
 from ..trainer import HISTORY_NAME, METRICS_NAME, PREDICTIONS_NAME, PROJECTION_NAME
 from .plan import SweepFolder, Unit
 
@@ -174,6 +175,15 @@ def columns_of(patterns: Sequence[Pattern]) -> tuple[str, ...]:
     return (*map(str, patterns), mean_name(patterns[:-1] or patterns))
 
 
+def pooled(results: Sequence[Result]) -> dict[str, float]:
+    """WA, UA and F1 of a unit's answers under the incomplete patterns as one set, mean over the
+    units."""
+    some = incomplete_patterns({m for pattern in results[0].patterns for m in pattern})
+    counts = [np.sum([r.test(p)["confusion"] for p in some], axis=0) for r in results]
+    means = measured_mean(np.array([figures_of(confusion) for confusion in counts]), 0)
+    return dict(zip(("wa", "ua", "f1"), means.tolist(), strict=True))
+
+
 @dataclass(frozen=True)
 class Spread:
     """One figure of an entry under one pattern, over its units."""
@@ -204,11 +214,11 @@ def values(results: Sequence[Result], figure: str) -> NDArray[np.float64]:
 def _with_mean(table: NDArray[np.float64]) -> NDArray[np.float64]:
     """A column more: the mean over the incomplete patterns, as far as they are measured."""
     incomplete = max(1, table.shape[1] - 1)
-    mean = _measured_mean(table[:, :incomplete], 1)
+    mean = measured_mean(table[:, :incomplete], 1)
     return np.concatenate([table, mean[:, None]], axis=1)
 
 
-def _measured_mean(table: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+def measured_mean(table: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
     """The mean over what is no NaN; NaN where all is."""
     known = ~np.isnan(table)
     counts = known.sum(axis=axis)
@@ -236,9 +246,9 @@ def spreads(results: Sequence[Result], figure: str) -> dict[str, Spread]:
     seeds = np.array([r.unit.seed for r in results])
     folds = {r.unit.fold for r in results}
     whole = [s for s in np.unique(seeds) if (seeds == s).sum() == len(folds)]
-    by_seed = np.array([_measured_mean(table[seeds == seed], 0) for seed in whole])
+    by_seed = np.array([measured_mean(table[seeds == seed], 0) for seed in whole])
     numbers = zip(
-        _measured_mean(table, 0).tolist(),
+        measured_mean(table, 0).tolist(),
         _measured_deviation(by_seed.reshape(-1, len(columns))).tolist(),
         _measured_deviation(table).tolist(),
         (~np.isnan(table)).sum(axis=0).tolist(),
@@ -358,22 +368,27 @@ def _columns(weights: Array, scores: Array) -> Array:
     sums = (weights @ scores.reshape(len(scores), -1)).reshape(-1, 2, classes, patterns)
     with np.errstate(invalid="ignore"):
         recall = sums[:, 0] / sums[:, 1]
-    return _with_mean(_measured_mean(recall, 1))
+    return _with_mean(measured_mean(recall, 1))
 
 
 def _resampled(scored: Sequence[tuple[Array, Array]], resamples: int, seed: int) -> list[Array]:
     """Differences (resamples, P + 1) of each pair; pairs of one size share their draws."""
     found: list[list[Array]] = [[] for _ in scored]
     for size in dict.fromkeys(len(mine) for mine, _ in scored):
-        draws = np.random.default_rng(seed)
-        for start in range(0, resamples, _AT_ONCE):
-            count = min(_AT_ONCE, resamples - start)
-            rows = draws.integers(size, size=(count, size))
-            weights = np.stack([np.bincount(row, minlength=size) for row in rows]).astype(float)
+        for weights in resampled_weights(size, resamples, seed):
             for (mine, its), collected in zip(scored, found, strict=True):
                 if len(mine) == size:
                     collected.append(_columns(weights, mine) - _columns(weights, its))
     return [np.concatenate(collected) for collected in found]
+
+
+def resampled_weights(size: int, resamples: int, seed: int) -> Iterator[Array]:
+    """How often each of `size` utterances is in each resample, some resamples (R, size) at once."""
+    draws = np.random.default_rng(seed)
+    for start in range(0, resamples, _AT_ONCE):
+        count = min(_AT_ONCE, resamples - start)
+        rows = draws.integers(size, size=(count, size))
+        yield np.stack([np.bincount(row, minlength=size) for row in rows]).astype(float)
 
 
 def warnings(results: Sequence[Result]) -> list[str]:

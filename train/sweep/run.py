@@ -9,8 +9,14 @@ from pathlib import Path
 from ifmmin.runtime.console import log_line, progress
 from ifmmin.runtime.errors import IfmminError
 
+from ..checkpoint import load_checkpoint
+from ..data import load_corpus
+from ..data.corpus import Corpus
 from ..metrics import shown
+from ..trainer import CHECKPOINT_NAME
+from .curves import Asked, Curves, Masked, answer_masked, measure_curves, write_curves
 from .executors import Executor, Job
+from .gains import settings
 from .plan import Plan, SweepFolder, Unit
 from .report import Findings, write_report
 from .results import columns_of, read_results, values
@@ -53,6 +59,51 @@ def sweep(
             "cause and call again, finished units stay"
         )
     return found
+
+
+def measure_missing(
+    asked: Plan,
+    out: Path,
+    missing: Asked,
+    *,
+    features: Path | None = None,
+    targets: Path | None = None,
+) -> Curves:
+    """Measure the finished units of `asked` in `out` at missing rates, and write the curves there.
+
+    Each network answers the test part of its fold, all under the same masks. Entries of one setting
+    are compared.
+    """
+    folder = SweepFolder(out)
+    answered: dict[str, dict[tuple[int, int], dict[str, Masked]]] = {}
+    corpora: dict[str, Corpus] = {}
+    with folder.locked(), progress("missing", len(asked.units())) as advance:
+        for unit in asked.units():  # fold by fold, so that one fold's corpora are held at a time
+            recipe = asked.entries[unit.entry]
+            key = repr((unit.fold, recipe.corpus, recipe.modalities))
+            if key not in corpora:
+                corpora = {k: c for k, c in corpora.items() if k.startswith(f"({unit.fold}, ")}
+                corpora[key] = load_corpus(
+                    recipe.corpus, fold=unit.fold, features=features, targets=targets,
+                    modalities=recipe.modalities,
+                )  # fmt: skip
+            network, _ = load_checkpoint(folder.path(unit) / CHECKPOINT_NAME)
+            network.reference_batches = recipe.reference_batches
+            found = answer_masked(network, corpora[key].parts["test"], missing)
+            answered.setdefault(unit.entry, {})[unit.fold, unit.seed] = found
+            advance(str(unit))
+        lead = next(iter(asked.entries.values())).select
+        parts = [
+            measure_curves({name: answered[name] for name in setting.entries.values()}, missing)
+            for setting in settings(asked)
+        ]
+        curves = Curves(
+            missing,
+            [curve for part in parts for curve in part.curves],
+            [difference for part in parts for difference in part.differences],
+        )
+        write_curves(folder.root, curves, lead)
+    return curves
 
 
 def _run(

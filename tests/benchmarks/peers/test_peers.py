@@ -227,6 +227,8 @@ def test_failures_to_open(source: Source, tmp_path: Path, monkeypatch: pytest.Mo
         find_peer("eager").available(Source(tmp_path / "none"))
     found = reason("monolith", Source(network=small_network("statistics")))
     assert "pools statistics" in found
+    found = reason("monolith", Source(network=small_network("two")))
+    assert found == "the network has no v; peers run those of a, v and t"
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert reason("compile", source).startswith("no C++ compiler no-such-compiler")
 

@@ -42,6 +42,22 @@ def test_updates_compute_what_they_claim(bundle: Path, monkeypatch: pytest.Monke
     np.testing.assert_allclose(update().logits, predictor.predict(features).logits, atol=1e-4)
 
 
+def test_the_whole_again_where_an_engine_is_too_short(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "PASTS", (5, 4000))
+    monkeypatch.setattr(streaming, "LATE_SECONDS", (1,))
+    monkeypatch.setattr(streaming, "PROFILED", {"onnxruntime-cpu"})
+    bench = _bench(bundle, patterns=(Pattern.parse("a"),))
+    rows = streaming.stream(bench)
+    again = rows_of(rows, streaming.RERUN)
+    assert {row.lengths["a"] for row in again} == {5}
+    assert {row.lengths["a"] for row in rows_of(rows, OURS)} >= {5, 4000}
+    ((_, what, _),) = bench.refused
+    assert what == "whole again, onnxruntime-cpu"
+    assert "4000 were wanted" in bench.refused.popitem()[1]
+
+
 def test_streams_alone_and_together(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "PASTS", (5, 9))
     monkeypatch.setattr(streaming, "LATE_SECONDS", (1, 2))

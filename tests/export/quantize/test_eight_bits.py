@@ -231,3 +231,20 @@ def test_no_probe_is_a_calibration_input() -> None:
     of_gate = context.probes.of(Pattern.parse("a"))
     assert {x.tobytes() for p in of_gate for x in p.features.values()} < probes
     assert not probes & {x.tobytes() for f in context.calibration_inputs for x in f.values()}
+
+
+def test_no_sum_of_products_can_saturate() -> None:
+    """Without VNNI two products of an unsigned and a signed byte are added in 16 bits."""
+    for pattern in ("a", "t"):
+        model = _latency(pattern)
+        quantised = dynamic_model(model)
+        weights = [
+            numpy_helper.to_array(tensor)
+            for tensor in quantised.graph.initializer
+            if tensor.name.endswith("_quantized")
+        ]
+        assert len(weights) > 2
+        assert {weight.dtype for weight in weights} == {np.dtype(np.int8)}
+        largest = max(int(np.abs(weight.astype(int)).max()) for weight in weights)
+        assert 60 <= largest <= 64
+        assert 2 * 255 * largest <= np.iinfo(np.int16).max

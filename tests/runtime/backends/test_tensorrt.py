@@ -17,7 +17,8 @@ from recording_module import RecordingModule
 from run_command import run_python
 from small_bundles import copied, edit, flip, put
 
-from ifmmin.runtime.backends import tensorrt
+from ifmmin.runtime import Predictor
+from ifmmin.runtime.backends import BackendOptions, tensorrt
 from ifmmin.runtime.backends.base import LoadedGraph
 from ifmmin.runtime.backends.profile import profile_of
 from ifmmin.runtime.backends.tensorrt import Tensorrt, TensorrtRtx, load_engine
@@ -79,6 +80,18 @@ def test_golden_answers(
         np.testing.assert_allclose(rows, [case.logits for case in cases], atol=tolerance)
     assert gpu.cuda.calls.count("cudaGraphLaunch") > len(cases)
     assert set(gpu.trt.host_code + gpu.rtx.host_code) == {False}
+
+
+def test_batches_of_any_size(gpu: Machine, folder: Path, store: Path) -> None:
+    """An engine takes 64 utterances at a time; more are cut."""
+    options = BackendOptions(cache=store)
+    predictor = Predictor(folder, backend="tensorrt", options=options)
+    inputs = Bundle(folder).golden_inputs()
+    utterances = [inputs[number % len(inputs)] for number in range(150)]
+    found = predictor.predict_batch(utterances, pattern="a_t", batch_size=150)
+    for answer, utterance in [*zip(found, utterances, strict=True)][::37]:
+        alone = predictor.predict(utterance, pattern="a_t")
+        np.testing.assert_allclose(answer.logits, alone.logits, atol=1e-4)
 
 
 def test_every_graph_of_a_bundle_opens(gpu: Machine, folder: Path, store: Path) -> None:

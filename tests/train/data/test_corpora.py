@@ -115,6 +115,10 @@ def test_label_noise_spares_the_test_part_and_all_features() -> None:
     for wrong_value in ("coupling=1.5", "coupling=-1", "label_noise=1"):
         with pytest.raises(RecipeError, match=wrong_value.split("=")[0]):
             load_recipe("synthetic", [f"corpus.{wrong_value}"])
+    # Without any signal there is no statistic to go by; so small a gain squares to zero.
+    for gain in ("0", "-0.0", "1e-200"):
+        with pytest.raises(RecipeError, match=r"gain must be 1e-06 or more, or negative, got "):
+            load_recipe("synthetic", [f"corpus.modalities.a.gain={float(gain)}"])
 
 
 def test_more_modalities_make_more_possible_and_folds_are_different_draws() -> None:

@@ -38,6 +38,7 @@ from ifmmin.train.sweep.results import (
     columns_of,
     differences,
     pairs,
+    pooled,
     read_results,
     spreads,
 )
@@ -187,6 +188,29 @@ def test_the_tables_equal_scikit_learn_on_the_predictions(swept: Path) -> None:
             assert len(values) == 4
             mean = sum(values) / 4
             assert written[entry, pattern, figure] == pytest.approx(mean, abs=1e-6)
+
+
+def test_pooled_averages_are_those_of_all_predictions_with_something_missing(swept: Path) -> None:
+    found = read_results(
+        SweepFolder(swept), [Unit("linear", fold, seed) for fold in (1, 2) for seed in (0, 1)]
+    )
+    expected = []
+    for path in (swept / "units" / "linear").glob("*/*/predictions.csv"):
+        rows = list(csv.DictReader(path.read_text().splitlines()))
+        some = [row for row in rows if row["pattern"] != "a_v_t"]
+        true, answered = ([row[c] for row in some] for c in ("true", "predicted"))
+        expected.append(
+            (
+                accuracy_score(true, answered),
+                balanced_accuracy_score(true, answered),
+                f1_score(true, answered, average="macro"),
+            )
+        )
+    means = dict(zip(("wa", "ua", "f1"), np.mean(expected, axis=0), strict=True))
+    assert pooled(found) == pytest.approx(means)
+    assert pooled(found)["f1"] != pytest.approx(spreads(found, "f1")["mean of six"].mean, abs=1e-3)
+    section = (swept / "results.md").read_text().split("## Averages")[1].split("## ")[0]
+    assert f" {means['f1']:.3f} |" in section
 
 
 @pytest.mark.usefixtures("undrawn")
