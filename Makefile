@@ -8,7 +8,7 @@ RUNTIME_PINS ?=
 BUDGET ?= 320
 RUNTIME_BIN := .venv-runtime/bin
 
-.PHONY: demo pipeline model iemocap msp-improv test test-runtime test-triton test-serve-clients fuzz lint lint-web docs \
+.PHONY: demo pipeline model iemocap msp-improv test test-aarch64 test-runtime test-triton test-serve-clients fuzz lint lint-web docs \
   screenshots web bench gpu gpu-rehearsal gpu-wheels clean
 
 # Installs the runtime alone, without torch, and answers recordings, sentences and both.
@@ -56,6 +56,8 @@ iemocap msp-improv: $(VENV)/installed
 	  --set reference_batches=true --set length_buckets=1 --folds $(FOLDS) --seeds $(SEEDS) \
 	  --features "$(FEATURES)" --targets "$(TARGETS)" --out $@ $(OPTIONS)
 
+# Headers for the example in C++.
+test: export ONNXRUNTIME_INCLUDE ?= $(wildcard $(abspath $(VENV))/onnxruntime-dev/usr/include/onnxruntime)
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
@@ -95,6 +97,11 @@ test-serve-clients: $(VENV)/installed .venv-clients/installed
 	$(PYTHON) -m venv .venv-clients
 	.venv-clients/bin/python -m pip install --quiet 'tritonclient[grpc,http]==2.73.0'
 	touch $@
+
+# The runtime on an aarch64 that qemu emulates, beside this machine, in some minutes: the table of
+# docs/jetson.md. Where qemu, Debian's packages or wheels cannot be had it says why.
+test-aarch64: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/python tests/aarch64/check.py $(VENV)/aarch64
 
 # 20,000 mutations of everything that is read, in about half an hour; make test has some hundred.
 fuzz: $(VENV)/installed
@@ -190,6 +197,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	-cd $(VENV) && npm pack --silent axe-core@4.14 && mkdir -p axe && \
 	  tar -xzf axe-core-*.tgz -C axe --strip-components=1 package/axe.min.js && rm axe-core-*.tgz
 	-cd $(VENV) && npm pack --silent onnxruntime-web@1.30.0
+	-$(PYTHON) tests/aarch64/debian.py $(VENV)/onnxruntime-dev trixie libonnxruntime-dev:$$(dpkg --print-architecture)
 	touch $@
 
 clean:
