@@ -238,7 +238,8 @@ class ContrastiveImagination(_PairedNetwork):
 def from_fusion(flat: Tensor, modalities: Sequence[Modality]) -> Tensor:
     """(B, ME) in fusion order -> (B, M, E) of `modalities`, in canonical order."""
     order = fusion_order(modalities)
-    return flat.reshape(len(flat), len(order), -1)[:, [order.index(m) for m in modalities]]
+    split = flat.reshape(len(flat), len(order), flat.shape[1] // len(order))
+    return split[:, [order.index(m) for m in modalities]]
 
 
 def fusion_flat(h: Tensor, modalities: Sequence[Modality]) -> Tensor:
