@@ -200,29 +200,28 @@ if (typeof registerProcessor === "function") {
     if (message.type === "update") show(message);
   }
 
+  /** Set a text where it is another: the same one again would be laid out and painted anew. */
+  function put(place, text) {
+    if (place.textContent !== text) place.textContent = text;
+  }
+
   function show(update) {
     const shares = labels.map((name) => update.probabilities?.[name] ?? 0);
     [...at("bars").children].forEach((row, number) => {
       row.querySelector(".bar").style.transform = `scaleX(${shares[number]})`;
-      row.querySelector(".share").textContent = `${Math.round(100 * shares[number])} %`;
+      put(row.querySelector(".share"), `${Math.round(100 * shares[number])} %`);
     });
     const sure = Math.max(...shares);
-    at("label").textContent = update.label ?? "Nothing to answer from";
-    at("confidence").textContent = update.label
-      ? `Confidence ${Math.round(100 * sure)} %`
-      : (update.reason ?? "");
-    at("pattern").textContent = update.pattern
-      ? update.pattern
-          .split("_")
-          .map((letter) => NAMES[letter])
-          .join(", ")
-      : "none";
-    at("latency").textContent = update.latency_ms === undefined ? "" : `${update.latency_ms.toFixed(1)} ms`;
-    at("heard").textContent = `${update.at.toFixed(1)} s`;
+    put(at("label"), update.label ?? "Nothing to answer from");
+    put(at("confidence"), update.label ? `Confidence ${Math.round(100 * sure)} %` : (update.reason ?? ""));
+    const names = update.pattern?.split("_").map((letter) => NAMES[letter]);
+    put(at("pattern"), names?.join(", ") ?? "none");
+    put(at("latency"), update.latency_ms === undefined ? "" : `${update.latency_ms.toFixed(1)} ms`);
+    put(at("heard"), `${update.at.toFixed(1)} s`);
     for (const letter of Object.keys(modalities)) {
       const used = update.pattern?.split("_").includes(letter);
       const why = off.has(letter) ? "switched off" : (update.absent?.[letter] ?? "nothing yet");
-      at(`why-${letter}`).textContent = used ? `used, ${update.frames[letter]} frames` : `missing: ${why}`;
+      put(at(`why-${letter}`), used ? `used, ${update.frames[letter]} frames` : `missing: ${why}`);
     }
     if (update.label && update.label !== spoken) {
       spoken = update.label;
@@ -240,17 +239,16 @@ if (typeof registerProcessor === "function") {
     const style = getComputedStyle(document.documentElement);
     const {width, height} = canvas,
       step = width / Math.max(history.length, KEPT / 4);
+    const edges = history.map((_, index) => Math.round(width - (history.length - index) * step));
+    const tops = history.map(() => height);
     pen.clearRect(0, 0, width, height);
-    history.forEach((shares, index) => {
-      if (!shares) return;
-      const left = history.length - index,
-        x = Math.round(width - left * step),
-        wide = Math.round(width - (left - 1) * step) - x;
-      let y = height;
-      shares.forEach((share, number) => {
-        pen.fillStyle = style.getPropertyValue(colours[number]);
-        pen.fillRect(x, y - share * height, wide, share * height);
-        y -= share * height;
+    colours.forEach((colour, number) => {
+      pen.fillStyle = style.getPropertyValue(colour);
+      history.forEach((shares, index) => {
+        if (!shares) return;
+        const high = shares[number] * height;
+        tops[index] -= high;
+        pen.fillRect(edges[index], tops[index], (edges[index + 1] ?? width) - edges[index], high);
       });
     });
   }
