@@ -153,7 +153,7 @@ def make_bundle(folder: Path) -> Path:
         "import sys; from pathlib import Path; from types import SimpleNamespace as N;"
         "from small_bundles import ALL, small_bundle; from ifmmin.runtime.bundle.manifest import "
         "PRECISIONS; folder = Path(sys.argv[1]); folder.mkdir(parents=True);"
-        "small_bundle(N(mktemp=lambda name: folder), ALL, PRECISIONS, seed=1)"
+        "small_bundle(N(mktemp=lambda name: folder), ALL, PRECISIONS, seed=3)"
     )
     shutil.rmtree(folder, ignore_errors=True)
     words: list[str | Path] = [sys.executable, "-c", script, folder.resolve()]
