@@ -2,72 +2,41 @@
 
 from __future__ import annotations
 
-import math
 import sys
-from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
-import numpy as np
 import torch
 import typer
-from numpy.typing import NDArray
 
 from ifmmin.runtime.cli.app import command, entry_point, new_app
 from ifmmin.runtime.cli.options import frames_by_modality, texts_by_modality
 from ifmmin.runtime.console import log_line, print_table
 from ifmmin.runtime.errors import CheckpointError, CorpusError, IfmminError, InputError, OutputError
 from ifmmin.runtime.files import require_writable
-from ifmmin.runtime.modality import Modality, Pattern, incomplete_patterns
 from ifmmin.runtime.process import usable_cores
 
 from .checkpoint import Header, load_checkpoint, save_checkpoint
 from .config import Form, Model
 from .data import fold_count, load_corpus, read_corpus
-from .data.corpus import PARTS, Corpus, Utterance, problems, remarks
+from .data.corpus import PARTS, Corpus, problems, remarks
 from .data.recordings import NEEDED, PART, SOURCES
-from .evaluate import (
-    Scores,
-    labels_of,
-    mean_over_incomplete,
-    measure_pooled,
-    measure_scores,
-    require_predictions_file,
-    scale_of,
-    score,
-    write_predictions,
-)
+from .evaluate import labels_of, require_predictions_file, scale_of, score, write_predictions
 from .extract import extract as extract_corpus
-from .metrics import SENTIMENT, Scale, shown
 from .missing import parse_rates
 from .model.network import EmotionNetwork
 from .recipe import Recipe, corpus_roots, load_recipe, recipe_names
 from .reference.checkpoint import import_released
-from .sweep.curves import (
-    CURVES_NAME,
-    TITLES,
-    Asked,
-    Curve,
-    answer_masked,
-    interval,
-    measure_curves,
-    write_curves,
-)
-from .sweep.curves import FIGURES as CURVE_FIGURES
-from .sweep.curves import MEAN as MEAN_ROW
-from .sweep.curves import POOLED as POOLED_ROW
+from .sweep.curves import CURVES_NAME, Asked, answer_masked, measure_curves, write_curves
 from .sweep.executors import EXECUTORS
 from .sweep.plan import Plan, parse_numbers, resolve, vary
-from .sweep.report import Findings
-from .sweep.results import POOLED, mean_name, pooled_name, spreads
 from .sweep.run import measure_missing
 from .sweep.run import sweep as run_sweep
+from .tables import class_table, input_table, print_curve, print_curves, print_metrics, print_sweep
 from .trainer import CHECKPOINT_NAME
 from .trainer import fit as fit_network
 
-FIGURES = ("wa", "ua", "f1", "ece")
 _SHOWN_PROBLEMS = 20
 _MOST_SEEDS = 1 << 32
 _MOST_THREADS = 1024
@@ -144,47 +113,6 @@ def _use_threads(threads: int | None) -> None:
 def _require_one(option: str, value: int) -> None:
     if not 1 <= value <= _MOST_THREADS:
         raise InputError(f"{option} must be 1 to {_MOST_THREADS}, got {value}")
-
-
-def print_metrics(
-    scores: Mapping[Pattern, Scores],
-    labels: NDArray[np.int64],
-    scale: Scale | None = None,
-    possible: Mapping[Pattern, float] | None = None,
-) -> None:
-    """A row per pattern, their mean and all of them pooled, of the logits for utterances with
-    `labels` (N,); `possible`: the Bayes rule's accuracy, where known.
-
-    Figures of sentiment that nothing could be measured of are told below, with the reason.
-    """
-    metrics = measure_scores(scores, labels, scale)
-    sentiment = [name for name in SENTIMENT if any(name in m.sentiment for m in metrics.values())]
-    measured = [
-        name for name in sentiment if any(not math.isnan(m.figure(name)) for m in metrics.values())
-    ]
-    names = [*FIGURES, *measured]
-    headers = ["pattern", *(SENTIMENT.get(name, name.upper()) for name in names)]
-    headers += ["possible"] if possible else []
-    rows = []
-    for pattern, value in metrics.items():
-        row = [str(pattern), *(shown(value.figure(name)) for name in names)]
-        rows.append([*row, *([f"{possible[pattern]:.3f}"] if possible else [])])
-    means = [shown(mean_over_incomplete(dict(metrics), name)) for name in names]
-    some = incomplete_patterns({m for pattern in metrics for m in pattern})
-    left_out = [str(p) for p in some if math.isnan(metrics[p].wa)]
-    title = f"mean without {', '.join(left_out)}" if left_out else mean_name(some)
-    if len(metrics) > 1:
-        rows.append([title, *means, *([""] if possible else [])])
-        pooled = measure_pooled(scores, labels, scale)
-        cells = [shown(pooled.figure(name)) for name in names]
-        rows.append([pooled_name(some), *cells, *([""] if possible else [])])
-    print_table(headers, rows)
-    for name in sentiment:
-        if name not in measured:
-            whole = [*metrics.values()][-1]
-            log_line(f"note: no {SENTIMENT[name]}: {whole.null_because[name]}")
-    if len(metrics) > 1:
-        log_line(f"{title}: of the rows; {pooled_name(some)}: {POOLED}")
 
 
 # fmt: off
@@ -286,7 +214,7 @@ def evaluate(
         answers = {(chosen, 0): answer_masked(network, utterances, missing)}
         found = measure_curves({checkpoint.stem: answers}, missing)
         for protocol in missing.protocols:
-            _print_curve(found.of(protocol)[0])
+            print_curve(found.of(protocol)[0])
         log_line(
             "of what is missing: all answers at a rate as one set, with 95% intervals over "
             "utterances; mean: over the patterns that are left; area: mean height over the rates"
@@ -306,22 +234,6 @@ def _asked(rate: str | None, frames: str | None, seed: int) -> Asked | None:
         () if frames is None else parse_rates(frames, "--missing-frames"),
         seed,
     )
-
-
-def _print_curve(curve: Curve) -> None:
-    """A row per rate, and the area."""
-    rows = [
-        [
-            point.name,
-            *(interval(point.figures[POOLED_ROW][figure]) for figure in CURVE_FIGURES),
-            *(shown(point.figures[MEAN_ROW][figure].value) for figure in CURVE_FIGURES),
-        ]
-        for point in curve.points
-    ]
-    rows.append(["area", *(interval(curve.areas[figure]) for figure in CURVE_FIGURES), "", "", ""])
-    names = [figure.upper() for figure in CURVE_FIGURES]
-    headers = ["share", *names, *(f"mean {name}" for name in names)]
-    print_table(headers, rows, title=TITLES[curve.protocol])
 
 
 def _standardise(network: EmotionNetwork, corpus: Corpus) -> None:
@@ -404,38 +316,15 @@ def sweep(
     found = run_sweep(
         plan, out, EXECUTORS[executor], parallel=parallel, features=features, targets=targets
     )
-    _print_sweep(found)
+    print_sweep(found)
     log_line(f"wrote {out / 'results.md'}, CSV files and plots")
     if missing is not None:
         torch.set_num_threads(threads)
         curves = measure_missing(plan, out, missing, features=features, targets=targets)
         for protocol in missing.protocols:
-            _print_curves(curves.of(protocol), found.figures[0])
+            print_curves(curves.of(protocol), found.figures[0])
         log_line(f"wrote {out / CURVES_NAME}, CSV files and plots")
 # fmt: on
-
-
-def _print_sweep(found: Findings) -> None:
-    figure = found.figures[0]
-    rows = []
-    for name, results in found.results.items():
-        by_column = spreads(results, figure)
-        rows.append([name, *(shown(spread.mean) for spread in by_column.values())])
-    print_table([figure.upper(), *found.columns], rows)
-
-
-def _print_curves(curves: list[Curve], figure: str) -> None:
-    """A row per entry, a column per rate, and the area."""
-    headers = [figure.upper(), *(point.name for point in curves[0].points), "area"]
-    rows = [
-        [
-            curve.entry,
-            *(shown(point.figures[POOLED_ROW][figure].value) for point in curve.points),
-            interval(curve.areas[figure]),
-        ]
-        for curve in curves
-    ]
-    print_table(headers, rows, title=f"pooled, {TITLES[curves[0].protocol]}")
 
 
 # fmt: off
@@ -470,8 +359,8 @@ def inspect(
             found.append(f"fold {number}: {error}")
             continue
         if number == folds[0]:
-            print_table(*_input_table(data), title=f"{data.name}: inputs")
-        print_table(*_class_table(data), title=f"{data.name}, fold {number}: utterances")
+            print_table(*input_table(data), title=f"{data.name}: inputs")
+        print_table(*class_table(data), title=f"{data.name}, fold {number}: utterances")
         found += [f"fold {number}: {problem}" for problem in problems(data)]
         for remark in remarks(data):
             log_line(f"note: fold {number}: {remark}")
@@ -480,46 +369,6 @@ def inspect(
     if found:
         raise CorpusError(f"{len(found)} problems; mend them before training")
 # fmt: on
-
-
-def _input_table(corpus: Corpus) -> tuple[list[str], list[list[str]]]:
-    """Per modality: width, type, megabytes, frames, missing utterances."""
-    every = [u for part in PARTS for u in corpus.parts[part]]
-    headers = ["modality", "dim", "type", "MB", "frames", "median", "seconds", "missing"]
-    return headers, [_input_row(corpus, every, m) for m in corpus.modalities]
-
-
-def _input_row(corpus: Corpus, utterances: list[Utterance], modality: Modality) -> list[str]:
-    arrays = [u.features[modality] for u in utterances if modality in u.features]
-    lengths = np.array([len(x) for x in arrays if x.ndim] or [0])
-    rate = corpus.features[modality].frame_rate
-    median = float(np.median(lengths))
-    return [
-        str(modality),
-        str(corpus.features[modality].dim),
-        "/".join(sorted({str(x.dtype) for x in arrays})) or "-",
-        f"{sum(x.nbytes for x in arrays) / 1e6:.1f}",
-        f"{lengths.min()}-{lengths.max()}",
-        f"{median:g}",
-        f"{median / rate:.1f}" if rate else "-",
-        f"{len(utterances) - len(arrays)} of {len(utterances)}",
-    ]
-
-
-def _class_table(corpus: Corpus) -> tuple[list[str], list[list[str]]]:
-    """Per part: utterances, of each class, and lacking each modality."""
-    headers = ["part", "utterances", *corpus.labels, *(f"no {m}" for m in corpus.modalities)]
-    rows = []
-    for part in PARTS:
-        utterances = corpus.parts[part]
-        counts = Counter(u.label for u in utterances)
-        shares = [
-            f"{counts[c]} ({counts[c] / max(1, len(utterances)):.0%})"
-            for c in range(len(corpus.labels))
-        ]
-        lacking = [str(sum(m not in u.features for u in utterances)) for m in corpus.modalities]
-        rows.append([part, str(len(utterances)), *shares, *lacking])
-    return headers, rows
 
 
 # fmt: off
