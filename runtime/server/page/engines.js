@@ -2,7 +2,7 @@
 // Both have connect, begin, pushSound, setText, setFeatures, drop, restore, predict and `waiting`.
 "use strict";
 
-const EVERY = 0.25; // seconds of sound from one answer to the next
+const EVERY = 0.4; // seconds of sound from one answer to the next: painting four a second costs as much as hearing
 const FRAMES = 100; // of features in one message
 
 /** Answers by the server that the page came from. */
